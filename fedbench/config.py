@@ -1,0 +1,235 @@
+"""YAML files -> frozen models: devices, profiles, experiments.
+
+A name is looked up in `configs/<kind>s/<name>.yaml`; a path to a YAML file works as well.
+Every error names the file, the key, what was expected and what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from fedbench.errors import ConfigError
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+_UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+
+
+def parse_bytes(value: object) -> int:
+    """`8GiB`, `512m` or a number of bytes -> bytes (1 KiB = 1024 B).
+
+    Raises:
+        ValueError: it is not a size.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", str(value).strip().lower())
+    if isinstance(value, bool) or match is None:
+        raise ValueError("expected a size such as 8GiB or 512MiB")
+    return int(float(match[1]) * _UNITS[match[2]])
+
+
+def _name(value: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,40}", value):
+        raise ValueError("expected lower-case letters, digits and '-', at most 41 characters")
+    return value
+
+
+Bytes = Annotated[int, BeforeValidator(parse_bytes)]
+Name = Annotated[str, AfterValidator(_name)]
+
+
+class Model(BaseModel):
+    """A frozen model that refuses unknown keys and does not turn strings into numbers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Gpu(Model):
+    """A device's GPU; used where the host has one, else the device trains on its CPU."""
+
+    model: str
+    memory: Bytes
+
+
+class Device(Model):
+    """One kind of computer: what a container may use of this host."""
+
+    name: Name
+    description: str
+    cores: Annotated[float, Field(gt=0)]
+    memory: Annotated[Bytes, Field(ge=256 * 2**20)]
+    gpu: Gpu | None = None
+    source: str = "estimated"
+
+
+class Machine(Model):
+    """`count` computers of one device profile, each of which runs `clients` clients."""
+
+    device: Name
+    count: Annotated[int, Field(ge=1)] = 1
+    clients: Annotated[int, Field(ge=1)] = 1
+    name: Name | None = None
+
+
+class Ports(Model):
+    """Ports on the host. The server's is open to the LAN, the others to localhost only."""
+
+    server: Annotated[int, Field(ge=1, le=65535)] = 9092
+    prometheus: Annotated[int, Field(ge=1, le=65535)] = 9090
+    grafana: Annotated[int, Field(ge=1, le=65535)] = 3000
+
+
+class Profile(Model):
+    """A federation: which machines, on which ports, and how strictly they are emulated."""
+
+    name: Name
+    description: str = ""
+    machines: Annotated[tuple[Machine, ...], Field(min_length=1, strict=False)]
+    ports: Ports = Ports()
+    strict: bool = False
+    node: Literal["fedbench", "stock"] = "fedbench"
+
+
+class Data(Model):
+    """Which images, and how they are divided among the clients."""
+
+    name: Literal["digits", "cifar10", "folder"] = "digits"
+    partition: Literal["replicated", "iid"] = "iid"
+    train_samples: Annotated[int, Field(ge=1)] | None = None
+    test_samples: Annotated[int, Field(ge=1)] | None = None
+
+
+class Experiment(Model):
+    """What is learned: FedAvg's C, B and E (McMahan et al. 2017, Algorithm 1) and the rest."""
+
+    name: Name
+    description: str = ""
+    task: Literal["train", "noop"] = "train"
+    model: Literal["mobilenet_v2"] = "mobilenet_v2"
+    initial_weights: str | None = None
+    data: Data = Data()
+    rounds: Annotated[int, Field(ge=1)] = 5
+    fraction: Annotated[float, Field(gt=0, le=1, strict=False)] = 1.0
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    local_epochs: Annotated[int, Field(ge=1)] = 1
+    learning_rate: Annotated[float, Field(gt=0, strict=False)] = 0.001
+    seed: Annotated[int, Field(ge=0)] = 0
+    round_timeout_seconds: Annotated[float, Field(gt=0, strict=False)] = 86_400.0
+    wait_for_clients_seconds: Annotated[float, Field(gt=0, strict=False)] = 86_400.0
+
+
+M = TypeVar("M", bound=Model)
+
+
+def available(kind: str, root: Path = CONFIGS) -> list[str]:
+    """Names of all `device`s, `profile`s or `experiment`s."""
+    return sorted(path.stem for path in (root / f"{kind}s").glob("*.yaml"))
+
+
+def load_device(name: str, overrides: Sequence[str] = (), root: Path = CONFIGS) -> Device:
+    """The device profile of that name, or in that file."""
+    return _load(Device, "device", name, overrides, root)
+
+
+def load_profile(name: str, overrides: Sequence[str] = (), root: Path = CONFIGS) -> Profile:
+    """The federation of that name, or in that file."""
+    return _load(Profile, "profile", name, overrides, root)
+
+
+def load_experiment(name: str, overrides: Sequence[str] = (), root: Path = CONFIGS) -> Experiment:
+    """The experiment of that name, or in that file."""
+    return _load(Experiment, "experiment", name, overrides, root)
+
+
+def split_overrides(settings: Sequence[str]) -> tuple[list[str], list[str]]:
+    """`--set` values -> those of the experiment, those of the profile.
+
+    Raises:
+        ConfigError: not `key=value`, or no experiment and no profile has such a key.
+    """
+    experiment, profile = [], []
+    for setting in settings:
+        key = setting.partition("=")[0].split(".")[0]
+        if "=" not in setting:
+            raise ConfigError(f"--set {setting}: expected key=value", "for example --set rounds=5")
+        if key in Experiment.model_fields and key not in ("name", "description"):
+            experiment.append(setting)
+        elif key in Profile.model_fields:
+            profile.append(setting)
+        else:
+            known = [*Experiment.model_fields, *Profile.model_fields]
+            raise ConfigError(f"--set {setting}: unknown key {key!r}{_nearest(key, known)}")
+    return experiment, profile
+
+
+def _load(model: type[M], kind: str, name: str, overrides: Sequence[str], root: Path) -> M:
+    path = _find(kind, name, root)
+    values = _read(path)
+    values.setdefault("name", path.stem)
+    for setting in overrides:
+        _override(values, setting)
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_explain(path, model, error), f"edit {path}, or the --set option") from None
+
+
+def _find(kind: str, name: str, root: Path) -> Path:
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        if not path.is_file():
+            raise ConfigError(f"{name}: no such {kind} file")
+        return path
+    path = root / f"{kind}s" / f"{name}.yaml"
+    if "/" in name or not path.is_file():
+        known = available(kind, root)
+        hint = f"known {kind}s: {', '.join(known) or 'none'}; or give the path of a YAML file"
+        raise ConfigError(f"unknown {kind} {name!r}{_nearest(name, known)}", hint)
+    return path
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read as YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected keys and values, found {type(values).__name__}")
+    return values
+
+
+def _override(values: dict[str, Any], setting: str) -> None:
+    key, _, text = setting.partition("=")
+    *parents, leaf = key.split(".")
+    for parent in parents:
+        inner = values.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"--set {setting}: {parent!r} has no keys of its own")
+        values = inner
+    try:
+        values[leaf] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {setting}: the value is not YAML") from None
+
+
+def _explain(path: Path, model: type[Model], error: ValidationError) -> str:
+    lines = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"]) or "(top level)"
+        if item["type"] == "extra_forbidden":
+            known = list(model.model_fields) if len(item["loc"]) == 1 else []
+            problem = f"no such key{_nearest(str(item['loc'][-1]), known)}"
+        else:
+            problem = f"{item['msg']}, found {item['input']!r}"
+        lines.append(f"{path}: {key}: {problem}")
+    return "\n".join(lines)

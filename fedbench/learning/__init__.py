@@ -1,0 +1,1 @@
+"""Plain PyTorch; knows nothing of Flower or Docker."""

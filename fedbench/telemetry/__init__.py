@@ -1,0 +1,1 @@
+"""What is measured: metric names, cgroup facts."""
