@@ -1,0 +1,179 @@
+"""Data sets -> one partition folder per client, and who holds what.
+
+A client's container mounts `<root>/<client>` read-only; it finds there, for each key,
+`<key>/train.safetensors` with the images of its own and `<key>/test.safetensors` with the test
+images, which are the same for all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fedbench.config import Experiment
+from fedbench.errors import DataError
+from fedbench.host.datasets import DataSet, open_data_set
+from fedbench.host.images import Say, Split
+from fedbench.host.partition import Indices, divide, draw, generator
+from fedbench.host.store import read_labels, read_metadata, write_partition
+
+TRAIN, TEST = "train.safetensors", "test.safetensors"
+_FORMAT = 1  # raise it when the same experiment would be stored otherwise
+_CACHE = ".decoded"  # no client's name begins with a dot
+_KEY = re.compile(r"[a-z0-9]+-[a-z0-9.]+-(\d+)-s\d+-[0-9a-f]{8}")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Partitions on disk; `samples` counts the training images of each client."""
+
+    key: str
+    classes: tuple[str, ...]
+    samples: dict[str, int]
+    test_samples: int
+
+
+def prepare(
+    experiment: Experiment,
+    clients: Sequence[str],
+    root: Path,
+    *,
+    source: Path | None = None,
+    say: Say = lambda _: None,
+) -> Prepared:
+    """Divide the experiment's data among `clients`; what is there already is left as it is.
+
+    `data.train_samples` is the total of all clients for `iid`, and each client's set for
+    `replicated`. `source` is the folder that holds the images, where they are not embedded.
+
+    Raises:
+        DataError: the data is missing, unreadable, too little, or cannot be written.
+    """
+    opened = open_data_set(experiment.data.name, source)
+    recipe = _recipe(experiment, opened.fingerprint, list(clients))
+    key = _key(experiment, len(clients), recipe)
+    folders = [root / client / key for client in clients]
+    if not all(_holds(folder, recipe) for folder in folders):
+        data = opened.load(root / _CACHE, say)
+        parts = _divide(experiment, data, len(clients))
+        say(f"writing {key} for {len(clients)} clients")
+        _write(folders, parts, data, experiment, _metadata(experiment, data, key, recipe))
+    return _describe(key, clients, root)
+
+
+def prepare_joined(
+    experiment: Experiment,
+    client: str,
+    key: str,
+    root: Path,
+    *,
+    source: Path | None = None,
+    samples: int | None = None,
+    say: Say = lambda _: None,
+) -> Prepared:
+    """Store data for a client that joins from outside, under the `key` of the federation's run.
+
+    It gets `samples` training images, drawn at random from the whole training set with its
+    proportions of classes, seeded by the experiment's seed and the client's name. By default as
+    many as another client of the partition: the (capped) training set, for `iid` divided by the
+    number of clients that the key names, rounded down.
+
+    Raises:
+        DataError: not a key; more images asked for than there are; or as `prepare`.
+    """
+    match = _KEY.fullmatch(key)
+    if match is None:
+        raise DataError(f"{key!r} is not the key of a partition", "give the key that the run names")
+    opened = open_data_set(experiment.data.name, source)
+    recipe = _recipe(experiment, opened.fingerprint, [key, client, samples])
+    folder = root / client / key
+    if not _holds(folder, recipe):
+        data = opened.load(root / _CACHE, say)
+        total = len(data.train.labels)
+        share = _share(experiment, total, int(match[1])) if samples is None else samples
+        if not 1 <= share <= total:
+            raise DataError(f"{client}: {share} training images asked for", f"ask for 1 to {total}")
+        part = draw(data.train.labels, share, _random(experiment, f"join {client}"))
+        _write([folder], [part], data, experiment, _metadata(experiment, data, key, recipe))
+    return _describe(key, [client], root)
+
+
+def table(prepared: Prepared, root: Path) -> dict[str, dict[str, int]]:
+    """Who holds what: client -> class -> number of training images."""
+    counts = {}
+    for client in prepared.samples:
+        labels = read_labels(root / client / prepared.key / TRAIN)
+        held = np.bincount(labels, minlength=len(prepared.classes)).tolist()
+        counts[client] = dict(zip(prepared.classes, held, strict=True))
+    return counts
+
+
+def _divide(experiment: Experiment, data: DataSet, clients: int) -> list[Indices]:
+    wanted = experiment.data
+    pool = draw(data.train.labels, wanted.train_samples, _random(experiment, "train"))
+    labels = data.train.labels[pool]
+    parts = divide(wanted.partition, labels, clients, _random(experiment, "divide"))
+    return [pool[part] for part in parts]
+
+
+def _share(experiment: Experiment, total: int, clients: int) -> int:
+    capped = min(total, experiment.data.train_samples or total)
+    return capped if experiment.data.partition == "replicated" else max(capped // clients, 1)
+
+
+def _write(
+    folders: Sequence[Path],
+    parts: Sequence[Indices],
+    data: DataSet,
+    experiment: Experiment,
+    metadata: dict[str, str],
+) -> None:
+    chosen = draw(data.test.labels, experiment.data.test_samples, _random(experiment, "test"))
+    test: Split | Path = _take(data.test, chosen)
+    replica: Path | None = None
+    for folder, part in zip(folders, parts, strict=True):
+        train = replica or _take(data.train, part)
+        write_partition(folder, {TRAIN: train, TEST: test}, metadata)
+        test = folder / TEST
+        replica = folder / TRAIN if experiment.data.partition == "replicated" else None
+
+
+def _take(split: Split, chosen: Indices) -> Split:
+    return Split(split.images[chosen], split.labels[chosen])
+
+
+def _describe(key: str, clients: Sequence[str], root: Path) -> Prepared:
+    samples = {client: len(read_labels(root / client / key / TRAIN)) for client in clients}
+    test = root / clients[0] / key / TEST
+    classes = tuple(json.loads(read_metadata(test)["classes"]))
+    return Prepared(key, classes, samples, len(read_labels(test)))
+
+
+def _holds(folder: Path, recipe: str) -> bool:
+    return all(read_metadata(folder / name).get("recipe") == recipe for name in (TRAIN, TEST))
+
+
+def _metadata(experiment: Experiment, data: DataSet, key: str, recipe: str) -> dict[str, str]:
+    classes = json.dumps(data.classes)
+    return {"classes": classes, "dataset": experiment.data.name, "key": key, "recipe": recipe}
+
+
+def _recipe(experiment: Experiment, fingerprint: str, receivers: Sequence[str | int | None]) -> str:
+    """Hash of all that determines the content."""
+    parts = [_FORMAT, experiment.data.model_dump(), experiment.seed, fingerprint, receivers]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _key(experiment: Experiment, clients: int, recipe: str) -> str:
+    data = experiment.data
+    return f"{data.name}-{data.partition}-{clients}-s{experiment.seed}-{recipe[:8]}"
+
+
+def _random(experiment: Experiment, purpose: str) -> np.random.Generator:
+    return generator(experiment.seed, purpose)

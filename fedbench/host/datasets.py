@@ -1,0 +1,183 @@
+"""Data sets by name -> decoded images: `digits`, `cifar10`, or any `folder` of images."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fedbench.errors import DataError
+from fedbench.host import digits
+from fedbench.host.images import ImageFolder, Say, Split
+from fedbench.host.parquet import ParquetFiles
+from fedbench.host.store import read_cached, write_cached
+
+CIFAR10 = "uoft-cs/cifar10"
+CIFAR10_CLASSES = (
+    *("airplane", "automobile", "bird", "cat", "deer"),
+    *("dog", "frog", "horse", "ship", "truck"),
+)
+_LAYOUT = "expected train/<class>/*.png and test/<class>/*.png, or train*.parquet and test*.parquet"
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Decoded images with their class names; a label is a position in `classes`."""
+
+    classes: tuple[str, ...]
+    train: Split
+    test: Split
+
+
+class Embedded:
+    """`digits`, which comes with the package."""
+
+    fingerprint = digits.SHA256
+
+    def load(self, cache: Path, say: Say) -> DataSet:  # noqa: ARG002 - nothing to cache or report
+        """Decode the digits."""
+        return DataSet(digits.CLASSES, *digits.load())
+
+
+class Hub:
+    """`cifar10` from the Hugging Face hub; `huggingface_hub` keeps its own copy of the download."""
+
+    fingerprint = CIFAR10
+
+    def load(self, cache: Path, say: Say) -> DataSet:
+        """Download where needed, then decode.
+
+        Raises:
+            DataError: the hub is out of reach and nothing was downloaded before.
+        """
+        # Imported here: only this path needs it. It comes with flwr-datasets.
+        from huggingface_hub import snapshot_download  # noqa: PLC0415
+
+        say(f"fetching CIFAR-10 (144 MB) from Hugging Face: {CIFAR10}")
+        try:
+            copy = snapshot_download(CIFAR10, repo_type="dataset", allow_patterns="*.parquet")
+        except OSError as error:  # the hub's errors and httpx's are kinds of it
+            raise DataError(
+                f"cifar10: the Hugging Face data set {CIFAR10} cannot be fetched: {error}",
+                "pass DATA=<folder> with CIFAR-10 as train*.parquet and test*.parquet, "
+                "or as train/<class>/*.png and test/<class>/*.png",
+            ) from None
+        return Folder("cifar10", Path(copy) / "plain_text").load(cache, say)
+
+
+class Folder:
+    """`cifar10` or images of one's own in a local folder, as image files or as Parquet.
+
+    Raises:
+        DataError: the folder, a split or a class is missing, the splits differ in their classes,
+            or the classes are not those of CIFAR-10 although it was asked for.
+    """
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self._name = name
+        self._folder = folder
+        self._names = CIFAR10_CLASSES if name == "cifar10" else None
+        if not folder.is_dir():
+            raise DataError(f"{folder}: no such folder", "pass DATA=<folder>; " + _LAYOUT)
+        self._train, self._test = self._find("train"), self._find("test")
+        self._check_names()
+        self.fingerprint = self._stamp()
+
+    def load(self, cache: Path, say: Say) -> DataSet:
+        """Decode, or take what was decoded before from the folder `cache`.
+
+        Raises:
+            DataError: an image or label is unreadable or wrong; the message names it.
+        """
+        place = hashlib.sha256(str(self._folder.resolve()).encode()).hexdigest()
+        file = cache / f"{place[:16]}.safetensors"
+        splits = read_cached(file, self.fingerprint)
+        if splits is None:
+            say(f"decoding {self._folder}")
+            splits = self._train.read(say), self._test.read(say)
+            self._check_labels(*splits)
+            write_cached(file, self.fingerprint, *splits)
+        return DataSet(self._train.names or _numbered(splits), *splits)
+
+    def _stamp(self) -> str:
+        """Identify the content without reading it: all files, their sizes and times."""
+        digest = hashlib.sha256(self._name.encode())
+        for file in [*self._train.files, *self._test.files]:
+            stat = file.stat()
+            digest.update(f"{file.resolve()} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+        return digest.hexdigest()
+
+    def _find(self, split: str) -> ImageFolder | ParquetFiles:
+        parquet = ParquetFiles.find(self._folder, split, self._names)
+        if parquet is not None:
+            return parquet
+        if not (self._folder / split).is_dir():
+            raise DataError(f"{self._folder}: holds no {split} images", _LAYOUT)
+        return ImageFolder.find(self._folder / split)
+
+    def _check_names(self) -> None:
+        train, test = self._train.names, self._test.names
+        if train != test:
+            raise DataError(
+                f"{self._folder}: train has the classes {_listed(train)}, test {_listed(test)}",
+                "both must have the same classes",
+            )
+        if self._names is not None and train != self._names:
+            raise DataError(
+                f"{self._folder}: not CIFAR-10: the classes are {_listed(train)}",
+                "for images of your own, set data.name=folder",
+            )
+
+    def _check_labels(self, train: Split, test: Split) -> None:
+        for split, name in ((train, "train"), (test, "test")):
+            if len(split.labels) == 0:
+                raise DataError(f"{self._folder}: {name} holds no images", _LAYOUT)
+        known = np.unique(train.labels)
+        if len(known) < 2:
+            raise DataError(
+                f"{self._folder}: all training images have one label, {known[0]}",
+                "there must be at least two classes to tell apart",
+            )
+        strange = np.setdiff1d(test.labels, known)
+        if len(strange) > 0:
+            raise DataError(
+                f"{self._folder}: test has label {strange[0]}, which no training image has",
+                "both must have the same classes",
+            )
+        if self._train.names is None and known[-1] != len(known) - 1:
+            raise DataError(
+                f"{self._folder}: {len(known)} different labels, but they go up to {known[-1]}",
+                "labels must count from 0 without gaps",
+            )
+
+
+def open_data_set(name: str, source: Path | None) -> Embedded | Hub | Folder:
+    """Find the data set of that name (`Data.name`); nothing is decoded or fetched yet.
+
+    Raises:
+        DataError: it needs a folder and has none, takes none and has one, or see `Folder`.
+    """
+    if source is not None and name == "digits":
+        raise DataError(
+            f"{source}: the data set digits is embedded and reads no folder",
+            "to train on this folder, set data.name=folder (or cifar10)",
+        )
+    if source is not None:
+        try:
+            return Folder(name, source)
+        except OSError as error:
+            raise DataError(f"{source}: cannot be read: {error}", "check the files there") from None
+    if name == "folder":
+        raise DataError("the data set folder needs a folder of images", "pass DATA=<folder>")
+    return Embedded() if name == "digits" else Hub()
+
+
+def _numbered(splits: tuple[Split, Split]) -> tuple[str, ...]:
+    return tuple(str(label) for label in range(int(splits[0].labels.max()) + 1))
+
+
+def _listed(names: Sequence[str] | None) -> str:
+    return ", ".join(names) if names else "without names"
