@@ -1,0 +1,186 @@
+"""Local training and evaluation: a plain PyTorch loop, the same on a CPU and on a GPU.
+
+Figures are gathered on the device and fetched once an epoch, so that a GPU never waits for Python.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import perf_counter
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from fedbench.learning.data import ImageSet
+
+
+@dataclass(frozen=True)
+class Progress:
+    """After a batch of training: epochs and batches count from 1, `samples` those of this epoch.
+
+    On a GPU the batch has been handed to the device, which may still be at work on it.
+    """
+
+    epoch: int
+    epochs: int
+    batch: int
+    batches: int
+    samples: int
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch of training: wall seconds, and mean loss and accuracy (0 to 1) over its samples.
+
+    The means are taken while the weights change, as Keras reports them, not after the epoch.
+    """
+
+    seconds: float
+    loss: float
+    accuracy: float
+    samples: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Wall seconds, mean loss and accuracy (0 to 1) of a model on a data set."""
+
+    seconds: float
+    loss: float
+    accuracy: float
+    samples: int
+
+
+def set_threads(cpus: float) -> int:
+    """Let torch use as many threads as `cpus` can run, at least one, and return their number.
+
+    More threads than the quota fills stall at each barrier until the next period of the scheduler:
+    two threads on a one-CPU quota made a step up to four times slower.
+    """
+    threads = max(1, math.floor(cpus))
+    torch.set_num_threads(threads)
+    return threads
+
+
+def train(
+    model: nn.Module,
+    data: ImageSet,
+    *,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    seed: int,
+    on_batch: Callable[[Progress], None] | None = None,
+) -> list[Epoch]:
+    """Train the model in place with Adam on shuffled batches, and return the epochs' figures.
+
+    A fresh optimizer each time, as FedAvg's ClientUpdate has it. The seed decides order and
+    dropout: give each client and round its own. What `on_batch` raises ends the training and
+    propagates; the global random state and the model's mode are restored then, too.
+
+    Raises:
+        ValueError: fewer than two images in a batch, which batch normalisation cannot train on.
+    """
+    if min(batch_size, len(data)) < 2:
+        raise ValueError(
+            f"batch normalisation needs batches of at least 2 images, "
+            f"found {len(data)} images and a batch size of {batch_size}"
+        )
+    # Fused: one kernel instead of several for each of 158 parameters.
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, fused=True)
+    order = torch.Generator().manual_seed(seed)
+    device = data.labels.device
+    results = []
+    with _mode(model, training=True), _seeded(device, seed):
+        for epoch in range(1, epochs + 1):
+            start = perf_counter()
+            batches = shuffled_batches(len(data), batch_size, order, device)
+            meter = _Meter(device)
+            for number, index in enumerate(batches, 1):
+                _step(model, optimizer, *data.batch(index), meter)
+                if on_batch:
+                    on_batch(Progress(epoch, epochs, number, len(batches), meter.samples))
+            loss, accuracy = meter.result()
+            results.append(Epoch(perf_counter() - start, loss, accuracy, meter.samples))
+    return results
+
+
+def evaluate(model: nn.Module, data: ImageSet, *, batch_size: int = 256) -> Evaluation:
+    """Loss and accuracy of the model on all images, in batches as large as inference affords."""
+    start = perf_counter()
+    meter = _Meter(data.labels.device)
+    with _mode(model, training=False), torch.inference_mode():
+        for first in range(0, len(data), batch_size):
+            images, labels = data.batch(slice(first, first + batch_size))
+            logits = model(images)
+            meter.add(cross_entropy(logits, labels), logits, labels)
+    loss, accuracy = meter.result()
+    return Evaluation(perf_counter() - start, loss, accuracy, meter.samples)
+
+
+def shuffled_batches(
+    samples: int, batch_size: int, generator: torch.Generator, device: torch.device | str = "cpu"
+) -> list[Tensor]:
+    """Shuffle the indices of all samples; a last single one joins the batch before it."""
+    order = torch.randperm(samples, generator=generator).to(device)
+    batches = list(torch.split(order, batch_size))
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        batches[-2:] = [torch.cat(batches[-2:])]
+    return batches
+
+
+class _Meter:
+    """Sums loss and correct answers on the device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.samples = 0
+        self._sums = torch.zeros(2, device=device)
+
+    def add(self, mean_loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        correct = (logits.argmax(1) == labels).sum()
+        self._sums += torch.stack([mean_loss.detach() * len(labels), correct])
+        self.samples += len(labels)
+
+    def result(self) -> tuple[float, float]:
+        """Mean loss and accuracy; waits for the device."""
+        loss, correct = self._sums.tolist()
+        return loss / self.samples, correct / self.samples
+
+
+def _step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images: Tensor,
+    labels: Tensor,
+    meter: _Meter,
+) -> None:
+    optimizer.zero_grad()
+    logits = model(images)
+    loss = cross_entropy(logits, labels)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    meter.add(loss, logits, labels)
+
+
+@contextmanager
+def _mode(model: nn.Module, *, training: bool) -> Iterator[None]:
+    before = model.training
+    model.train(training)
+    try:
+        yield
+    finally:
+        model.train(before)
+
+
+@contextmanager
+def _seeded(device: torch.device, seed: int) -> Iterator[None]:
+    """Draw dropout from the seed, and leave the device's random state as it was."""
+    gpu = device.type == "cuda"
+    generator = torch.cuda.default_generators[device.index] if gpu else torch.default_generator
+    with torch.random.fork_rng(devices=[device] if gpu else []):
+        generator.manual_seed(seed)
+        yield

@@ -1,0 +1,279 @@
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fedbench.learning import models
+from fedbench.learning.data import ImageSet
+from fedbench.learning.flat import to_flat
+from fedbench.learning.train import Progress, evaluate, set_threads, shuffled_batches, train
+
+DEVICES = ["cpu", *(["cuda:0"] if torch.cuda.is_available() else [])]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def image_set(n: int, classes: int = 3, device: str = "cpu") -> ImageSet:
+    """Noise over a brightness that gives the class away."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(n) % classes
+    noise = torch.randint(60, (n, 32, 32, 3), generator=generator)
+    images = (noise + 60 * labels.reshape(-1, 1, 1, 1)).to(torch.uint8)
+    names = tuple(map(str, range(classes)))
+    return ImageSet(images.to(device), labels.to(device), names)
+
+
+def tiny(device: str = "cpu") -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            # A bias before the normalisation has no gradient but rounding, which Adam blows up.
+            nn.Conv2d(3, 8, 3, stride=4, bias=False),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Dropout(0.2),
+            nn.Linear(8, 3),
+        )
+    return model.to(device, memory_format=torch.channels_last)
+
+
+def fit(model: nn.Module, data: ImageSet, **changes: Any) -> list[Any]:
+    settings = {"epochs": 1, "batch_size": 16, "learning_rate": 0.01, "seed": 0}
+    return train(model, data, **(settings | changes))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_loss_falls_and_accuracy_rises(device: str) -> None:
+    data, model = image_set(96, device=device), tiny(device)
+    before = evaluate(model, data)
+
+    epochs = fit(model, data, epochs=12, learning_rate=0.03)
+    after = evaluate(model, data)
+
+    assert len(epochs) == 12
+    assert epochs[-1].loss < epochs[0].loss / 2
+    assert epochs[-1].accuracy > epochs[0].accuracy
+    assert after.loss < before.loss / 2
+    assert after.accuracy > 0.95
+    assert all(epoch.samples == 96 and epoch.seconds > 0 for epoch in epochs)
+
+
+def test_mobilenet_v2_learns() -> None:
+    data, model = image_set(64), models.build("mobilenet_v2", classes=3)
+
+    epochs = fit(model, data, epochs=4, learning_rate=0.001)
+
+    assert epochs[-1].loss < epochs[0].loss
+
+
+def test_epoch_equals_plain_steps() -> None:
+    """The loop against the textbook: NCHW floats, Adam without fusion, one step at a time."""
+    data, model, ours = image_set(40), tiny(), tiny()
+    model[5] = ours[5] = nn.Identity()  # in place of dropout
+    model.to(memory_format=torch.contiguous_format)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01, fused=False, foreach=False)
+    losses, correct = [], 0
+    for index in torch.randperm(40, generator=torch.Generator().manual_seed(5)).split(16):
+        images = (data.images[index].permute(0, 3, 1, 2).contiguous() / 255 - 0.5) / 0.5
+        optimizer.zero_grad()
+        logits = model(images)
+        loss = cross_entropy(logits, data.labels[index])
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item() * len(index))
+        correct += int((logits.argmax(1) == data.labels[index]).sum())
+
+    (epoch,) = fit(ours, data, seed=5)
+
+    assert epoch.loss == pytest.approx(sum(losses) / 40, rel=1e-5)
+    assert epoch.accuracy == correct / 40
+    np.testing.assert_allclose(to_flat(ours), to_flat(model), rtol=1e-3, atol=1e-5)
+
+
+def test_first_step_of_mobilenet_v2_equals_a_plain_one() -> None:
+    """Convolutions in channels_last sum in another order: same loss and gradient but for that."""
+    data = image_set(8)
+    plain = models.build("mobilenet_v2", classes=3).to(memory_format=torch.contiguous_format)
+    ours = models.build("mobilenet_v2", classes=3)
+    losses = []
+    for model, memory in ((plain, torch.contiguous_format), (ours, torch.channels_last)):
+        images, labels = data.batch(slice(None))
+        model.classifier[0].p = 0.0
+        loss = cross_entropy(model(images.contiguous(memory_format=memory)), labels)
+        loss.backward()
+        losses.append(loss.item())
+    gradients = [torch.cat([p.grad.reshape(-1) for p in m.parameters()]) for m in (plain, ours)]
+
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    cosine = torch.nn.functional.cosine_similarity(*gradients, dim=0)
+    assert cosine > 0.999
+
+    trained = models.build("mobilenet_v2", classes=3)
+    trained.classifier[0].p = 0.0
+    (epoch,) = fit(trained, data, batch_size=8)
+    assert epoch.loss == pytest.approx(losses[0], rel=1e-4)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_same_seed_same_weights(device: str) -> None:
+    data = image_set(40, device=device)
+    results = []
+    for seed in (3, 3, 4):
+        model = tiny(device)
+        fit(model, data, epochs=2, seed=seed)
+        results.append(to_flat(model))
+
+    np.testing.assert_array_equal(results[0], results[1])
+    assert not np.array_equal(results[0], results[2])
+
+
+def test_each_epoch_has_another_order() -> None:
+    orders: list[list[list[int]]] = []
+
+    class Recorder(ImageSet):
+        def batch(self, index: Tensor | slice) -> tuple[Tensor, Tensor]:
+            assert isinstance(index, Tensor)
+            orders.append(index.tolist())
+            return super().batch(index)
+
+    data = image_set(32)
+    fit(tiny(), Recorder(data.images, data.labels, data.classes), epochs=2)
+
+    first, second = orders[0] + orders[1], orders[2] + orders[3]
+    assert sorted(first) == sorted(second) == list(range(32))
+    assert first != second
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_global_state_is_as_before(device: str) -> None:
+    model, data = tiny(device).eval(), image_set(20, device=device)
+    threads = torch.get_num_threads()
+    states = [torch.get_rng_state()]
+    if device != "cpu":
+        states.append(torch.cuda.get_rng_state(device))
+
+    fit(model, data)
+    evaluate(model, data)
+
+    assert not model.training
+    assert torch.equal(torch.get_rng_state(), states[0])
+    if device != "cpu":
+        assert torch.equal(torch.cuda.get_rng_state(device), states[1])
+    assert torch.get_num_threads() == threads
+    assert torch.is_grad_enabled()
+
+
+def test_the_device_is_not_waited_for_within_an_epoch() -> None:
+    """`.item()` and its like would stall a GPU after every batch."""
+
+    class NoScalars(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            assert function is not torch.ops.aten._local_scalar_dense.default
+            return function(*args, **(kwargs or {}))
+
+    model, data = tiny(), image_set(40)
+    with pytest.raises(AssertionError), NoScalars():
+        torch.zeros(1).item()
+
+    with NoScalars():
+        fit(model, data, on_batch=lambda progress: None)
+        evaluate(model, data)
+
+
+def test_progress_after_every_batch() -> None:
+    seen: list[Progress] = []
+
+    fit(tiny(), image_set(40), epochs=2, on_batch=seen.append)
+
+    assert seen == [
+        Progress(epoch, 2, batch, 3, samples)
+        for epoch in (1, 2)
+        for batch, samples in ((1, 16), (2, 32), (3, 40))
+    ]
+
+
+def test_on_batch_may_end_the_training() -> None:
+    model, data, seen = tiny().eval(), image_set(64), []
+    state = torch.get_rng_state()
+
+    def stop(progress: Progress) -> None:
+        seen.append(progress.batch)
+        if progress.batch == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, data, on_batch=stop)
+
+    assert seen == [1, 2]
+    assert not model.training
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_single_last_image_is_trained_on() -> None:
+    seen: list[Progress] = []
+
+    (epoch,) = fit(models.build("mobilenet_v2"), image_set(9), batch_size=4, on_batch=seen.append)
+
+    assert epoch.samples == 9
+    assert [progress.samples for progress in seen] == [4, 9]
+
+
+@given(samples=st.integers(2, 300), batch_size=st.integers(2, 64), seed=st.integers(0, 2**32))
+def test_batches_hold_every_sample_once(samples: int, batch_size: int, seed: int) -> None:
+    batches = shuffled_batches(samples, batch_size, torch.Generator().manual_seed(seed))
+
+    assert sorted(torch.cat(batches).tolist()) == list(range(samples))
+    assert all(len(batch) == batch_size for batch in batches[:-1])
+    assert 2 <= len(batches[-1]) <= batch_size + 1
+
+
+@pytest.mark.parametrize(("samples", "batch_size"), [(1, 16), (16, 1)])
+def test_batches_of_one_are_refused(samples: int, batch_size: int) -> None:
+    with pytest.raises(
+        ValueError, match=f"found {samples} images and a batch size of {batch_size}"
+    ):
+        fit(tiny(), image_set(samples), batch_size=batch_size)
+
+
+def test_evaluate_equals_plain_evaluation() -> None:
+    model, data = tiny(), image_set(50)
+    fit(model, data)
+    weights = to_flat(model)
+    model.eval()
+    with torch.no_grad():
+        logits = model((data.images.permute(0, 3, 1, 2) / 255 - 0.5) / 0.5)
+    model.train()
+
+    result = evaluate(model, data, batch_size=16)
+
+    assert result.loss == pytest.approx(cross_entropy(logits, data.labels).item(), rel=1e-5)
+    assert result.accuracy == (logits.argmax(1) == data.labels).double().mean().item()
+    assert result.samples == 50
+    assert result.seconds > 0
+    assert model.training
+    np.testing.assert_array_equal(to_flat(model), weights)
+
+
+@pytest.mark.parametrize(
+    ("cpus", "threads"), [(0.2, 1), (1, 1), (1.99, 1), (2, 2), (2.5, 2), (8, 8)]
+)
+def test_threads_follow_the_quota(cpus: float, threads: int) -> None:
+    assert set_threads(cpus) == threads
+    assert torch.get_num_threads() == threads
