@@ -53,13 +53,14 @@ class Hub:
         Raises:
             DataError: the hub is out of reach and nothing was downloaded before.
         """
-        # Imported here: only this path needs it. It comes with flwr-datasets.
+        # Imported here: only this path needs them. They come with flwr-datasets.
+        from httpx import HTTPError  # noqa: PLC0415
         from huggingface_hub import snapshot_download  # noqa: PLC0415
 
         say(f"fetching CIFAR-10 (144 MB) from Hugging Face: {CIFAR10}")
         try:
             copy = snapshot_download(CIFAR10, repo_type="dataset", allow_patterns="*.parquet")
-        except OSError as error:  # the hub's errors and httpx's are kinds of it
+        except (OSError, HTTPError) as error:  # the hub's own errors are OSErrors
             raise DataError(
                 f"cifar10: the Hugging Face data set {CIFAR10} cannot be fetched: {error}",
                 "pass DATA=<folder> with CIFAR-10 as train*.parquet and test*.parquet, "
