@@ -20,9 +20,10 @@ from fedbench.learning.data import ImageSet
 
 @dataclass(frozen=True)
 class Progress:
-    """After a batch of training: epochs and batches count from 1, `samples` those of this epoch.
+    """After a batch of training: epochs and batches count from 1.
 
-    On a GPU the batch has been handed to the device, which may still be at work on it.
+    `samples` and wall `seconds` are those of this epoch so far. On a GPU the batch has been handed
+    to the device, which may still be at work on it.
     """
 
     epoch: int
@@ -30,6 +31,7 @@ class Progress:
     batch: int
     batches: int
     samples: int
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -75,11 +77,12 @@ def train(
     learning_rate: float,
     seed: int,
     on_batch: Callable[[Progress], None] | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
 ) -> list[Epoch]:
     """Train the model in place with Adam on shuffled batches, and return the epochs' figures.
 
     A fresh optimizer each time, as FedAvg's ClientUpdate has it. The seed decides order and
-    dropout: give each client and round its own. What `on_batch` raises ends the training and
+    dropout: give each client and round its own. What a callback raises ends the training and
     propagates; the global random state and the model's mode are restored then, too.
 
     Raises:
@@ -97,29 +100,28 @@ def train(
     results = []
     with _mode(model, training=True), _seeded(device, seed):
         for epoch in range(1, epochs + 1):
-            start = perf_counter()
-            batches = shuffled_batches(len(data), batch_size, order, device)
             meter = _Meter(device)
-            for number, index in enumerate(batches, 1):
+            batches = shuffled_batches(len(data), batch_size, order, device)
+            for batch, index in enumerate(batches, 1):
                 _step(model, optimizer, *data.batch(index), meter)
                 if on_batch:
-                    on_batch(Progress(epoch, epochs, number, len(batches), meter.samples))
-            loss, accuracy = meter.result()
-            results.append(Epoch(perf_counter() - start, loss, accuracy, meter.samples))
+                    done = (meter.samples, meter.seconds())
+                    on_batch(Progress(epoch, epochs, batch, len(batches), *done))
+            results.append(Epoch(*meter.result()))
+            if on_epoch:
+                on_epoch(results[-1])
     return results
 
 
-def evaluate(model: nn.Module, data: ImageSet, *, batch_size: int = 256) -> Evaluation:
-    """Loss and accuracy of the model on all images, in batches as large as inference affords."""
-    start = perf_counter()
+def evaluate(model: nn.Module, data: ImageSet, *, batch_size: int = 128) -> Evaluation:
+    """Loss and accuracy of the model on all images; larger batches are no faster on a CPU."""
     meter = _Meter(data.labels.device)
     with _mode(model, training=False), torch.inference_mode():
         for first in range(0, len(data), batch_size):
             images, labels = data.batch(slice(first, first + batch_size))
             logits = model(images)
             meter.add(cross_entropy(logits, labels), logits, labels)
-    loss, accuracy = meter.result()
-    return Evaluation(perf_counter() - start, loss, accuracy, meter.samples)
+    return Evaluation(*meter.result())
 
 
 def shuffled_batches(
@@ -134,9 +136,10 @@ def shuffled_batches(
 
 
 class _Meter:
-    """Sums loss and correct answers on the device."""
+    """Runs from its making; sums loss and correct answers on the device."""
 
     def __init__(self, device: torch.device) -> None:
+        self._start = perf_counter()
         self.samples = 0
         self._sums = torch.zeros(2, device=device)
 
@@ -145,10 +148,13 @@ class _Meter:
         self._sums += torch.stack([mean_loss.detach() * len(labels), correct])
         self.samples += len(labels)
 
-    def result(self) -> tuple[float, float]:
-        """Mean loss and accuracy; waits for the device."""
+    def seconds(self) -> float:
+        return perf_counter() - self._start
+
+    def result(self) -> tuple[float, float, float, int]:
+        """Seconds, mean loss, accuracy and samples; waits for the device."""
         loss, correct = self._sums.tolist()
-        return loss / self.samples, correct / self.samples
+        return self.seconds(), loss / self.samples, correct / self.samples, self.samples
 
 
 def _step(

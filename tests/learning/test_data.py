@@ -88,6 +88,10 @@ def test_batch_leaves_the_images_alone(path: Path) -> None:
             {"labels": torch.zeros(5, 1, dtype=torch.int64)},
             r"labels: expected torch\.int64 \[N\], found torch\.int64 \[5, 1\]",
         ),
+        (
+            {"labels": torch.tensor(1)},
+            r"labels: expected torch\.int64 \[N\], found torch\.int64 \[\]",
+        ),
         ({"labels": torch.zeros(4, dtype=torch.int64)}, r"5 images and 4 labels, expected N each"),
         (tensors(0), r"0 images and 0 labels"),
         ({"labels": torch.full((5,), 2)}, r"labels: expected 0 to 1, one for each class"),

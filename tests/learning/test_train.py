@@ -13,7 +13,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fedbench.learning import models
 from fedbench.learning.data import ImageSet
 from fedbench.learning.flat import to_flat
-from fedbench.learning.train import Progress, evaluate, set_threads, shuffled_batches, train
+from fedbench.learning.train import (
+    Epoch,
+    Progress,
+    evaluate,
+    set_threads,
+    shuffled_batches,
+    train,
+)
 
 DEVICES = ["cpu", *(["cuda:0"] if torch.cuda.is_available() else [])]
 
@@ -200,13 +207,25 @@ def test_the_device_is_not_waited_for_within_an_epoch() -> None:
 def test_progress_after_every_batch() -> None:
     seen: list[Progress] = []
 
-    fit(tiny(), image_set(40), epochs=2, on_batch=seen.append)
+    epochs = fit(tiny(), image_set(40), epochs=2, on_batch=seen.append)
 
-    assert seen == [
-        Progress(epoch, 2, batch, 3, samples)
+    assert [(p.epoch, p.epochs, p.batch, p.batches, p.samples) for p in seen] == [
+        (epoch, 2, batch, 3, samples)
         for epoch in (1, 2)
         for batch, samples in ((1, 16), (2, 32), (3, 40))
     ]
+    first, second = [p.seconds for p in seen[:3]], [p.seconds for p in seen[3:]]
+    assert 0 < first[0] < first[1] < first[2] < epochs[0].seconds
+    assert 0 < second[0] < second[1] < second[2] < epochs[1].seconds
+
+
+def test_epochs_are_told_as_they_end() -> None:
+    seen: list[Epoch | Progress] = []
+
+    epochs = fit(tiny(), image_set(16), epochs=2, on_batch=seen.append, on_epoch=seen.append)
+
+    assert [type(item) for item in seen] == [Progress, Epoch, Progress, Epoch]
+    assert seen[1::2] == epochs
 
 
 def test_on_batch_may_end_the_training() -> None:
