@@ -1,0 +1,233 @@
+"""Finds Docker, or installs and starts it where that is possible; then the images.
+
+Where a Docker answers, it is used as it is: whichever DOCKER_HOST or the current context names.
+A daemon that fedbench starts is recorded in /run/fedbench, and only that one is ever stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+from docker.errors import DockerException
+
+import docker
+from fedbench.errors import DockerError
+from fedbench.host.build import Images, ensure_images
+from fedbench.host.machine import Machine, Say
+
+__all__ = [
+    "Images",
+    "daemon_is_ours",
+    "ensure_docker",
+    "ensure_images",
+    "find_docker",
+    "stop_daemon",
+]
+
+_SCRIPTS = Path(__file__).resolve().parents[2] / "docker" / "host"
+_SOCKET = "unix:///var/run/docker.sock"
+_START_SECONDS = 60.0
+_STOP_SECONDS = 30.0
+_MINIMUM_API = (1, 44)  # Engine 25: `start_interval` of health checks
+_MINIMUM_COMPOSE = (2, 20)  # `include`
+_INSTALL_HINT = (
+    "install Docker Engine 25 or newer with Compose 2.20 or newer: "
+    "https://docs.docker.com/engine/install/"
+)
+
+
+def ensure_docker(say: Say, machine: Machine | None = None) -> docker.DockerClient:
+    """A client of a Docker daemon that can run a federation.
+
+    Raises:
+        DockerError: there is none and it cannot be started or installed here, or it is too
+            old, or Compose or BuildKit is missing.
+    """
+    machine = machine or Machine()
+    try:
+        client = machine.connect()
+    except DockerException as error:
+        _refuse_if_not_ours_to_start(machine, error)
+        client = _start(say, machine)
+    try:
+        _check(client, machine)
+    except DockerError:
+        client.close()
+        raise
+    return client
+
+
+def find_docker(machine: Machine | None = None) -> docker.DockerClient | None:
+    """A client of the daemon that answers, if one does; nothing is started or checked."""
+    try:
+        return (machine or Machine()).connect()
+    except DockerException:
+        return None
+
+
+def daemon_is_ours(machine: Machine | None = None) -> bool:
+    """Whether a daemon runs here that fedbench started."""
+    return _recorded(machine or Machine()) is not None
+
+
+def stop_daemon(say: Say, machine: Machine | None = None) -> bool:
+    """Stops the daemon that fedbench started, and its containers; returns whether it did."""
+    machine = machine or Machine()
+    daemon = _recorded(machine)
+    if daemon is None:
+        return False
+    say("stopping the Docker daemon that fedbench started")
+    family = [daemon, *daemon.children(recursive=True)]
+    daemon.terminate()
+    if _wait_until_gone([daemon], _STOP_SECONDS):
+        daemon.kill()
+    for child in _wait_until_gone(family, 5.0):  # containerd ends with its daemon, if it can
+        child.kill()
+    _record(machine).unlink()
+    return True
+
+
+def _refuse_if_not_ours_to_start(machine: Machine, error: DockerException) -> None:
+    context = machine.execute(
+        ["docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}"]
+    )
+    endpoint = machine.environment.get("DOCKER_HOST") or _SOCKET
+    if context.code == 0:
+        endpoint = context.tail(1)
+    if "Permission denied" in str(error):
+        raise DockerError(
+            f"no permission to use the Docker daemon at {endpoint}",
+            "join its group, then log in again: sudo usermod -aG docker $USER",
+        )
+    if endpoint != _SOCKET:
+        raise DockerError(
+            f"no Docker daemon answers at {endpoint}",
+            "start it, or choose another one: unset DOCKER_HOST, or `docker context use default`",
+        )
+
+
+def _start(say: Say, machine: Machine) -> docker.DockerClient:
+    if machine.which("dockerd") is None:
+        _install(say, machine)
+    if not machine.is_root:
+        raise DockerError(
+            "the Docker daemon is not running", "start it: sudo systemctl start docker"
+        )
+    if machine.has_systemd:
+        return _start_with_systemd(say, machine)
+    return _start_by_hand(say, machine)
+
+
+def _install(say: Say, machine: Machine) -> None:
+    if not machine.can_install:
+        raise DockerError("Docker is not installed", _INSTALL_HINT)
+    say("Docker is not installed: taking Engine, Compose and buildx from the distribution")
+    if not machine.confirm("Install them now? [y/N] "):
+        raise DockerError("Docker is not installed", _INSTALL_HINT)
+    done = machine.execute([str(_SCRIPTS / "install-docker.sh")])
+    if done.code:
+        raise DockerError(f"Docker could not be installed:\n{done.tail()}", _INSTALL_HINT)
+
+
+def _start_with_systemd(say: Say, machine: Machine) -> docker.DockerClient:
+    say("starting the Docker daemon: systemctl start docker")
+    done = machine.execute(["systemctl", "start", "docker"])
+    if done.code:
+        raise DockerError(
+            f"the Docker daemon does not start:\n{done.tail()}", "see: journalctl --unit docker"
+        )
+    return _wait_for_answer(machine, None, "journalctl --unit docker")
+
+
+def _start_by_hand(say: Say, machine: Machine) -> docker.DockerClient:
+    log = machine.state / "dockerd.log"
+    say(f"starting the Docker daemon (log: {log})")
+    machine.state.mkdir(parents=True, exist_ok=True)
+    # In a session of its own, so that Ctrl-C here does not reach it.
+    done = machine.execute(
+        ["sh", "-c", 'setsid dockerd >"$1" 2>&1 </dev/null & echo $!', "sh", str(log)]
+    )
+    daemon = psutil.Process(int(done.output))
+    _record(machine).write_text(json.dumps({"pid": daemon.pid, "created": daemon.create_time()}))
+    return _wait_for_answer(machine, daemon, str(log))
+
+
+def _wait_for_answer(
+    machine: Machine, daemon: psutil.Process | None, log: str
+) -> docker.DockerClient:
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
+        try:
+            return machine.connect()
+        except DockerException as error:
+            dead = daemon is not None and not _alive(daemon)
+            if dead or time.monotonic() > deadline:
+                raise DockerError(
+                    "the Docker daemon was started but does not answer", f"see {log}"
+                ) from error
+        time.sleep(0.1)
+
+
+def _check(client: docker.DockerClient, machine: Machine) -> None:
+    version = client.version()
+    if _numbers(version["ApiVersion"]) < _MINIMUM_API:
+        raise DockerError(
+            f"the Docker daemon is too old: Engine {version['Version']}, API "
+            f"{version['ApiVersion']}; expected Engine 25, API 1.44 or newer",
+            _INSTALL_HINT,
+        )
+    compose = machine.execute(["docker", "compose", "version", "--short"])
+    if compose.code == 127:
+        raise DockerError("the command `docker` is missing; a daemon is there", _INSTALL_HINT)
+    if compose.code:
+        raise DockerError("Docker Compose is missing: `docker compose` fails", _INSTALL_HINT)
+    if _numbers(compose.tail(1)) < _MINIMUM_COMPOSE:
+        raise DockerError(
+            f"Docker Compose is too old: {compose.tail(1)}; expected 2.20 or newer", _INSTALL_HINT
+        )
+    if machine.execute(["docker", "buildx", "version"]).code:
+        raise DockerError(
+            "BuildKit's command line is missing: `docker buildx` fails",
+            "install the package docker-buildx (Debian, Ubuntu) or docker-buildx-plugin (Docker)",
+        )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+
+
+def _record(machine: Machine) -> Path:
+    return machine.state / "dockerd.json"
+
+
+def _recorded(machine: Machine) -> psutil.Process | None:
+    """The recorded daemon, unless it ended; a later process of the same pid is not it."""
+    try:
+        record = json.loads(_record(machine).read_text())
+        process = psutil.Process(record["pid"])
+    except (FileNotFoundError, psutil.NoSuchProcess):
+        return None
+    ours = process.create_time() == record["created"]
+    return process if ours and _alive(process) else None
+
+
+def _alive(process: psutil.Process) -> bool:
+    """Not ended; one that waits for init to collect it has ended."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _wait_until_gone(processes: Sequence[psutil.Process], seconds: float) -> list[psutil.Process]:
+    deadline = time.monotonic() + seconds
+    while (alive := [process for process in processes if _alive(process)]) and (
+        time.monotonic() < deadline
+    ):
+        time.sleep(0.05)
+    return alive
