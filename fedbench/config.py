@@ -176,7 +176,9 @@ def _load(model: type[M], kind: str, name: str, overrides: Sequence[str], root: 
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(_explain(path, model, error), f"edit {path}, or the --set option") from None
+        raise ConfigError(
+            _explain(path, model, error), f"edit {path}, or the --set option"
+        ) from None
 
 
 def _find(kind: str, name: str, root: Path) -> Path:

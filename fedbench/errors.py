@@ -30,7 +30,7 @@ class ConfigError(FedbenchError):
 
 
 class HostError(FedbenchError):
-    """This host cannot hold what was asked for."""
+    """The host cannot hold what was asked for."""
 
     exit_code = 3
 
@@ -51,7 +51,7 @@ class RunError(FedbenchError):
     exit_code = 5
 
 
-class RunInterrupted(FedbenchError):
+class RunInterrupted(FedbenchError):  # noqa: N818 (the user's wish, not an error)
     """The user stopped the run; what was recorded is kept."""
 
     exit_code = 130

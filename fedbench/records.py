@@ -1,8 +1,20 @@
-"""What a run leaves behind, one line per round: written by the server, read by the host."""
+"""What a run leaves behind, one line per round: written by the server, read by the host.
+
+A run's folder: `experiment.json`, `profile.json`, `run.json` (the host's facts for the server),
+`events.jsonl`, `rounds.jsonl`, `summary.json`.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict
+
+_ENDINGS = {"finished": "finished", "stopped": "interrupted", "error": "failed"}
 
 
 class Record(BaseModel):
@@ -62,3 +74,45 @@ class Summary(Record):
     total_seconds: float
     rounds: list[RoundRecord]
     error: str | None = None
+
+
+def summarise(folder: Path) -> Summary:
+    """The summary of a run as its records have it now, however the run ended."""
+    facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    events = list(read_lines(folder / "events.jsonl"))
+    created = datetime.fromisoformat(facts["created"])
+    last = datetime.fromisoformat(events[-1]["time"]) if events else created
+    ending: dict[str, Any] = next(
+        (e for e in reversed(events) if e["event"] in (*_ENDINGS, "started")), {}
+    )
+    # Neither an ending nor a start after it: the server died, or was never reached.
+    status = _ENDINGS.get(ending.get("event", ""), "failed")
+    missing = "the server never started it" if not ending else "the server died"
+    return Summary(
+        run=folder.name,
+        status=status,
+        experiment=facts["experiment"],
+        profile=facts["profile"],
+        started_at=facts["created"],
+        total_seconds=(last - created).total_seconds(),
+        rounds=[RoundRecord.model_validate(line) for line in read_lines(folder / "rounds.jsonl")],
+        error=ending.get("reason", missing) if status == "failed" else None,
+    )
+
+
+def write_summary(folder: Path) -> Summary:
+    """Writes `summary.json` and returns it."""
+    summary = summarise(folder)
+    temporary = folder / "summary.tmp"
+    temporary.write_text(summary.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    temporary.replace(folder / "summary.json")
+    return summary
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The whole lines of a JSON-lines file, which may be written to right now or not exist yet."""
+    if not path.exists():
+        return
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        if line.endswith("\n"):
+            yield json.loads(line)

@@ -82,7 +82,7 @@ class CgroupCollector(Collector):
         )
         yield GaugeMetricFamily(
             "fedbench_usable_cpus",
-            "CPUs' worth of time that may be used: the quota or the cpuset.",
+            "CPUs that may be busy at once: the quota or the cpuset, whichever is less.",
             self._cgroup.usable_cpus(),
         )
         yield GaugeMetricFamily(

@@ -1,0 +1,310 @@
+"""The commands; the only module that prints or exits."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+import yaml
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from fedbench.config import (
+    Device,
+    Experiment,
+    Profile,
+    load_device,
+    load_experiment,
+    load_profile,
+    split_overrides,
+)
+from fedbench.errors import FedbenchError
+from fedbench.host import report as reports
+from fedbench.host.runs import Run, RunStore
+from fedbench.host.stack import Places, Stack, require
+from fedbench.records import Summary
+
+app = typer.Typer(
+    help="A federation of unequal computers on one machine.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+console = Console()
+progress = Console(stderr=True)
+places = Places(Path(__file__).resolve().parent.parent)
+
+ProfileName = Annotated[str, typer.Argument(help="name in configs/profiles, or a YAML file")]
+ExperimentName = Annotated[
+    str, typer.Option("--experiment", "-e", help="name in configs/experiments, or a YAML file")
+]
+Source = Annotated[
+    Path | None,
+    typer.Option("--data", help="folder of Parquet files or of train/<class>/, test/<class>/"),
+]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="override any key, e.g. --set rounds=5")
+]
+Json = Annotated[bool, typer.Option("--json", help="machine-readable output")]
+Detach = Annotated[bool, typer.Option("--detach", help="return as soon as the run has started")]
+RunName = Annotated[str | None, typer.Argument(help="a run's id; the newest by default")]
+
+
+@app.command()
+def up(
+    profile: ProfileName = "heterogeneous",
+    experiment: ExperimentName = "digits",
+    data: Source = None,
+    settings: Settings = None,
+    detach: Detach = False,
+    as_json: Json = False,
+) -> None:
+    """Bring a federation up and run an experiment on it; the federation stays up."""
+    chosen, federation, devices = _load(profile, experiment, settings)
+    stack = _bring_up(federation, devices, chosen, data)
+    _run(stack, lambda runner: runner.create(chosen, data), detach, as_json)
+
+
+@app.command()
+def run(
+    experiment: ExperimentName = "digits",
+    data: Source = None,
+    settings: Settings = None,
+    resume: Annotated[str | None, typer.Option(help="go on with this run instead")] = None,
+    detach: Detach = False,
+    as_json: Json = False,
+) -> None:
+    """Run an experiment on the federation that is up."""
+    stack = require(places)
+    if resume is not None:
+        _run(stack, lambda runner: runner.resume(resume), detach, as_json)
+        return
+    overrides, misplaced = split_overrides(settings or [])
+    if misplaced:
+        raise typer.BadParameter(f"{misplaced[0]} belongs to the profile: use `fedbench up`")
+    chosen = load_experiment(experiment, overrides)
+    _run(stack, lambda runner: runner.create(chosen, data), detach, as_json)
+
+
+@app.command()
+def plan(
+    profile: ProfileName = "heterogeneous", settings: Settings = None, as_json: Json = False
+) -> None:
+    """Print the compose project that `up` would start; touches nothing."""
+    from fedbench.host import planning
+
+    _, federation, devices = _load(profile, "digits", settings)
+    planned, project = planning.preview(places, federation, devices)
+    for note in planned.notes:
+        progress.print(f"note: {note}", highlight=False)
+    console.print(
+        json.dumps(project, indent=2) if as_json else yaml.safe_dump(project, sort_keys=False),
+        soft_wrap=True, highlight=False, markup=False,
+    )  # fmt: skip
+
+
+@app.command()
+def status(as_json: Json = False) -> None:
+    """Show the containers of the federation that is up, its run and its dashboards."""
+    from fedbench.host import overview
+
+    stack = require(places)
+    state = overview.status(stack)
+    if as_json:
+        _print_json(state)
+        return
+    table = Table("service", "state", "health", "cpus", "memory limit")
+    for row in state["containers"]:
+        table.add_row(*(str(row[key]) for key in ("service", "state", "health", "cpus", "memory")))
+    console.print(table)
+    if state["run"]:
+        console.print(f"run {state['run']}: {state['run_status']}", highlight=False)
+    _print_urls(stack)
+
+
+@app.command()
+def logs(
+    client: Annotated[str | None, typer.Argument(help="one service; all by default")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="keep printing")] = False,
+    tail: Annotated[int, typer.Option(help="lines per container")] = 200,
+) -> None:
+    """Print what the containers logged."""
+    from fedbench.host import overview
+
+    for line in overview.logs(require(places), client, follow=follow, tail=tail):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
+def down(
+    volumes: Annotated[bool, typer.Option(help="forget the recorded metrics, too")] = False,
+) -> None:
+    """Take the federation down; runs are kept."""
+    from fedbench.host import teardown
+
+    teardown.down(places, _say, volumes=volumes)
+
+
+@app.command()
+def join(
+    server: Annotated[str, typer.Option(help="host:port of the federation's server")],
+    device: Annotated[str, typer.Option(help="name in configs/devices, or a YAML file")],
+    name: Annotated[
+        str | None, typer.Option(help="the client's name; the device's by default")
+    ] = None,
+    ca: Annotated[Path | None, typer.Option(help="the federation's ca.pem")] = None,
+    data: Source = None,
+    samples: Annotated[int | None, typer.Option(help="training images it holds")] = None,
+    metrics_port: Annotated[int, typer.Option(help="port on this host for its metrics")] = 9101,
+) -> None:
+    """Join a running federation from this computer, within a device's limits."""
+    from fedbench.host import joining
+
+    profile = load_device(device)
+    request = joining.Request(
+        server, profile, name or profile.name, ca, data, samples, metrics_port
+    )
+    container = joining.join(places, request, _say)
+    console.print(
+        f"{request.name} joined {server} as container {container}; it takes part from the next "
+        f"round on. `docker rm -f {container}` ends it.",
+        highlight=False,
+    )
+
+
+@app.command()
+def data(
+    profile: ProfileName = "heterogeneous",
+    experiment: ExperimentName = "digits",
+    source: Source = None,
+    settings: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Partition an experiment's data for a profile, and show who holds what."""
+    from fedbench.host import data as partitions
+    from fedbench.host.plan import client_names
+
+    chosen, federation, _ = _load(profile, experiment, settings)
+    prepared = partitions.prepare(
+        chosen, client_names(federation), places.data, source=source, say=_say
+    )
+    held = partitions.table(prepared, places.data)
+    if as_json:
+        _print_json({"key": prepared.key, "test": prepared.test_samples, "train": held})
+        return
+    table = Table("client", *prepared.classes, "all")
+    for client, classes in held.items():
+        table.add_row(client, *map(str, classes.values()), str(sum(classes.values())))
+    console.print(table)
+    console.print(f"{prepared.test_samples} test images on every client", highlight=False)
+
+
+@app.command()
+def report(name: RunName = None, as_json: Json = False) -> None:
+    """Print a run again, as Markdown."""
+    summary = RunStore(places.runs).find(name).summary()
+    if as_json:
+        _print_json(summary.model_dump())
+    else:
+        console.print(reports.markdown(summary), markup=False, highlight=False, soft_wrap=True)
+
+
+def _load(
+    profile: str, experiment: str, settings: list[str] | None
+) -> tuple[Experiment, Profile, dict[str, Device]]:
+    for_experiment, for_profile = split_overrides(settings or [])
+    federation = load_profile(profile, for_profile)
+    devices = {m.device: load_device(m.device) for m in federation.machines}
+    return load_experiment(experiment, for_experiment), federation, devices
+
+
+def _bring_up(
+    profile: Profile, devices: dict[str, Device], experiment: Experiment, source: Path | None
+) -> Stack:
+    from fedbench.host import planning
+
+    return planning.bring_up(places, profile, devices, experiment, source, _say)
+
+
+def _run(stack: Stack, prepare: Callable[[Any], Run], detach: bool, as_json: bool) -> None:
+    from fedbench.host import bootstrap
+    from fedbench.host.live import Lines, View
+    from fedbench.host.prometheus import Prometheus
+    from fedbench.host.runner import Runner
+
+    runner = Runner(stack, bootstrap.ensure_docker(_say), _say)
+    chosen = prepare(runner)
+    process = runner.start(chosen)
+    _say(f"run {chosen.id}")
+    if detach:
+        _say("it goes on by itself: `make status`, `fedbench report`")
+        return
+    live = Live(console=progress, auto_refresh=False) if progress.is_terminal else None
+    with live or nullcontext():
+        names = [client["name"] for client in stack.clients]
+        look = (
+            View(chosen, names, Prometheus(stack.prometheus_url), live)
+            if live
+            else Lines(chosen, _say)
+        )
+        summary = runner.follow(chosen, process, look)
+    _print_summary(summary, stack, as_json)
+
+
+def _print_summary(summary: Summary, stack: Stack, as_json: bool) -> None:
+    if as_json:
+        _print_json(summary.model_dump())
+        return
+    for header, rows in (reports.device_table(summary), reports.server_table(summary)):
+        table = Table(*header)
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+    console.print(f"recorded in {places.runs / summary.run}", highlight=False, soft_wrap=True)
+    _print_urls(stack)
+
+
+def _print_urls(stack: Stack) -> None:
+    grafana = stack.grafana_url or "left out (its image could not be had)"
+    console.print(f"Prometheus {stack.prometheus_url}   Grafana {grafana}", highlight=False)
+
+
+def _print_json(value: object) -> None:
+    console.print_json(json.dumps(value))
+
+
+def _say(line: str) -> None:
+    progress.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def main() -> None:
+    """Runs a command; turns errors into a message and an exit code."""
+    try:
+        code = app(standalone_mode=False) or 0
+    except FedbenchError as error:
+        _say(f"error: {error.message}")
+        if error.hint:
+            _say(f"hint: {error.hint}")
+        code = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        _say("interrupted")
+        code = 130
+    except Exception as error:  # a defect of fedbench: its traceback is for the bug report
+        log = places.state / "crash.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text(traceback.format_exc())
+        _say(f"error: fedbench failed: {type(error).__name__}: {error}")
+        _say(f"hint: this is a defect; please report it with {log}")
+        code = 70
+    sys.exit(code)

@@ -1,0 +1,80 @@
+"""Tells the server, every few seconds, who this client is and where its metrics are."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import httpx
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fedbench.client.__main__ import Settings
+
+INTERVAL_SECONDS = 5.0
+_PATH = "/fedbench/v1/clients"
+
+log = logging.getLogger("fedbench.announce")
+
+
+class NameTakenError(Exception):
+    """Another live client of the federation has this client's name."""
+
+
+class Announcer:
+    """One client's announcements to one server, over the same TLS as its model."""
+
+    def __init__(self, settings: Settings, certificate: Path) -> None:
+        self._body = {
+            "client": settings.client,
+            "device": settings.device,
+            "instance": settings.instance,
+            "metrics_port": settings.metrics_port,
+        }
+        self._http = httpx.Client(
+            base_url=f"https://{settings.server}",
+            verify=ssl.create_default_context(cafile=str(certificate)),
+            timeout=5,
+        )
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Announces now and then until the block ends; says goodbye at its end.
+
+        Raises:
+            NameTakenError: another live client has this name.
+        """
+        self._announce()
+        stop = threading.Event()
+        thread = threading.Thread(target=self._repeat, args=(stop,), name="announce", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            self._leave()
+
+    def _announce(self) -> None:
+        answer = self._http.post(_PATH, json=self._body)
+        if answer.status_code == httpx.codes.CONFLICT:
+            raise NameTakenError(f"a client named {self._body['client']} is already connected")
+        answer.raise_for_status()
+
+    def _repeat(self, stop: threading.Event) -> None:
+        while not stop.wait(INTERVAL_SECONDS):
+            try:
+                self._announce()
+            except (httpx.HTTPError, NameTakenError) as error:
+                log.warning("could not announce: %s", error)
+
+    def _leave(self) -> None:
+        try:
+            self._http.delete(f"{_PATH}/{self._body['client']}/{self._body['instance']}")
+        except httpx.HTTPError as error:
+            log.info("left without a goodbye: %s", error)
+        self._http.close()

@@ -1,0 +1,213 @@
+"""The ClientApp: trains and evaluates on this client's own images.
+
+An ordinary Flower ClientApp: fedbench's node runs it in-process, the stock `flower-supernode` in
+a process per message. What it needs of its surroundings comes through `context.node_config`.
+"""
+
+from __future__ import annotations
+
+import threading
+import zlib
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from flwr.app import (
+    Array,
+    ArrayRecord,
+    ConfigRecord,
+    Context,
+    Message,
+    MetricRecord,
+    RecordDict,
+)
+from flwr.clientapp import ClientApp
+from prometheus_client import REGISTRY
+from torch import nn
+
+from fedbench.client.node import Cancelled
+from fedbench.learning import data, flat, models
+from fedbench.learning.train import Epoch, Progress, evaluate, train
+from fedbench.telemetry.cgroup import Cgroup
+from fedbench.telemetry.metrics import ClientMetrics
+
+
+class Wire:
+    """Payload bytes to and from the server: for the metrics, and for the next reply."""
+
+    def __init__(self, metrics: ClientMetrics) -> None:
+        self._metrics = metrics
+        self._sent = self._received = 0
+
+    def transferred(self, *, sent: int = 0, received: int = 0) -> None:
+        """Counts bytes that were exchanged."""
+        self._metrics.transferred(sent, received)
+        self._sent += sent
+        self._received += received
+
+    def take(self) -> dict[str, int]:
+        """Bytes since the last reply: a reply cannot count itself."""
+        taken = {"bytes-sent": self._sent, "bytes-received": self._received}
+        self._sent = self._received = 0
+        return taken
+
+
+app = ClientApp()
+cgroup = Cgroup()
+metrics = ClientMetrics(REGISTRY, cgroup)
+wire = Wire(metrics)
+cancelled = threading.Event()
+
+
+@app.query()
+def identify(message: Message, context: Context) -> Message:
+    """Says who this is, and how many training images it holds of the data set asked for."""
+    key = str(message.content["config"]["data"])
+    folder = _folder(context, key)
+    samples = len(_images(folder / "train.safetensors")) if folder.is_dir() else 0
+    metrics.partition(samples)
+    return Message(RecordDict({"client": _identity(context, samples)}), reply_to=message)
+
+
+@app.train()
+def fit(message: Message, context: Context) -> Message:
+    """Trains the model that came on this client's images, and sends it back."""
+    task = message.content["config"]
+    before = cgroup.cpu()
+    arrays: ArrayRecord
+    results: dict[str, Any]
+    if task["task"] == "noop":
+        arrays, results = _touched(message, context), {"num-examples": 1}
+    else:
+        arrays, results = _train(message, context, task)
+    after = cgroup.cpu()
+    results |= {
+        "cpu-seconds": after.seconds - before.seconds,
+        "throttled-seconds": after.throttled_seconds - before.throttled_seconds,
+    }
+    return _reply(message, results, arrays)
+
+
+@app.evaluate()
+def score(message: Message, context: Context) -> Message:
+    """Evaluates the model that came on the test images."""
+    task = message.content["config"]
+    if task["task"] == "noop":
+        return _reply(message, {"num-examples": 1})
+    images = _images(_folder(context, task["data"]) / "test.safetensors")
+    model = _loaded_model(message, task)
+    with metrics.phase("evaluating"):
+        result = evaluate(model, images)
+    metrics.evaluated(
+        run=str(task["run"]),
+        round_number=int(task["server-round"]),
+        seconds=result.seconds,
+        loss=result.loss,
+        accuracy=result.accuracy,
+    )
+    results = {
+        "num-examples": result.samples,
+        "evaluate-seconds": result.seconds,
+        "loss": result.loss,
+        "accuracy": result.accuracy,
+    }
+    return _reply(message, results)
+
+
+def _train(message: Message, context: Context, task: Any) -> tuple[ArrayRecord, dict[str, Any]]:
+    images = _images(_folder(context, task["data"]) / "train.safetensors")
+    model = _loaded_model(message, task)
+    run, server_round = str(task["run"]), int(task["server-round"])
+
+    def on_batch(progress: Progress) -> None:
+        if cancelled.is_set():
+            raise Cancelled
+        metrics.progress(
+            run=run,
+            round_number=server_round,
+            epoch=progress.epoch,
+            epochs=progress.epochs,
+            samples=progress.samples,
+            seconds=progress.seconds,
+        )
+
+    def on_epoch(epoch: Epoch) -> None:
+        metrics.epoch_finished(
+            run=run,
+            round_number=server_round,
+            seconds=epoch.seconds,
+            loss=epoch.loss,
+            accuracy=epoch.accuracy,
+            samples=epoch.samples,
+        )
+
+    with metrics.phase("training"):
+        epochs = train(
+            model,
+            images,
+            epochs=task["local-epochs"],
+            batch_size=task["batch-size"],
+            learning_rate=task["learning-rate"],
+            # Each round shuffles anew, and each client differently.
+            seed=_seed(task["seed"], server_round, context.node_config["client"]),
+            on_batch=on_batch,
+            on_epoch=on_epoch,
+        )
+    results = {
+        "num-examples": len(images),
+        "epoch-seconds": [epoch.seconds for epoch in epochs],
+        "loss": epochs[-1].loss,
+        "accuracy": epochs[-1].accuracy,
+    }
+    return ArrayRecord({"weights": Array(flat.to_flat(model))}), results
+
+
+def _touched(message: Message, context: Context) -> ArrayRecord:
+    """The weights as they came but for the first: Flower does not send again what is the same."""
+    weights = _weights(message.content["arrays"]).copy()
+    weights[0] = _seed(message.content["config"]["server-round"], context.node_config["client"])
+    return ArrayRecord({"weights": Array(weights)})
+
+
+def _loaded_model(message: Message, task: Any) -> nn.Module:
+    model = _model(task["model"], task["classes"])
+    flat.from_flat(model, _weights(message.content["arrays"]))
+    return model
+
+
+@lru_cache(maxsize=1)
+def _model(name: str, classes: int) -> nn.Module:
+    return models.build(name, classes)
+
+
+@lru_cache(maxsize=2)
+def _images(path: Path) -> data.ImageSet:
+    return data.load(path)
+
+
+def _weights(arrays: ArrayRecord) -> flat.Flat:
+    weights: flat.Flat = arrays["weights"].numpy()
+    return weights
+
+
+def _seed(*parts: object) -> int:
+    return zlib.crc32(repr(parts).encode())
+
+
+def _folder(context: Context, key: str) -> Path:
+    return Path(str(context.node_config["data"])) / key
+
+
+def _identity(context: Context, samples: int) -> ConfigRecord:
+    config = context.node_config
+    return ConfigRecord(
+        {"client": str(config["client"]), "device": str(config["device"]), "samples": samples}
+    )
+
+
+def _reply(message: Message, results: dict[str, Any], arrays: ArrayRecord | None = None) -> Message:
+    results |= wire.take() | {"peak-memory-bytes": cgroup.memory().peak}
+    content = RecordDict({"metrics": MetricRecord(results)})
+    if arrays is not None:
+        content["arrays"] = arrays
+    return Message(content, reply_to=message)

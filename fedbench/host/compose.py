@@ -1,0 +1,69 @@
+"""The only place that runs `docker compose`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fedbench.errors import DockerError
+
+
+@dataclass(frozen=True)
+class Compose:
+    """One compose project: its file and the values of its variables."""
+
+    name: str
+    file: Path
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+    def up(self) -> None:
+        """Creates and starts what is missing or changed; containers of old plans are removed."""
+        self._run("up", "--detach", "--remove-orphans", "--quiet-pull", "--no-build")
+
+    def down(self) -> None:
+        """Removes the project's containers and networks; recorded metrics stay in their volume."""
+        self._run("down", "--remove-orphans", "--timeout", "5")
+
+    def purge(self) -> None:
+        """As `down`, and removes the volumes too."""
+        self._run("down", "--remove-orphans", "--timeout", "5", "--volumes")
+
+    def config(self) -> str:
+        """The project as compose understands it: merged, with all variables resolved."""
+        return self._run("config")
+
+    def ps(self) -> list[dict[str, Any]]:
+        """The project's containers, running or not."""
+        lines = self._run("ps", "--all", "--format", "json").splitlines()
+        return [json.loads(line) for line in lines]
+
+    def command(self, *arguments: str) -> list[str]:
+        """The argv of a compose command on this project."""
+        return [
+            "docker", "compose", "--project-name", self.name, "--file", str(self.file), *arguments,
+        ]  # fmt: skip
+
+    def environment(self) -> dict[str, str]:
+        """The environment in which `command` must run."""
+        return {**os.environ, **self.variables}
+
+    def _run(self, *arguments: str) -> str:
+        return run(self.command(*arguments), self.environment())
+
+
+def run(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
+    """Runs a command and returns its standard output.
+
+    Raises:
+        DockerError: it failed; the message has its last lines.
+    """
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        tail = "\n".join(done.stderr.strip().splitlines()[-10:])
+        raise DockerError(f"`{' '.join(argv)}` failed:\n{tail}")
+    return done.stdout

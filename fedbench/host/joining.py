@@ -1,0 +1,158 @@
+"""Joins a federation from outside its compose project: what a device on the LAN runs."""
+
+from __future__ import annotations
+
+import ssl
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+import docker
+from fedbench.config import Device, Experiment
+from fedbench.errors import ConfigError, DockerError, HostError
+from fedbench.host import bootstrap, data
+from fedbench.host.plan import HostFacts
+from fedbench.host.stack import PROJECT, Places, Say, Stack, container_user, host_facts
+
+METRICS_PORT = 9101
+LABEL = "fedbench.joined"
+_LOCAL = ("localhost", "127.0.0.1", "::1")
+_HOST_ALIAS = "fedbench-host"
+
+
+@dataclass(frozen=True)
+class Request:
+    """Who joins which server, with what."""
+
+    server: str
+    device: Device
+    name: str
+    ca: Path | None
+    source: Path | None
+    samples: int | None
+    metrics_port: int
+
+
+class Offer(BaseModel):
+    """What the server says of its current run: the experiment and its data's key."""
+
+    experiment: Experiment
+    data: str
+
+
+def join(places: Places, request: Request, say: Say) -> str:
+    """Prepares this client's data and starts its container; returns the container's name.
+
+    Raises:
+        ConfigError: the server's address or the certificate is wrong.
+        HostError: the server does not answer, or has no run yet.
+        DataError: the data cannot be had here.
+    """
+    certificate = request.ca or places.state / "tls" / "ca.pem"
+    if not certificate.is_file():
+        raise ConfigError(
+            f"no certificate of the federation: {certificate}",
+            "copy .fedbench/fedbench/tls/ca.pem from the server's computer and pass CA=<file>",
+        )
+    offer = ask(request.server, certificate)
+    root = places.data / "joined"
+    data.prepare_joined(
+        offer.experiment,
+        request.name,
+        offer.data,
+        root,
+        source=request.source,
+        samples=request.samples,
+        say=say,
+    )
+    client = bootstrap.ensure_docker(say)
+    image = bootstrap.ensure_images(client, say, root=places.root).fedbench
+    scale = _scale(places, request.server)
+    options = container_options(request, host_facts(client), scale, root, certificate)
+    _remove_ended(client, options["name"])
+    container = client.containers.run(image, detach=True, **options)
+    return str(container.name)
+
+
+def ask(server: str, certificate: Path) -> Offer:
+    """What the federation trains right now.
+
+    Raises:
+        ConfigError: not host:port.
+        HostError: no answer, or no run yet.
+    """
+    host, _, port = server.rpartition(":")
+    if not host or not port.isdigit():
+        raise ConfigError(f"SERVER={server}: expected host:port", "for example 192.168.1.20:9092")
+    context = ssl.create_default_context(cafile=str(certificate))
+    try:
+        with urllib.request.urlopen(
+            f"https://{server}/fedbench/v1/run", timeout=10, context=context
+        ) as answer:
+            return Offer.model_validate_json(answer.read())
+    except urllib.error.HTTPError as error:
+        hint = "start a run first: make run"
+        raise HostError(f"{server} has no run to join ({error.code})", hint) from None
+    except OSError as error:
+        raise HostError(
+            f"{server} does not answer: {error}", "check the address, the firewall and CA=<file>"
+        ) from None
+
+
+def container_options(
+    request: Request, host: HostFacts, scale: float, root: Path, certificate: Path
+) -> dict[str, Any]:
+    """Arguments of `docker run`: the device's limits, clipped to this computer's."""
+    address, _, port = request.server.rpartition(":")
+    local = address in _LOCAL
+    cpus = min(request.device.cores * scale, host.cpus)
+    memory = min(request.device.memory, host.memory)
+    return {
+        "name": f"{PROJECT}-joined-{request.name}",
+        "command": ["python", "-m", "fedbench.client"],
+        "hostname": request.name,
+        "labels": {LABEL: PROJECT},
+        "environment": {
+            "FEDBENCH_CLIENT": request.name,
+            "FEDBENCH_DEVICE": request.device.name,
+            # A container's own localhost is not this computer.
+            "FEDBENCH_SERVER": f"{_HOST_ALIAS}:{port}" if local else request.server,
+            "FEDBENCH_METRICS_PORT": str(request.metrics_port),
+            "OMP_NUM_THREADS": str(max(1, int(cpus))),
+        },
+        "extra_hosts": {_HOST_ALIAS: "host-gateway"} if local else {},
+        "ports": {f"{METRICS_PORT}/tcp": request.metrics_port},
+        "nano_cpus": int(cpus * 100) * 10**7,
+        "mem_limit": memory,
+        "memswap_limit": memory,
+        "volumes": [
+            f"{(root / request.name).absolute()}:/data:ro",
+            f"{certificate.absolute()}:/tls/ca.pem:ro",
+        ],
+        "user": container_user(),
+        "init": True,
+        "read_only": True,
+        "tmpfs": {"/tmp": "size=256m,mode=1777"},  # noqa: S108 (the container's own)
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges:true"],
+        "pids_limit": 512,
+        "restart_policy": {"Name": "always"},
+    }
+
+
+def _scale(places: Places, server: str) -> float:
+    """A federation on this same host is scaled down: who joins it here is, too."""
+    stack = Stack.load(places)
+    local = server.rpartition(":")[0] in _LOCAL
+    return stack.scale if stack and local else 1.0
+
+
+def _remove_ended(client: docker.DockerClient, name: str) -> None:
+    for container in client.containers.list(all=True, filters={"name": f"^{name}$"}):
+        if container.status == "running":
+            raise DockerError(f"container {name} is running already", f"docker rm -f {name}")
+        container.remove()

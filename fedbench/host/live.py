@@ -1,0 +1,150 @@
+"""What a run is doing right now, as lines as they happen or as a table that keeps up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from statistics import fmean
+from typing import Any
+
+from rich.console import Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from fedbench.errors import HostError
+from fedbench.host.prometheus import Prometheus
+from fedbench.host.runs import Run
+from fedbench.host.stack import Say
+from fedbench.records import RoundRecord
+
+_METRICS = (
+    "fedbench_client_phase", "fedbench_local_epoch", "fedbench_local_epochs",
+    "fedbench_local_epoch_last_seconds", "fedbench_samples_per_second", "fedbench_local_accuracy",
+    "fedbench_local_loss",
+)  # fmt: skip
+_QUERY = f'{{__name__=~"{"|".join(_METRICS)}", client!=""}}'
+
+
+class Lines:
+    """Tells each event of a run once, as a line of text: for logs and pipes."""
+
+    def __init__(self, run: Run, say: Say) -> None:
+        self._run = run
+        self._say = say
+        # A run that goes on has told its past already.
+        self._events = len(run.events())
+        self._rounds = len(run.summary().rounds)
+
+    def __call__(self) -> None:
+        """Says what is new."""
+        events = self._run.events()
+        for line in filter(None, map(describe, events[self._events :])):
+            self._say(line)
+        self._events = len(events)
+        rounds = self._run.summary().rounds
+        total = self._run.experiment().rounds
+        for number in range(self._rounds, len(rounds)):
+            self._say(describe_round(rounds[: number + 1], total))
+        self._rounds = len(rounds)
+
+
+class View:
+    """A live table for a terminal: what each device does, and how the rounds went."""
+
+    def __init__(self, run: Run, clients: list[str], prometheus: Prometheus, live: Live) -> None:
+        self._run = run
+        self._clients = clients
+        self._prometheus = prometheus
+        self._live = live
+
+    def __call__(self) -> None:
+        """Draws the present state."""
+        summary, events = self._run.summary(), self._run.events()
+        total = self._run.experiment().rounds
+        said = [line for line in map(describe, events) if line]
+        status = describe_round(summary.rounds, total) if summary.rounds else ""
+        parts = [Text(line) for line in (status, said[-1] if said else "starting") if line]
+        self._live.update(Group(*parts, self._table()))
+
+    def _table(self) -> Table:
+        table = Table("client", "phase", "epoch", "images/s", "s / epoch", "accuracy", "loss")
+        try:
+            figures = client_figures(self._prometheus)
+        except HostError:  # it starts after the clients, and is only for looking
+            figures = {}
+        for client in sorted({*self._clients, *figures}):
+            table.add_row(client, *_cells(figures.get(client, {})))
+        return table
+
+
+def client_figures(prometheus: Prometheus) -> dict[str, dict[str, Any]]:
+    """The latest figures of each client, by metric name; `phase` is the phase it is in."""
+    figures: dict[str, dict[str, Any]] = {}
+    for sample in prometheus.query(_QUERY):
+        client = figures.setdefault(sample.labels["client"], {})
+        name = sample.labels["__name__"].removeprefix("fedbench_")
+        if name != "client_phase":
+            client[name] = sample.value
+        elif sample.value == 1:
+            client["phase"] = sample.labels["phase"]
+    return figures
+
+
+def describe(event: dict[str, Any]) -> str:
+    """One event as a line; empty for those that the rounds' own lines tell."""
+    line = ""
+    where = f"round {event.get('round')}"
+    match event["event"]:
+        case "waiting":
+            here = ", ".join(event["connected"]) or "none"
+            line = f"waiting for clients: {len(event['connected'])} of {event['needed']} ({here})"
+        case "incomplete":
+            line = f"going on with {len(event['connected'])} of {event['needed']} clients"
+        case "nobody":
+            line = "no client came; waiting again"
+        case "started" if event["after_round"]:
+            line = f"going on after round {event['after_round']}"
+        case "round":
+            line = f"{where}/{event['rounds']}: training on {', '.join(event['clients'])}"
+        case "trained":
+            seconds = event["seconds"]
+            accuracy = event.get("accuracy")
+            how = f", local accuracy {accuracy:.4f}" if accuracy is not None else ""
+            line = f"{where}: {event['client']} trained in {seconds:.1f} s{how}"
+        case "failed":
+            line = f"{where}: {event['client']} failed: {event['reason']}"
+        case "left_out":
+            line = f"{event['client']} is left out: it holds no images of {event['data']}"
+    return line
+
+
+def describe_round(rounds: list[RoundRecord], total: int) -> str:
+    """The last of these rounds as a line, with the time that is left."""
+    last = rounds[-1]
+    parts = [f"round {last.round}/{total}:"]
+    if last.server_accuracy is not None and last.server_loss is not None:
+        parts.append(f"accuracy {last.server_accuracy:.4f}, loss {last.server_loss:.4f},")
+    parts.append(f"{last.duration_seconds:.1f} s (overhead {last.overhead_seconds:.2f} s)")
+    if last.round < total:
+        left = fmean(r.duration_seconds for r in rounds) * (total - last.round)
+        parts.append(f"about {_duration(left)} left")
+    return " ".join(parts)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def _cells(figures: dict[str, Any]) -> Iterator[str]:
+    def cell(name: str, form: str) -> str:
+        return format(figures[name], form) if name in figures else "-"
+
+    yield str(figures.get("phase", "-"))
+    epochs = figures.get("local_epochs")
+    yield f"{figures['local_epoch']:.0f}/{epochs:.0f}" if epochs else "-"
+    yield cell("samples_per_second", ".0f")
+    yield cell("local_epoch_last_seconds", ".1f")
+    yield cell("local_accuracy", ".4f")
+    yield cell("local_loss", ".4f")

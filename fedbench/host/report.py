@@ -1,0 +1,129 @@
+"""A run as tables: per device, per round, and as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from statistics import fmean, median
+
+from fedbench.records import ClientRound, RoundRecord, Summary
+
+Table = tuple[Sequence[str], list[Sequence[str]]]
+
+
+def device_table(summary: Summary) -> Table:
+    """Per client: accuracy and loss of its last local epoch, seconds per local epoch, and more."""
+    header = (
+        "client", "device", "local accuracy", "local loss", "s / local epoch", "images",
+        "rounds", "CPU s", "peak memory", "sent",
+    )  # fmt: skip
+    return header, [_device_row(rounds) for rounds in _by_client(summary.rounds).values()]
+
+
+def server_table(summary: Summary) -> Table:
+    """The global model: accuracy, loss and seconds of its evaluation, total time, overhead."""
+    header = (
+        "server accuracy",
+        "server loss",
+        "server epoch s",
+        "rounds",
+        "total s",
+        "overhead s / round",
+    )
+    last = summary.rounds[-1] if summary.rounds else None
+    row = (
+        _figure(last.server_accuracy if last else None, ".4f"),
+        _figure(last.server_loss if last else None, ".4f"),
+        _figure(last.server_epoch_seconds if last else None, ".2f"),
+        str(len(summary.rounds)),
+        f"{summary.total_seconds:.1f}",
+        _figure(median(r.overhead_seconds for r in summary.rounds) if last else None, ".2f"),
+    )
+    return header, [row]
+
+
+def round_table(summary: Summary) -> Table:
+    """Round by round: the global model, and what the round took."""
+    header = (
+        "round",
+        "server accuracy",
+        "server loss",
+        "duration s",
+        "overhead s",
+        "clients",
+        "slowest",
+    )
+    return header, [_round_row(record) for record in summary.rounds]
+
+
+def markdown(summary: Summary) -> str:
+    """The whole report."""
+    parts = [
+        f"# Run {summary.run}",
+        f"Experiment {summary.experiment} on profile {summary.profile}: {summary.status}"
+        + (f" ({summary.error})" if summary.error else ""),
+        f"Started {summary.started_at}.",
+        "## Devices",
+        _markdown(device_table(summary)),
+        "## Server",
+        _markdown(server_table(summary)),
+        "## Rounds",
+        _markdown(round_table(summary)),
+    ]
+    failures = [
+        f"- round {record.round}: {client.client}: {client.error}"
+        for record in summary.rounds
+        for client in record.clients
+        if client.error
+    ]
+    return "\n\n".join(parts + (["## Failures", "\n".join(failures)] if failures else [])) + "\n"
+
+
+def _by_client(rounds: Iterable[RoundRecord]) -> dict[str, list[ClientRound]]:
+    clients: dict[str, list[ClientRound]] = {}
+    for record in rounds:
+        for client in record.clients:
+            clients.setdefault(client.client, []).append(client)
+    return clients
+
+
+def _device_row(rounds: list[ClientRound]) -> Sequence[str]:
+    answered = [client for client in rounds if client.error is None]
+    last = answered[-1] if answered else rounds[-1]
+    seconds = [second for client in answered for second in client.epoch_seconds]
+    peaks = [client.peak_memory_bytes for client in answered if client.peak_memory_bytes]
+    return (
+        last.client,
+        last.device,
+        _figure(last.local_accuracy, ".4f"),
+        _figure(last.local_loss, ".4f"),
+        _figure(fmean(seconds) if seconds else None, ".2f"),
+        str(last.samples),
+        f"{len(answered)}/{len(rounds)}",
+        _figure(sum(client.cpu_seconds or 0 for client in answered), ".1f"),
+        f"{max(peaks) / 2**20:.0f} MiB" if peaks else "-",
+        f"{sum(client.bytes_sent or 0 for client in answered) / 1e6:.1f} MB",
+    )
+
+
+def _round_row(record: RoundRecord) -> Sequence[str]:
+    busy = {c.client: sum(c.epoch_seconds) + (c.evaluate_seconds or 0) for c in record.clients}
+    answered = sum(client.error is None for client in record.clients)
+    return (
+        str(record.round),
+        _figure(record.server_accuracy, ".4f"),
+        _figure(record.server_loss, ".4f"),
+        f"{record.duration_seconds:.2f}",
+        f"{record.overhead_seconds:.2f}",
+        f"{answered}/{len(record.clients)}",
+        max(busy, key=lambda name: busy[name]) if any(busy.values()) else "-",
+    )
+
+
+def _figure(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _markdown(table: Table) -> str:
+    header, rows = table
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,184 @@
+"""One run on a stack that is up: prepared, started, followed, stopped."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, cast
+
+import psutil
+
+import docker
+from fedbench import __version__
+from fedbench.config import Experiment
+from fedbench.errors import ConfigError, DockerError, RunError, RunInterrupted
+from fedbench.host import data
+from fedbench.host.runs import Run, RunStore
+from fedbench.host.stack import Say, Stack, give_to_containers
+from fedbench.records import Summary, write_summary
+
+POLL_SECONDS = 0.5
+STOP_SECONDS = 60.0
+_LAUNCH = "fedbench.server.launch"
+_VERSIONS = (
+    "import importlib.metadata as m, json, sys; print(json.dumps({'python': sys.version.split()[0]}"
+    " | {p: m.version(p) for p in ('flwr', 'torch', 'torchvision', 'numpy', 'safetensors')}))"
+)
+
+
+class Runner:
+    """Runs experiments on one stack, one at a time."""
+
+    def __init__(self, stack: Stack, client: docker.DockerClient, say: Say) -> None:
+        self._stack = stack
+        self._client = client
+        self._say = say
+        self._store = RunStore(stack.places.runs)
+
+    def create(self, experiment: Experiment, source: Path | None) -> Run:
+        """Partitions the data and makes the run's folder.
+
+        Raises:
+            RunError: another run is in progress on this stack.
+            DataError, ConfigError: the data or the initial weights cannot be used.
+        """
+        self._require_idle()
+        names = [client["name"] for client in self._stack.clients]
+        prepared = data.prepare(
+            experiment, names, self._stack.places.data, source=source, say=self._say
+        )
+        facts = {"clients": len(names), "classes": len(prepared.classes), "data": prepared.key}
+        initial = _initial_weights(experiment)
+        run = self._store.create(experiment, self._stack.profile, facts)
+        if initial:
+            shutil.copyfile(initial, run.path / "initial.safetensors")
+        (run.path / "compose.yaml").write_text(self._stack.compose.config())
+        (run.path / "versions.json").write_text(json.dumps(self._versions(), indent=2) + "\n")
+        return run
+
+    def resume(self, name: str | None) -> Run:
+        """An ended run, ready to go on after its last complete round.
+
+        Raises:
+            RunError: no such run, it is finished, or it was made for other clients.
+        """
+        self._require_idle()
+        run = self._store.find(name)
+        if run.profile() != self._stack.profile:
+            raise RunError(
+                f"run {run.id} belongs to another federation ({run.profile().name})",
+                f"make up PROFILE={run.profile().name} brings it up",
+            )
+        run.prepare_resume()
+        return run
+
+    def start(self, run: Run) -> subprocess.Popen[bytes]:
+        """Starts the run; the process ends when the run does."""
+        give_to_containers(run.path, *run.path.iterdir())
+        argv = self._stack.compose.command(
+            "exec", "--no-TTY", "server", "python", "-m", _LAUNCH, f"/runs/{run.id}"
+        )
+        # In a session of its own: Ctrl-C is for fedbench, which then stops the run in order.
+        with (run.path / "launch.log").open("ab") as log:
+            return subprocess.Popen(
+                argv,
+                env=self._stack.compose.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def follow(
+        self, run: Run, process: subprocess.Popen[bytes], look: Callable[[], None]
+    ) -> Summary:
+        """Calls `look` twice a second until the run is over.
+
+        Raises:
+            RunInterrupted: the user pressed Ctrl-C; the run was stopped and is recorded.
+            RunError: it failed.
+        """
+        try:
+            _wait(process, look)
+        except KeyboardInterrupt:
+            self._stop(run, process)
+        look()
+        summary = write_summary(run.path)
+        if summary.status == "interrupted":
+            raise RunInterrupted(
+                f"run {run.id} stopped after {len(summary.rounds)} rounds; what was recorded is in "
+                f"{run.path}",
+                f"`make run RESUME={run.id}` goes on from there, `make run` starts anew, "
+                "`make down` takes the federation down",
+            )
+        if summary.status != "finished":
+            raise RunError(f"run {run.id} failed: {summary.error}", "`make logs` shows why")
+        return summary
+
+    def _stop(self, run: Run, process: subprocess.Popen[bytes]) -> None:
+        self._say("stopping the run (Ctrl-C again leaves at once)")
+        run.request_stop()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_SECONDS)
+
+    def _require_idle(self) -> None:
+        server = self._stack.containers(self._client).get("server")
+        if server is None or server.status != "running":
+            raise DockerError("the server is not running", "make up PROFILE=… brings it up")
+        commands = [" ".join(process) for process in server.top()["Processes"]]
+        busy = next((command for command in commands if _LAUNCH in command), None)
+        if busy:
+            run = busy.rpartition("/")[2]
+            raise RunError(
+                f"run {run} is in progress", f"wait for it, or stop it: touch runs/{run}/stop"
+            )
+
+    def _versions(self) -> dict[str, Any]:
+        server = self._stack.containers(self._client)["server"]
+        _, answer = server.exec_run(["python", "-c", _VERSIONS])
+        info = self._client.info()
+        return {
+            "fedbench": __version__,
+            "image": server.image.id if server.image else None,
+            **json.loads(cast("bytes", answer)),
+            "docker": info["ServerVersion"],
+            "kernel": info["KernelVersion"],
+            "os": info["OperatingSystem"],
+            "cpu": _cpu_model(),
+            "cores": info["NCPU"],
+            "memory_bytes": info["MemTotal"],
+            "cpu_scale": self._stack.scale,
+            "host_load": psutil.getloadavg()[0],
+        }
+
+
+def _wait(process: subprocess.Popen[bytes], look: Callable[[], None]) -> None:
+    while process.poll() is None:
+        look()
+        time.sleep(POLL_SECONDS)
+
+
+def _initial_weights(experiment: Experiment) -> Path | None:
+    if experiment.initial_weights is None:
+        return None
+    path = Path(experiment.initial_weights).expanduser()
+    if not path.is_file():
+        raise ConfigError(
+            f"experiment {experiment.name}: initial_weights: no such file: {path}",
+            "give a .safetensors file, such as runs/<id>/model.safetensors",
+        )
+    return path
+
+
+def _cpu_model() -> str:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

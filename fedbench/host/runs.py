@@ -1,0 +1,120 @@
+"""`runs/<id>/`: what a run was asked, what happened in it, and how it ended."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from fedbench.config import Experiment, Profile
+from fedbench.errors import RunError
+from fedbench.records import Summary, read_lines, summarise
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run's folder."""
+
+    path: Path
+
+    @property
+    def id(self) -> str:
+        """The run's name."""
+        return self.path.name
+
+    def experiment(self) -> Experiment:
+        """What was run."""
+        return Experiment.model_validate_json((self.path / "experiment.json").read_bytes())
+
+    def profile(self) -> Profile:
+        """The federation it ran on."""
+        return Profile.model_validate_json((self.path / "profile.json").read_bytes())
+
+    def events(self) -> list[dict[str, Any]]:
+        """What happened so far, oldest first."""
+        return list(read_lines(self.path / "events.jsonl"))
+
+    def summary(self) -> Summary:
+        """How the run ended, or how it stands."""
+        path = self.path / "summary.json"
+        if path.exists():
+            return Summary.model_validate_json(path.read_bytes())
+        return summarise(self.path)
+
+    def state(self) -> str:
+        """`running` while nothing says that it ended, else how it ended."""
+        return self.summary().status if (self.path / "summary.json").exists() else "running"
+
+    def request_stop(self) -> None:
+        """Asks the server to end the run; it does so within a second or so."""
+        (self.path / "stop").touch()
+
+    def prepare_resume(self) -> None:
+        """Makes an ended run ready to go on after its last complete round.
+
+        Raises:
+            RunError: it is finished already.
+        """
+        if self.summary().status == "finished":
+            raise RunError(f"run {self.id} is finished", "start a new one with `make run`")
+        for name in ("stop", "summary.json"):
+            (self.path / name).unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class RunStore:
+    """All runs, in one folder."""
+
+    path: Path
+
+    def create(self, experiment: Experiment, profile: Profile, facts: dict[str, Any]) -> Run:
+        """A new run's folder, with its resolved inputs. `facts` goes to the server as run.json."""
+        now = datetime.now(UTC)
+        self.path.mkdir(parents=True, exist_ok=True)
+        run = Run(_new_folder(self.path, f"{now:%Y%m%d-%H%M%S}-{experiment.name}"))
+        (run.path / "experiment.json").write_text(experiment.model_dump_json(indent=2) + "\n")
+        (run.path / "profile.json").write_text(profile.model_dump_json(indent=2) + "\n")
+        facts = facts | {
+            "run": run.id,
+            "experiment": experiment.name,
+            "profile": profile.name,
+            "created": now.isoformat(timespec="milliseconds"),
+        }
+        (run.path / "run.json").write_text(json.dumps(facts, indent=2) + "\n")
+        return run
+
+    def all(self) -> list[Run]:
+        """All runs, oldest first."""
+        return [Run(path.parent) for path in sorted(self.path.glob("*/run.json"))]
+
+    def find(self, name: str | None) -> Run:
+        """The run of that id, or the newest.
+
+        Raises:
+            RunError: there is none.
+        """
+        runs = {run.id: run for run in self.all()}
+        if name in runs:
+            return runs[name]
+        if name is None and runs:
+            return list(runs.values())[-1]
+        if name is None:
+            raise RunError(f"no runs in {self.path}", "start one with `make up` or `make run`")
+        close = difflib.get_close_matches(name, runs, n=3, cutoff=0.3) or list(runs)[-3:]
+        hint = f"did you mean {' or '.join(close)}?" if close else "there are no runs yet"
+        raise RunError(f"no run {name!r} in {self.path}", hint)
+
+
+def _new_folder(parent: Path, name: str) -> Path:
+    # Two runs may start in one second.
+    for number in range(1, 1000):
+        path = parent / (name if number == 1 else f"{name}-{number}")
+        try:
+            path.mkdir()
+        except FileExistsError:
+            continue
+        return path
+    raise RunError(f"{parent}: no free folder name for {name}")

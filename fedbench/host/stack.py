@@ -1,0 +1,205 @@
+"""The running federation of this checkout: brought up from a plan, looked at, taken down."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from docker.models.containers import Container
+
+import docker
+from fedbench.config import Profile
+from fedbench.errors import DockerError, FedbenchError
+from fedbench.host import tls
+from fedbench.host.compose import Compose
+from fedbench.host.plan import HostFacts, Paths, Plan, compose_project, environment
+
+Say = Callable[[str], None]
+
+CONTAINER_UID = 10001  # of the image's own user, where the host's user is root
+HEALTHY_SECONDS = 600.0
+PROJECT = os.environ.get("FEDBENCH_PROJECT", "fedbench")
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a checkout keeps what it makes."""
+
+    root: Path
+
+    @property
+    def state(self) -> Path:
+        """The stack's own files: its compose project and its certificates."""
+        return self.root / ".fedbench" / PROJECT
+
+    @property
+    def runs(self) -> Path:
+        """One folder per run."""
+        return self.root / "runs"
+
+    @property
+    def data(self) -> Path:
+        """One folder of partitions per client."""
+        return self.root / "data" / PROJECT
+
+    def paths(self) -> Paths:
+        """What the compose project mounts."""
+        return Paths(self.root, self.data, self.runs, self.state / "tls", container_user())
+
+
+def container_user() -> str:
+    """Containers write as the user who runs fedbench; never as root."""
+    uid, gid = os.getuid(), os.getgid()
+    return f"{uid}:{gid}" if uid else f"{CONTAINER_UID}:{CONTAINER_UID}"
+
+
+def host_facts(client: docker.DockerClient) -> HostFacts:
+    """What Docker's machine has; on a desktop that is Docker's virtual machine."""
+    info = client.info()
+    gpus = 0
+    if "nvidia" in info.get("Runtimes", {}):
+        gpus = sum(1 for path in Path("/dev").glob("nvidia[0-9]*"))
+    return HostFacts(int(info["NCPU"]), int(info["MemTotal"]), gpus)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A federation that was brought up: its plan's clients, its ports, its compose project."""
+
+    places: Places
+    profile: Profile
+    clients: tuple[dict[str, Any], ...]
+    scale: float
+    compose: Compose
+
+    @classmethod
+    def load(cls, places: Places) -> Stack | None:
+        """The stack that was brought up last, or None."""
+        file = places.state / "stack.json"
+        if not file.exists():
+            return None
+        saved = json.loads(file.read_text())
+        return cls(
+            places,
+            Profile.model_validate_json(json.dumps(saved["profile"])),
+            tuple(saved["clients"]),
+            saved["scale"],
+            Compose(PROJECT, places.state / "compose.yaml", saved["variables"]),
+        )
+
+    @classmethod
+    def write(cls, places: Places, plan: Plan, images: Mapping[str, str | None]) -> Stack:
+        """Writes what `up` needs: compose project, certificates, folders to mount."""
+        paths = places.paths()
+        tls.ensure(paths.tls)
+        for folder in (paths.runs, *(paths.data / client.name for client in plan.clients)):
+            folder.mkdir(parents=True, exist_ok=True)
+        give_to_containers(paths.runs, paths.tls / "server", *(paths.tls / "server").iterdir())
+        project = compose_project(plan, paths, PROJECT)
+        (places.state / "compose.yaml").write_text(yaml.safe_dump(project, sort_keys=False))
+        saved = {
+            "profile": plan.profile.model_dump(mode="json"),
+            "clients": [asdict(client) for client in plan.clients],
+            "scale": plan.scale,
+            "variables": environment(plan, paths, images),
+        }
+        (places.state / "stack.json").write_text(json.dumps(saved, indent=2))
+        stack = cls.load(places)
+        assert stack is not None  # noqa: S101 (written above)
+        return stack
+
+    @property
+    def prometheus_url(self) -> str:
+        """Prometheus, on this host only."""
+        return f"http://127.0.0.1:{self.profile.ports.prometheus}"
+
+    @property
+    def grafana_url(self) -> str | None:
+        """Grafana, where its image could be had."""
+        with_grafana = self.compose.variables["COMPOSE_PROFILES"] == "grafana"
+        return f"http://127.0.0.1:{self.profile.ports.grafana}" if with_grafana else None
+
+    def containers(self, client: docker.DockerClient) -> dict[str, Container]:
+        """The project's containers by service, stopped ones included."""
+        label = f"com.docker.compose.project={self.compose.name}"
+        found = client.containers.list(all=True, filters={"label": label})
+        return {c.labels["com.docker.compose.service"]: c for c in found}
+
+    def published(self, client: docker.DockerClient) -> set[int]:
+        """Ports of the host that its running containers hold."""
+        found = self.containers(client).values()
+        bindings = [b for c in found for b in c.attrs["NetworkSettings"]["Ports"].values() if b]
+        return {int(binding["HostPort"]) for several in bindings for binding in several}
+
+    def wait_healthy(
+        self, client: docker.DockerClient, say: Say, seconds: float = HEALTHY_SECONDS
+    ) -> None:
+        """Waits until every container is healthy, and names those that are not yet.
+
+        Raises:
+            DockerError: one died or did not get there; with its last lines.
+        """
+        deadline = time.monotonic() + seconds
+        before: list[str] = []
+        while waiting := self._unhealthy(client):
+            if waiting != before:
+                say(f"waiting for {', '.join(waiting)}")
+                before = waiting
+            if time.monotonic() > deadline:
+                raise DockerError(
+                    f"{', '.join(waiting)}: not healthy after {seconds:.0f} s\n"
+                    + _tail(self.containers(client)[waiting[0]]),
+                    "see `make logs`",
+                )
+            time.sleep(0.5)
+
+    def _unhealthy(self, client: docker.DockerClient) -> list[str]:
+        waiting = []
+        for service, container in sorted(self.containers(client).items()):
+            state = container.attrs["State"]
+            if container.attrs["RestartCount"] > 3 or state["Status"] in ("exited", "dead"):
+                raise DockerError(
+                    f"{service} does not stay up (exit code {state['ExitCode']}"
+                    f"{', killed for memory' if state['OOMKilled'] else ''})\n{_tail(container)}",
+                    "see `make logs`",
+                )
+            if state.get("Health", {}).get("Status", "healthy") != "healthy":
+                waiting.append(service)
+        return waiting
+
+    def down(self, *, volumes: bool = False) -> None:
+        """Takes the containers and networks down, and the recorded metrics too if asked."""
+        if volumes:
+            self.compose.purge()
+        else:
+            self.compose.down()
+        (self.places.state / "stack.json").unlink()
+
+
+def require(places: Places) -> Stack:
+    """The running stack.
+
+    Raises:
+        FedbenchError: none was brought up.
+    """
+    stack = Stack.load(places)
+    if stack is None:
+        raise FedbenchError("no federation is up", "bring one up: make up PROFILE=heterogeneous")
+    return stack
+
+
+def give_to_containers(*paths: Path) -> None:
+    """Lets the containers' user write there, where that user is not the host's."""
+    if os.getuid() == 0:
+        for path in paths:
+            os.chown(path, CONTAINER_UID, CONTAINER_UID)
+
+
+def _tail(container: Container) -> str:
+    return container.logs(tail=15).decode(errors="replace").rstrip()

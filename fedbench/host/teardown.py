@@ -1,0 +1,22 @@
+"""Takes the federation down."""
+
+from __future__ import annotations
+
+from fedbench.host import bootstrap
+from fedbench.host.stack import Places, Say, require
+
+
+def down(places: Places, say: Say, *, volumes: bool) -> None:
+    """Removes containers and networks, and stops the Docker daemon if fedbench started it.
+
+    Raises:
+        FedbenchError: nothing is up.
+    """
+    stack = require(places)
+    client = bootstrap.ensure_docker(say)
+    for container in client.containers.list(filters={"label": "fedbench.joined"}):
+        container.remove(force=True)
+    stack.down(volumes=volumes)
+    if not client.containers.list() and bootstrap.stop_daemon(say):
+        say("stopped the Docker daemon that fedbench had started")
+    say("the federation is down; runs are kept in runs/")

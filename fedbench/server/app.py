@@ -1,0 +1,107 @@
+"""The ServerApp: one run, from its folder to its result.
+
+The host writes `runs/<id>/experiment.json` and `run.json` (the clients that the profile has and
+the key of their data); everything else in the folder is written here.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context
+from flwr.serverapp import Grid, ServerApp
+
+from fedbench.config import Experiment
+from fedbench.learning import flat, models
+from fedbench.records import write_summary
+from fedbench.server.checkpoint import RunFolder
+from fedbench.server.directory import Directory, Say
+from fedbench.server.grid import PromptGrid, RunStopped
+from fedbench.server.rounds import Rounds
+from fedbench.server.strategy import ARRAY, FlatFedAvg
+
+OPERATIONS = "http://127.0.0.1:9100"
+
+log = logging.getLogger("fedbench.server")
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Runs the experiment of `folder`, and says in its events how it ended."""
+    folder = RunFolder(Path(str(context.run_config["folder"])))
+    say = partial(_tell, folder)
+    try:
+        _run(grid, folder, say)
+    except RunStopped:
+        say("stopped")
+    except Exception as error:
+        say("error", reason=f"{type(error).__name__}: {error}")
+        raise
+    else:
+        say("finished")
+
+
+def _run(grid: Grid, folder: RunFolder, say: Say) -> None:
+    experiment = Experiment.model_validate_json((folder.path / "experiment.json").read_bytes())
+    facts: dict[str, Any] = json.loads((folder.path / "run.json").read_bytes())
+    prompt = PromptGrid(grid, folder.stop_requested)
+    directory = Directory(prompt, facts["data"], say)
+    rounds = Rounds(experiment, facts["clients"], prompt, directory, say)
+    strategy = FlatFedAvg(rounds.choose)
+    model = models.build(experiment.model, facts["classes"], experiment.seed)
+
+    resumed = folder.resume()
+    # The host copies the file that `initial_weights` names into the folder.
+    initial = folder.path / "initial.safetensors"
+    first = flat.load(initial, model) if initial.exists() else flat.to_flat(model)
+    last, weights = resumed or (0, first)
+    arrays = ArrayRecord({ARRAY: Array(weights)})
+    say(
+        "started",
+        after_round=last,
+        experiment=experiment.model_dump(mode="json"),
+        data=facts["data"],
+    )
+    for number in range(last + 1, experiment.rounds + 1):
+        config = _config(experiment, facts)
+        arrays, record = rounds.run(strategy, number, arrays, config)
+        weights = arrays[ARRAY].numpy()
+        folder.add_round(record, weights)
+        say("recorded", record=record.model_dump(), rounds=experiment.rounds)
+    flat.save(folder.path / "model.safetensors", weights, model)
+
+
+def _config(experiment: Experiment, facts: dict[str, Any]) -> ConfigRecord:
+    return ConfigRecord(
+        {
+            "run": facts["run"],
+            "task": experiment.task,
+            "model": experiment.model,
+            "classes": facts["classes"],
+            "data": facts["data"],
+            "local-epochs": experiment.local_epochs,
+            "batch-size": experiment.batch_size,
+            "learning-rate": experiment.learning_rate,
+            "seed": experiment.seed,
+        }
+    )
+
+
+def _tell(folder: RunFolder, event: str, **facts: Any) -> None:
+    """Writes the event for whoever watches the folder, and hands it to the metrics."""
+    if event != "recorded":  # a line of rounds.jsonl already
+        folder.event(event, **facts)
+    if event in ("finished", "stopped", "error"):
+        write_summary(folder.path)
+    body = {"run": folder.path.name, "event": event} | facts
+    # Metrics are for looking: a run does not fail because of them.
+    try:
+        httpx.post(f"{OPERATIONS}/events", json=body).raise_for_status()
+    except httpx.HTTPError as error:
+        log.warning("%s is not in the metrics: %s", event, error)

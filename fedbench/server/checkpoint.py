@@ -1,0 +1,72 @@
+"""A run's folder as the server writes it: records as they happen, the model after each round."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from fedbench.records import RoundRecord
+
+_FLAT = "weights"
+_ROUND = "round"
+
+
+class RunFolder:
+    """`runs/<id>/`. A crash loses at most the round in flight."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def stop_requested(self) -> bool:
+        """Whether the user asked to stop."""
+        return (self.path / "stop").exists()
+
+    def event(self, event: str, **facts: object) -> None:
+        """Appends one line to `events.jsonl`, for whoever watches."""
+        moment = datetime.now(UTC).isoformat(timespec="milliseconds")
+        _append(self.path / "events.jsonl", json.dumps({"time": moment, "event": event} | facts))
+
+    def add_round(self, record: RoundRecord, weights: np.ndarray) -> None:
+        """Appends the round's record, then replaces the checkpoint by the model after it."""
+        _append(self.path / "rounds.jsonl", record.model_dump_json())
+        self.save_weights(weights, record.round)
+
+    def save_weights(self, weights: np.ndarray, server_round: int) -> None:
+        """Replaces the checkpoint by the flat global model after `server_round`."""
+        temporary = self.path / "checkpoint.tmp"
+        save_file({_FLAT: weights}, temporary, {_ROUND: str(server_round)})
+        os.replace(temporary, self.path / "checkpoint.safetensors")
+
+    def resume(self) -> tuple[int, np.ndarray] | None:
+        """The last complete round and the flat global model after it; None at the start.
+
+        A record whose checkpoint was not written any more is dropped: that round is repeated.
+        """
+        path = self.path / "checkpoint.safetensors"
+        if not path.exists():
+            return None
+        with safe_open(path, "np") as file:
+            last, weights = int(file.metadata()[_ROUND]), file.get_tensor(_FLAT)
+        rounds = self.path / "rounds.jsonl"
+        lines = rounds.read_text().splitlines() if rounds.exists() else []
+        complete = [line for line in lines if json.loads(line)["round"] <= last]
+        _replace(rounds, "".join(line + "\n" for line in complete))
+        return last, weights
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _append(path: Path, line: str) -> None:
+    # One write of one whole line: a reader never sees half of it, short of a power cut.
+    with path.open("a", encoding="utf-8") as file:
+        file.write(line + "\n")

@@ -1,0 +1,179 @@
+"""Flower's SuperLink and fedbench's own two listeners, in one process.
+
+Three listeners share one event loop:
+
+- 127.0.0.1:8000  SuperLink whole, for the ServerApp and `flwr` in this container only: whoever
+  reaches its control routes can ship code to every node;
+- 0.0.0.0:9092    TLS, for devices: SuperLink's `/v1/fleet/*`, the clients'
+  announcements, and what run there is to join;
+- 0.0.0.0:9100    for Prometheus and the health check: metrics and scrape targets.
+
+SuperLink's application factory is internal to Flower: pinned, and guarded by a contract test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import sys
+from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from flwr.superlink.cli.flower_superlink import SuperLinkLifespan, _parse_superlink_lifespan_config
+from flwr.superlink.main import create_app
+from prometheus_client import CollectorRegistry, make_asgi_app
+from pydantic import ValidationError
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Mount, Route
+
+from fedbench.records import RoundRecord
+from fedbench.server.registry import Announcement, NameTakenError, Registry
+from fedbench.telemetry.metrics import ServerMetrics
+
+CONTROL_PORT = 8000
+FLEET_PORT = 9092
+METRICS_PORT = 9100
+_EVERYWHERE = "0.0.0.0"  # noqa: S104 (of the container; compose publishes only the fleet port)
+CLIENTS_PATH = "/fedbench/v1/clients"
+
+_Scope = MutableMapping[str, Any]
+_App = Callable[[_Scope, Any, Any], Awaitable[None]]
+
+
+def serve(tls: Path) -> None:
+    """Runs until the process is told to stop. `tls` holds server.pem and server.key."""
+    registry = Registry()
+    metrics_registry = CollectorRegistry()
+    metrics = ServerMetrics(metrics_registry)
+    superlink = _superlink()
+    control = uvicorn.Config(superlink, "127.0.0.1", CONTROL_PORT, **_QUIET)
+    fleet = uvicorn.Config(
+        public_app(superlink, registry),
+        _EVERYWHERE,
+        FLEET_PORT,
+        lifespan="off",
+        **_QUIET,
+        ssl_certfile=tls / "server.pem",
+        ssl_keyfile=tls / "server.key",
+        ssl_version=ssl.PROTOCOL_TLS_SERVER,
+    )
+    operations = uvicorn.Config(
+        operations_app(registry, metrics, metrics_registry),
+        _EVERYWHERE,
+        METRICS_PORT,
+        lifespan="off",
+        **_QUIET,
+    )
+    asyncio.run(_serve_all([uvicorn.Server(config) for config in (control, fleet, operations)]))
+
+
+_QUIET: dict[str, Any] = {
+    "log_level": "warning",
+    "access_log": False,
+    "timeout_graceful_shutdown": 3,
+}
+
+
+async def _serve_all(servers: list[uvicorn.Server]) -> None:
+    # When one of them stops (a signal, a port that is taken), the others have no purpose.
+    tasks = [asyncio.create_task(server.serve()) for server in servers]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for server in servers:
+        server.should_exit = True
+    await asyncio.gather(*tasks)
+
+
+def _superlink() -> _App:
+    # Its state stays in memory: a database file made a round 1.8 times as long.
+    sys.argv = [
+        "flower-superlink", "--insecure", "--host", "127.0.0.1", "--port", str(CONTROL_PORT),
+        "--disable-runtime-dependency-installation",
+    ]  # fmt: skip
+    app: _App = create_app(_parse_superlink_lifespan_config(), SuperLinkLifespan)
+    return app
+
+
+def public_app(superlink: _App, registry: Registry) -> _App:
+    """What devices may reach: SuperLink's fleet routes, and what joining takes."""
+
+    async def announce(request: Request) -> Response:
+        try:
+            announcement = Announcement.model_validate_json(await request.body())
+            registry.announce(announcement, request.client.host if request.client else "")
+        except ValidationError as error:
+            return JSONResponse({"error": str(error)}, status_code=422)
+        except NameTakenError:
+            return JSONResponse({"error": "name taken"}, status_code=409)
+        return JSONResponse({})
+
+    async def leave(request: Request) -> Response:
+        registry.leave(request.path_params["client"], request.path_params["instance"])
+        return JSONResponse({})
+
+    async def run(_: Request) -> Response:
+        if registry.run is None:
+            return JSONResponse({"error": "no run yet"}, status_code=404)
+        return JSONResponse(registry.run)
+
+    own = Starlette(
+        routes=[
+            Route("/fedbench/v1/run", run),
+            Route(CLIENTS_PATH, announce, methods=["POST"]),
+            Route(CLIENTS_PATH + "/{client}/{instance}", leave, methods=["DELETE"]),
+        ]
+    )
+
+    async def app(scope: _Scope, receive: Any, send: Any) -> None:
+        fleet = scope["type"] == "http" and scope["path"].startswith("/v1/fleet/")
+        await (superlink if fleet else own)(scope, receive, send)
+
+    return app
+
+
+def operations_app(
+    registry: Registry, metrics: ServerMetrics, metrics_registry: CollectorRegistry
+) -> Starlette:
+    """Metrics and scrape targets; the ServerApp, a process of its own, reports its rounds here."""
+
+    async def targets(_: Request) -> Response:
+        live = registry.targets()
+        metrics.clients_connected(len(live))
+        return JSONResponse(live)
+
+    async def events(request: Request) -> Response:
+        if request.client is None or request.client.host != "127.0.0.1":
+            return JSONResponse({"error": "only from inside the server"}, status_code=403)
+        event = await request.json()
+        observe(metrics, event)
+        if event["event"] == "started":
+            registry.run = {"experiment": event["experiment"], "data": event["data"]}
+        return JSONResponse({})
+
+    return Starlette(
+        routes=[
+            Route("/targets", targets),
+            Route("/events", events, methods=["POST"]),
+            Mount("/metrics", make_asgi_app(registry=metrics_registry)),
+        ]
+    )
+
+
+def observe(metrics: ServerMetrics, event: dict[str, Any]) -> None:
+    """Puts an event of a run into the metrics."""
+    run = event["run"]
+    match event["event"]:
+        case "round":
+            metrics.run_phase(run, "running")
+            metrics.round_started(run, event["round"], event["rounds"])
+        case "recorded":
+            metrics.observe(RoundRecord.model_validate(event["record"]), run, event["rounds"])
+        case "waiting" | "finished" as phase:
+            metrics.run_phase(run, phase)
+        case "stopped":
+            metrics.run_phase(run, "interrupted")
+        case "error":
+            metrics.run_phase(run, "failed")
