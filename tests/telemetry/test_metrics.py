@@ -1,0 +1,273 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from fedbench.records import ClientRound, RoundRecord
+from fedbench.telemetry.cgroup import Cgroup
+from fedbench.telemetry.metrics import ClientMetrics, ServerMetrics
+
+CGROUP = {
+    "cpu.max": "150000 100000",
+    "cpu.stat": "usage_usec 2500000\nnr_periods 40\nnr_throttled 10\nthrottled_usec 500000",
+    "cpuset.cpus.effective": "0-3",
+    "memory.max": "1073741824",
+    "memory.current": "400",
+    "memory.peak": "900",
+    "memory.stat": "inactive_file 100",
+    "memory.events": "oom_kill 1",
+}
+RECORD = RoundRecord(
+    round=2,
+    started_at="2026-11-23T12:00:00Z",
+    server_accuracy=0.75,
+    server_loss=0.5,
+    server_epoch_seconds=0.25,
+    duration_seconds=9.0,
+    overhead_seconds=1.5,
+    aggregate_seconds=0.125,
+    clients=[
+        ClientRound(client="laptop", device="laptop", epoch_seconds=[3.0, 4.0], samples=600),
+        ClientRound(client="pc", device="legacy-pc", error="timed out"),
+    ],
+)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    return CollectorRegistry()
+
+
+@pytest.fixture
+def client(registry: CollectorRegistry, clock: Clock, tmp_path: Path) -> ClientMetrics:
+    base = tmp_path / "sys/fs/cgroup"
+    base.mkdir(parents=True)
+    for name, text in CGROUP.items():
+        (base / name).write_text(text)
+    return ClientMetrics(registry, Cgroup(tmp_path), clock)
+
+
+@pytest.fixture
+def server(registry: CollectorRegistry) -> ServerMetrics:
+    return ServerMetrics(registry)
+
+
+def samples(registry: CollectorRegistry) -> list[str]:
+    """The exposition text without comments, histogram buckets and zeros."""
+    lines = generate_latest(registry).decode().splitlines()
+    return [line for line in lines if not re.match(r"#|.*_bucket|.* 0\.0$", line)]
+
+
+def one_epoch(client: ClientMetrics) -> None:
+    client.connected(True)
+    client.partition(600)
+    client.progress(run="r1", round_number=2, epoch=1, epochs=3, samples=64, seconds=0.5)
+    client.progress(run="r1", round_number=2, epoch=1, epochs=3, samples=600, seconds=4.0)
+    client.epoch_finished(
+        run="r1", round_number=2, seconds=5.0, loss=0.5, accuracy=0.875, samples=600
+    )
+    client.evaluated(run="r1", round_number=2, seconds=0.25, loss=1.5, accuracy=0.25)
+    client.transferred(sent=1000, received=2000)
+    client.error()
+
+
+def test_a_client_says_what_it_did(client: ClientMetrics, registry: CollectorRegistry) -> None:
+    one_epoch(client)
+
+    assert samples(registry) == [
+        'fedbench_client_round{run="r1"} 2.0',
+        'fedbench_local_epoch{run="r1"} 1.0',
+        'fedbench_local_epochs{run="r1"} 3.0',
+        'fedbench_local_epoch_last_seconds{run="r1"} 5.0',
+        'fedbench_samples_per_second{run="r1"} 120.0',
+        'fedbench_local_loss{run="r1"} 0.5',
+        'fedbench_local_accuracy{run="r1"} 0.875',
+        'fedbench_global_model_loss{run="r1"} 1.5',
+        'fedbench_global_model_accuracy{run="r1"} 0.25',
+        'fedbench_evaluation_last_seconds{run="r1"} 0.25',
+        "fedbench_local_epoch_seconds_count 1.0",
+        "fedbench_local_epoch_seconds_sum 5.0",
+        "fedbench_trained_samples_total 600.0",
+        "fedbench_partition_samples 600.0",
+        "fedbench_sent_bytes_total 1000.0",
+        "fedbench_received_bytes_total 2000.0",
+        "fedbench_client_connected 1.0",
+        "fedbench_client_errors_total 1.0",
+        'fedbench_client_phase{phase="waiting"} 1.0',
+        "fedbench_cpu_seconds_total 2.5",
+        "fedbench_cpu_throttled_seconds_total 0.5",
+        "fedbench_cpu_throttled_periods_total 10.0",
+        "fedbench_cpu_periods_total 40.0",
+        "fedbench_usable_cpus 1.5",
+        "fedbench_memory_bytes 300.0",
+        "fedbench_memory_peak_bytes 900.0",
+        "fedbench_memory_limit_bytes 1.073741824e+09",
+        "fedbench_out_of_memory_kills_total 1.0",
+    ]
+
+
+def test_epochs_fall_into_buckets(client: ClientMetrics, registry: CollectorRegistry) -> None:
+    one_epoch(client)
+
+    bucket = "fedbench_local_epoch_seconds_bucket"
+    assert registry.get_sample_value(bucket, {"le": "2.0"}) == 0
+    assert registry.get_sample_value(bucket, {"le": "5.0"}) == 1
+
+
+def test_a_server_says_how_the_run_goes(server: ServerMetrics, registry: CollectorRegistry) -> None:
+    server.clients_connected(2)
+    server.run_phase("r1", "running")
+    server.round_started("r1", 2, 5)
+    server.observe(RECORD, "r1", 5)
+
+    assert samples(registry) == [
+        'fedbench_round{run="r1"} 2.0',
+        'fedbench_rounds{run="r1"} 5.0',
+        'fedbench_round_last_seconds{run="r1"} 9.0',
+        'fedbench_round_overhead_seconds{run="r1"} 1.5',
+        'fedbench_aggregate_seconds{run="r1"} 0.125',
+        'fedbench_server_epoch_seconds{run="r1"} 0.25',
+        'fedbench_server_accuracy{run="r1"} 0.75',
+        'fedbench_server_loss{run="r1"} 0.5',
+        'fedbench_clients_wanted{run="r1"} 2.0',
+        'fedbench_clients_answered{run="r1"} 1.0',
+        'fedbench_clients_failed{run="r1"} 1.0',
+        'fedbench_run_phase{phase="running",run="r1"} 1.0',
+        "fedbench_round_seconds_count 1.0",
+        "fedbench_round_seconds_sum 9.0",
+        "fedbench_clients_connected 2.0",
+    ]
+
+
+def test_without_an_evaluation_there_is_no_accuracy(
+    server: ServerMetrics, registry: CollectorRegistry
+) -> None:
+    nothing = {"server_accuracy": None, "server_loss": None, "server_epoch_seconds": None}
+    server.observe(RECORD.model_copy(update=nothing), "r1", 5)
+
+    text = "\n".join(samples(registry))
+    assert "fedbench_round{" in text
+    assert "fedbench_server_" not in text
+
+
+def test_a_new_run_drops_the_series_of_the_last(
+    client: ClientMetrics, server: ServerMetrics, registry: CollectorRegistry
+) -> None:
+    one_epoch(client)
+    server.run_phase("r1", "finished")
+    server.observe(RECORD, "r1", 5)
+
+    client.progress(run="r2", round_number=1, epoch=1, epochs=1, samples=1, seconds=1.0)
+    server.run_phase("r2", "waiting")
+
+    text = generate_latest(registry).decode()
+    assert 'run="r1"' not in text
+    assert 'fedbench_client_round{run="r2"} 1.0' in text
+    assert 'fedbench_run_phase{phase="waiting",run="r2"} 1.0' in text
+
+
+def test_samples_count_once_however_they_are_told(
+    client: ClientMetrics, registry: CollectorRegistry
+) -> None:
+    def total() -> float | None:
+        return registry.get_sample_value("fedbench_trained_samples_total")
+
+    client.epoch_finished(run="r", round_number=1, seconds=1, loss=1, accuracy=0, samples=10)
+    assert total() == 10
+    client.progress(run="r", round_number=1, epoch=2, epochs=2, samples=8, seconds=0.0)
+    assert total() == 18
+    client.progress(run="r", round_number=2, epoch=1, epochs=2, samples=4, seconds=1.0)
+    assert total() == 22  # the epoch before was broken off after its 8 samples
+
+
+def phase_seconds(registry: CollectorRegistry, phase: str) -> float | None:
+    return registry.get_sample_value("fedbench_client_phase_seconds_total", {"phase": phase})
+
+
+def test_phases_share_the_time_among_them(
+    client: ClientMetrics, registry: CollectorRegistry, clock: Clock
+) -> None:
+    clock.now += 1
+    with client.phase("receiving"):
+        clock.now += 2
+        with client.phase("training"):
+            clock.now += 4
+            # A scrape in the middle of an epoch sees the seconds so far.
+            assert phase_seconds(registry, "training") == 4
+            assert registry.get_sample_value("fedbench_client_phase", {"phase": "training"}) == 1
+            assert registry.get_sample_value("fedbench_client_phase", {"phase": "receiving"}) == 0
+            clock.now += 8
+        clock.now += 16
+
+    assert phase_seconds(registry, "waiting") == 1
+    assert phase_seconds(registry, "receiving") == 18
+    assert phase_seconds(registry, "training") == 12
+    assert registry.get_sample_value("fedbench_client_phase", {"phase": "waiting"}) == 1
+
+
+def test_a_phase_ends_with_an_exception(client: ClientMetrics, registry: CollectorRegistry) -> None:
+    with pytest.raises(RuntimeError, match="out of memory"), client.phase("training"):
+        raise RuntimeError("out of memory")
+
+    assert registry.get_sample_value("fedbench_client_phase", {"phase": "waiting"}) == 1
+
+
+def families(registry: CollectorRegistry) -> Iterator[tuple[str, str, str]]:
+    return ((family.name, family.type, family.documentation) for family in registry.collect())
+
+
+def test_names_follow_prometheus_practice(
+    client: ClientMetrics, server: ServerMetrics, registry: CollectorRegistry
+) -> None:
+    for name, kind, documentation in families(registry):
+        assert re.fullmatch(r"fedbench(_[a-z]+)+", name)
+        assert documentation.endswith(".")
+        if kind == "histogram":
+            assert name.endswith("_seconds")
+        if re.match("(cpu )?(duration|time|memory|most memory|bytes)", documentation.lower()):
+            assert re.search("_(seconds|bytes)$", name), f"{name}: {documentation}"
+        assert not re.search("_(ms|milliseconds|minutes|mb|kb|percent)$", name)
+
+
+def test_labels_are_few_and_none_grows_with_rounds(
+    client: ClientMetrics, server: ServerMetrics, registry: CollectorRegistry
+) -> None:
+    def series(count: Callable[[], None]) -> set[tuple[str, tuple[tuple[str, str], ...]]]:
+        count()
+        return {
+            (sample.name, tuple(sorted(sample.labels.items())))
+            for family in registry.collect()
+            for sample in family.samples
+        }
+
+    def rounds(first: int, last: int) -> Callable[[], None]:
+        def go() -> None:
+            for number in range(first, last):
+                one_epoch(client)
+                server.run_phase("r1", "running")
+                server.observe(RECORD.model_copy(update={"round": number}), "r1", 50)
+
+        return go
+
+    after_one = series(rounds(1, 2))
+    after_fifty = series(rounds(2, 51))
+
+    assert after_one == after_fifty
+    assert {label for _, labels in after_one for label, _ in labels} == {"le", "phase", "run"}
