@@ -115,7 +115,7 @@ class Experiment(Model):
     data: Data = Data()
     rounds: Annotated[int, Field(ge=1)] = 5
     fraction: Annotated[float, Field(gt=0, le=1, strict=False)] = 1.0
-    batch_size: Annotated[int, Field(ge=1)] = 32
+    batch_size: Annotated[int, Field(ge=2)] = 32  # batch normalisation needs two images
     local_epochs: Annotated[int, Field(ge=1)] = 1
     learning_rate: Annotated[float, Field(gt=0, strict=False)] = 0.001
     seed: Annotated[int, Field(ge=0)] = 0

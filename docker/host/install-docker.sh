@@ -39,7 +39,7 @@ case "$ID:${VERSION_CODENAME:-}" in
     *) echo "install-docker: neither Debian nor Ubuntu: $ID" >&2; exit 1 ;;
 esac
 
-# iptables: dockerd cannot set up a bridge network without it. A policy that denies service
-# starts would make the package fail where there is no init system; dockerd is started by fedbench.
+# iptables: dockerd cannot set up a bridge network without it. Where there is no systemd, these
+# packages start no daemon; fedbench does.
 apt-get update -q
 apt-get install -q -y --no-install-recommends $packages iptables ca-certificates

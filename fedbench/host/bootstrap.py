@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -18,7 +19,7 @@ from docker.errors import DockerException
 import docker
 from fedbench.errors import DockerError
 from fedbench.host.build import Images, ensure_images
-from fedbench.host.machine import Machine, Say
+from fedbench.host.machine import LOCAL_SOCKET, Machine, Say
 
 __all__ = [
     "Images",
@@ -30,7 +31,6 @@ __all__ = [
 ]
 
 _SCRIPTS = Path(__file__).resolve().parents[2] / "docker" / "host"
-_SOCKET = "unix:///var/run/docker.sock"
 _START_SECONDS = 60.0
 _STOP_SECONDS = 30.0
 _MINIMUM_API = (1, 44)  # Engine 25: `start_interval` of health checks
@@ -82,31 +82,25 @@ def stop_daemon(say: Say, machine: Machine | None = None) -> bool:
     if daemon is None:
         return False
     say("stopping the Docker daemon that fedbench started")
-    family = [daemon, *daemon.children(recursive=True)]
-    daemon.terminate()
-    if _wait_until_gone([daemon], _STOP_SECONDS):
-        daemon.kill()
-    for child in _wait_until_gone(family, 5.0):  # containerd ends with its daemon, if it can
-        child.kill()
+    children = daemon.children(recursive=True)  # containerd, which normally ends with its daemon
+    for family in ([daemon], children):
+        for process in _wait_until_gone(family, 0.0):
+            process.terminate()
+        for process in _wait_until_gone(family, _STOP_SECONDS):
+            process.kill()
     _record(machine).unlink()
     return True
 
 
 def _refuse_if_not_ours_to_start(machine: Machine, error: DockerException) -> None:
-    context = machine.execute(
-        ["docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}"]
-    )
-    endpoint = machine.environment.get("DOCKER_HOST") or _SOCKET
-    if context.code == 0:
-        endpoint = context.tail(1)
     if "Permission denied" in str(error):
         raise DockerError(
-            f"no permission to use the Docker daemon at {endpoint}",
+            f"no permission to use the Docker daemon at {machine.endpoint}",
             "join its group, then log in again: sudo usermod -aG docker $USER",
         )
-    if endpoint != _SOCKET:
+    if machine.endpoint != LOCAL_SOCKET:
         raise DockerError(
-            f"no Docker daemon answers at {endpoint}",
+            f"no Docker daemon answers at {machine.endpoint}",
             "start it, or choose another one: unset DOCKER_HOST, or `docker context use default`",
         )
 
@@ -137,11 +131,12 @@ def _install(say: Say, machine: Machine) -> None:
 def _start_with_systemd(say: Say, machine: Machine) -> docker.DockerClient:
     say("starting the Docker daemon: systemctl start docker")
     done = machine.execute(["systemctl", "start", "docker"])
-    if done.code:
+    client = _wait_for_answer(machine, lambda: done.code == 0)
+    if client is None:
         raise DockerError(
             f"the Docker daemon does not start:\n{done.tail()}", "see: journalctl --unit docker"
         )
-    return _wait_for_answer(machine, None, "journalctl --unit docker")
+    return client
 
 
 def _start_by_hand(say: Say, machine: Machine) -> docker.DockerClient:
@@ -152,25 +147,25 @@ def _start_by_hand(say: Say, machine: Machine) -> docker.DockerClient:
     done = machine.execute(
         ["sh", "-c", 'setsid dockerd >"$1" 2>&1 </dev/null & echo $!', "sh", str(log)]
     )
-    daemon = psutil.Process(int(done.output))
-    _record(machine).write_text(json.dumps({"pid": daemon.pid, "created": daemon.create_time()}))
-    return _wait_for_answer(machine, daemon, str(log))
+    client = None
+    with suppress(psutil.NoSuchProcess):  # it may have ended already
+        daemon = psutil.Process(int(done.output))
+        record = {"pid": daemon.pid, "created": daemon.create_time()}
+        _record(machine).write_text(json.dumps(record))
+        client = _wait_for_answer(machine, lambda: _alive(daemon))
+    if client is None:
+        tail = "\n".join(log.read_text().splitlines()[-5:])
+        raise DockerError(f"the Docker daemon does not start:\n{tail}", f"see {log}")
+    return client
 
 
-def _wait_for_answer(
-    machine: Machine, daemon: psutil.Process | None, log: str
-) -> docker.DockerClient:
+def _wait_for_answer(machine: Machine, may_come: Callable[[], bool]) -> docker.DockerClient | None:
     deadline = time.monotonic() + _START_SECONDS
-    while True:
-        try:
-            return machine.connect()
-        except DockerException as error:
-            dead = daemon is not None and not _alive(daemon)
-            if dead or time.monotonic() > deadline:
-                raise DockerError(
-                    "the Docker daemon was started but does not answer", f"see {log}"
-                ) from error
+    while may_come() and time.monotonic() < deadline:
+        if client := find_docker(machine):
+            return client
         time.sleep(0.1)
+    return None
 
 
 def _check(client: docker.DockerClient, machine: Machine) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -14,10 +15,13 @@ from pathlib import Path
 from typing import Protocol
 
 import requests
+from docker.context import ContextAPI
+from docker.errors import DockerException
 
 import docker
 
 Say = Callable[[str], None]
+LOCAL_SOCKET = "unix:///var/run/docker.sock"
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,28 @@ def execute(
     return Done(process.returncode, "".join(lines))
 
 
+def _endpoint() -> str:
+    return os.environ.get("DOCKER_HOST") or str(
+        ContextAPI.kwargs_from_context().get("base_url", LOCAL_SOCKET)
+    )
+
+
+def _connect() -> docker.DockerClient:
+    endpoint = _endpoint()
+    if endpoint.startswith("unix://"):
+        _knock(endpoint.removeprefix("unix://"))
+    return docker.from_env(use_ssh_client=endpoint.startswith("ssh://"))
+
+
+def _knock(path: str) -> None:
+    # The SDK leaves its socket open where nobody answers.
+    with socket.socket(socket.AF_UNIX) as knock:
+        try:
+            knock.connect(path)
+        except OSError as error:
+            raise DockerException(str(error)) from None
+
+
 def _distribution() -> str:
     try:
         return platform.freedesktop_os_release()["ID"]
@@ -115,12 +141,13 @@ def _reachable(url: str) -> bool:
 class Machine:
     """The machine, and the rights that this process has on it.
 
-    `connect` opens the daemon of DOCKER_HOST or of the current context, as the CLI does, and
-    raises `docker.errors.DockerException` when none answers.
+    `endpoint` is that of DOCKER_HOST or of the current context, as for the CLI; `connect` raises
+    `docker.errors.DockerException` when no daemon answers there.
     """
 
     execute: Execute = execute
-    connect: Callable[[], docker.DockerClient] = docker.from_env
+    endpoint: str = field(default_factory=_endpoint)
+    connect: Callable[[], docker.DockerClient] = _connect
     which: Callable[[str], str | None] = shutil.which
     confirm: Callable[[str], bool] = _confirm
     reachable: Callable[[str], bool] = _reachable

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from socketserver import ThreadingMixIn, UnixStreamServer
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+
+import docker
+from fedbench.host.machine import Done
+
+
+@dataclass
+class Commands:
+    """Records commands instead of running them; answers by the first words of a command."""
+
+    answers: dict[str, Done] = field(default_factory=dict)
+    calls: list[list[str]] = field(default_factory=list)
+    environments: list[Mapping[str, str] | None] = field(default_factory=list)
+
+    def __call__(
+        self,
+        argv: Sequence[str],
+        *,
+        on_line: Callable[[str], None] | None = None,
+        timeout: float | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> Done:
+        self.calls.append(list(argv))
+        self.environments.append(environment)
+        line = " ".join(argv)
+        return next((done for words, done in self.answers.items() if words in line), Done(0))
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: FakeDaemon
+
+    def do_GET(self) -> None:
+        path = unquote(self.path).split("/", 2)
+        body: Any = None
+        if path[-1] == "version":
+            body = self.server.version
+        elif path[2].startswith("images/"):
+            body = self.server.images.get(path[2].removeprefix("images/").removesuffix("/json"))
+        self.send_response(404 if body is None else 200)
+        content = json.dumps(body or {"message": "no such image"}).encode()
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None: ...
+
+
+class FakeDaemon(ThreadingMixIn, UnixStreamServer):
+    """Answers, over a socket, the two questions that the bootstrap asks a Docker daemon."""
+
+    daemon_threads = True
+
+    def __init__(self, socket: Path) -> None:
+        super().__init__(str(socket), _Handler)
+        self.url = f"unix://{socket}"
+        self.version = {"Version": "26.1.5", "ApiVersion": "1.45"}
+        self.images: dict[str, dict[str, Any]] = {}
+
+    def add(self, image: str, labels: Mapping[str, str] | None = None) -> None:
+        self.images[image] = {"Id": f"sha256:{image}", "Config": {"Labels": labels or {}}}
+
+    def connect(self) -> docker.DockerClient:
+        return docker.DockerClient(base_url=self.url)
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[FakeDaemon]:
+    with FakeDaemon(tmp_path / "docker.sock") as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def commands() -> Commands:
+    """Everything is there: a command that is not in `answers` succeeds."""
+    return Commands({"docker compose version": Done(0, "2.26.1-4\n")})
