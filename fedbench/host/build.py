@@ -189,7 +189,7 @@ class _Steps:
 
     def __call__(self, line: str) -> None:
         if match := re.fullmatch(r"#(\d+) \[(?!internal)[^]]+\] (.+)", line):
-            self.names[match[1]] = re.sub(r"--mount=\S+\s+|\s{2,}", "", match[2])
+            self.names[match[1]] = " ".join(re.sub(r"--mount=\S+", "", match[2]).split())
         elif (match := re.match(r"#(\d+) \d+\.\d+ ", line)) and match[1] in self.names:
             name = self.names.pop(match[1])
             self.say(f"  {name[:75]}{'…' if len(name) > 75 else ''}")

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import docker
+from fedbench import __version__
+from fedbench.host import bootstrap
+from fedbench.host.bootstrap import Images
+from fedbench.host.build import content
+
+pytestmark = pytest.mark.docker
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def images(docker_client: docker.DockerClient) -> Images:
+    return bootstrap.ensure_images(docker_client, print, root=ROOT)
+
+
+def output(
+    client: docker.DockerClient, image: str, *argv: str, user: str | None = None
+) -> list[str]:
+    """What a command prints in a container that is locked up like those of a federation."""
+    printed = client.containers.run(
+        image,
+        list(argv[1:]),
+        entrypoint=argv[0],
+        user=user,
+        read_only=True,
+        tmpfs={"/tmp": ""},  # noqa: S108
+        network_mode="none",
+        cap_drop=["ALL"],
+        remove=True,
+    )
+    return bytes(printed).decode().splitlines()
+
+
+def test_runs_as_an_ordinary_user(docker_client: docker.DockerClient, images: Images) -> None:
+    assert output(docker_client, images.fedbench, "id", "-u") == ["10001"]
+
+
+@pytest.mark.parametrize("user", [None, "4242:4242"], ids=["its own user", "any user"])
+def test_a_node_trains_on_a_read_only_root(
+    docker_client: docker.DockerClient, images: Images, user: str | None
+) -> None:
+    script = """
+import flwr, prometheus_client, torch
+from fedbench.learning.models import build
+model = build("mobilenet_v2", 10)
+optimizer = torch.optim.Adam(model.parameters())
+model(torch.rand(2, 3, 32, 32)).sum().backward()
+optimizer.step()
+print(flwr.__version__, torch.__version__.split("+")[0])
+"""
+    printed = output(
+        docker_client, images.fedbench, "python", "-W", "ignore", "-c", script, user=user
+    )
+    assert printed == ["1.41.0 2.13.0"]
+
+
+def test_is_at_most_a_gigabyte(docker_client: docker.DockerClient, images: Images) -> None:
+    assert docker_client.images.get(images.fedbench).attrs["Size"] <= 1.0e9
+
+
+def test_is_labelled_with_its_version(docker_client: docker.DockerClient, images: Images) -> None:
+    labels = docker_client.images.get(images.fedbench).labels
+    assert labels["org.opencontainers.image.version"] == __version__
+
+
+def test_holds_the_hashed_files_compiled_and_nothing_of_the_host(
+    docker_client: docker.DockerClient, images: Images
+) -> None:
+    files = output(docker_client, images.fedbench, "find", "/opt/fedbench", "-type", "f")
+    sources = {path for path in files if not path.endswith(".pyc")}
+    package = ROOT / "fedbench"
+    assert sources == {
+        f"/opt/fedbench/{path.relative_to(ROOT)}"
+        for path in content(ROOT)
+        if path.is_relative_to(package)
+    }
+    modules = {path for path in sources if path.endswith(".py")}
+    assert len(files) - len(sources) == len(modules)
+
+
+def test_has_no_way_to_docker(docker_client: docker.DockerClient, images: Images) -> None:
+    script = "ls /var/run/docker.sock /run/docker.sock; command -v docker; true"
+    assert output(docker_client, images.fedbench, "sh", "-c", f"({script}) 2>/dev/null") == []
+
+
+def test_prometheus_has_the_official_paths_and_user(
+    docker_client: docker.DockerClient, images: Images
+) -> None:
+    version = output(docker_client, images.prometheus, "promtool", "--version")
+    assert version[0].startswith("promtool, version 2.53.3")
+    config = docker_client.images.get(images.prometheus).attrs["Config"]
+    assert config["Entrypoint"] == ["/bin/prometheus"]
+    assert config["User"] == "nobody"
+    assert list(config["Volumes"]) == ["/prometheus"]
+    assert "--config.file=/etc/prometheus/prometheus.yml" in config["Cmd"]
+
+
+def test_nothing_is_built_a_second_time(docker_client: docker.DockerClient, images: Images) -> None:
+    said: list[str] = []
+    assert bootstrap.ensure_images(docker_client, said.append, root=ROOT) == images
+    assert not [line for line in said if "building" in line or "making" in line]
