@@ -267,7 +267,8 @@ def _print_summary(summary: Summary, stack: Stack, as_json: bool) -> None:
         table = Table(*header)
         for row in rows:
             table.add_row(*row)
-        console.print(table)
+        # A pipe has no width of its own: room for whole words.
+        console.print(table, width=None if console.is_terminal else 120)
     console.print(f"recorded in {places.runs / summary.run}", highlight=False, soft_wrap=True)
     _print_urls(stack)
 

@@ -22,6 +22,7 @@ _METRICS = (
     "fedbench_local_epoch_last_seconds", "fedbench_samples_per_second", "fedbench_local_accuracy",
     "fedbench_local_loss",
 )  # fmt: skip
+_LINES = 6  # of what happened, above the live table
 _QUERY = f'{{__name__=~"{"|".join(_METRICS)}", client!=""}}'
 
 
@@ -31,21 +32,16 @@ class Lines:
     def __init__(self, run: Run, say: Say) -> None:
         self._run = run
         self._say = say
-        # A run that goes on has told its past already.
-        self._events = len(run.events())
-        self._rounds = len(run.summary().rounds)
+        self._told = len(run.events())  # a run that goes on has told its past already
 
     def __call__(self) -> None:
         """Says what is new."""
         events = self._run.events()
-        for line in filter(None, map(describe, events[self._events :])):
-            self._say(line)
-        self._events = len(events)
         rounds = self._run.summary().rounds
-        total = self._run.experiment().rounds
-        for number in range(self._rounds, len(rounds)):
-            self._say(describe_round(rounds[: number + 1], total))
-        self._rounds = len(rounds)
+        for event in events[self._told :]:
+            if line := describe(event, rounds):
+                self._say(line)
+        self._told = len(events)
 
 
 class View:
@@ -59,12 +55,10 @@ class View:
 
     def __call__(self) -> None:
         """Draws the present state."""
-        summary, events = self._run.summary(), self._run.events()
-        total = self._run.experiment().rounds
-        said = [line for line in map(describe, events) if line]
-        status = describe_round(summary.rounds, total) if summary.rounds else ""
-        parts = [Text(line) for line in (status, said[-1] if said else "starting") if line]
-        self._live.update(Group(*parts, self._table()))
+        events, rounds = self._run.events(), self._run.summary().rounds
+        said = list(filter(None, (describe(event, rounds) for event in events)))
+        lines = [Text(line) for line in said[-_LINES:] or ["starting"]]
+        self._live.update(Group(*lines, self._table()), refresh=True)
 
     def _table(self) -> Table:
         table = Table("client", "phase", "epoch", "images/s", "s / epoch", "accuracy", "loss")
@@ -90,8 +84,8 @@ def client_figures(prometheus: Prometheus) -> dict[str, dict[str, Any]]:
     return figures
 
 
-def describe(event: dict[str, Any]) -> str:
-    """One event as a line; empty for those that the rounds' own lines tell."""
+def describe(event: dict[str, Any], rounds: list[RoundRecord]) -> str:
+    """One event as a line, empty for those that are not worth one; `rounds` are those so far."""
     line = ""
     where = f"round {event.get('round')}"
     match event["event"]:
@@ -111,6 +105,9 @@ def describe(event: dict[str, Any]) -> str:
             accuracy = event.get("accuracy")
             how = f", local accuracy {accuracy:.4f}" if accuracy is not None else ""
             line = f"{where}: {event['client']} trained in {seconds:.1f} s{how}"
+        case "recorded":
+            so_far = [record for record in rounds if record.round <= event["round"]]
+            line = describe_round(so_far, event["rounds"])
         case "failed":
             line = f"{where}: {event['client']} failed: {event['reason']}"
         case "left_out":

@@ -13,8 +13,8 @@ Table = tuple[Sequence[str], list[Sequence[str]]]
 def device_table(summary: Summary) -> Table:
     """Per client: accuracy and loss of its last local epoch, seconds per local epoch, and more."""
     header = (
-        "client", "device", "local accuracy", "local loss", "s / local epoch", "images",
-        "rounds", "CPU s", "peak memory", "sent",
+        "client", "device", "local accuracy", "local loss", "s / local epoch", "images", "rounds",
+        "CPU s", "peak MiB", "sent MB",
     )  # fmt: skip
     return header, [_device_row(rounds) for rounds in _by_client(summary.rounds).values()]
 
@@ -100,8 +100,8 @@ def _device_row(rounds: list[ClientRound]) -> Sequence[str]:
         str(last.samples),
         f"{len(answered)}/{len(rounds)}",
         _figure(sum(client.cpu_seconds or 0 for client in answered), ".1f"),
-        f"{max(peaks) / 2**20:.0f} MiB" if peaks else "-",
-        f"{sum(client.bytes_sent or 0 for client in answered) / 1e6:.1f} MB",
+        f"{max(peaks) / 2**20:.0f}" if peaks else "-",
+        f"{sum(client.bytes_sent or 0 for client in answered) / 1e6:.1f}",
     )
 
 

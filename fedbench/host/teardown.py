@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fedbench.host import bootstrap
-from fedbench.host.stack import Places, Say, require
+from fedbench.host import bootstrap, joining
+from fedbench.host.stack import PROJECT, Places, Say, require
 
 
 def down(places: Places, say: Say, *, volumes: bool) -> None:
@@ -14,7 +14,9 @@ def down(places: Places, say: Say, *, volumes: bool) -> None:
     """
     stack = require(places)
     client = bootstrap.ensure_docker(say)
-    for container in client.containers.list(filters={"label": "fedbench.joined"}):
+    for container in client.containers.list(
+        all=True, filters={"label": f"{joining.LABEL}={PROJECT}"}
+    ):
         container.remove(force=True)
     stack.down(volumes=volumes)
     if not client.containers.list() and bootstrap.stop_daemon(say):

@@ -73,7 +73,7 @@ def _run(grid: Grid, folder: RunFolder, say: Say) -> None:
         arrays, record = rounds.run(strategy, number, arrays, config)
         weights = arrays[ARRAY].numpy()
         folder.add_round(record, weights)
-        say("recorded", record=record.model_dump(), rounds=experiment.rounds)
+        say("recorded", round=number, rounds=experiment.rounds, record=record.model_dump())
     flat.save(folder.path / "model.safetensors", weights, model)
 
 
@@ -95,8 +95,8 @@ def _config(experiment: Experiment, facts: dict[str, Any]) -> ConfigRecord:
 
 def _tell(folder: RunFolder, event: str, **facts: Any) -> None:
     """Writes the event for whoever watches the folder, and hands it to the metrics."""
-    if event != "recorded":  # a line of rounds.jsonl already
-        folder.event(event, **facts)
+    # The record itself is a line of rounds.jsonl already.
+    folder.event(event, **{key: value for key, value in facts.items() if key != "record"})
     if event in ("finished", "stopped", "error"):
         write_summary(folder.path)
     body = {"run": folder.path.name, "event": event} | facts
