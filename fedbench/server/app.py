@@ -25,8 +25,6 @@ from fedbench.server.grid import PromptGrid, RunStopped
 from fedbench.server.rounds import Rounds
 from fedbench.server.strategy import ARRAY, FlatFedAvg
 
-OPERATIONS = "http://127.0.0.1:9100"
-
 log = logging.getLogger("fedbench.server")
 app = ServerApp()
 
@@ -35,7 +33,7 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Runs the experiment of `folder`, and says in its events how it ended."""
     folder = RunFolder(Path(str(context.run_config["folder"])))
-    say = partial(_tell, folder)
+    say = partial(_tell, folder, str(context.run_config["operations"]))
     try:
         _run(grid, folder, say)
     except RunStopped:
@@ -93,7 +91,7 @@ def _config(experiment: Experiment, facts: dict[str, Any]) -> ConfigRecord:
     )
 
 
-def _tell(folder: RunFolder, event: str, **facts: Any) -> None:
+def _tell(folder: RunFolder, operations: str, event: str, **facts: Any) -> None:
     """Writes the event for whoever watches the folder, and hands it to the metrics."""
     # The record itself is a line of rounds.jsonl already.
     folder.event(event, **{key: value for key, value in facts.items() if key != "record"})
@@ -102,6 +100,6 @@ def _tell(folder: RunFolder, event: str, **facts: Any) -> None:
     body = {"run": folder.path.name, "event": event} | facts
     # Metrics are for looking: a run does not fail because of them.
     try:
-        httpx.post(f"{OPERATIONS}/events", json=body).raise_for_status()
+        httpx.post(f"{operations}/events", json=body).raise_for_status()
     except httpx.HTTPError as error:
         log.warning("%s is not in the metrics: %s", event, error)

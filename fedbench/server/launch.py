@@ -20,7 +20,7 @@ from flwr.supercore.control.control_http_client import ControlHttpClient
 from flwr.supercore.fab import Fab
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 
-from fedbench.server.superlink import CONTROL_PORT
+from fedbench.server.superlink import PORTS
 
 FLOWER_APP = Path(__file__).with_name("flower")
 POLL_SECONDS = 0.5
@@ -30,21 +30,25 @@ def main() -> int:
     """Runs the command."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", help="the run's folder, as this container sees it")
-    folder = parser.parse_args().folder
+    parser.add_argument("--control-port", type=int, default=PORTS.control)
+    parser.add_argument("--operations-port", type=int, default=PORTS.operations)
+    args = parser.parse_args()
     client = ControlHttpClient.from_server_address(
-        f"127.0.0.1:{CONTROL_PORT}",
+        f"127.0.0.1:{args.control_port}",
         insecure=True,
         root_certificates=None,
         interceptors=[RuntimeVersionHttpInterceptor(component_name="flwr CLI")],
     )
-    return 0 if _wait(client, _start(client, folder)) else 1
+    operations = f"http://127.0.0.1:{args.operations_port}"
+    run_id = _start(client, {"folder": args.folder, "operations": operations})
+    return 0 if _wait(client, run_id) else 1
 
 
-def _start(client: ControlHttpClient, folder: str) -> int:
+def _start(client: ControlHttpClient, config: dict[str, str]) -> int:
     content = build_fab_from_disk(FLOWER_APP)
     fab = Fab(hashlib.sha256(content).hexdigest(), content, {})
-    config = user_config_to_proto({"folder": folder})
-    answer = client.StartRun(StartRunRequest(fab=fab_to_proto(fab), override_config=config))
+    overrides = user_config_to_proto(config)
+    answer = client.StartRun(StartRunRequest(fab=fab_to_proto(fab), override_config=overrides))
     return int(answer.run_id)
 
 

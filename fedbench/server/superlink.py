@@ -17,6 +17,7 @@ import asyncio
 import ssl
 import sys
 from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,6 @@ from fedbench.records import RoundRecord
 from fedbench.server.registry import Announcement, NameTakenError, Registry
 from fedbench.telemetry.metrics import ServerMetrics
 
-CONTROL_PORT = 8000
-FLEET_PORT = 9092
-METRICS_PORT = 9100
 _EVERYWHERE = "0.0.0.0"  # noqa: S104 (of the container; compose publishes only the fleet port)
 CLIENTS_PATH = "/fedbench/v1/clients"
 
@@ -44,17 +42,29 @@ _Scope = MutableMapping[str, Any]
 _App = Callable[[_Scope, Any, Any], Awaitable[None]]
 
 
-def serve(tls: Path) -> None:
+@dataclass(frozen=True)
+class Ports:
+    """Where the listeners are: as the compose project has them, unless it is no container."""
+
+    control: int = 8000
+    fleet: int = 9092
+    operations: int = 9100
+
+
+PORTS = Ports()
+
+
+def serve(tls: Path, ports: Ports = PORTS) -> None:
     """Runs until the process is told to stop. `tls` holds server.pem and server.key."""
     registry = Registry()
     metrics_registry = CollectorRegistry()
     metrics = ServerMetrics(metrics_registry)
-    superlink = _superlink()
-    control = uvicorn.Config(superlink, "127.0.0.1", CONTROL_PORT, **_QUIET)
+    superlink = _superlink(ports.control)
+    control = uvicorn.Config(superlink, "127.0.0.1", ports.control, **_QUIET)
     fleet = uvicorn.Config(
         public_app(superlink, registry),
         _EVERYWHERE,
-        FLEET_PORT,
+        ports.fleet,
         lifespan="off",
         **_QUIET,
         ssl_certfile=tls / "server.pem",
@@ -64,7 +74,7 @@ def serve(tls: Path) -> None:
     operations = uvicorn.Config(
         operations_app(registry, metrics, metrics_registry),
         _EVERYWHERE,
-        METRICS_PORT,
+        ports.operations,
         lifespan="off",
         **_QUIET,
     )
@@ -87,10 +97,10 @@ async def _serve_all(servers: list[uvicorn.Server]) -> None:
     await asyncio.gather(*tasks)
 
 
-def _superlink() -> _App:
+def _superlink(port: int) -> _App:
     # Its state stays in memory: a database file made a round 1.8 times as long.
     sys.argv = [
-        "flower-superlink", "--insecure", "--host", "127.0.0.1", "--port", str(CONTROL_PORT),
+        "flower-superlink", "--insecure", "--host", "127.0.0.1", "--port", str(port),
         "--disable-runtime-dependency-installation",
     ]  # fmt: skip
     app: _App = create_app(_parse_superlink_lifespan_config(), SuperLinkLifespan)
