@@ -23,10 +23,10 @@ security=$(mirror $suite-security http://deb.debian.org/debian-security)
 
 # Not in /tmp, which is often mounted nodev or small.
 work=$(mktemp -d /var/tmp/fedbench-base.XXXXXX)
-trap 'rm -rf --one-file-system "$work"' EXIT INT TERM
+trap 'rm -rf --one-file-system "$work"' EXIT
+trap 'exit 130' INT TERM
 root=$work/rootfs
 
-echo "fedbench: debootstrap of Debian $suite"
 debootstrap --variant=minbase --keyring="$keyring" $suite "$root" "$main"
 
 stanza() {
@@ -53,16 +53,16 @@ path-exclude /usr/share/man/*
 CONF
 printf '#!/bin/sh\nexit 101\n' > "$root/usr/sbin/policy-rc.d"
 chmod 755 "$root/usr/sbin/policy-rc.d"
-cd "$root"
-rm -rf usr/share/doc/* usr/share/info/* usr/share/locale/* usr/share/man/* \
-    var/cache/apt/*.bin var/cache/apt/archives/*.deb var/lib/apt/lists/* var/log/*.log
-cd - >/dev/null
+(
+    cd "$root"
+    rm -rf usr/share/doc/* usr/share/info/* usr/share/locale/* usr/share/man/* \
+        var/cache/apt/*.bin var/cache/apt/archives/*.deb var/lib/apt/lists/* var/log/*.log
+)
 
-label='org.opencontainers.image.description=stand-in made by fedbench from Debian packages'
-tar -C "$root" --numeric-owner -c . |
-    docker import --change 'CMD ["bash"]' --change "LABEL \"${label%%=*}\"=\"${label#*=}\"" - debian:$suite-slim
+tar -C "$root" --numeric-owner -c . | docker import --change 'CMD ["bash"]' \
+    --change 'LABEL org.opencontainers.image.description="fedbench: stand-in out of Debian packages"' \
+    - debian:$suite-slim
 
-echo "fedbench: Python 3.11 on it"
 # Without a value, docker takes the proxies from the environment, if there are any.
 docker build --progress=plain --tag python:3.11-slim-$suite --build-arg http_proxy \
     --build-arg https_proxy --build-arg no_proxy --load - < "$here/python.Dockerfile"
