@@ -29,7 +29,7 @@ def output(
         entrypoint=argv[0],
         user=user,
         read_only=True,
-        tmpfs={"/tmp": ""},  # noqa: S108
+        tmpfs={"/tmp": "", "/prometheus": ""},  # noqa: S108 (no volume is left behind)
         network_mode="none",
         cap_drop=["ALL"],
         remove=True,
