@@ -6,7 +6,6 @@ Every error names the file, the key, what was expected and what to do.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from fedbench.errors import ConfigError
+from fedbench.explain import explain, nearest
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
@@ -33,20 +33,31 @@ def parse_bytes(value: object) -> int:
     return int(float(match[1]) * _UNITS[match[2]])
 
 
-def _name(value: str) -> str:
+def parse_name(value: str) -> str:
+    """The name of a device, profile, experiment or client, unchanged.
+
+    Raises:
+        ValueError: it could not be the name of a host, a container and a folder.
+    """
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,40}", value):
         raise ValueError("expected lower-case letters, digits and '-', at most 41 characters")
     return value
 
 
+def _enough_memory(value: int) -> int:
+    if value < 256 * 2**20:
+        raise ValueError("expected at least 256MiB")
+    return value
+
+
 Bytes = Annotated[int, BeforeValidator(parse_bytes)]
-Name = Annotated[str, AfterValidator(_name)]
+Name = Annotated[str, AfterValidator(parse_name)]
 
 
 class Model(BaseModel):
     """A frozen model that refuses unknown keys and does not turn strings into numbers."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Gpu(Model):
@@ -62,7 +73,7 @@ class Device(Model):
     name: Name
     description: str
     cores: Annotated[float, Field(gt=0)]
-    memory: Annotated[Bytes, Field(ge=256 * 2**20)]
+    memory: Annotated[Bytes, AfterValidator(_enough_memory)]
     gpu: Gpu | None = None
     source: str = "estimated"
 
@@ -74,6 +85,12 @@ class Machine(Model):
     count: Annotated[int, Field(ge=1)] = 1
     clients: Annotated[int, Field(ge=1)] = 1
     name: Name | None = None
+
+
+def _some(machines: tuple[Machine, ...]) -> tuple[Machine, ...]:
+    if not machines:
+        raise ValueError("expected at least one machine, such as `- device: laptop`")
+    return machines
 
 
 class Ports(Model):
@@ -89,7 +106,7 @@ class Profile(Model):
 
     name: Name
     description: str = ""
-    machines: Annotated[tuple[Machine, ...], Field(min_length=1, strict=False)]
+    machines: Annotated[tuple[Machine, ...], Field(strict=False), AfterValidator(_some)]
     ports: Ports = Ports()
     strict: bool = False
     node: Literal["fedbench", "stock"] = "fedbench"
@@ -136,6 +153,18 @@ def load_device(name: str, overrides: Sequence[str] = (), root: Path = CONFIGS) 
     return _load(Device, "device", name, overrides, root)
 
 
+def load_devices(profile: Profile, root: Path = CONFIGS) -> dict[str, Device]:
+    """The device profiles that the machines of `profile` name, by name."""
+    devices = {}
+    for number, machine in enumerate(profile.machines):
+        try:
+            devices[machine.device] = load_device(machine.device, root=root)
+        except ConfigError as error:
+            where = f"profile {profile.name}: machines.{number}.device"
+            raise ConfigError(f"{where}: {error.message}", error.hint) from None
+    return devices
+
+
 def load_profile(name: str, overrides: Sequence[str] = (), root: Path = CONFIGS) -> Profile:
     """The federation of that name, or in that file."""
     return _load(Profile, "profile", name, overrides, root)
@@ -163,7 +192,7 @@ def split_overrides(settings: Sequence[str]) -> tuple[list[str], list[str]]:
             profile.append(setting)
         else:
             known = [*Experiment.model_fields, *Profile.model_fields]
-            raise ConfigError(f"--set {setting}: unknown key {key!r}{_nearest(key, known)}")
+            raise ConfigError(f"--set {setting}: unknown key {key!r}{nearest(key, known)}")
     return experiment, profile
 
 
@@ -176,9 +205,9 @@ def _load(model: type[M], kind: str, name: str, overrides: Sequence[str], root: 
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(
-            _explain(path, model, error), f"edit {path}, or the --set option"
-        ) from None
+        problems = [explain(item, model, path, overrides) for item in error.errors()]
+        edit = any(problem.startswith(f"{path}: ") for problem in problems)
+        raise ConfigError("\n".join(problems), f"edit {path}" if edit else "") from None
 
 
 def _find(kind: str, name: str, root: Path) -> Path:
@@ -191,22 +220,21 @@ def _find(kind: str, name: str, root: Path) -> Path:
     if "/" in name or not path.is_file():
         known = available(kind, root)
         hint = f"known {kind}s: {', '.join(known) or 'none'}; or give the path of a YAML file"
-        raise ConfigError(f"unknown {kind} {name!r}{_nearest(name, known)}", hint)
+        raise ConfigError(f"unknown {kind} {name!r}{nearest(name, known)}", hint)
     return path
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-    return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(f"{path}{line}: not YAML: {error.problem}") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: cannot be read as YAML: {error}") from None
     if not isinstance(values, dict):
-        raise ConfigError(f"{path}: expected keys and values, found {type(values).__name__}")
+        found = "nothing" if values is None else repr(values)
+        raise ConfigError(f"{path}: expected keys and values, found {found}")
     return values
 
 
@@ -222,16 +250,3 @@ def _override(values: dict[str, Any], setting: str) -> None:
         values[leaf] = yaml.safe_load(text)
     except yaml.YAMLError:
         raise ConfigError(f"--set {setting}: the value is not YAML") from None
-
-
-def _explain(path: Path, model: type[Model], error: ValidationError) -> str:
-    lines = []
-    for item in error.errors():
-        key = ".".join(str(part) for part in item["loc"]) or "(top level)"
-        if item["type"] == "extra_forbidden":
-            known = list(model.model_fields) if len(item["loc"]) == 1 else []
-            problem = f"no such key{_nearest(str(item['loc'][-1]), known)}"
-        else:
-            problem = f"{item['msg']}, found {item['input']!r}"
-        lines.append(f"{path}: {key}: {problem}")
-    return "\n".join(lines)

@@ -113,6 +113,6 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The whole lines of a JSON-lines file, which may be written to right now or not exist yet."""
     if not path.exists():
         return
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        if line.endswith("\n"):
-            yield json.loads(line)
+    # Only b"\n" ends a line: text within one may hold other separators, such as U+2028.
+    for line in path.read_bytes().split(b"\n")[:-1]:
+        yield json.loads(line)

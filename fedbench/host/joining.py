@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
+from docker.errors import DockerException
+from pydantic import BaseModel, ValidationError
 
 import docker
-from fedbench.config import Device, Experiment
+from fedbench.config import Device, Experiment, parse_name
 from fedbench.errors import ConfigError, DockerError, HostError
-from fedbench.host import bootstrap, data
-from fedbench.host.plan import HostFacts
+from fedbench.host import bootstrap, data, ports
+from fedbench.host.plan import HostFacts, docker_cpus
 from fedbench.host.stack import PROJECT, Places, Say, Stack, container_user, host_facts
 
 METRICS_PORT = 9101
 LABEL = "fedbench.joined"
-_LOCAL = ("localhost", "127.0.0.1", "::1")
+_LOCAL = ("localhost", "127.0.0.1", "[::1]")
+_ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+):\d{1,5}")
 _HOST_ALIAS = "fedbench-host"
 
 
@@ -48,10 +52,14 @@ def join(places: Places, request: Request, say: Say) -> str:
     """Prepares this client's data and starts its container; returns the container's name.
 
     Raises:
-        ConfigError: the server's address or the certificate is wrong.
-        HostError: the server does not answer, or has no run yet.
+        ConfigError: the client's name, the server's address or the certificate is wrong.
+        HostError: the server does not answer, has no run yet, or the metrics port is taken.
         DataError: the data cannot be had here.
     """
+    try:
+        parse_name(request.name)
+    except ValueError as error:
+        raise ConfigError(f"NAME={request.name}: {error}") from None
     certificate = request.ca or places.state / "tls" / "ca.pem"
     if not certificate.is_file():
         raise ConfigError(
@@ -74,7 +82,11 @@ def join(places: Places, request: Request, say: Say) -> str:
     scale = _scale(places, request.server)
     options = container_options(request, host_facts(client), scale, root, certificate)
     _remove_ended(client, options["name"])
-    container = client.containers.run(image, detach=True, **options)
+    ports.require_one_free("metrics", request.metrics_port, "--metrics-port ")
+    try:
+        container = client.containers.run(image, detach=True, **options)
+    except DockerException as error:
+        raise DockerError(f"container {options['name']} does not start: {error}") from None
     return str(container.name)
 
 
@@ -82,24 +94,28 @@ def ask(server: str, certificate: Path) -> Offer:
     """What the federation trains right now.
 
     Raises:
-        ConfigError: not host:port.
-        HostError: no answer, or no run yet.
+        ConfigError: not host:port, or not a certificate.
+        HostError: no answer, no run yet, or not the server that the certificate is of.
     """
-    host, _, port = server.rpartition(":")
-    if not host or not port.isdigit():
+    if not _ADDRESS.fullmatch(server):
         raise ConfigError(f"SERVER={server}: expected host:port", "for example 192.168.1.20:9092")
-    context = ssl.create_default_context(cafile=str(certificate))
+    opener = urllib.request.build_opener(
+        urllib.request.ProxyHandler({}),  # the client's container knows no proxy either
+        urllib.request.HTTPSHandler(context=_trust(certificate)),
+    )
     try:
-        with urllib.request.urlopen(
-            f"https://{server}/fedbench/v1/run", timeout=10, context=context
-        ) as answer:
+        with opener.open(f"https://{server}/fedbench/v1/run", timeout=10) as answer:
             return Offer.model_validate_json(answer.read())
     except urllib.error.HTTPError as error:
+        error.close()
         hint = "start a run first: make run"
         raise HostError(f"{server} has no run to join ({error.code})", hint) from None
     except OSError as error:
+        raise _no_answer(server, getattr(error, "reason", error)) from None
+    except (HTTPException, ValidationError):
         raise HostError(
-            f"{server} does not answer: {error}", "check the address, the firewall and CA=<file>"
+            f"{server} does not answer as a fedbench server does",
+            "check the address; both computers need the same version of fedbench",
         ) from None
 
 
@@ -109,7 +125,7 @@ def container_options(
     """Arguments of `docker run`: the device's limits, clipped to this computer's."""
     address, _, port = request.server.rpartition(":")
     local = address in _LOCAL
-    cpus = min(request.device.cores * scale, host.cpus)
+    cpus = docker_cpus(min(request.device.cores * scale, host.cpus))
     memory = min(request.device.memory, host.memory)
     return {
         "name": f"{PROJECT}-joined-{request.name}",
@@ -126,7 +142,7 @@ def container_options(
         },
         "extra_hosts": {_HOST_ALIAS: "host-gateway"} if local else {},
         "ports": {f"{METRICS_PORT}/tcp": request.metrics_port},
-        "nano_cpus": int(cpus * 100) * 10**7,
+        "nano_cpus": round(cpus * 10**9),
         "mem_limit": memory,
         "memswap_limit": memory,
         "volumes": [
@@ -142,6 +158,26 @@ def container_options(
         "pids_limit": 512,
         "restart_policy": {"Name": "always"},
     }
+
+
+def _trust(certificate: Path) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=str(certificate))
+    except ssl.SSLError:
+        raise ConfigError(
+            f"{certificate}: not a certificate", "pass the federation's ca.pem as CA=<file>"
+        ) from None
+
+
+def _no_answer(server: str, reason: object) -> HostError:
+    if isinstance(reason, ssl.SSLCertVerificationError):
+        return HostError(
+            f"{server} is not the server of this certificate: {reason.verify_message}",
+            "copy ca.pem from that server's computer anew and pass CA=<file>",
+        )
+    return HostError(
+        f"{server} does not answer: {reason}", "check the address, the firewall and CA=<file>"
+    )
 
 
 def _scale(places: Places, server: str) -> float:

@@ -39,7 +39,8 @@ def logs(stack: Stack, service: str | None, *, follow: bool, tail: int) -> Itera
     Raises:
         FedbenchError: there is no such service.
     """
-    known = ["server", "prometheus", *(client["name"] for client in stack.clients)]
+    monitoring = ["prometheus", *(["grafana"] if stack.grafana_url else [])]
+    known = ["server", *monitoring, *(client["name"] for client in stack.clients)]
     if service is not None and service not in known:
         raise FedbenchError(f"no service {service!r}", f"there are {', '.join(known)}")
     arguments = ["logs", "--no-color", "--tail", str(tail)]

@@ -150,13 +150,18 @@ def _clients(computers: Sequence[_Computer], scale: float, host: HostFacts) -> I
     pinned = scale == 1 and all((d.cores / len(names)).is_integer() for d, names in computers)
     cores, gpus = count(), iter(range(host.gpus))
     for device, names in computers:
-        # Rounded down to what Docker can express, so that the sum never exceeds the host.
-        cpus = max(floor(device.cores * scale / len(names) * 100) / 100, MIN_CPUS)
+        cpus = docker_cpus(device.cores * scale / len(names))
         gpu = next(gpus, None) if device.gpu else None
         for name in names:
             own = ",".join(str(next(cores)) for _ in range(int(cpus))) if pinned else None
             memory = min(device.memory, host.memory) // len(names)
             yield ClientPlan(name, device.name, cpus, own, max(1, floor(cpus)), memory, gpu)
+
+
+def docker_cpus(share: float) -> float:
+    """`share` in what Docker can express, rounded down: a sum never exceeds the host."""
+    hundredths = floor(round(share * 100, 6))  # 2.3 * 100 is 229.99999999999997
+    return max(hundredths / 100, MIN_CPUS)
 
 
 def _notes(

@@ -11,6 +11,8 @@ import psutil
 from fedbench.config import Ports
 from fedbench.errors import HostError
 
+_LOCAL = ("prometheus", "grafana")  # published to localhost only
+
 
 def require_free(ports: Ports, ours: Iterable[int] = ()) -> None:
     """Checks all ports of a profile but those that this federation itself holds already.
@@ -20,16 +22,32 @@ def require_free(ports: Ports, ours: Iterable[int] = ()) -> None:
     """
     wanted = ports.model_dump()
     for name, port in wanted.items():
+        option = f"--set ports.{name}="
         twins = [other for other, number in wanted.items() if number == port and other != name]
         if twins:
-            raise HostError(f"ports.{name} and ports.{twins[0]} are both {port}", _hint(name, port))
-        address = "0.0.0.0" if name == "server" else "127.0.0.1"  # noqa: S104 (as published)
-        if port not in ours and not _is_free(address, port):
-            raise HostError(f"port {port} ({name}) is taken{_owner(port)}", _hint(name, port))
+            raise HostError(
+                f"ports.{name} and ports.{twins[0]} are both {port}", _hint(option, port)
+            )
+        if port not in ours:
+            require_one_free(name, port, option)
 
 
-def _hint(name: str, port: int) -> str:
-    return f"stop what uses it, or choose another: --set ports.{name}={port + 10}"
+def require_one_free(name: str, port: int, option: str) -> None:
+    """Checks the port of what is called `name`; `option` is what chooses another.
+
+    Raises:
+        HostError: it is taken.
+    """
+    address = "127.0.0.1" if name in _LOCAL else "0.0.0.0"  # noqa: S104 (as published)
+    if not _is_free(address, port):
+        raise HostError(
+            f"port {port} ({name}) is taken{_owner(port)}",
+            f"stop what uses it, or {_hint(option, port)}",
+        )
+
+
+def _hint(option: str, port: int) -> str:
+    return f"choose another: {option}{port + 10 if port <= 65525 else port - 10}"
 
 
 def _is_free(address: str, port: int) -> bool:

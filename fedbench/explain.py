@@ -1,0 +1,54 @@
+"""Says what is wrong with a configuration, in the words of the file."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel
+from pydantic_core import ErrorDetails
+
+# Where pydantic speaks of Python's types, and the file is YAML.
+_EXPECTED = {"model_type": "expected keys and values", "tuple_type": "expected a list"}
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """`; did you mean x?`, or nothing where no known name is like it."""
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+def explain(
+    item: ErrorDetails, model: type[BaseModel], path: Path, overrides: Sequence[str]
+) -> str:
+    """One of a validation's errors as a line: file or option, key, what was expected."""
+    key = ".".join(map(str, item["loc"]))
+    # The last one wins, as in the loader.
+    settings = (s for s in reversed(overrides) if f"{key}.".startswith(f"{s.partition('=')[0]}."))
+    source = next((f"--set {setting}" for setting in settings), str(path))
+    return f"{source}: {key}: {_problem(item, model)}"
+
+
+def _problem(item: ErrorDetails, model: type[BaseModel]) -> str:
+    *parents, leaf = item["loc"]
+    if item["type"] == "extra_forbidden":
+        known = list(_inner(model, parents).model_fields)
+        return "no such key" + (nearest(str(leaf), known) or f"; known are {', '.join(known)}")
+    if item["type"] == "missing":
+        return "this key is missing"
+    if item["type"] == "value_error":
+        expected = str(item["ctx"]["error"])
+    else:
+        expected = _EXPECTED.get(item["type"], item["msg"])
+    return f"{expected}, found {item['input']!r}"
+
+
+def _inner(model: type[BaseModel], parents: Sequence[int | str]) -> type[BaseModel]:
+    """The model that a key belongs to: Machine for `machines.0.count`."""
+    for field in (part for part in parents if isinstance(part, str)):
+        annotation: Any = model.model_fields[field].annotation
+        kinds = (annotation, *get_args(annotation))
+        model = next(k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel))
+    return model
