@@ -22,6 +22,7 @@ from fedbench.config import (
     Experiment,
     Profile,
     load_device,
+    load_devices,
     load_experiment,
     load_profile,
     split_overrides,
@@ -38,7 +39,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-console = Console()
+# A pipe has no width of its own: room for whole words.
+console = Console(width=None if sys.stdout.isatty() else 120)
 progress = Console(stderr=True)
 places = Places(Path(__file__).resolve().parent.parent)
 
@@ -222,8 +224,8 @@ def _load(
 ) -> tuple[Experiment, Profile, dict[str, Device]]:
     for_experiment, for_profile = split_overrides(settings or [])
     federation = load_profile(profile, for_profile)
-    devices = {m.device: load_device(m.device) for m in federation.machines}
-    return load_experiment(experiment, for_experiment), federation, devices
+    chosen = load_experiment(experiment, for_experiment)
+    return chosen, federation, load_devices(federation)
 
 
 def _bring_up(
@@ -267,8 +269,7 @@ def _print_summary(summary: Summary, stack: Stack, as_json: bool) -> None:
         table = Table(*header)
         for row in rows:
             table.add_row(*row)
-        # A pipe has no width of its own: room for whole words.
-        console.print(table, width=None if console.is_terminal else 120)
+        console.print(table)
     console.print(f"recorded in {places.runs / summary.run}", highlight=False, soft_wrap=True)
     _print_urls(stack)
 

@@ -90,6 +90,7 @@ def _device_row(rounds: list[ClientRound]) -> Sequence[str]:
     answered = [client for client in rounds if client.error is None]
     last = answered[-1] if answered else rounds[-1]
     seconds = [second for client in answered for second in client.epoch_seconds]
+    sent = [client.bytes_sent for client in answered if client.bytes_sent is not None]
     peaks = [client.peak_memory_bytes for client in answered if client.peak_memory_bytes]
     return (
         last.client,
@@ -101,7 +102,7 @@ def _device_row(rounds: list[ClientRound]) -> Sequence[str]:
         f"{len(answered)}/{len(rounds)}",
         _figure(sum(client.cpu_seconds or 0 for client in answered), ".1f"),
         f"{max(peaks) / 2**20:.0f}" if peaks else "-",
-        f"{sum(client.bytes_sent or 0 for client in answered) / 1e6:.1f}",
+        f"{sum(sent) / 1e6:.1f}" if sent else "-",
     )
 
 

@@ -29,7 +29,7 @@ def output(
         entrypoint=argv[0],
         user=user,
         read_only=True,
-        tmpfs={"/tmp": "", "/prometheus": ""},  # noqa: S108 (no volume is left behind)
+        tmpfs={"/tmp": "", "/prometheus": ""},
         network_mode="none",
         cap_drop=["ALL"],
         remove=True,

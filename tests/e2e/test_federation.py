@@ -1,0 +1,326 @@
+"""The federation end to end: real Docker, real Flower, real Prometheus, real images."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from docker.models.containers import Container
+from harness import PORTS, ROOT, SET_PORTS, Done, environment, fedbench, run, run_id, summary
+from PIL import Image
+from safetensors.numpy import load_file
+
+from fedbench.host.prometheus import Prometheus
+
+pytestmark = pytest.mark.docker
+
+CLIENTS = {"workstation", "laptop", "legacy-pc"}
+FIELDS = {
+    "client", "device", "epoch_seconds", "samples", "local_accuracy", "local_loss", "bytes_sent",
+    "bytes_received", "cpu_seconds", "peak_memory_bytes",
+}  # fmt: skip
+
+Containers = Callable[[], dict[str, Container]]
+
+
+def until(condition: Callable[[], Any], what: str, seconds: float = 120) -> Any:
+    """Waits for something that must come true."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
+        time.sleep(0.5)
+    return value
+
+
+class TestFirstRun:
+    def test_ends_with_the_tables(self, first_run: Done) -> None:
+        assert first_run.code == 0
+        for word in ("local accuracy", "s / local epoch", "server accuracy", "overhead s / round"):
+            assert word in first_run.output
+        assert f"Prometheus http://127.0.0.1:{PORTS['prometheus']}" in first_run.output
+
+    def test_says_how_the_host_was_divided(self, first_run: Done) -> None:
+        if "all CPU shares are scaled" not in first_run.output:
+            pytest.skip("a host as large as the profile")
+        assert re.search(r"the host has \d+ cores, the profile 44", first_run.output)
+
+    def test_learns(self, first_run: Done) -> None:
+        result = summary(run_id(first_run.output))
+        assert result["status"] == "finished"
+        assert result["rounds"][-1]["server_accuracy"] > 0.90
+
+    def test_records_every_round_of_every_client(self, first_run: Done) -> None:
+        rounds = summary(run_id(first_run.output))["rounds"]
+        assert [record["round"] for record in rounds] == list(range(1, len(rounds) + 1))
+        for record in rounds:
+            assert {client["client"] for client in record["clients"]} == CLIENTS
+            assert 0 < record["overhead_seconds"] < record["duration_seconds"]
+            for client in record["clients"]:
+                assert client.keys() >= FIELDS
+                assert all(client[field] for field in FIELDS)
+                assert len(client["epoch_seconds"]) == 3
+                assert client["error"] is None
+
+    def test_leaves_everything_in_its_folder(self, first_run: Done) -> None:
+        folder = ROOT / "runs" / run_id(first_run.output)
+        names = {path.name for path in folder.iterdir()}
+        assert names >= {
+            "experiment.json", "profile.json", "compose.yaml", "rounds.jsonl", "summary.json",
+            "model.safetensors", "versions.json",
+        }  # fmt: skip
+        versions = json.loads((folder / "versions.json").read_text())
+        assert versions["flwr"] == "1.41.0"
+        weights = load_file(folder / "model.safetensors")
+        assert all(np.isfinite(tensor).all() for tensor in weights.values())
+
+    def test_devices_keep_their_order(self, first_run: Done) -> None:
+        result = summary(run_id(first_run.output))
+        seconds = {
+            name: np.median(
+                [
+                    second
+                    for record in result["rounds"]
+                    for client in record["clients"]
+                    if client["client"] == name
+                    for second in client["epoch_seconds"]
+                ]
+            )
+            for name in CLIENTS
+        }
+        assert seconds["workstation"] < seconds["laptop"] < seconds["legacy-pc"]
+
+
+class TestContainers:
+    def test_limits_are_those_of_the_plan(self, containers: Containers) -> None:
+        saved = json.loads((ROOT / ".fedbench/fedbench-test/stack.json").read_text())
+        for client in saved["clients"]:
+            container = containers()[client["name"]]
+            cpus, memory = _limits(container)
+            if client["cpuset"] is None:
+                assert cpus == pytest.approx(client["cpus"], abs=0.011)
+            # The kernel keeps limits in whole pages.
+            assert client["memory"] - 4096 <= memory <= client["memory"]
+
+    def test_are_not_privileged(self, containers: Containers) -> None:
+        for service, container in containers().items():
+            attrs = container.attrs
+            assert attrs["HostConfig"]["ReadonlyRootfs"], service
+            assert attrs["HostConfig"]["CapDrop"] == ["ALL"], service
+            assert "docker.sock" not in json.dumps(attrs["Mounts"]), service
+            _, uid = container.exec_run(["id", "-u"])
+            assert int(uid) != 0, service
+
+    def test_clients_reach_the_fleet_routes_only(self, containers: Containers) -> None:
+        probe = (
+            "import ssl, sys, urllib.request as u, urllib.error as e\n"
+            "context = ssl.create_default_context(cafile='/tls/ca.pem')\n"
+            "try: u.urlopen(u.Request(sys.argv[1], data=b''), context=context, timeout=5)\n"
+            "except e.HTTPError as error: print(error.code)\n"
+            "except OSError as error: print(type(error).__name__)\n"
+        )
+
+        def answer(url: str) -> str:
+            _, output = containers()["workstation"].exec_run(["python", "-c", probe, url])
+            return output.decode().strip()
+
+        assert answer("https://server:9092/v1/control/start-run") == "404"
+        assert answer("https://server:9092/v1/runtime/get-nodes") == "404"
+        assert answer("https://server:9092/v1/fleet/pull-messages") not in ("404", "URLError")
+        assert answer("http://server:8000/v1/control/start-run") == "URLError"
+        assert answer("https://pypi.org/") == "URLError"  # no way out of the federation's network
+
+
+class TestMonitoring:
+    @pytest.fixture
+    def prometheus(self, first_run: Done) -> Prometheus:
+        return Prometheus(f"http://127.0.0.1:{PORTS['prometheus']}")
+
+    def test_answers_for_every_client(self, prometheus: Prometheus) -> None:
+        samples = prometheus.query("fedbench_local_epoch_last_seconds")
+        assert {sample.labels["client"] for sample in samples} == CLIENTS
+        assert all(sample.value > 0 for sample in samples)
+
+    def test_scrapes_all(self, prometheus: Prometheus) -> None:
+        targets = prometheus.targets()
+        assert {target.client for target in targets} == CLIENTS | {""}
+        assert {target.health for target in targets} == {"up"}
+
+    def test_fills_every_panel(self, prometheus: Prometheus, first_run: Done) -> None:
+        dashboard = json.loads((ROOT / "grafana/dashboards/federation.json").read_text())
+        run_name = run_id(first_run.output)
+        empty = [
+            (panel["title"], target["expr"])
+            for panel in dashboard["panels"]
+            for target in panel.get("targets", [])
+            if not prometheus.query(_filled_in(target["expr"], run_name))
+        ]
+        assert empty == []
+
+
+class TestCommands:
+    def test_status(self, first_run: Done) -> None:
+        state = json.loads(fedbench("status", "--json").output)
+        assert {row["service"] for row in state["containers"]} >= CLIENTS | {"server", "prometheus"}
+        assert {row["health"] for row in state["containers"]} == {"healthy"}
+        assert state["run_status"] == "finished"
+
+    def test_up_again_needs_no_new_containers(
+        self, first_run: Done, containers: Containers
+    ) -> None:
+        before = {name: container.id for name, container in containers().items()}
+        again = run(
+            "make", "up", "PROFILE=heterogeneous", "EXPERIMENT=noop", SET=f"{SET_PORTS} rounds=2"
+        )
+        assert again.code == 0
+        assert {name: container.id for name, container in containers().items()} == before
+        rounds = summary(run_id(again.output))["rounds"]
+        # The weights go down and up again: 9 MB each way, and little else.
+        sent = [client["bytes_sent"] for record in rounds for client in record["clients"]]
+        assert all(9.0e6 < size < 9.3e6 for size in sent)
+
+    def test_a_taken_port_is_named(self, first_run: Done) -> None:
+        refused = fedbench(
+            "up", "heterogeneous", "--set", f"ports.grafana={PORTS['prometheus'] + 5}",
+            "--set", f"ports.server={PORTS['server'] + 5}", "--set", "ports.prometheus=22",
+        )  # fmt: skip
+        if "is taken" not in refused.output:
+            pytest.skip("nothing listens on port 22 here")
+        assert refused.code == 3
+
+    def test_interrupt_keeps_what_was_recorded_and_resume_goes_on(self, first_run: Done) -> None:
+        command = [str(ROOT / ".venv/bin/fedbench"), "run", "--set", "local_epochs=1"]
+        with subprocess.Popen(
+            [*command, "--set", "rounds=3"],
+            cwd=ROOT,
+            env=environment(),
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            lines = []
+            assert process.stderr is not None
+            for line in process.stderr:
+                lines.append(line)
+                if line.startswith("round 1/3: accuracy"):
+                    process.send_signal(signal.SIGINT)
+        output = "".join(lines)
+        print(output)
+        assert process.returncode == 130
+        name = run_id(output)
+        assert f"make run RESUME={name}" in output
+        stopped = summary(name)
+        assert stopped["status"] == "interrupted"
+        assert [record["round"] for record in stopped["rounds"]] == [1]
+
+        assert run("make", "run", f"RESUME={name}").code == 0
+        finished = summary(name)
+        assert finished["status"] == "finished"
+        assert [record["round"] for record in finished["rounds"]] == [1, 2, 3]
+        assert finished["rounds"][0] == stopped["rounds"][0]
+
+    def test_cifar10_from_a_folder_of_parquet(self, first_run: Done, tmp_path: Path) -> None:
+        _write_parquet(tmp_path)
+        done = run(
+            "make", "run", "EXPERIMENT=cifar10", f"DATA={tmp_path}",
+            SET="rounds=1 local_epochs=1 data.train_samples=120 data.test_samples=40",
+        )  # fmt: skip
+        assert done.code == 0
+        clients = summary(run_id(done.output))["rounds"][0]["clients"]
+        assert sum(client["samples"] for client in clients) == 120
+
+    def test_a_client_joins_a_run_and_another_is_lost(
+        self, first_run: Done, containers: Containers
+    ) -> None:
+        detached = run("make", "run", "DETACH=1", SET="rounds=5 local_epochs=1")
+        assert detached.code == 0
+        name = run_id(detached.output)
+        record = ROOT / "runs" / name / "rounds.jsonl"
+        until(record.exists, "the first round")
+        busy = fedbench("run")
+        assert busy.code == 5
+        assert f"run {name} is in progress" in busy.output
+
+        joined = run(
+            "make",
+            "join",
+            f"SERVER=localhost:{PORTS['server']}",
+            "DEVICE=legacy-pc",
+            "NAME=visitor",
+        )
+        assert joined.code == 0
+        containers()["laptop"].kill()
+
+        until((record.parent / "summary.json").exists, "the run's end", 300)
+        result = summary(name)
+        assert result["status"] == "finished"
+        took_part = {c["client"] for r in result["rounds"] for c in r["clients"] if not c["error"]}
+        assert took_part == CLIENTS | {"visitor"}
+        # The killed client was missed in its round at most; Docker started it again.
+        last = {c["client"] for c in result["rounds"][-1]["clients"] if not c["error"]}
+        assert last >= {"workstation", "legacy-pc", "visitor"}
+        assert "| visitor |" in run("make", "report", f"RUN={name}").output
+        prometheus = Prometheus(f"http://127.0.0.1:{PORTS['prometheus']}")
+        query = f'fedbench_local_epoch_last_seconds{{run="{name}", client="visitor"}}'
+        until(lambda: prometheus.query(query), "the visitor's epoch seconds in Prometheus", 30)
+
+
+class TestOtherProfiles:
+    """These replace the federation: they come last."""
+
+    def test_the_stock_node_runs_a_round(self, first_run: Done) -> None:
+        done = run(
+            "make", "up", "PROFILE=legacy-pair", "EXPERIMENT=noop",
+            SET=f"{SET_PORTS} node=stock rounds=1",
+        )  # fmt: skip
+        assert done.code == 0
+        clients = summary(run_id(done.output))["rounds"][0]["clients"]
+        assert [client["client"] for client in clients] == ["legacy-pc-1", "legacy-pc-2"]
+        assert [client["error"] for client in clients] == [None, None]
+
+    def test_down_leaves_nothing(self, first_run: Done, containers: Containers) -> None:
+        assert fedbench("down", "--volumes").code == 0
+        assert containers() == {}
+        assert "no federation is up" in fedbench("status").output
+
+
+def _limits(container: Container) -> tuple[float, int]:
+    """CPUs and bytes of memory as the container's own cgroup has them, v1 or v2."""
+    script = (
+        "cd /sys/fs/cgroup; if [ -e cpu.max ]; then cat cpu.max memory.max; else "
+        "cat cpu/cpu.cfs_quota_us cpu/cpu.cfs_period_us memory/memory.limit_in_bytes; fi"
+    )
+    _, output = container.exec_run(["sh", "-c", script])
+    quota, period, memory = map(int, output.split())
+    return quota / period, memory
+
+
+def _filled_in(expression: str, run_name: str) -> str:
+    """A panel's query as Grafana would send it, all variables chosen."""
+    expression = expression.replace("$run", run_name).replace("$client", ".+")
+    return expression.replace("$__rate_interval", "1m").replace("$__interval", "15s")
+
+
+def _write_parquet(folder: Path) -> None:
+    """Twenty small pictures a class, in the schema of uoft-cs/cifar10."""
+    random = np.random.default_rng(0)
+    for split, each in (("train", 20), ("test", 5)):
+        images, labels = [], []
+        for label in range(10):
+            for _ in range(each):
+                pixels = random.integers(label * 20, label * 20 + 40, (32, 32, 3), dtype=np.uint8)
+                file = io.BytesIO()
+                Image.fromarray(pixels).save(file, "PNG")
+                images.append({"bytes": file.getvalue(), "path": None})
+                labels.append(label)
+        table = pa.table({"img": images, "label": labels})
+        pq.write_table(table, folder / f"{split}.parquet")
