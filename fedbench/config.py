@@ -219,7 +219,7 @@ def _find(kind: str, name: str, root: Path) -> Path:
     path = root / f"{kind}s" / f"{name}.yaml"
     if "/" in name or not path.is_file():
         known = available(kind, root)
-        hint = f"known {kind}s: {', '.join(known) or 'none'}; or give the path of a YAML file"
+        hint = f"known {kind}s: {', '.join(known) or 'none'}; others go into {path.parent}"
         raise ConfigError(f"unknown {kind} {name!r}{nearest(name, known)}", hint)
     return path
 

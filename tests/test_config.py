@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from fedbench.config import (
+    Device,
+    Experiment,
+    Machine,
+    Profile,
+    available,
+    load_device,
+    load_devices,
+    load_experiment,
+    load_profile,
+    parse_bytes,
+    parse_name,
+    split_overrides,
+)
+from fedbench.errors import ConfigError
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("name", available("device"))
+def test_every_device_loads_under_its_file_name(name: str) -> None:
+    assert load_device(name).name == name
+
+
+@pytest.mark.parametrize("name", available("experiment"))
+def test_every_experiment_loads_under_its_file_name(name: str) -> None:
+    assert load_experiment(name).name == name
+
+
+@pytest.mark.parametrize("name", available("profile"))
+def test_every_profile_loads_with_the_devices_it_names(name: str) -> None:
+    profile = load_profile(name)
+    assert profile.name == name
+    assert load_devices(profile).keys() == {machine.device for machine in profile.machines}
+
+
+def test_the_promised_profiles_are_there() -> None:
+    assert {"heterogeneous", "legacy-pair", "homogeneous"} <= set(available("profile"))
+    heterogeneous = load_profile("heterogeneous")
+    assert [machine.device for machine in heterogeneous.machines] == [
+        "workstation",
+        "laptop",
+        "legacy-pc",
+    ]
+    assert load_profile("legacy-pair").machines == (Machine(device="legacy-pc", clients=2),)
+
+
+def test_a_device_is_read_with_its_units() -> None:
+    device = load_device("workstation")
+    assert (device.cores, device.memory) == (32, 64 * 2**30)
+    assert device.gpu is not None
+    assert (device.gpu.model, device.gpu.memory) == ("RTX A4000", 16 * 2**30)
+
+
+def test_configurations_are_looked_up_in_another_folder_too(tmp_path: Path) -> None:
+    write(tmp_path / "devices/phone.yaml", "description: d\ncores: 2.5\nmemory: 1GiB\n")
+    assert available("device", tmp_path) == ["phone"]
+    phone = Device(name="phone", description="d", cores=2.5, memory=2**30)
+    assert load_device("phone", root=tmp_path) == phone
+    profile = Profile(name="one", machines=(Machine(device="phone"),))
+    assert load_devices(profile, tmp_path) == {"phone": phone}
+
+
+def test_the_path_of_a_file_does_for_a_name_and_the_file_may_name_itself(tmp_path: Path) -> None:
+    file = write(tmp_path / "mine.yml", "rounds: 2\n")
+    assert load_experiment(str(file)) == Experiment(name="mine", rounds=2)
+    write(file, "name: other\n")
+    assert load_experiment(str(file)).name == "other"
+
+
+def test_a_device_that_cannot_be_loaded_is_traced_to_the_machine(tmp_path: Path) -> None:
+    file = write(tmp_path / "devices/phone.yaml", "description: d\ncores: 0\nmemory: 1GiB\n")
+    profile = Profile(name="one", machines=(Machine(device="phone"),))
+    with pytest.raises(ConfigError) as caught:
+        load_devices(profile, tmp_path)
+    assert caught.value.message == (
+        f"profile one: machines.0.device: {file}: cores: Input should be greater than 0, found 0"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("8GiB", 8 * 2**30),
+        ("8gb", 8 * 2**30),
+        ("8G", 8 * 2**30),
+        ("512m", 512 * 2**20),
+        (" 1.5 GiB ", 3 * 2**29),
+        ("1KiB", 1024),
+        ("2TiB", 2 * 2**40),
+        ("300B", 300),
+        (300, 300),
+    ],
+)
+def test_a_size_has_a_unit_or_is_in_bytes(text: object, size: int) -> None:
+    assert parse_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "lots", "8GiBs", "-1", "1e3", "8 Gi B", True, None, [1]])
+def test_what_is_no_size_is_refused(text: object) -> None:
+    with pytest.raises(ValueError, match="expected a size such as 8GiB or 512MiB"):
+        parse_bytes(text)
+
+
+@given(st.integers(0, 2**50))
+def test_a_size_in_bytes_is_itself(size: int) -> None:
+    assert parse_bytes(size) == parse_bytes(str(size)) == size
+
+
+@pytest.mark.parametrize("name", ["a", "legacy-pc", "3", "a" * 41])
+def test_a_name_is_kept(name: str) -> None:
+    assert parse_name(name) == name
+
+
+@pytest.mark.parametrize("name", ["", "-a", "A", "a b", "a/b", "a_b", "../a", "a\n", "a" * 42])
+def test_what_could_name_no_container_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="expected lower-case letters, digits and '-'"):
+        parse_name(name)
+
+
+def test_configurations_are_frozen() -> None:
+    with pytest.raises(ValidationError, match="Instance is frozen"):
+        load_device("laptop").cores = 1  # type: ignore[misc]
+
+
+def test_a_run_reads_back_the_configuration_that_it_stored() -> None:
+    for name in available("profile"):
+        profile = load_profile(name, ["ports.server=9093", "strict=true"])
+        assert Profile.model_validate_json(profile.model_dump_json()) == profile
+    experiment = load_experiment("digits", ["learning_rate=1e-3", "data.train_samples=7"])
+    assert Experiment.model_validate_json(experiment.model_dump_json()) == experiment
+
+
+def test_any_key_can_be_set() -> None:
+    experiment = load_experiment(
+        "digits",
+        ["rounds=9", "learning_rate=1e-2", "data.partition=replicated", "rounds=7"],
+    )
+    assert (experiment.rounds, experiment.learning_rate) == (7, 0.01)
+    assert (experiment.data.name, experiment.data.partition) == ("digits", "replicated")
+    profile = load_profile(
+        "heterogeneous", ["ports.server=9093", "machines=[{device: laptop, count: 2}]"]
+    )
+    assert (profile.ports.server, profile.ports.prometheus) == (9093, 9090)
+    assert profile.machines == (Machine(device="laptop", count=2),)
+
+
+def test_settings_go_to_the_experiment_or_to_the_profile() -> None:
+    settings = ["rounds=5", "strict=true", "data.name=folder", "ports.server=1", "name=mine"]
+    assert split_overrides(settings) == (
+        ["rounds=5", "data.name=folder"],
+        ["strict=true", "ports.server=1", "name=mine"],
+    )
+
+
+def test_what_an_option_spoils_is_not_blamed_on_the_file() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_experiment("digits", ["rounds=x", "data.nmae=a", "seed=1"])
+    assert caught.value.message.splitlines() == [
+        "--set data.nmae=a: data.nmae: no such key; did you mean name?",
+        "--set rounds=x: rounds: Input should be a valid integer, found 'x'",
+    ]
+    assert caught.value.hint == ""
+
+
+def test_of_two_options_for_one_key_the_last_is_to_blame() -> None:
+    with pytest.raises(ConfigError, match=r"^--set rounds=x: rounds: "):
+        load_experiment("digits", ["rounds=y", "rounds=x"])
+
+
+def test_file_and_option_are_told_apart(tmp_path: Path) -> None:
+    file = write(tmp_path / "mine.yaml", "rounds: many\n")
+    with pytest.raises(ConfigError) as caught:
+        load_experiment(str(file), ["data=3"])
+    assert caught.value.message.splitlines() == [
+        "--set data=3: data: expected keys and values, found 3",
+        f"{file}: rounds: Input should be a valid integer, found 'many'",
+    ]
+    assert caught.value.hint == f"edit {file}"
