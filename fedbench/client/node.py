@@ -93,6 +93,7 @@ class Node:
         """
         with http_request_response(address, insecure=False, root_certificates=certificate) as link:
             self._link(*link)
+            self._stop = stop
             ready(self._node_id)
             while not stop.is_set():
                 if not self._step():
@@ -121,7 +122,7 @@ class Node:
             with self._phases.phase("sending"):
                 self._deliver(run, reply)
         except (RunNotRunningException, Cancelled):
-            log.info("run %s is over: its message is dropped", run)
+            log.info("run %s: message dropped, the run or this node is stopping", run)
         return True
 
     def _inflate(self, run: int, message_id: str, tree: ObjectTree) -> Message:
@@ -177,12 +178,15 @@ class Node:
 
     @contextmanager
     def _watch(self, run: int) -> Iterator[None]:
-        """Sets `cancelled` when the run ends while its message is being worked on."""
+        """Sets `cancelled` when the run ends, or the node has to, amid the work on a message."""
         finished = threading.Event()
         self._cancelled.clear()
 
         def watch() -> None:
             while not finished.wait(WATCH_SECONDS):
+                if self._stop.is_set():
+                    self._cancelled.set()
+                    return
                 try:
                     self._get_run(run)
                 except RunNotRunningException:
