@@ -57,6 +57,7 @@ class Announcer:
             yield
         finally:
             stop.set()
+            thread.join()  # an announcement after the goodbye would list the client again
             self._leave()
 
     def _announce(self) -> None:

@@ -98,8 +98,9 @@ def _tell(folder: RunFolder, operations: str, event: str, **facts: Any) -> None:
     if event in ("finished", "stopped", "error"):
         write_summary(folder.path)
     body = {"run": folder.path.name, "event": event} | facts
-    # Metrics are for looking: a run does not fail because of them.
+    # Metrics are for looking: a run does not fail because of them. Nor because of a loss that is
+    # not a number, which httpx' own JSON refuses.
     try:
-        httpx.post(f"{operations}/events", json=body).raise_for_status()
+        httpx.post(f"{operations}/events", content=json.dumps(body)).raise_for_status()
     except httpx.HTTPError as error:
         log.warning("%s is not in the metrics: %s", event, error)

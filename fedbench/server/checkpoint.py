@@ -11,7 +11,7 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from fedbench.records import RoundRecord
+from fedbench.records import RoundRecord, read_lines
 
 _FLAT = "weights"
 _ROUND = "round"
@@ -48,16 +48,18 @@ class RunFolder:
 
         A record whose checkpoint was not written any more is dropped: that round is repeated.
         """
+        last, weights = self._checkpoint()
+        rounds = self.path / "rounds.jsonl"
+        complete = [line for line in read_lines(rounds) if line["round"] <= last]
+        _replace(rounds, "".join(json.dumps(line) + "\n" for line in complete))
+        return None if weights is None else (last, weights)
+
+    def _checkpoint(self) -> tuple[int, np.ndarray | None]:
         path = self.path / "checkpoint.safetensors"
         if not path.exists():
-            return None
+            return 0, None
         with safe_open(path, "np") as file:
-            last, weights = int(file.metadata()[_ROUND]), file.get_tensor(_FLAT)
-        rounds = self.path / "rounds.jsonl"
-        lines = rounds.read_text().splitlines() if rounds.exists() else []
-        complete = [line for line in lines if json.loads(line)["round"] <= last]
-        _replace(rounds, "".join(line + "\n" for line in complete))
-        return last, weights
+            return int(file.metadata()[_ROUND]), file.get_tensor(_FLAT)
 
 
 def _replace(path: Path, text: str) -> None:

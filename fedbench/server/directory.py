@@ -31,13 +31,16 @@ class Directory:
         self._data = data
         self._say = say
         self._members: dict[int, Member | None] = {}
+        self._failed: set[int] = set()
 
     def connected(self) -> list[Member]:
         """The clients connected now that can take part, sorted by name."""
         nodes = self._grid.node_ids()
         self._identify(node for node in nodes if node not in self._members)
-        members = [self._members.get(node) for node in nodes]
-        return sorted((m for m in members if m), key=lambda member: member.client)
+        # A client that restarted is a new node, and for a minute Flower believes that the old one
+        # is there as well: the one that was identified last counts.
+        latest = {m.client: m for node, m in self._members.items() if m and node in nodes}
+        return sorted(latest.values(), key=lambda member: member.client)
 
     def member(self, node_id: int) -> Member:
         """The client behind a node that took part."""
@@ -48,9 +51,16 @@ class Directory:
         content = RecordDict({"config": ConfigRecord({"data": self._data})})
         queries = [Message(content, node, MessageType.QUERY) for node in nodes]
         for node_id, reply in self._grid.exchange(queries, ANSWER_SECONDS):
-            # A node that fails to answer is asked again when the next round begins.
-            if not reply.has_error():
+            if reply.has_error():
+                self._fail(node_id, reply.error.reason)
+            else:
                 self._members[node_id] = self._admit(node_id, reply.content["client"])
+
+    def _fail(self, node_id: int, reason: str) -> None:
+        """Says once that a node cannot say who it is; it is asked again each time."""
+        if node_id not in self._failed:
+            self._failed.add(node_id)
+            self._say("unidentified", node=node_id, reason=reason)
 
     def _admit(self, node_id: int, identity: ConfigRecord) -> Member | None:
         if int(str(identity["samples"])) < 1:

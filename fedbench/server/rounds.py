@@ -30,16 +30,18 @@ class Rounds:
         grid: PromptGrid,
         directory: Directory,
         say: Say,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._experiment = experiment
         self._expected = expected
         self._grid = grid
         self._directory = directory
         self._say = say
+        self._clock = clock
         self._chosen: list[Member] = []
 
     def choose(self, _server_round: int) -> list[int]:
-        """Node ids of the clients of the current round."""
+        """Node ids of the clients of the current round: to evaluate, of those that trained."""
         return [member.node_id for member in self._chosen]
 
     def wait(self, needed: int) -> list[Member]:
@@ -49,16 +51,17 @@ class Rounds:
         says so and waits again.
         """
         while True:
-            deadline = time.monotonic() + self._experiment.wait_for_clients_seconds
-            next_word = time.monotonic()
-            while time.monotonic() < deadline:
-                members = self._directory.connected()
-                if len(members) >= needed:
-                    return members
-                if time.monotonic() >= next_word:
+            deadline = self._clock() + self._experiment.wait_for_clients_seconds
+            next_word = self._clock()
+            while len(members := self._directory.connected()) < needed:
+                if self._clock() >= deadline:
+                    break
+                if self._clock() >= next_word:
                     self._say("waiting", connected=[m.client for m in members], needed=needed)
-                    next_word = time.monotonic() + SAY_SECONDS
+                    next_word = self._clock() + SAY_SECONDS
                 self._grid.pause(WAIT_POLL_SECONDS)
+            else:
+                return members
             if members:
                 self._say("incomplete", connected=[m.client for m in members], needed=needed)
                 return members
@@ -83,6 +86,7 @@ class Rounds:
         aggregate_seconds = collecting.consumer_seconds()
         arrays = aggregated or arrays
 
+        self._chosen = tally.survivors()
         messages = strategy.configure_evaluate(number, arrays, config, grid)
         strategy.aggregate_evaluate(
             number, list(self._replies(messages, tally.evaluated, "evaluated", number))
@@ -138,11 +142,16 @@ class Tally:
     """What each client of one round reported."""
 
     def __init__(self, members: Iterable[Member], directory: Directory) -> None:
+        self._members = list(members)
         self._directory = directory
         self._figures: dict[str, dict[str, Any]] = {
-            m.client: {"client": m.client, "device": m.device} for m in members
+            m.client: {"client": m.client, "device": m.device} for m in self._members
         }
         self._answered: set[tuple[str, str]] = set()
+
+    def survivors(self) -> list[Member]:
+        """Those that trained: whoever failed to would only be waited for once more."""
+        return [member for member in self._members if "samples" in self._figures[member.client]]
 
     def trained(self, node_id: int, reply: Message) -> None:
         """Counts a reply to a train message."""
@@ -178,7 +187,7 @@ class Tally:
             return None
         metrics: dict[str, Any] = dict(reply.content["metrics"])
         for key in ("bytes_sent", "bytes_received"):
-            if (value := metrics.get(key.replace("_", "-"))) is not None:
+            if value := metrics.get(key.replace("_", "-")):  # zero: the stock node counts none
                 figures[key] = figures.get(key, 0) + value
         figures["peak_memory_bytes"] = metrics["peak-memory-bytes"]
         return metrics
@@ -199,7 +208,10 @@ class Tally:
             started_at=started_at,
             server_accuracy=_mean(clients, weights, "server_accuracy"),
             server_loss=_mean(clients, weights, "server_loss"),
-            server_epoch_seconds=max((c.evaluate_seconds or 0 for c in clients), default=None),
+            server_epoch_seconds=max(
+                (c.evaluate_seconds for c in clients if c.evaluate_seconds is not None),
+                default=None,
+            ),
             duration_seconds=duration,
             overhead_seconds=duration - max(busy, default=0.0),
             aggregate_seconds=aggregate_seconds,
