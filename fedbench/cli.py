@@ -106,7 +106,7 @@ def plan(
     _, federation, devices = _load(profile, "digits", settings)
     planned, project = planning.preview(places, federation, devices)
     for note in planned.notes:
-        progress.print(f"note: {note}", highlight=False)
+        _say(f"note: {note}")
     console.print(
         json.dumps(project, indent=2) if as_json else yaml.safe_dump(project, sort_keys=False),
         soft_wrap=True, highlight=False, markup=False,
@@ -265,7 +265,8 @@ def _print_summary(summary: Summary, stack: Stack, as_json: bool) -> None:
     if as_json:
         _print_json(summary.model_dump())
         return
-    for header, rows in (reports.device_table(summary), reports.server_table(summary)):
+    tables = (reports.device_table, reports.resource_table, reports.server_table)
+    for header, rows in (table(summary) for table in tables):
         table = Table(*header)
         for row in rows:
             table.add_row(*row)

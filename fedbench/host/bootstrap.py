@@ -13,17 +13,18 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import docker
 import psutil
 from docker.errors import DockerException
 
-import docker
 from fedbench.errors import DockerError
-from fedbench.host.build import Images, ensure_images
+from fedbench.host.build import Images, ensure_client_image, ensure_images
 from fedbench.host.machine import LOCAL_SOCKET, Machine, Say
 
 __all__ = [
     "Images",
     "daemon_is_ours",
+    "ensure_client_image",
     "ensure_docker",
     "ensure_images",
     "find_docker",

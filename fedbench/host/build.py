@@ -11,9 +11,9 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import docker
 from docker.errors import ImageNotFound
 
-import docker
 from fedbench import __version__
 from fedbench.errors import DockerError
 from fedbench.host import pip
@@ -51,13 +51,25 @@ def ensure_images(
         DockerError: an image is not here and can be neither pulled nor made, or a build failed.
     """
     supply = _Supply(client, say, root, machine or Machine())
-    tag = "fedbench:cuda" if cuda else "fedbench:cpu"
-    content = content_hash(root)
-    if supply.label(tag) != content:
-        supply.base(PYTHON)
-        supply.fedbench(tag, content, cuda=cuda)
+    tag = supply.current_fedbench(cuda=cuda)
     supply.prometheus()
     return Images(tag, PROMETHEUS, GRAFANA if supply.has(GRAFANA) else None)
+
+
+def ensure_client_image(
+    client: docker.DockerClient,
+    say: Say,
+    *,
+    root: Path,
+    cuda: bool = False,
+    machine: Machine | None = None,
+) -> str:
+    """The tag of the one image that a device needs which joins a federation.
+
+    Raises:
+        DockerError: as `ensure_images`.
+    """
+    return _Supply(client, say, root, machine or Machine()).current_fedbench(cuda=cuda)
 
 
 def content(root: Path) -> list[Path]:
@@ -124,6 +136,15 @@ class _Supply:
         self.say("no registry: making the Prometheus image from Debian's package")
         recipe = self.root / "docker/prometheus.Dockerfile"
         self._build(PROMETHEUS, recipe, self._proxies(), recipe.parent)
+
+    def current_fedbench(self, *, cuda: bool) -> str:
+        """The tag of the image of server and clients, built if the source tree has changed."""
+        tag = "fedbench:cuda" if cuda else "fedbench:cpu"
+        content = content_hash(self.root)
+        if self.label(tag) != content:
+            self.base(PYTHON)
+            self.fedbench(tag, content, cuda=cuda)
+        return tag
 
     def fedbench(self, tag: str, content: str, *, cuda: bool) -> None:
         """Builds the image of server and clients."""

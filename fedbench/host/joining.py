@@ -11,10 +11,10 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
+import docker
 from docker.errors import DockerException
 from pydantic import BaseModel, ValidationError
 
-import docker
 from fedbench.config import Device, Experiment, parse_name
 from fedbench.errors import ConfigError, DockerError, HostError
 from fedbench.host import bootstrap, data, ports
@@ -78,7 +78,7 @@ def join(places: Places, request: Request, say: Say) -> str:
         say=say,
     )
     client = bootstrap.ensure_docker(say)
-    image = bootstrap.ensure_images(client, say, root=places.root).fedbench
+    image = bootstrap.ensure_client_image(client, say, root=places.root)
     scale = _scale(places, request.server)
     options = container_options(request, host_facts(client), scale, root, certificate)
     _remove_ended(client, options["name"])

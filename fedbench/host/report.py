@@ -11,12 +11,23 @@ Table = tuple[Sequence[str], list[Sequence[str]]]
 
 
 def device_table(summary: Summary) -> Table:
-    """Per client: accuracy and loss of its last local epoch, seconds per local epoch, and more."""
+    """Per client: accuracy and loss of its last local epoch, and seconds per local epoch."""
     header = (
-        "client", "device", "local accuracy", "local loss", "s / local epoch", "images", "rounds",
-        "CPU s", "peak MiB", "sent MB",
-    )  # fmt: skip
+        "client",
+        "device",
+        "local accuracy",
+        "local loss",
+        "s / local epoch",
+        "images",
+        "rounds",
+    )
     return header, [_device_row(rounds) for rounds in _by_client(summary.rounds).values()]
+
+
+def resource_table(summary: Summary) -> Table:
+    """Per client: what it used in the whole run; the peak counts file cache, too."""
+    header = ("client", "CPU s", "throttled s", "peak MiB", "sent MB", "received MB")
+    return header, [_resource_row(rounds) for rounds in _by_client(summary.rounds).values()]
 
 
 def server_table(summary: Summary) -> Table:
@@ -64,6 +75,7 @@ def markdown(summary: Summary) -> str:
         f"Started {summary.started_at}.",
         "## Devices",
         _markdown(device_table(summary)),
+        _markdown(resource_table(summary)),
         "## Server",
         _markdown(server_table(summary)),
         "## Rounds",
@@ -90,8 +102,6 @@ def _device_row(rounds: list[ClientRound]) -> Sequence[str]:
     answered = [client for client in rounds if client.error is None]
     last = answered[-1] if answered else rounds[-1]
     seconds = [second for client in answered for second in client.epoch_seconds]
-    sent = [client.bytes_sent for client in answered if client.bytes_sent is not None]
-    peaks = [client.peak_memory_bytes for client in answered if client.peak_memory_bytes]
     return (
         last.client,
         last.device,
@@ -100,9 +110,26 @@ def _device_row(rounds: list[ClientRound]) -> Sequence[str]:
         _figure(fmean(seconds) if seconds else None, ".2f"),
         str(last.samples),
         f"{len(answered)}/{len(rounds)}",
-        _figure(sum(client.cpu_seconds or 0 for client in answered), ".1f"),
-        f"{max(peaks) / 2**20:.0f}" if peaks else "-",
-        f"{sum(sent) / 1e6:.1f}" if sent else "-",
+    )
+
+
+def _resource_row(rounds: list[ClientRound]) -> Sequence[str]:
+    def known(field: str) -> list[float]:
+        values = (getattr(client, field) for client in rounds)
+        return [value for value in values if value is not None]
+
+    def total(field: str, unit: float = 1) -> str:
+        values = known(field)
+        return _figure(sum(values) / unit if values else None, ".1f")
+
+    peaks = known("peak_memory_bytes")
+    return (
+        rounds[0].client,
+        total("cpu_seconds"),
+        total("throttled_seconds"),
+        _figure(max(peaks) / 2**20 if peaks else None, ".0f"),
+        total("bytes_sent", 1e6),
+        total("bytes_received", 1e6),
     )
 
 

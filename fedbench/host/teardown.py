@@ -19,6 +19,6 @@ def down(places: Places, say: Say, *, volumes: bool) -> None:
     ):
         container.remove(force=True)
     stack.down(volumes=volumes)
-    if not client.containers.list() and bootstrap.stop_daemon(say):
-        say("stopped the Docker daemon that fedbench had started")
+    if not client.containers.list():
+        bootstrap.stop_daemon(say)
     say("the federation is down; runs are kept in runs/")

@@ -5,11 +5,10 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 
+import docker
 import pytest
 from docker.models.containers import Container
 from harness import PROJECT, ROOT, SET_PORTS, Done, leftovers, purge, run
-
-import docker
 
 
 @pytest.fixture(scope="session")

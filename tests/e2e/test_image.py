@@ -2,9 +2,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import docker
 import pytest
 
-import docker
 from fedbench import __version__
 from fedbench.host import bootstrap
 from fedbench.host.bootstrap import Images
