@@ -191,7 +191,7 @@ def split_overrides(settings: Sequence[str]) -> tuple[list[str], list[str]]:
         elif key in Profile.model_fields:
             profile.append(setting)
         else:
-            known = [*Experiment.model_fields, *Profile.model_fields]
+            known = list(Experiment.model_fields | Profile.model_fields)
             raise ConfigError(f"--set {setting}: unknown key {key!r}{nearest(key, known)}")
     return experiment, profile
 
@@ -219,7 +219,7 @@ def _find(kind: str, name: str, root: Path) -> Path:
     path = root / f"{kind}s" / f"{name}.yaml"
     if "/" in name or not path.is_file():
         known = available(kind, root)
-        hint = f"known {kind}s: {', '.join(known) or 'none'}; others go into {path.parent}"
+        hint = f"known {kind}s: {', '.join(known) or 'none'}; others go into {root}/{kind}s"
         raise ConfigError(f"unknown {kind} {name!r}{nearest(name, known)}", hint)
     return path
 
@@ -229,12 +229,12 @@ def _read(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ConfigError(f"{path}{line}: not YAML: {error.problem}") from None
+        raise ConfigError(f"{path}{line}: not YAML: {error.problem}", f"edit {path}") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read as YAML: {error}") from None
+        raise ConfigError(f"{path}: cannot be read as YAML: {error}", f"edit {path}") from None
     if not isinstance(values, dict):
         found = "nothing" if values is None else repr(values)
-        raise ConfigError(f"{path}: expected keys and values, found {found}")
+        raise ConfigError(f"{path}: expected keys and values, found {found}", f"edit {path}")
     return values
 
 

@@ -26,9 +26,15 @@ def explain(
     """One of a validation's errors as a line: file or option, key, what was expected."""
     key = ".".join(map(str, item["loc"]))
     # The last one wins, as in the loader.
-    settings = (s for s in reversed(overrides) if f"{key}.".startswith(f"{s.partition('=')[0]}."))
+    settings = (setting for setting in reversed(overrides) if _sets(setting, key))
     source = next((f"--set {setting}" for setting in settings), str(path))
     return f"{source}: {key}: {_problem(item, model)}"
+
+
+def _sets(setting: str, key: str) -> bool:
+    """Whether a `--set` is of that key, of one above it or of one below it."""
+    own, other = f"{setting.partition('=')[0]}.", f"{key}."
+    return own.startswith(other) or other.startswith(own)
 
 
 def _problem(item: ErrorDetails, model: type[BaseModel]) -> str:

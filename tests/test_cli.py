@@ -1,0 +1,523 @@
+"""The commands as a user types them: what they print, and the exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from fedbench import cli
+from fedbench.config import CONFIGS, load_device, load_profile
+from fedbench.host import bootstrap, planning
+from fedbench.host.plan import HostFacts, plan
+from fedbench.host.stack import Places, Stack
+
+TESTS = Path(__file__).parent
+INVALID = TESTS / "invalid"
+HOST = HostFacts(cpus=2, memory=8 * 2**30)
+RUN = "20260102-030405-digits"
+DEVICES = (
+    f"hint: known devices: laptop, legacy-pc, workstation; others go into {CONFIGS / 'devices'}"
+)
+
+Fedbench = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
+    """An empty checkout, on a host where no Docker daemon answers."""
+    monkeypatch.setattr(cli, "places", Places(tmp_path / "checkout"))
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nobody.sock")
+    monkeypatch.chdir(tmp_path)
+    return cli.places
+
+
+@pytest.fixture
+def fedbench(
+    places: Places, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Fedbench:
+    """Runs a command as the entry point does: exit code, standard output, standard error."""
+
+    def run(*argv: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["fedbench", *argv])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        captured = capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        assert "Traceback" not in captured.out + captured.err
+        return ended.value.code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def stack(places: Places) -> Stack:
+    """A federation that was brought up once; its containers are gone."""
+    one = plan(load_profile("legacy-pair"), {"legacy-pc": load_device("legacy-pc")}, HOST)
+    return Stack.write(places, one, {"fedbench": "f", "prometheus": "p", "grafana": None})
+
+
+# -- one fixture file per kind of bad configuration; {} is its path
+
+SIZE = "expected a size such as 8GiB or 512MiB"
+NAME = "expected lower-case letters, digits and '-', at most 41 characters"
+
+BAD_DEVICES = {
+    "Bad_Name": f"{{}}: name: {NAME}, found 'Bad_Name'",
+    "a-list": "{}: expected keys and values, found [{{'cores': 4}}, {{'memory': '4GiB'}}]",
+    "empty": "{}: expected keys and values, found nothing",
+    "gpu-as-text": "{}: gpu: expected keys and values, found 'RTX 3060'",
+    "infinite": "{}: cores: Input should be a finite number, found inf",
+    "key-missing": "{}: memory: this key is missing",
+    "not-a-size": f"{{}}: memory: {SIZE}, found 'plenty'",
+    "not-utf8": "{}: cannot be read as YAML: 'utf-8' codec can't decode byte 0xe9 in position 16: "
+    "invalid continuation byte",
+    "not-yaml": "{}, line 3: not YAML: expected ',' or ']', but got ':'",
+    "out-of-range": "{}: cores: Input should be greater than 0, found 0",
+    "several-problems": "{0}: cores: Input should be a valid number, found 'four'\n"
+    f"{{0}}: memory: {SIZE}, found 'plenty'\n"
+    "{0}: colour: no such key; did you mean cores or source?",
+    "too-little-memory": "{}: memory: expected at least 256MiB, found '64MiB'",
+    "unknown-gpu-key": "{}: gpu.modle: no such key; did you mean model?",
+    "unknown-key": "{}: core: no such key; did you mean cores or source or memory?",
+    "wrong-type": "{}: cores: Input should be a valid number, found 'four'",
+}
+BAD_PROFILES = {
+    "a-list": "{}: expected keys and values, found [{{'device': 'laptop'}}]",
+    "bad-name": f"{{}}: machines.0.name: {NAME}, found 'My Laptop'",
+    "device-of-no-known-name": "profile device-of-no-known-name: machines.0.device: "
+    f"unknown device 'zzz'\n{DEVICES}",
+    "empty": "{}: expected keys and values, found nothing",
+    "machine-as-text": "{}: machines.0: expected keys and values, found 'laptop'",
+    "machines-as-text": "{}: machines: expected a list, found 'laptop'",
+    "named-server": "profile named-server: machines: server is the name of one of the "
+    "federation's own services\nhint: give each machine a name of its own",
+    "no-clients": "{}: machines: expected at least one machine, such as `- device: laptop`, "
+    "found []",
+    "no-machines-key": "{}: machines: this key is missing",
+    "not-yaml": "{}, line 3: not YAML: expected <block end>, but found '<block sequence start>'",
+    "out-of-range": "{}: ports.server: Input should be less than or equal to 65535, found 99999",
+    "two-of-one-name": "profile two-of-one-name: machines: two clients are named left\n"
+    "hint: give each machine a name of its own",
+    "two-of-one-numbered-name": "profile two-of-one-numbered-name: machines: "
+    "two clients are named laptop-2\nhint: give each machine a name of its own",
+    "unknown-device": "profile unknown-device: machines.1.device: unknown device 'lptop'; "
+    f"did you mean laptop?\n{DEVICES}",
+    "unknown-key": "{}: stritc: no such key; did you mean strict or description?",
+    "unknown-machine-key": "{}: machines.0.cuont: no such key; did you mean count or clients?",
+    "unknown-node": "{}: node: Input should be 'fedbench' or 'stock', found 'stok'",
+    "unknown-port": "{}: ports.sever: no such key; did you mean server?",
+    "wrong-type": "{}: machines.0.count: Input should be a valid integer, found '3'",
+}
+SMALL_HOSTS = {
+    "strict-cores": (
+        HostFacts(cpus=12, memory=96 * 2**30),
+        "up to workstation (32 cores) it needs 40 cores, the host has 12",
+    ),
+    "strict-memory": (
+        HostFacts(cpus=12, memory=8 * 2**30),
+        "up to legacy-pc (4 GiB memory) it needs 12 GiB memory, the host has 8",
+    ),
+}
+BAD_EXPERIMENTS = {
+    "a-list": "{}: expected keys and values, found [{{'rounds': 5}}]",
+    "data-as-text": "{}: data: expected keys and values, found 'digits'",
+    "empty": "{}: expected keys and values, found nothing",
+    "infinite": "{}: learning_rate: Input should be a finite number, found inf",
+    "key-of-no-known-name": "{}: data.zzz: no such key; "
+    "known are name, partition, train_samples, test_samples",
+    "not-yaml": "{}, line 3: not YAML: expected ',' or '}}', but got '<stream end>'",
+    "out-of-range": "{0}: rounds: Input should be greater than or equal to 1, found 0\n"
+    "{0}: fraction: Input should be less than or equal to 1, found 1.5\n"
+    "{0}: batch_size: Input should be greater than or equal to 2, found 1\n"
+    "{0}: learning_rate: Input should be greater than 0, found 0\n"
+    "{0}: seed: Input should be greater than or equal to 0, found -1",
+    "unknown-data": "{}: data.name: Input should be 'digits', 'cifar10' or 'folder', "
+    "found 'imagenet'",
+    "unknown-data-key": "{}: data.partitions: no such key; did you mean partition?",
+    "unknown-key": "{}: round: no such key; did you mean rounds or fraction or model?",
+    "unknown-model": "{}: model: Input should be 'mobilenet_v2', found 'mobilenet_v9'",
+    "wrong-type": "{}: rounds: Input should be a valid integer, found 'many'",
+}
+
+
+def refusal(message: str, file: Path) -> tuple[int, str, str]:
+    text = f"error: {message.format(file)}\n"
+    return 2, "", text + (f"hint: edit {file}\n" if message.startswith("{") else "")
+
+
+@pytest.mark.parametrize("name", BAD_DEVICES)
+def test_a_bad_device_is_refused(name: str, fedbench: Fedbench) -> None:
+    file = INVALID / "devices" / f"{name}.yaml"
+    answer = fedbench("join", "--server", "localhost:9092", "--device", str(file))
+    assert answer == refusal(BAD_DEVICES[name], file)
+
+
+@pytest.mark.parametrize("name", BAD_PROFILES)
+@pytest.mark.parametrize("command", ["plan", "up", "data"])
+def test_a_bad_profile_is_refused(
+    name: str, command: str, fedbench: Fedbench, places: Places
+) -> None:
+    file = INVALID / "profiles" / f"{name}.yaml"
+    answer = fedbench(command, str(file))
+    assert answer == refusal(BAD_PROFILES[name], file)
+    assert not places.root.exists()
+
+
+@pytest.mark.parametrize("name", BAD_EXPERIMENTS)
+def test_a_bad_experiment_is_refused(name: str, fedbench: Fedbench, places: Places) -> None:
+    file = INVALID / "experiments" / f"{name}.yaml"
+    answer = fedbench("data", "--experiment", str(file))
+    assert answer == refusal(BAD_EXPERIMENTS[name], file)
+    assert not places.root.exists()
+
+
+@pytest.mark.parametrize("name", SMALL_HOSTS)
+def test_strict_refuses_a_host_that_is_too_small(
+    name: str, fedbench: Fedbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts, what = SMALL_HOSTS[name]
+    monkeypatch.setattr(planning, "_facts", lambda: facts)
+    assert fedbench("plan", str(INVALID / "profiles" / f"{name}.yaml")) == (
+        3,
+        "",
+        f"error: profile {name} is strict: {what}\n"
+        "hint: use a larger host, a smaller profile, or --set strict=false\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "tested"),
+    [
+        ("devices", BAD_DEVICES),
+        ("profiles", BAD_PROFILES | SMALL_HOSTS),
+        ("experiments", BAD_EXPERIMENTS),
+    ],
+)
+def test_every_fixture_is_tested(kind: str, tested: dict[str, Any]) -> None:
+    assert {path.stem for path in (INVALID / kind).iterdir()} == tested.keys()
+
+
+# -- names and options
+
+
+@pytest.mark.parametrize(
+    ("argv", "err"),
+    [
+        (
+            ["plan", "hetero"],
+            "unknown profile 'hetero'; did you mean heterogeneous?\n"
+            "hint: known profiles: heterogeneous, homogeneous, legacy-pair; "
+            f"others go into {CONFIGS / 'profiles'}",
+        ),
+        (
+            ["up", "../profiles/heterogeneous"],
+            "unknown profile '../profiles/heterogeneous'; "
+            "did you mean heterogeneous or homogeneous?\n"
+            "hint: known profiles: heterogeneous, homogeneous, legacy-pair; "
+            f"others go into {CONFIGS / 'profiles'}",
+        ),
+        (
+            ["data", "-e", "digts"],
+            "unknown experiment 'digts'; did you mean digits?\n"
+            "hint: known experiments: cifar10, digits, noop; "
+            f"others go into {CONFIGS / 'experiments'}",
+        ),
+        (
+            ["join", "--server", "localhost:9092", "--device", "lptop"],
+            f"unknown device 'lptop'; did you mean laptop?\n{DEVICES}",
+        ),
+        (["plan", "nowhere.yaml"], "nowhere.yaml: no such profile file"),
+        (
+            ["plan", "--set", "rounds"],
+            "--set rounds: expected key=value\nhint: for example --set rounds=5",
+        ),
+        (
+            ["plan", "--set", "stritc=true"],
+            "--set stritc=true: unknown key 'stritc'; did you mean strict or description?",
+        ),
+        (["plan", "--set", "=3"], "--set =3: unknown key ''"),
+        (["plan", "--set", "strict=[1"], "--set strict=[1: the value is not YAML"),
+        (
+            ["plan", "--set", "strict.really=1"],
+            "--set strict.really=1: strict: Input should be a valid boolean, found {'really': 1}",
+        ),
+        (
+            ["plan", "--set", "machines.device=laptop"],
+            "--set machines.device=laptop: 'machines' has no keys of its own",
+        ),
+        (
+            ["plan", "--set", "strict=1"],
+            "--set strict=1: strict: Input should be a valid boolean, found 1",
+        ),
+        (
+            ["up", "--set", "rounds=many"],
+            "--set rounds=many: rounds: Input should be a valid integer, found 'many'",
+        ),
+        (
+            ["up", "--set", "data.nmae=digits"],
+            "--set data.nmae=digits: data.nmae: no such key; did you mean name?",
+        ),
+        (
+            ["up", "--set", "ports.promethus=9091"],
+            "--set ports.promethus=9091: ports.promethus: no such key; did you mean prometheus?",
+        ),
+        (
+            ["join", "--server", "localhost:9092", "--device", "laptop", "--name", "My Laptop"],
+            f"NAME=My Laptop: {NAME}",
+        ),
+    ],
+)
+def test_a_wrong_name_or_option_is_explained(
+    argv: list[str], err: str, fedbench: Fedbench, places: Places
+) -> None:
+    assert fedbench(*argv) == (2, "", f"error: {err}\n")
+    assert not places.root.exists()
+
+
+def test_a_run_cannot_change_the_federation_that_is_up(fedbench: Fedbench, stack: Stack) -> None:
+    code, out, err = fedbench("run", "--set", "strict=true")
+    assert (code, out) == (2, "")
+    assert err.endswith("Invalid value: strict=true belongs to the profile: use `fedbench up`\n")
+
+
+def test_an_unknown_command_is_a_usage_error(fedbench: Fedbench) -> None:
+    code, out, err = fedbench("pln")
+    assert (code, out) == (2, "")
+    assert "No such command 'pln'" in err
+
+
+def test_help_shows_every_command(fedbench: Fedbench) -> None:
+    code, out, err = fedbench("--help")
+    assert (code, err) == (0, "")
+    for command in ("up", "run", "status", "logs", "down", "join", "plan", "data", "report"):
+        assert f" {command} " in out
+
+
+# -- plan
+
+
+def tree(folder: Path) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in [folder, *folder.rglob("*")]}
+
+
+def test_plan_needs_no_daemon_and_touches_nothing(
+    fedbench: Fedbench, places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (places.root / "data").mkdir(parents=True)
+    before = tree(tmp_path)
+    code, out, _ = fedbench("plan", "heterogeneous", "--set", "machines=[{device: laptop}]")
+    assert (code, tree(tmp_path)) == (0, before)
+    project = yaml.safe_load(out)
+    assert list(project["services"]) == ["laptop"]
+    assert project["include"][0] == f"{places.root}/compose/server.yaml"
+
+
+def test_plan_prints_the_same_project_as_json(
+    fedbench: Fedbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "_facts", lambda: HOST)
+    as_yaml, as_json = fedbench("plan", "legacy-pair"), fedbench("plan", "legacy-pair", "--json")
+    assert json.loads(as_json[1]) == yaml.safe_load(as_yaml[1])
+    notes = (
+        "note: the host has 2 cores, the profile 4: all CPU shares are scaled by 0.5\n"
+        "note: clients of one computer get equal parts of it\n"
+    )
+    assert (as_yaml[2], as_json[2]) == (notes, notes)
+
+
+# -- nothing is up, no runs
+
+
+@pytest.mark.parametrize(
+    "argv", [["status"], ["logs"], ["down"], ["run"], ["run", "--resume", "x"]]
+)
+def test_commands_for_a_federation_say_that_none_is_up(argv: list[str], fedbench: Fedbench) -> None:
+    assert fedbench(*argv) == (
+        1,
+        "",
+        "error: no federation is up\nhint: bring one up: make up PROFILE=heterogeneous\n",
+    )
+
+
+def test_a_report_without_runs_says_so(fedbench: Fedbench, places: Places) -> None:
+    assert fedbench("report") == (
+        5,
+        "",
+        f"error: no runs in {places.runs}\nhint: start one with `make up` or `make run`\n",
+    )
+    assert fedbench("report", "some-run") == (
+        5,
+        "",
+        f"error: no run 'some-run' in {places.runs}\nhint: there are no runs yet\n",
+    )
+
+
+@pytest.fixture
+def a_run(places: Places) -> Path:
+    shutil.copytree(TESTS / "golden" / "runs", places.runs)
+    return places.runs / RUN
+
+
+def test_a_report_of_a_run_that_does_not_exist_names_those_that_do(
+    fedbench: Fedbench, a_run: Path
+) -> None:
+    assert fedbench("report", "20260102-030406-digits") == (
+        5,
+        "",
+        f"error: no run '20260102-030406-digits' in {a_run.parent}\nhint: did you mean {RUN}?\n",
+    )
+
+
+@pytest.mark.parametrize("argv", [["report"], ["report", RUN]])
+def test_a_report_is_markdown(argv: list[str], fedbench: Fedbench, a_run: Path) -> None:
+    report = (TESTS / "golden" / "report.md").read_text()
+    assert fedbench(*argv) == (0, report + "\n", "")
+
+
+def test_a_report_is_json_for_scripts(fedbench: Fedbench, a_run: Path) -> None:
+    code, out, err = fedbench("report", "--json")
+    summary = json.loads(out)
+    assert (code, err, summary["run"], summary["status"]) == (0, "", RUN, "finished")
+    assert [len(record["clients"]) for record in summary["rounds"]] == [3, 3]
+
+
+# -- data
+
+
+def test_data_shows_who_holds_what(fedbench: Fedbench) -> None:
+    code, out, err = fedbench("data", "legacy-pair", "--json")
+    shares = json.loads(out)
+    assert (code, shares["test"]) == (0, 359)
+    assert {client: sum(held.values()) for client, held in shares["train"].items()} == {
+        "legacy-pc-1": 719,
+        "legacy-pc-2": 719,
+    }
+    assert err == f"writing {shares['key']} for 2 clients\n"
+    code, out, err = fedbench("data", "legacy-pair")
+    assert (code, err) == (0, "")
+    rows = [line.split("│") for line in out.splitlines() if "legacy-pc" in line]
+    assert [(row[1].strip(), row[-2].strip()) for row in rows] == [
+        ("legacy-pc-1", "719"),
+        ("legacy-pc-2", "719"),
+    ]
+    assert out.endswith("359 test images on every client\n")
+
+
+def test_data_that_is_not_there_is_refused(
+    fedbench: Fedbench, tmp_path: Path, places: Places
+) -> None:
+    empty, missing = tmp_path / "empty", tmp_path / "missing"
+    empty.mkdir()
+    for source, what in ((missing, "no such folder"), (empty, "holds no train images")):
+        for command in ("data", "up"):
+            options = ("--set", "data.name=folder", "--data", str(source))
+            code, out, err = fedbench(command, *options)
+            assert (code, out) == (4, "")
+            assert err.startswith(f"error: {source}: {what}\nhint: ")
+    assert not places.root.exists()
+
+
+def test_data_options_that_do_not_fit_are_refused(fedbench: Fedbench, tmp_path: Path) -> None:
+    assert fedbench("data", "--data", str(tmp_path)) == (
+        4,
+        "",
+        f"error: {tmp_path}: the data set digits is embedded and reads no folder\n"
+        "hint: to train on this folder, set data.name=folder (or cifar10)\n",
+    )
+    assert fedbench("data", "--set", "data.name=folder") == (
+        4,
+        "",
+        "error: the data set folder needs a folder of images\nhint: pass DATA=<folder>\n",
+    )
+
+
+# -- the host
+
+
+def test_without_a_daemon_nothing_is_brought_up(fedbench: Fedbench, places: Places) -> None:
+    code, out, err = fedbench("up", "legacy-pair")
+    assert (code, out) == (3, "")
+    endpoint = os.environ["DOCKER_HOST"]
+    assert err.splitlines()[-2:] == [
+        f"error: no Docker daemon answers at {endpoint}",
+        "hint: start it, or choose another one: unset DOCKER_HOST, or `docker context use default`",
+    ]
+    assert not places.state.exists()
+
+
+def test_a_federation_whose_daemon_is_gone_is_out_of_reach(
+    fedbench: Fedbench, stack: Stack
+) -> None:
+    for argv in (["status"], ["down"], ["run"]):
+        code, out, err = fedbench(*argv)
+        assert (code, out) == (3, "")
+        assert err.startswith("error: no Docker daemon answers at unix://")
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """A port that this process listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+def test_a_port_that_is_taken_is_refused_before_anything_starts(
+    fedbench: Fedbench, places: Places, taken: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon = SimpleNamespace(info=lambda: {"NCPU": 2, "MemTotal": 8 * 2**30})
+    monkeypatch.setattr(bootstrap, "ensure_docker", lambda say: daemon)
+    process = psutil.Process()
+    code, out, err = fedbench("up", "legacy-pair", "--set", f"ports.server={taken}")
+    assert (code, out) == (3, "")
+    another = taken + 10 if taken <= 65525 else taken - 10
+    assert err.splitlines()[-2:] == [
+        f"error: port {taken} (server) is taken by {process.name()} (pid {process.pid})",
+        f"hint: stop what uses it, or choose another: --set ports.server={another}",
+    ]
+    assert not places.state.exists()
+
+
+# -- what went wrong otherwise
+
+
+def test_a_defect_is_logged_not_shown(
+    fedbench: Fedbench, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> Any:
+        raise RuntimeError("out of [coffee]")
+
+    monkeypatch.setattr(cli, "load_profile", fail)
+    log = places.state / "crash.log"
+    assert fedbench("plan") == (
+        70,
+        "",
+        "error: fedbench failed: RuntimeError: out of [coffee]\n"
+        f"hint: this is a defect; please report it with {log}\n",
+    )
+    text = log.read_text()
+    assert text.startswith("Traceback (most recent call last):")
+    assert text.endswith("RuntimeError: out of [coffee]\n")
+
+
+def test_an_interrupt_is_not_a_defect(
+    fedbench: Fedbench, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "load_profile", interrupt)
+    code, out, _ = fedbench("plan")
+    assert (code, out) == (130, "")
+    assert not places.root.exists()
