@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from flwr.app import (
     Array,
     ArrayRecord,
@@ -60,6 +61,8 @@ cgroup = Cgroup()
 metrics = ClientMetrics(REGISTRY, cgroup)
 wire = Wire(metrics)
 cancelled = threading.Event()
+# A GPU is there where the plan reserved one for this client.
+device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @app.query()
@@ -181,12 +184,12 @@ def _loaded_model(message: Message, task: Any) -> nn.Module:
 
 @lru_cache(maxsize=1)
 def _model(name: str, classes: int) -> nn.Module:
-    return models.build(name, classes)
+    return models.build(name, classes).to(device)
 
 
 @lru_cache(maxsize=2)
 def _images(path: Path) -> data.ImageSet:
-    return data.load(path)
+    return data.load(path, device)
 
 
 def _weights(arrays: ArrayRecord) -> flat.Flat:

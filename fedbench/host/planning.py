@@ -45,7 +45,8 @@ def bring_up(
     planned = plan(profile, devices, host_facts(client))
     before = Stack.load(places)
     ports.require_free(profile.ports, before.published(client) if before else ())
-    images = bootstrap.ensure_images(client, say, root=places.root)
+    gpu = any(planned_client.gpu is not None for planned_client in planned.clients)
+    images = bootstrap.ensure_images(client, say, root=places.root, cuda=gpu)
     for note in planned.notes:
         say(f"note: {note}")
     if images.grafana is None:
