@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import (
+    Array,
+    ArrayRecord,
+    ConfigRecord,
+    Error,
+    Message,
+    MessageType,
+    MetricRecord,
+    RecordDict,
+)
+
+from fedbench.server import grid as grid_module
+from fedbench.server.grid import PromptGrid, RunStopped
+
+LONG = 60.0
+WEIGHTS = np.arange(1000, dtype=np.float32)
+
+
+@pytest.fixture(autouse=True)
+def _poll_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grid_module, "POLL_SECONDS", 0.01)
+
+
+class World:
+    """What goes on while the grid waits: one action between each two looks for replies."""
+
+    def __init__(self, *actions: Callable[[], object]) -> None:
+        self._actions = list(actions)
+
+    def __call__(self) -> bool:
+        if self._actions:
+            self._actions.pop(0)()
+        return False
+
+
+def questions(nodes: Iterable[int]) -> list[Message]:
+    content = RecordDict({"config": ConfigRecord({"round": 3})})
+    return [Message(content, node, MessageType.TRAIN) for node in nodes]
+
+
+def trained(message: Message) -> Message:
+    arrays = ArrayRecord({"weights": Array(WEIGHTS * int(message.content["config"]["round"]))})
+    metrics = MetricRecord({"num-examples": message.metadata.dst_node_id % 1000})
+    return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
+
+
+def raised(message: Message) -> Message:
+    return Message(Error(code=2, reason="out of memory"), reply_to=message)
+
+
+def test_the_nodes_that_are_connected_are_known(superlink: Any) -> None:
+    first, second, gone = superlink.join(), superlink.join(), superlink.join()
+    superlink.sign_off(gone)
+
+    assert sorted(PromptGrid(superlink.grid, World()).node_ids()) == sorted([first, second])
+
+
+def test_replies_come_whole_and_in_the_order_in_which_they_were_given(superlink: Any) -> None:
+    slow, quick = superlink.join(), superlink.join()
+    world = World(lambda: superlink.answer(quick, trained), lambda: superlink.answer(slow, trained))
+
+    replies = list(PromptGrid(superlink.grid, world).exchange(questions([slow, quick]), LONG))
+
+    assert [node for node, _ in replies] == [quick, slow]
+    for node, reply in replies:
+        assert reply.metadata.src_node_id == node
+        assert reply.content["metrics"]["num-examples"] == node % 1000
+        assert np.array_equal(reply.content["arrays"]["weights"].numpy(), WEIGHTS * 3)
+
+
+def test_an_exception_in_a_client_is_a_reply(superlink: Any) -> None:
+    node = superlink.join()
+    world = World(lambda: superlink.answer(node, raised))
+
+    ((who, reply),) = PromptGrid(superlink.grid, world).exchange(questions([node]), LONG)
+
+    assert who == node
+    assert reply.error.reason == "out of memory"
+
+
+def test_a_reply_for_a_dead_node_is_put_down_to_that_node(superlink: Any) -> None:
+    dead, alive = superlink.join(heartbeat_seconds=0.1), superlink.join()
+    world = World(lambda: superlink.answer(alive, trained))
+
+    replies = dict(PromptGrid(superlink.grid, world).exchange(questions([dead, alive]), LONG))
+
+    assert replies.keys() == {dead, alive}
+    assert replies[dead].has_error()
+    assert replies[dead].metadata.src_node_id == 1  # SuperLink's own, not the client's
+    assert not replies[alive].has_error()
+
+
+def test_nodes_that_signed_off_fail_at_once_each_for_itself(superlink: Any) -> None:
+    nodes = [superlink.join() for _ in range(3)]
+    superlink.sign_off(nodes[0])
+    superlink.sign_off(nodes[2])
+    world = World(lambda: superlink.answer(nodes[1], trained))
+
+    replies = list(PromptGrid(superlink.grid, world).exchange(questions(nodes), LONG))
+
+    assert [node for node, _ in replies] == [nodes[0], nodes[2], nodes[1]]
+    assert [reply.has_error() for _, reply in replies] == [True, True, False]
+    assert replies[0][1].error.reason == "the client left the federation"
+
+
+def test_a_node_that_signs_off_amid_its_work_fails(superlink: Any) -> None:
+    node = superlink.join()
+    world = World(lambda: superlink.sign_off(node))
+
+    ((who, reply),) = PromptGrid(superlink.grid, world).exchange(questions([node]), LONG)
+
+    assert who == node
+    assert reply.has_error()
+
+
+def test_a_node_that_dies_amid_its_upload_fails_alone(superlink: Any) -> None:
+    dying, alive = superlink.join(), superlink.join()
+    world = World(
+        lambda: superlink.answer(alive, trained),
+        lambda: superlink.answer(dying, trained, uploads=False),
+    )
+
+    replies = dict(PromptGrid(superlink.grid, world).exchange(questions([dying, alive]), 1.0))
+
+    assert replies[dying].error.reason == "its reply did not arrive whole"
+    assert not replies[alive].has_error()
+
+
+def test_a_silent_node_is_given_up(superlink: Any) -> None:
+    silent, alive = superlink.join(), superlink.join()
+    world = World(lambda: superlink.answer(alive, trained))
+
+    replies = list(PromptGrid(superlink.grid, world).exchange(questions([silent, alive]), 0.3))
+
+    assert [node for node, _ in replies] == [alive]
+
+
+def test_a_reply_that_comes_after_all_is_not_taken_for_one_of_the_next_round(
+    superlink: Any,
+) -> None:
+    late = superlink.join()
+    grid = PromptGrid(superlink.grid, World())
+    assert list(grid.exchange(questions([late]), 0.1)) == []
+    superlink.answer(late, raised)
+
+    world = World(lambda: superlink.answer(late, trained))
+    ((_, reply),) = PromptGrid(superlink.grid, world).exchange(questions([late]), LONG)
+
+    assert not reply.has_error()
+
+
+def test_the_wish_to_stop_is_heard_while_waiting(superlink: Any) -> None:
+    node = superlink.join()
+
+    with pytest.raises(RunStopped):
+        list(PromptGrid(superlink.grid, lambda: True).exchange(questions([node]), LONG))
+    with pytest.raises(RunStopped):
+        PromptGrid(superlink.grid, lambda: True).pause(LONG)
+
+
+def test_nobody_is_asked_and_nobody_answers(superlink: Any) -> None:
+    assert list(PromptGrid(superlink.grid, lambda: True).exchange([], LONG)) == []

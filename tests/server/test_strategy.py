@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import (
+    Array,
+    ArrayRecord,
+    ConfigRecord,
+    Message,
+    MessageType,
+    MetricRecord,
+    RecordDict,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedbench.server.strategy import FlatFedAvg
+
+PARAMETERS = 6
+clients = st.lists(
+    st.tuples(
+        st.lists(st.floats(-100, 100, width=32), min_size=PARAMETERS, max_size=PARAMETERS),
+        st.integers(1, 60_000),
+    ),
+    min_size=1,
+    max_size=8,
+)
+
+
+@pytest.fixture
+def strategy() -> FlatFedAvg:
+    return FlatFedAvg(lambda server_round: [11, 22])
+
+
+def reply(weights: Any, samples: int) -> Message:
+    question = Message(RecordDict(), 11, MessageType.TRAIN)
+    arrays = ArrayRecord({"weights": Array(np.asarray(weights, np.float32))})
+    metrics = MetricRecord({"num-examples": samples})
+    return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=question)
+
+
+def mean(strategy: FlatFedAvg, replies: Iterator[Message]) -> np.ndarray:
+    arrays, metrics = strategy.aggregate_train(1, replies)
+    assert arrays is not None
+    assert metrics is None
+    assert list(arrays) == ["weights"]
+    weights: np.ndarray = arrays["weights"].numpy()
+    return weights
+
+
+@given(clients)
+def test_the_mean_is_weighted_by_the_number_of_images(
+    answers: list[tuple[list[float], int]],
+) -> None:
+    strategy = FlatFedAvg(lambda server_round: [])
+
+    result = mean(strategy, (reply(*answer) for answer in answers))
+
+    models = np.array([model for model, _ in answers], np.float64)
+    samples = [samples for _, samples in answers]
+    expected = np.average(models, axis=0, weights=samples)
+    assert result.dtype == np.float32
+    # n_k in float32 and one rounding for each client, relative to the largest number.
+    np.testing.assert_allclose(result, expected, rtol=0, atol=1e-4)
+
+
+def test_weights_are_n_k_over_n(strategy: FlatFedAvg) -> None:
+    result = mean(strategy, iter([reply([1, 0], 300), reply([0, 1], 100)]))
+
+    assert result.tolist() == [0.75, 0.25]
+
+
+def test_of_all_models_two_are_held_at_once(strategy: FlatFedAvg) -> None:
+    given: list[weakref.ref[Message]] = []
+
+    def replies() -> Iterator[Message]:
+        for number in range(1, 5):
+            alive = sum(ref() is not None for ref in given)
+            assert alive <= 1, "the sum and the reply before are enough"
+            answer = reply([number] * 3, 1)
+            given.append(weakref.ref(answer))
+            yield answer
+            del answer
+
+    assert mean(strategy, replies()).tolist() == [2.5, 2.5, 2.5]
+
+
+def test_the_models_of_the_clients_are_left_alone(strategy: FlatFedAvg) -> None:
+    answer = reply([1, 2], 10)
+
+    mean(strategy, iter([answer, reply([3, 4], 30)]))
+
+    assert answer.content["arrays"]["weights"].numpy().tolist() == [1, 2]
+
+
+def test_without_a_reply_there_is_no_new_model(strategy: FlatFedAvg) -> None:
+    assert strategy.aggregate_train(1, iter([])) == (None, None)
+
+
+@pytest.mark.parametrize("kind", [MessageType.TRAIN, MessageType.EVALUATE])
+def test_each_chosen_client_gets_the_model_and_the_round(strategy: FlatFedAvg, kind: str) -> None:
+    arrays = ArrayRecord({"weights": Array(np.ones(2, np.float32))})
+    configure = (
+        strategy.configure_train if kind == MessageType.TRAIN else strategy.configure_evaluate
+    )
+
+    messages = list(configure(3, arrays, ConfigRecord({"run": "r"}), grid=None))
+
+    assert [message.metadata.dst_node_id for message in messages] == [11, 22]
+    assert {message.metadata.message_type for message in messages} == {kind}
+    for message in messages:
+        assert message.content["arrays"] == arrays
+        assert dict(message.content["config"]) == {"run": "r", "server-round": 3}
