@@ -22,6 +22,6 @@ def test_the_tree_shows_every_error() -> None:
 
 
 def test_an_error_carries_a_message_and_a_hint() -> None:
-    error = errors.HostError("too small", "use a larger host")
-    assert (str(error), error.message, error.hint) == ("too small", "too small", "use a larger host")
+    error = errors.HostError("too small", "use a larger one")
+    assert (str(error), error.message, error.hint) == ("too small", "too small", "use a larger one")
     assert errors.HostError("too small").hint == ""
