@@ -187,7 +187,7 @@ class Tally:
             return None
         metrics: dict[str, Any] = dict(reply.content["metrics"])
         for key in ("bytes_sent", "bytes_received"):
-            if value := metrics.get(key.replace("_", "-")):  # zero: the stock node counts none
+            if (value := metrics.get(key.replace("_", "-"))) is not None:
                 figures[key] = figures.get(key, 0) + value
         figures["peak_memory_bytes"] = metrics["peak-memory-bytes"]
         return metrics

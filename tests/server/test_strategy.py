@@ -115,3 +115,13 @@ def test_each_chosen_client_gets_the_model_and_the_round(strategy: FlatFedAvg, k
     for message in messages:
         assert message.content["arrays"] == arrays
         assert dict(message.content["config"]) == {"run": "r", "server-round": 3}
+
+
+def test_clients_may_report_different_figures(strategy: FlatFedAvg) -> None:
+    question = Message(RecordDict(), 11, MessageType.EVALUATE)
+    replies = [
+        Message(RecordDict({"metrics": MetricRecord(figures)}), reply_to=question)
+        for figures in ({"num-examples": 1, "bytes-sent": 5}, {"num-examples": 1})
+    ]
+
+    assert strategy.aggregate_evaluate(1, replies) is None

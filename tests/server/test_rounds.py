@@ -1,0 +1,374 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from flwr.app import (
+    Array,
+    ArrayRecord,
+    ConfigRecord,
+    Error,
+    Message,
+    MessageType,
+    MetricRecord,
+    RecordDict,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedbench.config import Experiment
+from fedbench.records import ClientRound, RoundRecord
+from fedbench.server import rounds as rounds_module
+from fedbench.server.directory import Directory, Member
+from fedbench.server.grid import PromptGrid, RunStopped
+from fedbench.server.rounds import SAY_SECONDS, WAIT_POLL_SECONDS, Rounds, Stopwatch, Tally, _mean
+from fedbench.server.selection import select
+from fedbench.server.strategy import FlatFedAvg
+
+Answer = Callable[[Message], Message] | None
+LAPTOP, PC = Member(1, "laptop", "laptop"), Member(2, "pc", "legacy-pc")
+TRAIN = {
+    "epoch-seconds": [1.5, 1.0],
+    "num-examples": 30,
+    "loss": 0.5,
+    "accuracy": 0.75,
+    "cpu-seconds": 2.0,
+    "throttled-seconds": 0.5,
+    "bytes-sent": 10,
+    "bytes-received": 200,
+    "peak-memory-bytes": 1000,
+}
+EVALUATE = {
+    "num-examples": 20,
+    "evaluate-seconds": 0.25,
+    "loss": 1.0,
+    "accuracy": 0.5,
+    "bytes-sent": 100,
+    "bytes-received": 50,
+    "peak-memory-bytes": 2000,
+}
+
+
+class World:
+    """A directory and a grid in one: who is connected, what each answers, and the time."""
+
+    def __init__(self, *members: Member) -> None:
+        self.members = list(members)
+        self.answers: dict[tuple[str, int], Answer] = {}
+        self.asked: list[tuple[str, int]] = []
+        self.said: list[tuple[str, dict[str, Any]]] = []
+        self.flower = None
+        self.now = 0.0
+        self.at: dict[float, Callable[[], None]] = {}
+
+    def connected(self) -> list[Member]:
+        return list(self.members)
+
+    def member(self, node_id: int) -> Member:
+        return {member.node_id: member for member in (LAPTOP, PC)}[node_id]
+
+    def pause(self, seconds: float) -> None:
+        self.now += seconds
+        for moment in [moment for moment in self.at if moment <= self.now]:
+            self.at.pop(moment)()
+
+    def exchange(
+        self, messages: Iterable[Message], timeout: float
+    ) -> Iterator[tuple[int, Message]]:
+        for message in messages:
+            kind, node = message.metadata.message_type, message.metadata.dst_node_id
+            self.asked.append((kind, node))
+            if answer := self.answers[kind, node]:
+                yield node, answer(message)
+
+    def say(self, event: str, **facts: Any) -> None:
+        self.said.append((event, facts))
+
+    def events(self) -> list[str]:
+        return [event for event, _ in self.said]
+
+    def rounds(self, expected: int = 2, **experiment: Any) -> Rounds:
+        chosen = Experiment.model_validate({"name": "test"} | experiment)
+        return Rounds(
+            chosen,
+            expected,
+            cast("PromptGrid", self),
+            cast("Directory", self),
+            self.say,
+            clock=lambda: self.now,
+        )
+
+
+def trained(weights: list[float], **metrics: Any) -> Answer:
+    def answer(message: Message) -> Message:
+        arrays = ArrayRecord({"weights": Array(np.array(weights, np.float32))})
+        record = MetricRecord(TRAIN | metrics)
+        return Message(RecordDict({"arrays": arrays, "metrics": record}), reply_to=message)
+
+    return answer
+
+
+def evaluated(**metrics: Any) -> Answer:
+    def answer(message: Message) -> Message:
+        return Message(RecordDict({"metrics": MetricRecord(EVALUATE | metrics)}), reply_to=message)
+
+    return answer
+
+
+def failed(message: Message) -> Message:
+    return Message(Error(code=2, reason="out of memory"), reply_to=message)
+
+
+def one_round(world: World, number: int = 1, **experiment: Any) -> tuple[list[float], RoundRecord]:
+    rounds = world.rounds(**experiment)
+    start = ArrayRecord({"weights": Array(np.array([7, 7], np.float32))})
+    arrays, record = rounds.run(FlatFedAvg(rounds.choose), number, start, ConfigRecord({}))
+    return arrays["weights"].numpy().tolist(), record
+
+
+@pytest.fixture
+def world() -> World:
+    """Two clients of which all goes well."""
+    world = World(LAPTOP, PC)
+    world.answers = {
+        (MessageType.TRAIN, 1): trained([1, 0], **{"num-examples": 30}),
+        (MessageType.TRAIN, 2): trained([0, 1], **{"num-examples": 10}),
+        (MessageType.EVALUATE, 1): evaluated(accuracy=0.5, loss=1.0, **{"num-examples": 30}),
+        (MessageType.EVALUATE, 2): evaluated(accuracy=0.9, loss=2.0, **{"num-examples": 10}),
+    }
+    return world
+
+
+def test_a_round_trains_averages_evaluates_and_records(world: World) -> None:
+    weights, record = one_round(world)
+
+    assert weights == [0.75, 0.25]
+    assert record.round == 1
+    assert record.server_accuracy == pytest.approx(0.6)
+    assert record.server_loss == pytest.approx(1.25)
+    assert record.server_epoch_seconds == 0.25
+    assert record.clients[0] == ClientRound(
+        client="laptop",
+        device="laptop",
+        epoch_seconds=[1.5, 1.0],
+        evaluate_seconds=0.25,
+        samples=30,
+        local_accuracy=0.75,
+        local_loss=0.5,
+        server_accuracy=0.5,
+        server_loss=1.0,
+        bytes_sent=110,
+        bytes_received=250,
+        cpu_seconds=2.0,
+        throttled_seconds=0.5,
+        peak_memory_bytes=2000,
+    )
+    assert [client.client for client in record.clients] == ["laptop", "pc"]
+    assert world.events() == ["round", "trained", "trained", "evaluated", "evaluated"]
+    assert world.said[1][1] == {
+        "round": 1, "client": "laptop", "seconds": 2.5, "loss": 0.5, "accuracy": 0.75,
+    }  # fmt: skip
+
+
+def test_overhead_is_what_the_slowest_client_does_not_explain(world: World) -> None:
+    world.answers[MessageType.TRAIN, 2] = trained([0, 1], **{"epoch-seconds": [10.0, 11.0]})
+
+    _, record = one_round(world)
+
+    assert record.overhead_seconds == pytest.approx(record.duration_seconds - 21.25)
+
+
+def test_only_the_sampled_clients_are_asked(world: World) -> None:
+    chosen = select(["laptop", "pc"], 0.5, 3, 4)
+    node = {"laptop": 1, "pc": 2}[chosen[0]]
+
+    _, record = one_round(world, 4, fraction=0.5, seed=3)
+
+    assert world.asked == [(MessageType.TRAIN, node), (MessageType.EVALUATE, node)]
+    assert [client.client for client in record.clients] == chosen
+
+
+def test_a_failed_client_is_recorded_left_out_of_the_mean_and_not_waited_for_again(
+    world: World,
+) -> None:
+    world.answers[MessageType.TRAIN, 2] = failed
+
+    weights, record = one_round(world)
+
+    assert weights == [1, 0]
+    assert record.server_accuracy == 0.5
+    assert record.clients[1] == ClientRound(
+        client="pc", device="legacy-pc", error="train: out of memory"
+    )
+    assert (MessageType.EVALUATE, 2) not in world.asked
+    assert ("failed", {"round": 1, "client": "pc", "reason": "out of memory"}) in world.said
+
+
+def test_a_late_client_is_recorded_as_late(world: World) -> None:
+    world.answers[MessageType.TRAIN, 2] = None
+
+    weights, record = one_round(world)
+
+    assert weights == [1, 0]
+    assert record.clients[1].error == "train: no answer before the round's timeout"
+    assert (MessageType.EVALUATE, 2) not in world.asked
+
+
+def test_a_client_that_fails_to_evaluate_has_trained_all_the_same(world: World) -> None:
+    world.answers[MessageType.EVALUATE, 1] = failed
+    world.answers[MessageType.EVALUATE, 2] = None
+
+    weights, record = one_round(world)
+
+    assert weights == [0.75, 0.25]
+    assert [client.error for client in record.clients] == [
+        "evaluate: out of memory",
+        "evaluate: no answer before the round's timeout",
+    ]
+    assert [client.samples for client in record.clients] == [30, 10]
+    assert record.server_accuracy is None
+    assert record.server_loss is None
+    assert record.server_epoch_seconds is None
+
+
+def test_the_model_stays_as_it_was_when_nobody_trained(world: World) -> None:
+    world.answers[MessageType.TRAIN, 1] = failed
+    world.answers[MessageType.TRAIN, 2] = None
+
+    weights, record = one_round(world)
+
+    assert weights == [7, 7]
+    assert all(client.error for client in record.clients)
+    assert record.overhead_seconds == record.duration_seconds
+
+
+def test_a_noop_round_has_no_figures_of_learning(world: World) -> None:
+    noop = {"num-examples": 1, "cpu-seconds": 0.1, "throttled-seconds": 0.0,
+            "peak-memory-bytes": 5}  # fmt: skip
+
+    def answer(message: Message) -> Message:
+        return Message(
+            RecordDict({"metrics": MetricRecord(noop), "arrays": message.content["arrays"]}),
+            reply_to=message,
+        )
+
+    world.answers = dict.fromkeys(world.answers, answer)
+
+    _, record = one_round(world)
+
+    assert record.server_accuracy is None
+    assert record.server_epoch_seconds is None
+    assert record.clients[0] == ClientRound(
+        client="laptop", device="laptop", samples=1, cpu_seconds=0.1, throttled_seconds=0.0,
+        peak_memory_bytes=5,
+    )  # fmt: skip
+
+
+def test_bytes_are_unknown_where_nobody_counts_them() -> None:
+    world = World(LAPTOP)
+    tally = Tally([LAPTOP], cast("Directory", world))
+    message = Message(RecordDict(), 1, MessageType.TRAIN)
+    figures = {key: value for key, value in TRAIN.items() if not key.startswith("bytes")}
+    tally.trained(1, Message(RecordDict({"metrics": MetricRecord(figures)}), reply_to=message))
+
+    (client,) = tally.record(1, "", 1.0, 0.0).clients
+
+    assert client.bytes_sent is None
+    assert client.bytes_received is None
+
+
+def test_the_first_round_waits_for_all_later_ones_for_anybody(world: World) -> None:
+    world.members = [LAPTOP]
+    world.at[20.0] = lambda: world.members.append(PC)
+    _, record = one_round(world, 1)
+    assert len(record.clients) == 2
+    assert world.now == 20.0
+
+    world.members = [PC]
+    _, record = one_round(world, 2)
+    assert [client.client for client in record.clients] == ["pc"]
+    assert world.now == 20.0
+
+
+def test_waiting_is_told_now_and_then(world: World) -> None:
+    world.members = [LAPTOP]
+    world.at[3 * SAY_SECONDS - 1] = lambda: world.members.append(PC)
+
+    assert world.rounds().wait(2) == [LAPTOP, PC]
+    assert world.said == [("waiting", {"connected": ["laptop"], "needed": 2})] * 3
+
+
+def test_after_the_waiting_time_it_goes_on_with_those_that_came(world: World) -> None:
+    world.members = [LAPTOP]
+
+    assert world.rounds(wait_for_clients_seconds=5).wait(2) == [LAPTOP]
+    assert world.now == pytest.approx(5, abs=WAIT_POLL_SECONDS)
+    assert world.said[-1] == ("incomplete", {"connected": ["laptop"], "needed": 2})
+
+
+def test_when_nobody_came_it_says_so_and_waits_again() -> None:
+    world = World()
+    world.at[12.0] = lambda: world.members.append(PC)
+
+    assert world.rounds(wait_for_clients_seconds=5).wait(1) == [PC]
+    assert world.events() == ["waiting", "nobody", "waiting", "nobody", "waiting"]
+    assert world.now == 12.0
+
+
+def test_the_shortest_waiting_time_still_looks_once(world: World) -> None:
+    assert world.rounds(wait_for_clients_seconds=1e-9).wait(2) == [LAPTOP, PC]
+    assert world.said == []
+
+
+def test_the_wish_to_stop_ends_the_waiting() -> None:
+    world = World()
+
+    def stop() -> None:
+        raise RunStopped
+
+    world.at[3.0] = stop
+    with pytest.raises(RunStopped):
+        world.rounds().wait(1)
+
+
+def test_the_stopwatch_counts_the_consumer_and_not_the_items(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(rounds_module.time, "monotonic", lambda: now)
+
+    def items() -> Iterator[Any]:
+        nonlocal now
+        for seconds in (10.0, 20.0):
+            now += seconds
+            yield seconds
+        now += 40.0
+
+    watch = Stopwatch(items())
+    for _ in watch:
+        now += 1.5
+    now += 0.25
+
+    assert watch.consumer_seconds() == 3.25
+
+
+@given(st.lists(st.tuples(st.none() | st.floats(0, 1), st.integers(1, 10_000)), max_size=8))
+def test_the_mean_is_weighted_over_those_that_reported(
+    reports: list[tuple[float | None, int]],
+) -> None:
+    clients = [
+        ClientRound(client=str(number), device="laptop", server_accuracy=value)
+        for number, (value, _) in enumerate(reports)
+    ]
+    weights = {str(number): weight for number, (_, weight) in enumerate(reports)}
+    known = [(value, weight) for value, weight in reports if value is not None]
+
+    result = _mean(clients, weights, "server_accuracy")
+
+    if known:
+        expected = np.average([v for v, _ in known], weights=[w for _, w in known])
+        assert result == pytest.approx(expected)
+    else:
+        assert result is None
