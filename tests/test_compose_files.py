@@ -1,0 +1,198 @@
+"""What every container of a federation may do and reach, in the files and as merged."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from fedbench.config import load_devices, load_profile
+from fedbench.host.compose import Compose
+from fedbench.host.plan import HostFacts, Paths, compose_project, environment, plan
+
+ROOT = Path(__file__).parent.parent
+FILES = sorted((ROOT / "compose").glob("*.yaml"))
+IMAGES = {"fedbench": "fedbench:cpu", "prometheus": "prom/prometheus", "grafana": "grafana/grafana"}
+HOST = HostFacts(cpus=64, memory=128 * 2**30, gpus=1)
+FEDERATION = "/fedbench/federation"
+
+
+def has_compose() -> bool:
+    if shutil.which("docker") is None:
+        return False
+    argv = ["docker", "compose", "version"]
+    return subprocess.run(argv, check=False, capture_output=True).returncode == 0
+
+
+needs_compose = pytest.mark.skipif(not has_compose(), reason="no `docker compose` on PATH")
+
+
+@cache
+def in_files() -> dict[str, Any]:
+    """The services of the files in compose/, which every project takes over."""
+    files = [yaml.safe_load(path.read_text()) for path in FILES]
+    return {name: service for file in files for name, service in file["services"].items()}
+
+
+@pytest.fixture(scope="module")
+def merged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A planned project as Compose understands it; that takes no daemon."""
+    folder = tmp_path_factory.mktemp("project")
+    federation = Path(FEDERATION)
+    paths = Paths(ROOT, federation / "data", federation / "runs", federation / "tls", "10001:10001")
+    profile = load_profile("heterogeneous")
+    planned = plan(profile, load_devices(profile), HOST)
+    project = compose_project(planned, paths, "fedbench-merged")
+    (folder / "compose.yaml").write_text(yaml.safe_dump(project))
+    variables = environment(planned, paths, IMAGES)
+    config = Compose("fedbench-merged", folder / "compose.yaml", variables).config()
+    merged: dict[str, Any] = yaml.safe_load(config)
+    return merged
+
+
+CLIENTS = ("workstation", "laptop", "legacy-pc")
+SERVICES = ("server", "prometheus", "grafana")
+
+
+def assert_confined(name: str, service: dict[str, Any]) -> None:
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["restart"] in ("always", "unless-stopped")
+    assert service["healthcheck"]["test"][0] == "CMD"
+    assert {"start_period", "start_interval"} <= service["healthcheck"].keys()
+    assert not {"privileged", "cap_add", "pid", "ipc", "network_mode", "devices"} & service.keys()
+    # Grafana's image has a user of its own, 472.
+    assert name == "grafana" or str(service["user"]).split(":")[0] not in ("0", "root")
+
+
+def test_the_files_describe_these_services() -> None:
+    assert in_files().keys() == {"client", *SERVICES}
+
+
+@pytest.mark.parametrize("name", ["client", *SERVICES])
+def test_every_service_is_confined(name: str) -> None:
+    assert_confined(name, in_files()[name])
+
+
+def test_a_federation_never_runs_as_root() -> None:
+    assert in_files()["server"]["user"] == in_files()["client"]["user"] == "${FEDBENCH_USER}"
+
+
+def test_a_client_and_its_server_come_back_whatever_their_exit_code() -> None:
+    # A node whose server restarts ends with code 0.
+    assert in_files()["client"]["restart"] == in_files()["server"]["restart"] == "always"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_no_container_gets_the_docker_socket(path: Path) -> None:
+    assert "docker.sock" not in path.read_text()
+
+
+@pytest.mark.parametrize("name", ["prometheus", "grafana"])
+def test_monitoring_is_published_to_this_host_only(name: str) -> None:
+    assert [port.split(":")[0] for port in in_files()[name]["ports"]] == ["127.0.0.1"]
+
+
+def test_images_are_chosen_when_the_federation_is_brought_up() -> None:
+    for service in in_files().values():
+        assert service["image"].startswith("${FEDBENCH_")
+        assert "build" not in service
+
+
+@needs_compose
+def test_compose_understands_the_project(merged: dict[str, Any]) -> None:
+    assert merged["services"].keys() == {*CLIENTS, *SERVICES}
+    assert merged["networks"]["federation"]["internal"] is True
+    assert "internal" not in merged["networks"]["edge"]
+    assert "docker.sock" not in str(merged)
+
+
+@needs_compose
+@pytest.mark.parametrize("name", [*CLIENTS, *SERVICES])
+def test_every_merged_service_is_confined(name: str, merged: dict[str, Any]) -> None:
+    assert_confined(name, merged["services"][name])
+
+
+@needs_compose
+@pytest.mark.parametrize("name", CLIENTS)
+def test_a_client_sees_the_server_and_nothing_else(name: str, merged: dict[str, Any]) -> None:
+    client = merged["services"][name]
+    assert client["networks"].keys() == {"federation"}
+    assert not {"ports", "extra_hosts", "links", "dns"} & client.keys()
+    mounts = {m["source"]: (m["target"], m["read_only"]) for m in client["volumes"]}
+    assert mounts == {
+        f"{FEDERATION}/data/{name}": ("/data", True),
+        f"{FEDERATION}/tls/ca.pem": ("/tls/ca.pem", True),
+    }
+    assert client["environment"]["FEDBENCH_SERVER"] == "server:9092"
+    assert client["environment"]["FEDBENCH_CLIENT"] == client["hostname"] == name
+
+
+@needs_compose
+def test_a_client_keeps_its_limits(merged: dict[str, Any]) -> None:
+    legacy = merged["services"]["legacy-pc"]
+    assert (legacy["cpuset"], "cpus" in legacy) == ("40,41,42,43", False)
+    assert (legacy["mem_limit"], legacy["memswap_limit"]) == (str(4 * 2**30), str(4 * 2**30))
+    assert legacy["environment"]["OMP_NUM_THREADS"] == "4"
+    assert "deploy" not in legacy
+    workstation = merged["services"]["workstation"]
+    assert workstation["deploy"]["resources"]["reservations"]["devices"] == [
+        {"capabilities": ["gpu"], "driver": "nvidia", "device_ids": ["0"]}
+    ]
+
+
+@needs_compose
+def test_only_three_ports_are_published(merged: dict[str, Any]) -> None:
+    published = {
+        name: [(port.get("host_ip"), port["published"], port["target"]) for port in ports]
+        for name, service in merged["services"].items()
+        if (ports := service.get("ports"))
+    }
+    assert published == {
+        "server": [(None, "9092", 9092)],
+        "prometheus": [("127.0.0.1", "9090", 9090)],
+        "grafana": [("127.0.0.1", "3000", 3000)],
+    }
+
+
+@needs_compose
+def test_the_authoritys_key_is_mounted_nowhere(merged: dict[str, Any]) -> None:
+    mounts = {
+        (name, mount["source"], mount.get("read_only", False))
+        for name, service in merged["services"].items()
+        for mount in service.get("volumes", [])
+        if mount["source"].startswith(FEDERATION)
+    }
+    certificates = {mount for mount in mounts if "/tls" in mount[1]}
+    assert certificates == {
+        *((name, f"{FEDERATION}/tls/ca.pem", True) for name in CLIENTS),
+        ("server", f"{FEDERATION}/tls/server", True),
+    }
+    writable = {(name, source) for name, source, read_only in mounts if not read_only}
+    assert writable == {("server", f"{FEDERATION}/runs")}
+
+
+@needs_compose
+def test_mounted_files_of_the_checkout_exist(merged: dict[str, Any]) -> None:
+    for service in merged["services"].values():
+        for mount in service.get("volumes", []):
+            if mount["source"].startswith(str(ROOT)):
+                assert Path(mount["source"]).exists()
+                assert mount["read_only"] is True
+
+
+@needs_compose
+def test_without_its_image_grafana_is_left_out(tmp_path: Path) -> None:
+    profile = load_profile("legacy-pair")
+    planned = plan(profile, load_devices(profile), HOST)
+    paths = Paths(ROOT, tmp_path, tmp_path, tmp_path, "10001:10001")
+    (tmp_path / "compose.yaml").write_text(yaml.safe_dump(compose_project(planned, paths)))
+    variables = environment(planned, paths, IMAGES | {"grafana": None})
+    config = yaml.safe_load(Compose("x", tmp_path / "compose.yaml", variables).config())
+    assert config["services"].keys() == {"legacy-pc-1", "legacy-pc-2", "server", "prometheus"}
