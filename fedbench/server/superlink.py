@@ -24,12 +24,12 @@ from typing import Any
 import uvicorn
 from flwr.superlink.cli.flower_superlink import SuperLinkLifespan, _parse_superlink_lifespan_config
 from flwr.superlink.main import create_app
-from prometheus_client import CollectorRegistry, make_asgi_app
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Mount, Route
+from starlette.routing import Route
 
 from fedbench.records import RoundRecord
 from fedbench.server.registry import Announcement, NameTakenError, Registry
@@ -154,6 +154,9 @@ def operations_app(
         metrics.clients_connected(len(live))
         return JSONResponse(live)
 
+    async def exposition(_: Request) -> Response:
+        return Response(generate_latest(metrics_registry), media_type=CONTENT_TYPE_LATEST)
+
     async def events(request: Request) -> Response:
         if request.client is None or request.client.host != "127.0.0.1":
             return JSONResponse({"error": "only from inside the server"}, status_code=403)
@@ -167,7 +170,7 @@ def operations_app(
         routes=[
             Route("/targets", targets),
             Route("/events", events, methods=["POST"]),
-            Mount("/metrics", make_asgi_app(registry=metrics_registry)),
+            Route("/metrics", exposition),
         ]
     )
 

@@ -1,0 +1,253 @@
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from fedbench.records import ClientRound, RoundRecord
+from fedbench.server.registry import Registry
+from fedbench.server.superlink import observe, operations_app, public_app
+from fedbench.telemetry.metrics import ServerMetrics
+
+ANNOUNCEMENT = {"client": "pc", "device": "legacy-pc", "instance": "i1", "metrics_port": 9101}
+CLIENTS = "/fedbench/v1/clients"
+RECORD = RoundRecord(
+    round=2,
+    started_at="2026-11-23T12:00:00.000+00:00",
+    server_accuracy=0.75,
+    server_loss=1.5,
+    server_epoch_seconds=0.25,
+    duration_seconds=3.5,
+    overhead_seconds=0.5,
+    aggregate_seconds=0.125,
+    clients=[
+        ClientRound(client="laptop", device="laptop"),
+        ClientRound(client="pc", device="legacy-pc", error="train: out of memory"),
+    ],
+)
+
+
+class Peer:
+    """Somebody who talks to an application, from an address."""
+
+    def __init__(self, app: Any, host: str) -> None:
+        self._transport = httpx.ASGITransport(app, client=(host, 40_000))
+
+    def request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        async def send() -> httpx.Response:
+            async with httpx.AsyncClient(transport=self._transport) as client:
+                return await client.request(method, f"https://server:9092{path}", **options)
+
+        return asyncio.run(send())
+
+    def get(self, path: str) -> httpx.Response:
+        return self.request("GET", path)
+
+    def post(self, path: str, **options: Any) -> httpx.Response:
+        return self.request("POST", path, **options)
+
+    def delete(self, path: str) -> httpx.Response:
+        return self.request("DELETE", path)
+
+
+@pytest.fixture
+def registry() -> Registry:
+    return Registry()
+
+
+@pytest.fixture
+def devices(registry: Registry) -> Peer:
+    """What a device can do, with a SuperLink that tells whatever reaches it."""
+
+    async def reached(request: Request) -> Response:
+        return PlainTextResponse(f"superlink {request.url.path}")
+
+    superlink = Starlette(routes=[Route("/{path:path}", reached, methods=["GET", "POST"])])
+    return Peer(public_app(superlink, registry), "10.0.0.7")
+
+
+@pytest.fixture
+def metrics_registry() -> CollectorRegistry:
+    return CollectorRegistry()
+
+
+@pytest.fixture
+def operations(registry: Registry, metrics_registry: CollectorRegistry) -> Peer:
+    app = operations_app(registry, ServerMetrics(metrics_registry), metrics_registry)
+    return Peer(app, "127.0.0.1")
+
+
+@pytest.mark.parametrize("name", ["register-node", "pull-messages", "push-object"])
+def test_devices_reach_the_fleet_routes(devices: Peer, name: str) -> None:
+    assert devices.post(f"/v1/fleet/{name}").text == f"superlink /v1/fleet/{name}"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/health",
+        "/docs",
+        "/openapi.json",
+        "/v1",
+        "/v1/fleet",
+        "/v1/control/start-run",
+        "/v1/control/stop-run",
+        "/v1/runtime/acquire-task",
+        "/v1/runtime/push-messages",
+        "//v1/control/start-run",
+        "/V1/fleet/pull-messages",
+        "/v1/fleetless/x",
+        "/metrics",
+        "/events",
+        "/targets",
+        "/fedbench/v1",
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_devices_reach_nothing_else(devices: Peer, method: str, path: str) -> None:
+    answer = devices.request(method, path)
+
+    assert answer.status_code == 404
+    assert "superlink" not in answer.text
+
+
+def test_a_device_announces_itself_by_the_address_the_server_sees(
+    devices: Peer, registry: Registry
+) -> None:
+    answer = devices.post(CLIENTS, json=ANNOUNCEMENT)
+
+    assert answer.status_code == 200
+    assert registry.targets() == [
+        {"targets": ["10.0.0.7:9101"], "labels": {"client": "pc", "device": "legacy-pc"}}
+    ]
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"null", b"{", b'{"client": "pc"}', b'{"client": "../etc", "device": "x"}']
+)
+def test_an_announcement_that_says_too_little_is_refused(
+    devices: Peer, registry: Registry, body: bytes
+) -> None:
+    answer = devices.post(CLIENTS, content=body)
+
+    assert answer.status_code == 422
+    assert "Announcement" in answer.json()["error"]
+    assert registry.targets() == []
+
+
+def test_a_name_is_taken_until_its_owner_says_goodbye(devices: Peer, registry: Registry) -> None:
+    devices.post(CLIENTS, json=ANNOUNCEMENT)
+    other = ANNOUNCEMENT | {"instance": "i2"}
+
+    assert devices.post(CLIENTS, json=ANNOUNCEMENT).status_code == 200
+    assert devices.post(CLIENTS, json=other).status_code == 409
+    assert devices.delete(f"{CLIENTS}/pc/i2").status_code == 200
+    assert devices.post(CLIENTS, json=other).status_code == 409
+    assert devices.delete(f"{CLIENTS}/pc/i1").status_code == 200
+    assert registry.targets() == []
+    assert devices.post(CLIENTS, json=other).status_code == 200
+
+
+def test_devices_cannot_list_the_clients(devices: Peer) -> None:
+    assert devices.get(CLIENTS).status_code == 405
+
+
+def test_what_there_is_to_join_is_said_once_a_run_started(devices: Peer, operations: Peer) -> None:
+    assert devices.get("/fedbench/v1/run").status_code == 404
+
+    started = {"run": "r1", "event": "started", "experiment": {"rounds": 3}, "data": "digits-1"}
+    operations.post("/events", json=started)
+
+    answer = devices.get("/fedbench/v1/run")
+    assert answer.status_code == 200
+    assert answer.json() == {"experiment": {"rounds": 3}, "data": "digits-1"}
+
+
+@pytest.mark.parametrize("host", ["10.0.0.7", "::1", "172.18.0.1"])
+def test_events_come_from_inside_the_server_only(
+    registry: Registry, metrics_registry: CollectorRegistry, host: str
+) -> None:
+    app = operations_app(registry, ServerMetrics(metrics_registry), metrics_registry)
+    outsider = Peer(app, host)
+    started = {"run": "r1", "event": "started", "experiment": {}, "data": "d"}
+
+    assert outsider.post("/events", json=started).status_code == 403
+    assert registry.run is None
+
+
+def test_prometheus_finds_targets_and_metrics(operations: Peer, devices: Peer) -> None:
+    devices.post(CLIENTS, json=ANNOUNCEMENT)
+
+    assert operations.get("/targets").json()[0]["targets"] == ["10.0.0.7:9101"]
+    answer = operations.get("/metrics")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    assert "fedbench_clients_connected 1.0" in answer.text
+
+
+def test_events_become_metrics_over_http(operations: Peer) -> None:
+    event = {"run": "r1", "event": "recorded", "rounds": 3, "record": RECORD.model_dump()}
+
+    assert operations.post("/events", json=event).status_code == 200
+    assert 'fedbench_server_accuracy{run="r1"} 0.75' in operations.get("/metrics").text
+
+
+def test_a_loss_that_is_no_number_passes(operations: Peer) -> None:
+    body = '{"run": "r1", "event": "trained", "client": "pc", "loss": NaN}'
+
+    assert operations.post("/events", content=body).status_code == 200
+
+
+def samples(*events: dict[str, Any]) -> str:
+    registry = CollectorRegistry()
+    metrics = ServerMetrics(registry)
+    for event in events:
+        observe(metrics, {"run": "r1"} | event)
+    return generate_latest(registry).decode()
+
+
+@pytest.mark.parametrize(
+    ("event", "phase"),
+    [
+        ({"event": "waiting", "connected": [], "needed": 2}, "waiting"),
+        ({"event": "round", "round": 1, "rounds": 3, "clients": []}, "running"),
+        ({"event": "finished"}, "finished"),
+        ({"event": "stopped"}, "interrupted"),
+        ({"event": "error", "reason": "x"}, "failed"),
+    ],
+)
+def test_the_phase_of_a_run_is_the_one_its_event_says(event: dict[str, Any], phase: str) -> None:
+    text = samples({"event": "waiting"}, event)
+
+    on = [line for line in text.splitlines() if "run_phase{" in line and line.endswith(" 1.0")]
+    assert on == [f'fedbench_run_phase{{phase="{phase}",run="r1"}} 1.0']
+
+
+def test_a_round_and_its_record_are_in_the_metrics() -> None:
+    text = samples(
+        {"event": "round", "round": 2, "rounds": 3, "clients": ["laptop", "pc"]},
+        {"event": "recorded", "rounds": 3, "record": RECORD.model_dump()},
+    )
+
+    for line in (
+        'fedbench_round{run="r1"} 2.0',
+        'fedbench_rounds{run="r1"} 3.0',
+        'fedbench_server_loss{run="r1"} 1.5',
+        'fedbench_round_last_seconds{run="r1"} 3.5',
+        'fedbench_clients_answered{run="r1"} 1.0',
+        'fedbench_clients_failed{run="r1"} 1.0',
+    ):
+        assert line in text.splitlines()
+
+
+@pytest.mark.parametrize("event", ["trained", "evaluated", "failed", "left_out", "incomplete"])
+def test_other_events_are_not_the_metrics_business(event: str) -> None:
+    assert samples({"event": event}) == samples()
