@@ -82,7 +82,7 @@ def markdown(summary: Summary) -> str:
         _markdown(round_table(summary)),
     ]
     failures = [
-        f"- round {record.round}: {client.client}: {client.error}"
+        f"- round {record.round}: {client.client}: {' '.join(client.error.split())}"
         for record in summary.rounds
         for client in record.clients
         if client.error

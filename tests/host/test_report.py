@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fedbench.host.report import device_table, markdown, resource_table, round_table, server_table
+from fedbench.records import ClientRound, RoundRecord, Summary, summarise
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+
+
+@pytest.fixture
+def summary() -> Summary:
+    """Two rounds; legacy-pc failed in the second."""
+    return summarise(GOLDEN / "runs" / "20260102-030405-digits")
+
+
+def without_rounds(status: str, error: str | None) -> Summary:
+    return Summary(
+        run="r",
+        status=status,
+        experiment="digits",
+        profile="heterogeneous",
+        started_at="2026-01-02T03:04:05.000+00:00",
+        total_seconds=0.0,
+        rounds=[],
+        error=error,
+    )
+
+
+def test_a_device_has_its_last_accuracy_and_its_mean_seconds(summary: Summary) -> None:
+    assert device_table(summary) == (
+        (
+            "client", "device", "local accuracy", "local loss", "s / local epoch", "images",
+            "rounds",
+        ),
+        [
+            ("laptop", "laptop", "0.7500", "0.7500", "3.94", "479", "2/2"),
+            ("legacy-pc", "legacy-pc", "0.5000", "1.5000", "9.50", "479", "1/2"),
+            ("workstation", "workstation", "0.8750", "0.5000", "1.50", "480", "2/2"),
+        ],
+    )  # fmt: skip
+
+
+def test_a_device_has_the_sum_of_what_it_used_and_its_highest_peak(summary: Summary) -> None:
+    assert resource_table(summary) == (
+        ("client", "CPU s", "throttled s", "peak MiB", "sent MB", "received MB"),
+        [
+            ("laptop", "7.5", "10.0", "476", "18.2", "27.3"),
+            ("legacy-pc", "4.5", "14.0", "454", "9.1", "18.2"),
+            ("workstation", "6.0", "0.0", "690", "18.2", "27.3"),
+        ],
+    )
+
+
+def test_the_server_has_its_last_figures_and_the_median_overhead(summary: Summary) -> None:
+    header = (
+        "server accuracy", "server loss", "server epoch s", "rounds", "total s",
+        "overhead s / round",
+    )  # fmt: skip
+    assert server_table(summary) == (header, [("0.5000", "1.5000", "0.50", "2", "35.0", "1.12")])
+    row = ("-", "-", "-", "0", "0.0", "-")
+    assert server_table(without_rounds("failed", "x")) == (header, [row])
+
+
+def test_a_round_names_the_client_that_took_longest(summary: Summary) -> None:
+    assert round_table(summary) == (
+        (
+            "round", "server accuracy", "server loss", "duration s", "overhead s", "clients",
+            "slowest",
+        ),
+        [
+            ("1", "0.2500", "2.1250", "22.50", "1.50", "3/3", "legacy-pc"),
+            ("2", "0.5000", "1.5000", "9.00", "0.75", "2/3", "laptop"),
+        ],
+    )  # fmt: skip
+
+
+def test_what_was_not_measured_is_a_dash(summary: Summary) -> None:
+    """A no-op round of the stock node: no epochs, no bytes; and a client that never answered."""
+    clients = [
+        ClientRound(client="a", device="laptop", samples=7, cpu_seconds=0.25),
+        ClientRound(client="b", device="laptop", error="train: no answer"),
+    ]
+    record = RoundRecord(
+        round=1,
+        started_at="2026-01-02T03:04:08.000+00:00",
+        server_accuracy=None,
+        server_loss=None,
+        server_epoch_seconds=None,
+        duration_seconds=2.0,
+        overhead_seconds=2.0,
+        aggregate_seconds=0.0,
+        clients=clients,
+    )
+    noop = summary.model_copy(update={"rounds": [record]})
+    assert device_table(noop)[1] == [
+        ("a", "laptop", "-", "-", "-", "7", "1/1"),
+        ("b", "laptop", "-", "-", "-", "0", "0/1"),
+    ]
+    assert resource_table(noop)[1] == [
+        ("a", "0.2", "-", "-", "-", "-"),
+        ("b", "-", "-", "-", "-", "-"),
+    ]
+    assert round_table(noop)[1] == [("1", "-", "-", "2.00", "2.00", "1/2", "-")]
+    assert server_table(noop)[1] == [("-", "-", "-", "1", "35.0", "2.00")]
+
+
+def test_the_report_is_the_golden_one(summary: Summary) -> None:
+    assert markdown(summary) == (GOLDEN / "report.md").read_text()
+
+
+def test_a_failure_of_many_lines_is_one_item(summary: Summary) -> None:
+    client = ClientRound(client="a", device="a", error="train: RuntimeError: no\n  memory\n\nleft")
+    record = summary.rounds[0].model_copy(update={"clients": [client]})
+    report = markdown(summary.model_copy(update={"rounds": [record]}))
+    assert report.endswith("## Failures\n\n- round 1: a: train: RuntimeError: no memory left\n")
+
+
+def test_a_failed_run_says_why() -> None:
+    report = markdown(without_rounds("failed", "the server died"))
+    assert report.splitlines()[:5] == [
+        "# Run r",
+        "",
+        "Experiment digits on profile heterogeneous: failed (the server died)",
+        "",
+        "Started 2026-01-02T03:04:05.000+00:00.",
+    ]
+    assert "## Failures" not in report
