@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import json
+import os
 import re
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -13,12 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from docker.models.containers import Container
 from harness import PORTS, ROOT, SET_PORTS, Done, environment, fedbench, run, run_id, summary
-from PIL import Image
+from pictures import write_parquet
 from safetensors.numpy import load_file
 
 from fedbench.host.prometheus import Prometheus
@@ -190,13 +189,12 @@ class TestCommands:
         assert all(9.0e6 < size < 9.3e6 for size in sent)
 
     def test_a_taken_port_is_named(self, first_run: Done) -> None:
-        refused = fedbench(
-            "up", "heterogeneous", "--set", f"ports.grafana={PORTS['prometheus'] + 5}",
-            "--set", f"ports.server={PORTS['server'] + 5}", "--set", "ports.prometheus=22",
-        )  # fmt: skip
-        if "is taken" not in refused.output:
-            pytest.skip("nothing listens on port 22 here")
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            port = other.getsockname()[1]
+            refused = fedbench("up", "heterogeneous", "--set", f"ports.grafana={port}")
         assert refused.code == 3
+        assert f"port {port} (grafana) is taken by " in refused.output
+        assert f"(pid {os.getpid()})" in refused.output
 
     def test_interrupt_keeps_what_was_recorded_and_resume_goes_on(self, first_run: Done) -> None:
         command = [str(ROOT / ".venv/bin/fedbench"), "run", "--set", "local_epochs=1"]
@@ -229,7 +227,7 @@ class TestCommands:
         assert finished["rounds"][0] == stopped["rounds"][0]
 
     def test_cifar10_from_a_folder_of_parquet(self, first_run: Done, tmp_path: Path) -> None:
-        _write_parquet(tmp_path)
+        write_parquet(tmp_path)
         done = run(
             "make", "run", "EXPERIMENT=cifar10", f"DATA={tmp_path}",
             SET="rounds=1 local_epochs=1 data.train_samples=120 data.test_samples=40",
@@ -308,19 +306,3 @@ def _filled_in(expression: str, run_name: str) -> str:
     """A panel's query as Grafana would send it, all variables chosen."""
     expression = expression.replace("$run", run_name).replace("$client", ".+")
     return expression.replace("$__rate_interval", "1m").replace("$__interval", "15s")
-
-
-def _write_parquet(folder: Path) -> None:
-    """Twenty small pictures a class, in the schema of uoft-cs/cifar10."""
-    random = np.random.default_rng(0)
-    for split, each in (("train", 20), ("test", 5)):
-        images, labels = [], []
-        for label in range(10):
-            for _ in range(each):
-                pixels = random.integers(label * 20, label * 20 + 40, (32, 32, 3), dtype=np.uint8)
-                file = io.BytesIO()
-                Image.fromarray(pixels).save(file, "PNG")
-                images.append({"bytes": file.getvalue(), "path": None})
-                labels.append(label)
-        table = pa.table({"img": images, "label": labels})
-        pq.write_table(table, folder / f"{split}.parquet")

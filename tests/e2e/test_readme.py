@@ -1,0 +1,54 @@
+"""Every command that the README shows, run as it stands there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import docker
+import pytest
+from harness import PORTS, ROOT, SET_PORTS, leftovers, run
+from pictures import write_parquet
+
+pytestmark = pytest.mark.docker
+
+# The first is the fixture of test_federation.py, the second is what runs this test.
+ELSEWHERE = ["make up PROFILE=heterogeneous", "make test"]
+# In an order in which they make sense, with what a reader would put in their place.
+COMMANDS = [
+    "make up PROFILE=heterogeneous EXPERIMENT=cifar10 DATA=/path/to/folder",
+    "make join SERVER=192.168.1.20:9092 DEVICE=legacy-pc CA=ca.pem",
+    "make status",
+    'make run EXPERIMENT=digits SET="rounds=3"',
+    "make logs CLIENT=laptop",
+    "make report",
+    "make plan PROFILE=legacy-pair",
+    "make data PROFILE=heterogeneous",
+    "make down",
+]
+SMALL = "rounds=1 local_epochs=1 data.train_samples=120 data.test_samples=40"
+
+
+def shown() -> list[str]:
+    blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+    lines = [line.partition(" #")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line]
+
+
+def test_the_list_is_the_readme() -> None:
+    assert sorted(shown()) == sorted(ELSEWHERE + COMMANDS)
+
+
+def test_every_command_works(clean: docker.DockerClient, tmp_path: Path) -> None:
+    write_parquet(tmp_path)
+    for command in COMMANDS:
+        line = command.replace("/path/to/folder", str(tmp_path))
+        line = line.replace("192.168.1.20:9092", f"localhost:{PORTS['server']}")
+        line = line.replace("CA=ca.pem", "CA=.fedbench/fedbench-test/tls/ca.pem NAME=visitor")
+        if command.startswith("make up"):
+            line += f' SET="{SET_PORTS} {SMALL}"'
+        done = run("sh", "-c", line.replace("rounds=3", "rounds=1 local_epochs=1"))
+        assert done.code == 0, command
+        assert done.output.strip(), command
+    # `down` keeps what Prometheus recorded, and nothing else.
+    assert all(name.endswith(("prometheus-data", "grafana-data")) for name in leftovers(clean))
