@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from fedbench.errors import DockerError
 
@@ -36,11 +34,6 @@ class Compose:
     def config(self) -> str:
         """The project as compose understands it: merged, with all variables resolved."""
         return self._run("config")
-
-    def ps(self) -> list[dict[str, Any]]:
-        """The project's containers, running or not."""
-        lines = self._run("ps", "--all", "--format", "json").splitlines()
-        return [json.loads(line) for line in lines]
 
     def command(self, *arguments: str) -> list[str]:
         """The argv of a compose command on this project."""

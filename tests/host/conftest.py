@@ -10,9 +10,9 @@ from socketserver import ThreadingMixIn, UnixStreamServer
 from typing import Any
 from urllib.parse import unquote
 
+import docker
 import pytest
 
-import docker
 from fedbench.host.machine import Done
 
 
@@ -90,3 +90,35 @@ def daemon(tmp_path: Path) -> Iterator[FakeDaemon]:
 def commands() -> Commands:
     """Everything is there: a command that is not in `answers` succeeds."""
     return Commands({"docker compose version": Done(0, "2.26.1-4\n")})
+
+
+@dataclass
+class DockerCommand:
+    """A program `docker` that comes first on PATH: it prints `output` and notes its arguments."""
+
+    folder: Path
+
+    @property
+    def calls(self) -> list[str]:
+        return (self.folder / "calls").read_text().splitlines()
+
+    def answer(self, output: str = "", errors: str = "", code: int = 0) -> None:
+        (self.folder / "output").write_text(output)
+        (self.folder / "errors").write_text(errors)
+        (self.folder / "code").write_text(str(code))
+
+
+@pytest.fixture
+def docker_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DockerCommand:
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    program = folder / "docker"
+    program.write_text(
+        f"#!/bin/sh\ncd {folder}\n"
+        'echo "$FEDBENCH_IMAGE: $*" >>calls\ncat output\ncat errors >&2\nexit $(cat code)\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=":")
+    command = DockerCommand(folder)
+    command.answer()
+    return command
