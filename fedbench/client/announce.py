@@ -49,16 +49,19 @@ class Announcer:
         Raises:
             NameTakenError: another live client has this name.
         """
-        self._announce()
-        stop = threading.Event()
-        thread = threading.Thread(target=self._repeat, args=(stop,), name="announce", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()  # an announcement after the goodbye would list the client again
-            self._leave()
+        with self._http:
+            self._announce()
+            stop = threading.Event()
+            thread = threading.Thread(
+                target=self._repeat, args=(stop,), name="announce", daemon=True
+            )
+            thread.start()
+            try:
+                yield
+            finally:
+                stop.set()
+                thread.join()  # an announcement after the goodbye would list the client again
+                self._leave()
 
     def _announce(self) -> None:
         answer = self._http.post(_PATH, json=self._body)
@@ -78,4 +81,3 @@ class Announcer:
             self._http.delete(f"{_PATH}/{self._body['client']}/{self._body['instance']}")
         except httpx.HTTPError as error:
             log.info("left without a goodbye: %s", error)
-        self._http.close()

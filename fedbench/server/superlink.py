@@ -82,6 +82,7 @@ def serve(tls: Path, ports: Ports = PORTS) -> None:
 
 
 _QUIET: dict[str, Any] = {
+    "ws": "none",
     "log_level": "warning",
     "access_log": False,
     "timeout_graceful_shutdown": 3,

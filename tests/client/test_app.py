@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
+from prometheus_client import REGISTRY
+from safetensors.numpy import save_file
+
+from fedbench.client import app as client
+from fedbench.client.node import Cancelled
+from fedbench.learning import data, flat, models
+from fedbench.learning.train import evaluate
+
+KEY = "random-1"
+CLASSES = [str(number) for number in range(10)]
+COMMON = {"num-examples", "peak-memory-bytes"}
+TASK = {
+    "run": "r1",
+    "task": "train",
+    "model": "mobilenet_v2",
+    "classes": 10,
+    "data": KEY,
+    "local-epochs": 2,
+    "batch-size": 16,
+    "learning-rate": 0.001,
+    "seed": 0,
+    "server-round": 3,
+}
+INITIAL = flat.to_flat(models.build("mobilenet_v2", seed=5))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data")
+    (path / KEY).mkdir()
+    random = np.random.default_rng(0)
+    for name, count in (("train", 64), ("test", 20)):
+        images = random.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+        tensors = {"images": images, "labels": random.integers(0, 10, count)}
+        metadata = {"classes": json.dumps(CLASSES)}
+        save_file(tensors, path / KEY / f"{name}.safetensors", metadata)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _as_new() -> Iterator[None]:
+    client.wire.take()
+    yield
+    client.cancelled.clear()
+
+
+def context(folder: Path, name: str = "laptop-1") -> Context:
+    config = {"client": name, "device": "laptop", "data": str(folder)}
+    return Context(run_id=7, node_id=11, node_config=config, state=RecordDict(), run_config={})
+
+
+def ask(
+    kind: str, folder: Path, *, name: str = "laptop-1", weights: np.ndarray = INITIAL, **task: Any
+) -> RecordDict:
+    """The content of the reply of the ClientApp, called as a node calls it."""
+    content = RecordDict({"config": ConfigRecord(TASK | task)})
+    if kind != MessageType.QUERY:
+        content["arrays"] = ArrayRecord({"weights": Array(weights)})
+    message = Message(content, 11, kind)
+    reply = client.app(message, context(folder, name))
+    assert reply.metadata.message_type == kind
+    assert reply.metadata.dst_node_id == message.metadata.src_node_id
+    return reply.content
+
+
+def value(name: str, **labels: str) -> float | None:
+    return REGISTRY.get_sample_value(name, labels)
+
+
+def test_a_client_says_who_it_is_and_what_it_has(folder: Path) -> None:
+    content = ask(MessageType.QUERY, folder)
+
+    assert dict(content["client"]) == {"client": "laptop-1", "device": "laptop", "samples": 64}
+    assert value("fedbench_partition_samples") == 64
+
+
+def test_a_client_has_nothing_of_other_data(folder: Path) -> None:
+    assert ask(MessageType.QUERY, folder, data="cifar10-iid")["client"]["samples"] == 0
+
+
+def test_a_partition_that_cannot_be_read_is_an_error(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / KEY).mkdir()
+    (tmp_path / KEY / "train.safetensors").write_bytes(b"half")
+
+    with pytest.raises(ValueError, match=r"train\.safetensors: cannot be read as safetensors"):
+        ask(MessageType.QUERY, tmp_path)
+
+
+def test_training_reports_what_was_done(folder: Path) -> None:
+    content = ask(MessageType.TRAIN, folder)
+    metrics, weights = dict(content["metrics"]), content["arrays"]["weights"].numpy()
+
+    assert metrics.keys() == COMMON | {
+        "epoch-seconds", "loss", "accuracy", "cpu-seconds", "throttled-seconds",
+    }  # fmt: skip
+    assert metrics["num-examples"] == 64
+    assert len(metrics["epoch-seconds"]) == 2
+    assert all(seconds > 0 for seconds in metrics["epoch-seconds"])
+    assert 0 <= metrics["accuracy"] <= 1
+    assert weights.dtype == np.float32
+    assert weights.shape == INITIAL.shape
+    assert np.isfinite(weights).all()
+    assert not np.array_equal(weights, INITIAL)
+
+
+def test_training_is_in_the_metrics_as_it_happens(folder: Path) -> None:
+    before = value("fedbench_trained_samples_total") or 0.0
+    ask(MessageType.TRAIN, folder, **{"server-round": 9})
+
+    assert value("fedbench_trained_samples_total") == before + 2 * 64
+    assert value("fedbench_client_round", run="r1") == 9
+    assert value("fedbench_local_epoch", run="r1") == 2
+    assert value("fedbench_local_epochs", run="r1") == 2
+    assert value("fedbench_local_epoch_last_seconds", run="r1")
+    assert value("fedbench_client_phase", phase="waiting") == 1
+
+
+def test_training_repeats_exactly_and_differs_by_client_round_and_seed(folder: Path) -> None:
+    def trained(**changes: Any) -> np.ndarray:
+        content = ask(MessageType.TRAIN, folder, **{"local-epochs": 1} | changes)
+        weights: np.ndarray = content["arrays"]["weights"].numpy()
+        return weights
+
+    first = trained()
+
+    assert np.array_equal(trained(), first)
+    for change in ({"name": "laptop-2"}, {"server-round": 4}, {"seed": 1}):
+        assert not np.array_equal(trained(**change), first)
+
+
+def test_the_model_that_came_is_the_one_that_is_evaluated(folder: Path) -> None:
+    ask(MessageType.TRAIN, folder, **{"local-epochs": 1})  # leaves other weights in the model
+
+    metrics = dict(ask(MessageType.EVALUATE, folder)["metrics"])
+
+    expected = evaluate(
+        models.build("mobilenet_v2", seed=5), data.load(folder / KEY / "test.safetensors")
+    )
+    assert metrics.keys() == COMMON | {"evaluate-seconds", "loss", "accuracy"}
+    assert metrics["num-examples"] == 20
+    assert metrics["accuracy"] == expected.accuracy
+    assert metrics["loss"] == pytest.approx(expected.loss)
+    assert value("fedbench_global_model_accuracy", run="r1") == expected.accuracy
+
+
+def test_weights_of_another_model_are_refused(folder: Path) -> None:
+    for kind in (MessageType.TRAIN, MessageType.EVALUATE):
+        with pytest.raises(ValueError, match="expected a float32 array"):
+            ask(kind, folder, weights=INITIAL[:-1])
+
+
+def test_a_noop_returns_the_weights_but_no_object_flower_has_already(folder: Path) -> None:
+    one = ask(MessageType.TRAIN, folder, task="noop")
+    other = ask(MessageType.TRAIN, folder, task="noop", name="laptop-2")
+    later = ask(MessageType.TRAIN, folder, task="noop", **{"server-round": 4})
+
+    arrays = [content["arrays"]["weights"] for content in (one, other, later)]
+    assert len({array.object_id for array in (*arrays, Array(INITIAL))}) == 4
+    for array in arrays:
+        np.testing.assert_allclose(array.numpy(), INITIAL, rtol=0, atol=0.002)
+    assert one["metrics"].keys() == COMMON | {"cpu-seconds", "throttled-seconds"}
+    assert one["metrics"]["num-examples"] == 1
+
+
+def test_a_noop_needs_no_data(tmp_path: Path) -> None:
+    ask(MessageType.TRAIN, tmp_path, task="noop")
+
+    assert ask(MessageType.EVALUATE, tmp_path, task="noop")["metrics"].keys() == COMMON
+
+
+def test_a_reply_tells_the_bytes_since_the_one_before(folder: Path) -> None:
+    before = value("fedbench_received_bytes_total") or 0.0
+    client.wire.transferred(received=900)
+    client.wire.transferred(sent=70)
+    client.wire.transferred(received=100)
+
+    first = ask(MessageType.EVALUATE, folder, task="noop")["metrics"]
+    client.wire.transferred(sent=80)
+    second = ask(MessageType.EVALUATE, folder, task="noop")["metrics"]
+    third = ask(MessageType.EVALUATE, folder, task="noop")["metrics"]
+
+    assert (first["bytes-sent"], first["bytes-received"]) == (70, 1000)
+    assert (second["bytes-sent"], second["bytes-received"]) == (80, 0)
+    assert third.keys() == COMMON  # the stock node's ClientApp sees no bytes
+    assert value("fedbench_received_bytes_total") == before + 1000
+
+
+def test_training_ends_at_the_next_batch_when_the_run_does(folder: Path) -> None:
+    client.cancelled.set()
+    before = value("fedbench_trained_samples_total")
+
+    with pytest.raises(Cancelled):
+        ask(MessageType.TRAIN, folder)
+    assert value("fedbench_trained_samples_total") == before
+    assert value("fedbench_client_phase", phase="waiting") == 1
+
+    client.cancelled.clear()
+    assert ask(MessageType.TRAIN, folder)["metrics"]["num-examples"] == 64

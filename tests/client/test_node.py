@@ -1,0 +1,279 @@
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import (
+    Array,
+    ArrayRecord,
+    ConfigRecord,
+    Context,
+    Message,
+    MessageType,
+    RecordDict,
+)
+from flwr.app.message.message import remove_content_from_message
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from flwr.supercore.run import RunNotRunningException
+
+from fedbench.client import node as node_module
+from fedbench.client.node import App, Cancelled, Node
+
+NODE_ID, RUN = 11, 7
+WEIGHTS = np.arange(100_000, dtype=np.float32)
+
+
+class Link:
+    """Flower's connection: messages to come, objects to pull, replies that were sent."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop = stop
+        self._messages: list[Message] = []
+        self._objects: dict[str, bytes] = {}
+        self._replies: list[Message] = []
+        self._pushed: dict[str, bytes] = {}
+        self.pulled = Counter[str]()
+        self.confirmed: list[str] = []
+        self.over: set[int] = set()
+
+    def add(self, message: Message) -> Message:
+        message.metadata.__dict__["_message_id"] = message.object_id
+        objects = get_all_nested_objects(message)
+        self._objects |= {key: value.deflate() for key, value in objects.items()}
+        self._messages.append(message)
+        return message
+
+    @contextmanager
+    def connect(self, address: str, **options: Any) -> Iterator[tuple[Any, ...]]:
+        assert address == "server:9092"
+        assert options == {"insecure": False, "root_certificates": b"certificate"}
+        yield (NODE_ID, self.receive, self.send, self.get_run, None, self.pull, self.push,
+               self.confirm)  # fmt: skip
+
+    def receive(self) -> tuple[Message, Any] | None:
+        if not self._messages:
+            self._stop.set()
+            return None
+        message = self._messages.pop(0)
+        return remove_content_from_message(message), get_object_tree(message)
+
+    def pull(self, run: int, object_id: str) -> bytes:
+        self._require(run)
+        self.pulled[object_id] += 1
+        return self._objects[object_id]
+
+    def confirm(self, run: int, message_id: str) -> None:
+        assert run == RUN
+        self.confirmed.append(message_id)
+
+    def send(self, reply: Message, _tree: Any, _seconds: float) -> tuple[set[str], str]:
+        self._require(reply.metadata.run_id)
+        self._replies.append(reply)
+        return set(get_all_nested_objects(reply)), "session"
+
+    def push(self, _run: int, session: str, object_id: str, content: bytes) -> None:
+        assert session == "session"
+        self._pushed[object_id] = content
+
+    def get_run(self, run: int) -> None:
+        self._require(run)
+
+    def replies(self) -> list[Message]:
+        """What SuperLink makes of them."""
+        return [
+            inflate_object_from_contents(reply.metadata.message_id, dict(self._pushed))
+            for reply in self._replies
+        ]  # type: ignore[return-value]
+
+    def _require(self, run: int) -> None:
+        if run in self.over:
+            raise RunNotRunningException
+
+
+class Watcher:
+    """Phases and bytes, as they are told."""
+
+    def __init__(self) -> None:
+        self.phases: list[str] = []
+        self.errors = self.sent = self.received = 0
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        self.phases.append(name)
+        yield
+
+    def error(self) -> None:
+        self.errors += 1
+
+    def transferred(self, *, sent: int = 0, received: int = 0) -> None:
+        self.sent += sent
+        self.received += received
+
+
+class Setting:
+    """A node on a link."""
+
+    def __init__(self) -> None:
+        self.stop, self.cancelled = threading.Event(), threading.Event()
+        self.link, self.watcher = Link(self.stop), Watcher()
+        self.ready: list[int] = []
+
+    def serve(self, app: App) -> None:
+        node = Node(app, {"client": "laptop-1"}, self.watcher, self.watcher, self.cancelled)
+        node.serve("server:9092", b"certificate", self.ready.append, self.stop)
+
+
+@pytest.fixture
+def setting(monkeypatch: pytest.MonkeyPatch) -> Setting:
+    setting = Setting()
+    monkeypatch.setattr(node_module, "http_request_response", setting.link.connect)
+    monkeypatch.setattr(node_module, "WATCH_SECONDS", 0.01)
+    return setting
+
+
+def message(number: int = 1, *, weights: np.ndarray = WEIGHTS) -> Message:
+    arrays = ArrayRecord({"weights": Array(weights)})
+    content = RecordDict({"arrays": arrays, "config": ConfigRecord({"number": number})})
+    return Message(content, NODE_ID, MessageType.TRAIN)
+
+
+def doubled(message: Message, context: Context) -> Message:
+    weights = message.content["arrays"]["weights"].numpy() * 2
+    return Message(
+        RecordDict({"arrays": ArrayRecord({"weights": Array(weights)})}), reply_to=message
+    )
+
+
+def test_a_message_comes_whole_and_so_does_its_reply(setting: Setting) -> None:
+    sent = setting.link.add(message())
+
+    setting.serve(doubled)
+
+    (reply,) = setting.link.replies()
+    assert np.array_equal(reply.content["arrays"]["weights"].numpy(), WEIGHTS * 2)
+    assert reply.metadata.reply_to_message_id == sent.metadata.message_id
+    assert reply.metadata.src_node_id == NODE_ID
+    assert setting.link.confirmed == [sent.metadata.message_id]
+    assert setting.ready == [NODE_ID]
+    assert setting.watcher.phases == ["receiving", "sending"]
+
+
+def test_bytes_are_counted_as_they_travel(setting: Setting) -> None:
+    setting.link.add(message())
+
+    setting.serve(doubled)
+
+    assert 0 < setting.watcher.received - WEIGHTS.nbytes < 3000
+    assert 0 < setting.watcher.sent - WEIGHTS.nbytes < 3000
+
+
+def test_a_model_that_is_here_already_is_not_pulled_again(setting: Setting) -> None:
+    for number in (1, 2):
+        setting.link.add(message(number))
+    setting.link.add(message(3, weights=WEIGHTS + 1))
+    seen: list[float] = []
+
+    def app(message: Message, context: Context) -> Message:
+        seen.append(float(message.content["arrays"]["weights"].numpy()[0]))
+        return doubled(message, context)
+
+    setting.serve(app)
+
+    assert seen == [0, 0, 1]
+    assert set(setting.link.pulled.values()) == {1}
+    assert setting.watcher.received < 2 * WEIGHTS.nbytes + 9000
+
+
+def test_an_exception_becomes_an_error_reply_and_the_node_goes_on(setting: Setting) -> None:
+    for number in (1, 2):
+        setting.link.add(message(number))
+
+    def app(message: Message, context: Context) -> Message:
+        if message.content["config"]["number"] == 1:
+            raise ValueError("labels: expected 0 to 9")
+        return doubled(message, context)
+
+    setting.serve(app)
+
+    first, second = setting.link.replies()
+    assert first.error.reason == "ValueError: labels: expected 0 to 9"
+    assert not second.has_error()
+    assert setting.watcher.errors == 1
+
+
+@pytest.mark.parametrize("moment", ["pulling", "working", "sending"])
+def test_a_message_of_a_run_that_is_over_is_dropped(setting: Setting, moment: str) -> None:
+    setting.link.add(message(1))
+    if moment == "pulling":
+        setting.link.over.add(RUN)
+
+    def app(message: Message, context: Context) -> Message:
+        setting.link.over.add(RUN)
+        if moment == "working":
+            assert setting.cancelled.wait(10)
+            raise Cancelled
+        return doubled(message, context)
+
+    setting.serve(app)
+
+    assert setting.link.replies() == []
+    assert setting.watcher.errors == 0
+
+
+def test_a_new_message_finds_nothing_cancelled(setting: Setting) -> None:
+    setting.cancelled.set()
+    setting.link.add(message())
+    found: list[bool] = []
+
+    def app(message: Message, context: Context) -> Message:
+        found.append(setting.cancelled.is_set())
+        return doubled(message, context)
+
+    setting.serve(app)
+
+    assert found == [False]
+
+
+def test_a_node_that_is_told_to_stop_does_not_finish_its_work(setting: Setting) -> None:
+    for number in (1, 2):
+        setting.link.add(message(number))
+    calls: list[int] = []
+
+    def app(message: Message, context: Context) -> Message:
+        calls.append(1)
+        setting.stop.set()
+        assert setting.cancelled.wait(10)
+        raise Cancelled
+
+    setting.serve(app)
+
+    assert calls == [1]
+    assert setting.link.replies() == []
+
+
+def test_a_context_lives_as_long_as_its_run(setting: Setting) -> None:
+    contexts: list[Context] = []
+
+    def app(message: Message, context: Context) -> Message:
+        contexts.append(context)
+        return doubled(message, context)
+
+    for number in (1, 2):
+        setting.link.add(message(number))
+    other = message(3)
+    other.metadata.__dict__["_run_id"] = RUN + 1
+    setting.link.add(other)
+    setting.link.confirm = lambda run, message_id: None  # type: ignore[method-assign]
+    setting.serve(app)
+
+    assert contexts[0] is contexts[1]
+    assert contexts[2] is not contexts[0]
+    assert [context.run_id for context in contexts] == [RUN, RUN, RUN + 1]
+    assert contexts[0].node_id == NODE_ID
+    assert contexts[0].node_config == {"client": "laptop-1"}
