@@ -24,7 +24,7 @@ from fedbench.host.stack import PROJECT, Places, Say, Stack, container_user, hos
 METRICS_PORT = 9101
 LABEL = "fedbench.joined"
 _LOCAL = ("localhost", "127.0.0.1", "[::1]")
-_ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+):\d{1,5}")
+_ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+):(\d{1,5})", re.ASCII)
 _HOST_ALIAS = "fedbench-host"
 
 
@@ -97,7 +97,8 @@ def ask(server: str, certificate: Path) -> Offer:
         ConfigError: not host:port, or not a certificate.
         HostError: no answer, no run yet, or not the server that the certificate is of.
     """
-    if not _ADDRESS.fullmatch(server):
+    address = _ADDRESS.fullmatch(server)
+    if address is None or int(address[2]) > 65535:
         raise ConfigError(f"SERVER={server}: expected host:port", "for example 192.168.1.20:9092")
     opener = urllib.request.build_opener(
         urllib.request.ProxyHandler({}),  # the client's container knows no proxy either
