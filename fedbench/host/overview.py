@@ -8,7 +8,7 @@ from typing import Any
 
 from docker.models.containers import Container
 
-from fedbench.errors import FedbenchError, RunError
+from fedbench.errors import DockerError, FedbenchError, RunError
 from fedbench.host import bootstrap
 from fedbench.host.runs import RunStore
 from fedbench.host.stack import Stack
@@ -38,6 +38,7 @@ def logs(stack: Stack, service: str | None, *, follow: bool, tail: int) -> Itera
 
     Raises:
         FedbenchError: there is no such service.
+        DockerError: the command failed.
     """
     monitoring = ["prometheus", *(["grafana"] if stack.grafana_url else [])]
     known = ["server", *monitoring, *(client["name"] for client in stack.clients)]
@@ -47,11 +48,18 @@ def logs(stack: Stack, service: str | None, *, follow: bool, tail: int) -> Itera
     arguments += ["--follow"] if follow else []
     argv = stack.compose.command(*arguments, *([service] if service else []))
     with Popen(
-        argv, env=stack.compose.environment(), stdout=PIPE, stderr=STDOUT, text=True
+        argv,
+        env=stack.compose.environment(),
+        stdout=PIPE,
+        stderr=STDOUT,
+        text=True,
+        errors="replace",
     ) as process:
         assert process.stdout is not None  # noqa: S101 (asked for above)
         for line in process.stdout:
             yield line.rstrip("\n")
+    if process.returncode:
+        raise DockerError("`docker compose logs` failed", "see what it printed above")
 
 
 def _row(service: str, container: Container) -> dict[str, Any]:

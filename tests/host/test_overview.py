@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedbench.config import load_devices, load_profile
+from fedbench.errors import DockerError, FedbenchError
+from fedbench.host import bootstrap
+from fedbench.host.overview import logs, status
+from fedbench.host.plan import HostFacts, plan
+from fedbench.host.stack import PROJECT, Places, Stack
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "runs" / "20260102-030405-digits"
+IMAGES = {"fedbench": "fedbench:cpu", "prometheus": "p", "grafana": None}
+
+
+class FakeContainer:
+    """A container as Docker describes it."""
+
+    def __init__(self, service: str, *, cpus: float = 0, cpuset: str = "", memory: int = 0) -> None:
+        self.labels = {"com.docker.compose.service": service}
+        self.attrs: dict[str, Any] = {
+            "HostConfig": {"NanoCpus": int(cpus * 1e9), "CpusetCpus": cpuset, "Memory": memory},
+            "State": {"Status": "running", "OOMKilled": False, "Health": {"Status": "healthy"}},
+        }
+
+
+class FakeDocker:
+    """Docker with the containers of a federation."""
+
+    def __init__(self, *containers: FakeContainer) -> None:
+        self.containers = self
+        self._containers = containers
+
+    def list(self, **_: object) -> tuple[FakeContainer, ...]:
+        return self._containers
+
+
+def row(service: str, cpus: object, memory: str, **changes: Any) -> dict[str, Any]:
+    usual = {"state": "running", "health": "healthy", "killed_for_memory": False}
+    return {"service": service, "cpus": cpus, "memory": memory} | usual | changes
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Stack:
+    profile = load_profile("legacy-pair")
+    planned = plan(profile, load_devices(profile), HostFacts(cpus=2, memory=8 * 2**30))
+    return Stack.write(Places(tmp_path / "checkout"), planned, IMAGES)
+
+
+def test_status_shows_containers_with_their_limits(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed = FakeContainer("legacy-pc-2", cpuset="2,3", memory=512 * 2**20)
+    killed.attrs["State"] = {"Status": "restarting", "OOMKilled": True}
+    daemon = FakeDocker(
+        FakeContainer("server"), killed, FakeContainer("legacy-pc-1", cpus=0.5, memory=2**31)
+    )
+    monkeypatch.setattr(bootstrap, "ensure_docker", lambda say: daemon)
+    assert status(stack) == {
+        "profile": "legacy-pair",
+        "cpu_scale": 0.5,
+        "containers": [
+            row("legacy-pc-1", 0.5, "2048 MiB"),
+            row(
+                "legacy-pc-2", "2,3", "512 MiB",
+                state="restarting", health="-", killed_for_memory=True,
+            ),
+            row("server", "all", "-"),
+        ],
+        "run": None,
+        "run_status": None,
+        "prometheus": "http://127.0.0.1:9090",
+        "grafana": None,
+    }  # fmt: skip
+
+
+def test_status_names_the_newest_run(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bootstrap, "ensure_docker", lambda say: FakeDocker())
+    shutil.copytree(GOLDEN, stack.places.runs / GOLDEN.name)
+    state = status(stack)
+    assert (state["run"], state["run_status"]) == (GOLDEN.name, "running")
+
+
+def command(stack: Stack, arguments: str) -> str:
+    file = stack.compose.file
+    return f"fedbench:cpu: compose --project-name {PROJECT} --file {file} logs {arguments}"
+
+
+@pytest.mark.parametrize(
+    ("service", "follow", "arguments"),
+    [
+        (None, False, "--no-color --tail 200"),
+        ("server", True, "--no-color --tail 200 --follow server"),
+        ("legacy-pc-2", False, "--no-color --tail 200 legacy-pc-2"),
+    ],
+)
+def test_logs_are_composes(
+    service: str | None, follow: bool, arguments: str, stack: Stack, docker_command: Any
+) -> None:
+    docker_command.answer("one\n  two [3]\n")
+    assert list(logs(stack, service, follow=follow, tail=200)) == ["one", "  two [3]"]
+    assert docker_command.calls == [command(stack, arguments)]
+
+
+def test_a_service_that_does_not_exist_has_no_logs(stack: Stack) -> None:
+    with pytest.raises(FedbenchError) as caught:
+        list(logs(stack, "laptop", follow=False, tail=200))
+    assert caught.value.message == "no service 'laptop'"
+    assert caught.value.hint == "there are server, prometheus, legacy-pc-1, legacy-pc-2"
+
+
+def test_grafana_has_logs_where_it_runs(stack: Stack, docker_command: Any) -> None:
+    profile = stack.profile
+    planned = plan(profile, load_devices(profile), HostFacts(cpus=2, memory=8 * 2**30))
+    with_grafana = Stack.write(stack.places, planned, IMAGES | {"grafana": "grafana/grafana"})
+    assert list(logs(with_grafana, "grafana", follow=False, tail=1)) == []
+
+
+def test_logs_that_cannot_be_had_are_an_error(stack: Stack, docker_command: Any) -> None:
+    docker_command.answer(errors="Cannot connect to the Docker daemon\n", code=1)
+    lines = logs(stack, None, follow=False, tail=200)
+    assert next(lines) == "Cannot connect to the Docker daemon"
+    with pytest.raises(DockerError, match="`docker compose logs` failed"):
+        next(lines)

@@ -1,0 +1,191 @@
+"""The order of things: what can be refused is refused before anything is written or started."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedbench.config import Profile, load_devices, load_experiment, load_profile
+from fedbench.errors import ConfigError, DataError, FedbenchError, HostError
+from fedbench.host import bootstrap
+from fedbench.host.bootstrap import Images
+from fedbench.host.plan import HostFacts, compose_project, plan
+from fedbench.host.planning import bring_up, preview
+from fedbench.host.stack import PROJECT, Places, Stack
+
+EXPERIMENT = load_experiment("digits")
+
+
+class FakeContainer:
+    """A healthy container that publishes a port."""
+
+    def __init__(self, service: str, port: int) -> None:
+        self.labels = {"com.docker.compose.service": service}
+        self.attrs: dict[str, Any] = {
+            "RestartCount": 0,
+            "State": {"Status": "running", "Health": {"Status": "healthy"}},
+            "NetworkSettings": {"Ports": {"9092/tcp": [{"HostPort": str(port)}]}},
+        }
+
+
+class FakeDocker:
+    """A Docker of two cores, with the containers that run already."""
+
+    def __init__(self, *containers: FakeContainer) -> None:
+        self.containers = self
+        self.running = containers
+
+    def info(self) -> dict[str, Any]:
+        return {"NCPU": 2, "MemTotal": 8 * 2**30}
+
+    def list(self, **_: object) -> tuple[FakeContainer, ...]:
+        return self.running
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Places:
+    return Places(tmp_path / "checkout")
+
+
+@pytest.fixture
+def daemon(monkeypatch: pytest.MonkeyPatch) -> FakeDocker:
+    fake = FakeDocker()
+    images = Images(fedbench="fedbench:cpu", prometheus="prom/prometheus", grafana=None)
+    monkeypatch.setattr(bootstrap, "find_docker", lambda: fake)
+    monkeypatch.setattr(bootstrap, "ensure_docker", lambda say: fake)
+    monkeypatch.setattr(bootstrap, "ensure_images", lambda *_, **__: images)
+    return fake
+
+
+@pytest.fixture
+def ports() -> list[str]:
+    """Settings that choose ports which nobody listens on."""
+    chosen = []
+    for name in ("server", "prometheus", "grafana"):
+        with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+            chosen.append(f"ports.{name}={listener.getsockname()[1]}")
+    return chosen
+
+
+Up = Callable[..., Stack]
+
+
+@pytest.fixture
+def up(places: Places) -> Up:
+    """Brings a profile up; what is said goes into `said`."""
+
+    def bring(profile: Profile, said: list[str] | None = None, source: Path | None = None) -> Stack:
+        say = [].append if said is None else said.append
+        return bring_up(places, profile, load_devices(profile), EXPERIMENT, source, say)
+
+    return bring
+
+
+def test_a_preview_is_the_plan_for_dockers_machine(places: Places, daemon: FakeDocker) -> None:
+    profile = load_profile("legacy-pair")
+    planned, project = preview(places, profile, load_devices(profile))
+    assert planned == plan(profile, load_devices(profile), HostFacts(2, 8 * 2**30))
+    assert project == compose_project(planned, places.paths(), PROJECT)
+    assert not places.root.exists()
+
+
+def test_without_docker_a_preview_is_for_this_machine(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bootstrap, "find_docker", lambda: None)
+    monkeypatch.setattr("psutil.cpu_count", lambda: 4)
+    profile = load_profile("legacy-pair")
+    planned, _ = preview(places, profile, load_devices(profile))
+    assert [client.cpuset for client in planned.clients] == ["0,1", "2,3"]
+    assert not places.root.exists()
+
+
+def test_a_federation_is_brought_up(
+    places: Places, daemon: FakeDocker, docker_command: Any, up: Up, ports: list[str]
+) -> None:
+    said: list[str] = []
+    stack = up(load_profile("legacy-pair", ports), said)
+    assert Stack.load(places) == stack
+    assert docker_command.calls == [
+        f"fedbench:cpu: compose --project-name {PROJECT} --file {places.state}/compose.yaml "
+        "up --detach --remove-orphans --quiet-pull --no-build"
+    ]
+    assert said[1:] == [
+        "note: the host has 2 cores, the profile 4: all CPU shares are scaled by 0.5",
+        "note: clients of one computer get equal parts of it",
+        "note: Grafana is left out: its image could not be had",
+        "starting 2 clients, server and monitoring",
+    ]
+    for client in ("legacy-pc-1", "legacy-pc-2"):
+        folders = [path for path in (places.data / client).iterdir() if path.is_dir()]
+        assert [sorted(file.name for file in folder.iterdir()) for folder in folders] == [
+            ["test.safetensors", "train.safetensors"]
+        ]
+
+
+def test_a_federation_that_is_up_may_be_brought_up_again(
+    places: Places, daemon: FakeDocker, docker_command: Any, up: Up, ports: list[str]
+) -> None:
+    profile = load_profile("legacy-pair", ports)
+    up(profile)
+    with socket.create_server(("127.0.0.1", profile.ports.server)):
+        daemon.running = (FakeContainer("server", profile.ports.server),)
+        up(profile)
+        assert len(docker_command.calls) == 2
+        daemon.running = ()
+        with pytest.raises(HostError, match=rf"port {profile.ports.server} \(server\) is taken"):
+            up(profile)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        (["ports.server=9090"], HostError, "ports.server and ports.prometheus are both 9090"),
+        (["strict=true"], HostError, "profile legacy-pair is strict: up to legacy-pc"),
+        (
+            ["machines=[{device: laptop, name: a}, {device: laptop, name: a}]"],
+            ConfigError,
+            "two clients are named a",
+        ),
+        (["machines=[{device: laptop, count: 1500}]"], DataError, "1500 clients, but only 1438"),
+    ],
+)
+def test_what_is_refused_starts_nothing(
+    settings: list[str],
+    error: type[FedbenchError],
+    message: str,
+    places: Places,
+    daemon: FakeDocker,
+    docker_command: Any,
+    up: Up,
+) -> None:
+    with pytest.raises(error, match=message):
+        up(load_profile("legacy-pair", settings))
+    assert not places.state.exists()
+    assert not (docker_command.folder / "calls").exists()
+
+
+def test_data_is_looked_at_before_docker_is(
+    places: Places, up: Up, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(say: object) -> None:
+        raise AssertionError("Docker was asked for")
+
+    monkeypatch.setattr(bootstrap, "ensure_docker", fail)
+    with pytest.raises(DataError, match="the data set digits is embedded"):
+        up(load_profile("legacy-pair"), source=tmp_path)
+
+
+def test_a_stack_that_does_not_start_can_be_taken_down(
+    places: Places, daemon: FakeDocker, docker_command: Any, up: Up, ports: list[str]
+) -> None:
+    docker_command.answer(errors="no space left on device", code=1)
+    with pytest.raises(HostError, match="no space left on device"):
+        up(load_profile("legacy-pair", ports))
+    assert json.loads((places.state / "stack.json").read_text())["scale"] == 0.5
