@@ -2,9 +2,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import docker
 import pytest
 
-import docker
 from fedbench.errors import DockerError
 from fedbench.host import bootstrap
 

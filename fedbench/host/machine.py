@@ -14,11 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+import docker
 import requests
 from docker.context import ContextAPI
 from docker.errors import DockerException
-
-import docker
 
 Say = Callable[[str], None]
 LOCAL_SOCKET = "unix:///var/run/docker.sock"

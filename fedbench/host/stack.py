@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import docker
 import yaml
 from docker.models.containers import Container
 
-import docker
 from fedbench.config import Profile
 from fedbench.errors import DockerError, FedbenchError
 from fedbench.host import tls

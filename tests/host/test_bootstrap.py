@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import docker
 import psutil
 import pytest
 from docker.errors import DockerException
 
-import docker
 from fedbench.errors import DockerError
 from fedbench.host import bootstrap
 from fedbench.host.machine import LOCAL_SOCKET, Done, Machine, execute
