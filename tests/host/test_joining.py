@@ -47,14 +47,17 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        own = folder / "server"
-        context.load_cert_chain(own / "server.pem", own / "server.key")
-        self.socket = context.wrap_socket(
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.use(folder)
+        self.socket = self.context.wrap_socket(
             self.socket, server_side=True, do_handshake_on_connect=False
         )
         self.status, self.body, self.garbage = 200, RUN, False
         self.paths: list[str] = []
+
+    def use(self, folder: Path) -> None:
+        own = folder / "server"
+        self.context.load_cert_chain(own / "server.pem", own / "server.key")
 
     @property
     def address(self) -> str:
@@ -325,7 +328,7 @@ def test_who_joins_on_the_federations_host_is_scaled_as_it_is(
     planned = plan(profile, load_devices(profile), HOST)
     Stack.write(places, planned, {"fedbench": "f", "prometheus": "p", "grafana": None})
     own = places.state / "tls"
-    server.socket.context.load_cert_chain(own / "server/server.pem", own / "server/server.key")
+    server.use(own)
     join(places, request(server.address, metrics_port=port), lambda _: None)
     _, options = daemon.ran[0]
     assert (planned.scale, options["nano_cpus"]) == (2 / 44, 180_000_000)

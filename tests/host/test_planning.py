@@ -81,8 +81,8 @@ def up(places: Places) -> Up:
     """Brings a profile up; what is said goes into `said`."""
 
     def bring(profile: Profile, said: list[str] | None = None, source: Path | None = None) -> Stack:
-        say = [].append if said is None else said.append
-        return bring_up(places, profile, load_devices(profile), EXPERIMENT, source, say)
+        devices, lines = load_devices(profile), said if said is not None else []
+        return bring_up(places, profile, devices, EXPERIMENT, source, lines.append)
 
     return bring
 

@@ -78,7 +78,7 @@ def stack(tmp_path: Path) -> Stack:
 
 def runner(stack: Stack, server: FakeServer | None, said: list[str] | None = None) -> Runner:
     fake = cast("docker.DockerClient", FakeDocker(server))
-    return Runner(stack, fake, [].append if said is None else said.append)
+    return Runner(stack, fake, (said if said is not None else []).append)
 
 
 @pytest.fixture
@@ -208,10 +208,11 @@ def test_a_second_ctrl_c_leaves_at_once(stack: Stack, run: Run, spawn: Spawn) ->
 
 def test_a_second_run_waits_for_the_first(stack: Stack) -> None:
     busy = FakeServer(processes=(f"python -m fedbench.server.launch /runs/{GOLDEN.name}",))
-    for start in (
+    starts: list[Callable[[], Run]] = [
         lambda: runner(stack, busy).create(load_experiment("digits"), None),
         lambda: runner(stack, busy).resume(None),
-    ):
+    ]
+    for start in starts:
         with pytest.raises(RunError) as caught:
             start()
         assert caught.value.message == f"run {GOLDEN.name} is in progress"

@@ -12,7 +12,6 @@ import yaml
 
 from fedbench.config import load_devices, load_profile
 from fedbench.errors import DockerError, FedbenchError
-from fedbench.host import stack as stacks
 from fedbench.host.plan import HostFacts, Plan, compose_project, plan
 from fedbench.host.stack import PROJECT, Places, Stack, container_user, host_facts, require
 
@@ -90,7 +89,7 @@ def stack(places: Places, planned: Plan) -> Stack:
 @pytest.fixture
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     paused: list[float] = []
-    monkeypatch.setattr(stacks.time, "sleep", paused.append)
+    monkeypatch.setattr("time.sleep", paused.append)
     return paused
 
 

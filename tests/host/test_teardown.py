@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,14 @@ def places(tmp_path: Path) -> Places:
     return places
 
 
+def stopper(stopped: list[str]) -> Callable[[object], bool]:
+    def stop(_: object) -> bool:
+        stopped.append("the daemon")
+        return True
+
+    return stop
+
+
 @pytest.mark.parametrize(("others", "stops"), [((), 1), (("postgres",), 0)])
 def test_a_daemon_stops_only_when_nothing_else_runs(
     others: tuple[str, ...],
@@ -49,9 +58,9 @@ def test_a_daemon_stops_only_when_nothing_else_runs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     daemon = FakeDocker(*others)
-    stopped: list[object] = []
+    stopped: list[str] = []
     monkeypatch.setattr(bootstrap, "ensure_docker", lambda say: daemon)
-    monkeypatch.setattr(bootstrap, "stop_daemon", lambda say: stopped.append(say) or True)
+    monkeypatch.setattr(bootstrap, "stop_daemon", stopper(stopped))
     said: list[str] = []
     down(places, said.append, volumes=False)
     assert daemon.removed == [True]
