@@ -17,9 +17,9 @@ ELSEWHERE = ["make up PROFILE=heterogeneous", "make test"]
 # In an order in which they make sense, with what a reader would put in their place.
 COMMANDS = [
     "make up PROFILE=heterogeneous EXPERIMENT=cifar10 DATA=/path/to/folder",
-    "make join SERVER=192.168.1.20:9092 DEVICE=legacy-pc CA=ca.pem",
     "make status",
     'make run EXPERIMENT=digits SET="rounds=3"',
+    "make join SERVER=192.168.1.20:9092 DEVICE=legacy-pc CA=ca.pem",
     "make logs CLIENT=laptop",
     "make report",
     "make plan PROFILE=legacy-pair",
