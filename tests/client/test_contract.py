@@ -1,0 +1,421 @@
+"""A real federation without containers: guards what fedbench uses of Flower's internals.
+
+`flwr` is pinned in pyproject.toml. On an upgrade these tests say what has to be looked at.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import flwr
+import httpx
+import numpy as np
+import pytest
+import torch
+from flwr.cli.build import build_fab_from_disk
+from flwr.serverapp.strategy import FedAvg
+from flwr.supercore.control.control_http_client import ControlHttpClient
+from flwr.supercore.inflatable.inflatable_object import (
+    get_all_nested_objects,
+    get_object_tree,
+    iterate_object_tree,
+)
+from flwr.supercore.inflatable.inflatable_protobuf_utils import make_pull_object_fn_protobuf
+from flwr.supercore.inflatable.inflatable_utils import (
+    inflate_object_from_contents,
+    pull_objects,
+    push_object_contents_from_iterable,
+)
+from flwr.supercore.run import Run as FlowerRun
+from flwr.supercore.runtime.runtime_http_client import RuntimeHttpClient
+from flwr.superlink.grid.http_grid import HttpGrid
+from flwr.superlink.main import create_app
+from flwr.supernode.fleet_http_connection import http_request_response
+from safetensors.numpy import save_file
+from safetensors.torch import load_file
+
+from fedbench.config import Experiment, Machine, Profile
+from fedbench.host import tls
+from fedbench.host.runs import Run, RunStore
+from fedbench.learning import flat, models
+from fedbench.records import ClientRound, RoundRecord, Summary
+from fedbench.telemetry.cgroup import Cgroup
+
+ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+PROFILE = Profile(name="native", machines=(Machine(device="laptop", count=3),))
+CLASSES = [str(number) for number in range(10)]
+# Training images of each client by data key; MobileNetV2 takes about 5 ms for one.
+SAMPLES = {
+    "even": {"one": 64, "two": 32},
+    "corrupt": {"one": 32, "two": 32},
+    "uneven": {"one": 32, "two": 256, "three": 256},
+}
+MODEL_BYTES = 4 * flat.to_flat(models.build("mobilenet_v2")).size
+
+
+@dataclass
+class Federation:
+    """One server and its clients, as processes."""
+
+    folder: Path
+    control: int
+    fleet: int
+    operations: int
+    metrics: dict[str, int]
+    stack: ExitStack
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def spawn(self, name: str, *argv: str, **environment: str) -> subprocess.Popen[bytes]:
+        """A Python process that is gone when the tests are over, with its output in a log."""
+        environment |= {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "HOME": str(self.folder / "home"),
+            "FLWR_HOME": str(self.folder / "home"),
+            "FLWR_TELEMETRY_ENABLED": "0",
+            "FLWR_DISABLE_UPDATE_CHECK": "1",
+            "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
+            "OMP_WAIT_POLICY": "PASSIVE",  # two clients that spin for each other take ten times
+            "PYTHONPATH": str(ROOT),
+        }
+        log = self.stack.enter_context((self.folder / f"{name}.log").open("ab"))
+        process = subprocess.Popen(
+            [sys.executable, *argv],
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd=self.folder,
+        )
+        self.stack.callback(_end, process)
+        self.processes[name] = process
+        return process
+
+    def start_server(self) -> None:
+        ports = map(str, (self.control, self.fleet, self.operations))
+        self.spawn(
+            "server", str(HERE / "native_server.py"), str(self.folder / "tls/server"), *ports
+        )
+
+    def start_client(self, name: str) -> None:
+        folder = self.folder / name
+        settings = {"CLIENT": name, "DEVICE": "laptop", "SERVER": f"localhost:{self.fleet}"}
+        settings["METRICS_PORT"] = str(self.metrics[name])
+        environment = {f"FEDBENCH_{key}": value for key, value in settings.items()}
+        self.spawn(name, str(HERE / "native_client.py"), str(folder), **environment)
+
+    def log(self, name: str) -> str:
+        return (self.folder / f"{name}.log").read_text()
+
+    def create(self, data: str, **experiment: Any) -> Run:
+        """A run's folder, as the host makes it."""
+        chosen = Experiment.model_validate({"name": data, "batch_size": 16} | experiment)
+        facts = {"clients": len(SAMPLES[data]), "classes": len(CLASSES), "data": data}
+        return RunStore(self.folder / "runs").create(chosen, PROFILE, facts)
+
+    def launch(self, run: Run) -> subprocess.Popen[bytes]:
+        options = ["--control-port", str(self.control), "--operations-port", str(self.operations)]
+        return self.spawn(
+            f"launch-{run.id}", "-m", "fedbench.server.launch", str(run.path), *options
+        )
+
+    def finish(self, run: Run) -> Summary:
+        """The run's summary, once its process ended well."""
+        name = f"launch-{run.id}"
+        code = self.processes[name].wait(60)
+        assert code == 0, self.log(name) + self.log("server")
+        return run.summary()
+
+    def get(self, url: str) -> httpx.Response:
+        return httpx.get(f"http://127.0.0.1:{url}")
+
+    def training(self, name: str) -> bool:
+        """Whether the client says that it trains, where Prometheus would look."""
+        metrics = self.get(f"{self.metrics[name]}/metrics").text
+        return 'fedbench_client_phase{phase="training"} 1.0' in metrics
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def until(condition: Callable[[], object], seconds: float = 60) -> None:
+    """Waits for it.
+
+    Raises:
+        AssertionError: it did not come true in time.
+    """
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def events(run: Run, name: str) -> list[dict[str, Any]]:
+    return [event for event in run.events() if event["event"] == name]
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+def _partition(folder: Path, samples: int) -> None:
+    random = np.random.default_rng(samples)
+    folder.mkdir(parents=True)
+    for name, count in (("train", samples), ("test", 16)):
+        images = random.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+        labels = random.integers(0, len(CLASSES), count)
+        tensors = {"images": images, "labels": labels}
+        save_file(tensors, folder / f"{name}.safetensors", {"classes": json.dumps(CLASSES)})
+
+
+@pytest.fixture(scope="module")
+def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
+    folder = tmp_path_factory.mktemp("federation")
+    (folder / "home").mkdir()
+    tls.ensure(folder / "tls")
+    for key, clients in SAMPLES.items():
+        for client, samples in clients.items():
+            _partition(folder / client / "data" / key, samples)
+    (folder / "two/data/corrupt/test.safetensors").write_bytes(b"not safetensors")
+    control, fleet, operations, *rest = _free_ports(6)
+    with ExitStack() as stack:
+        metrics = dict(zip(("one", "two", "three"), rest, strict=True))
+        federation = Federation(folder, control, fleet, operations, metrics, stack)
+        federation.start_server()
+        for name in metrics:
+            (folder / name / "ca.pem").write_bytes((folder / "tls/ca.pem").read_bytes())
+            federation.start_client(name)
+        until(lambda: all((folder / name / "ready").exists() for name in metrics))
+        yield federation
+    killed = [name for name, p in federation.processes.items() if p.returncode == -signal.SIGKILL]
+    assert killed in ([], ["two"]), "they did not end when they were told to"
+
+
+@pytest.fixture(scope="module")
+def finished(federation: Federation) -> tuple[Run, Summary]:
+    """A run of two rounds on two clients, from its beginning to its end."""
+    run = federation.create("even", rounds=2, local_epochs=2)
+    federation.launch(run)
+    return run, federation.finish(run)
+
+
+def clients(record: RoundRecord) -> dict[str, ClientRound]:
+    return {client.client: client for client in record.clients}
+
+
+def test_flwr_is_the_pinned_one() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+    assert f"flwr=={flwr.__version__}" in project["project"]["optional-dependencies"]["node"]
+
+
+@pytest.mark.parametrize(
+    ("function", "parameters"),
+    [
+        (http_request_response, ["server_address", "insecure", "root_certificates"]),
+        (create_app, ["config", "superlink_lifespan_class"]),
+        (pull_objects, ["object_ids", "pull_object_fn", "max_time", "initial_backoff",
+                        "backoff_cap"]),
+        (push_object_contents_from_iterable, ["object_contents", "push_object_fn"]),
+        (make_pull_object_fn_protobuf, ["pull_object_protobuf", "node", "run_id"]),
+        (inflate_object_from_contents, ["object_id", "object_contents"]),
+        (get_object_tree, ["obj"]),
+        (get_all_nested_objects, ["obj"]),
+        (iterate_object_tree, ["tree"]),
+        (FedAvg._construct_messages, ["self", "record", "node_ids", "message_type"]),
+        (build_fab_from_disk, ["app"]),
+        (ControlHttpClient.from_server_address, ["server_address", "insecure",
+                                                 "root_certificates", "interceptors"]),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)  # fmt: skip
+def test_functions_of_flower_take_what_they_are_given(
+    function: Callable[..., Any], parameters: list[str]
+) -> None:
+    assert set(parameters) <= inspect.signature(function).parameters.keys()
+
+
+def test_the_servers_grid_has_what_is_used_of_it() -> None:
+    grid = HttpGrid(token="none")
+    grid.set_run(FlowerRun.create_empty(5))
+
+    assert grid.node.node_id == 1
+    assert grid.run.run_id == 5
+    assert isinstance(inspect.getattr_static(HttpGrid, "_runtime_client"), property)
+    for name in ("PullMessages", "PullObject", "ConfirmMessageReceived"):
+        assert callable(getattr(RuntimeHttpClient, name))
+
+
+def test_a_run_ends_with_all_figures(finished: tuple[Run, Summary]) -> None:
+    _, summary = finished
+
+    assert summary.status == "finished"
+    assert [record.round for record in summary.rounds] == [1, 2]
+    for record in summary.rounds:
+        assert record.server_accuracy is not None
+        assert 0 <= record.server_accuracy <= 1
+        assert record.server_loss
+        assert record.server_epoch_seconds
+        assert 0 < record.aggregate_seconds < record.overhead_seconds < record.duration_seconds
+        assert {name: client.samples for name, client in clients(record).items()} == SAMPLES["even"]
+        for client in record.clients:
+            figures = client.model_dump()
+            assert figures.pop("error") is None
+            assert None not in figures.values()
+            assert len(client.epoch_seconds) == 2
+            assert client.peak_memory_bytes or not Cgroup().memory().peak
+
+
+def test_a_model_goes_up_once_a_round_and_down_once_more_at_the_start(
+    finished: tuple[Run, Summary],
+) -> None:
+    first, second = finished[1].rounds
+
+    for record, received in ((first, 2), (second, 1)):
+        for client in record.clients:
+            assert client.bytes_sent == pytest.approx(MODEL_BYTES, abs=10_000)
+            assert client.bytes_received == pytest.approx(received * MODEL_BYTES, abs=10_000)
+
+
+def test_the_final_model_loads_by_name(finished: tuple[Run, Summary]) -> None:
+    run, _ = finished
+    model = models.build("mobilenet_v2", seed=99)
+
+    missing, unexpected = model.load_state_dict(
+        load_file(run.path / "model.safetensors"), strict=False
+    )
+
+    assert unexpected == []
+    assert all(name.endswith("num_batches_tracked") for name in missing)
+    checkpoint = load_file(run.path / "checkpoint.safetensors")["weights"].numpy()
+    assert np.array_equal(flat.to_flat(model), checkpoint)
+
+
+def test_what_happened_is_where_prometheus_looks(
+    federation: Federation, finished: tuple[Run, Summary]
+) -> None:
+    run, _ = finished
+    server = federation.get(f"{federation.operations}/metrics").text
+    targets = federation.get(f"{federation.operations}/targets").json()
+
+    assert f'fedbench_round{{run="{run.id}"}} 2.0' in server
+    assert f'fedbench_run_phase{{phase="finished",run="{run.id}"}} 1.0' in server
+    assert [target["targets"] for target in targets] == [
+        [f"127.0.0.1:{federation.metrics[name]}"] for name in ("one", "three", "two")
+    ]
+    client = federation.get(f"{federation.metrics['one']}/metrics").text
+    assert f"fedbench_trained_samples_total {2 * 2 * 64:.1f}" in client
+
+
+def test_devices_reach_superlinks_fleet_routes_only(federation: Federation) -> None:
+    context = ssl.create_default_context(cafile=str(federation.folder / "tls/ca.pem"))
+    route = "/v1/control/list-runs"
+
+    inside = httpx.post(f"http://127.0.0.1:{federation.control}{route}")
+    outside = httpx.post(f"https://localhost:{federation.fleet}{route}", verify=context)
+
+    assert inside.status_code not in (404, 405)
+    assert outside.status_code == 404
+
+
+def test_a_client_without_the_data_is_left_out(finished: tuple[Run, Summary]) -> None:
+    run, summary = finished
+
+    assert [event["client"] for event in events(run, "left_out")] == ["three"]
+    assert all(clients(record).keys() == {"one", "two"} for record in summary.rounds)
+
+
+def test_a_seed_gives_the_weights_and_an_exception_is_in_the_record(
+    federation: Federation,
+) -> None:
+    run = federation.create("corrupt", rounds=1, seed=5, learning_rate=1e-30)
+    federation.launch(run)
+    summary = federation.finish(run)
+
+    assert summary.status == "finished"
+    both = clients(summary.rounds[0])
+    assert both["one"].error is None
+    assert both["two"].error is not None
+    assert both["two"].error.startswith("evaluate: ValueError: ")
+    assert "test.safetensors: cannot be read as safetensors" in both["two"].error
+    assert both["two"].samples == 32
+    assert summary.rounds[0].server_accuracy == both["one"].server_accuracy
+    assert [event["client"] for event in events(run, "failed")] == ["two"]
+
+    trained = load_file(run.path / "model.safetensors")
+    for name, drawn in models.build("mobilenet_v2", seed=5).named_parameters():
+        torch.testing.assert_close(trained[name], drawn.detach(), rtol=1e-6, atol=1e-9)
+
+
+def test_a_run_that_was_stopped_goes_on_where_it_was(federation: Federation) -> None:
+    run = federation.create("uneven", rounds=2)
+    federation.launch(run)
+    until(lambda: len(events(run, "round")) == 2 and federation.training("two"))
+    run.request_stop()
+    stopped = federation.finish(run)
+
+    assert stopped.status == "interrupted"
+    assert [record.round for record in stopped.rounds] == [1]
+    until(lambda: "message dropped" in federation.log("two"))
+
+    run.prepare_resume()
+    federation.launch(run)
+    resumed = federation.finish(run)
+
+    assert resumed.status == "finished"
+    assert [record.round for record in resumed.rounds] == [1, 2]
+    assert resumed.rounds[0] == stopped.rounds[0]
+    assert [event["after_round"] for event in events(run, "started")] == [0, 1]
+    assert all(client.error is None for client in resumed.rounds[1].clients)
+
+
+def test_a_round_goes_on_without_those_that_leave(federation: Federation) -> None:
+    """One is told to stop and signs off, another is killed.
+
+    Flower believes in a dead node until two heartbeats of 30 s were missed: the round's timeout
+    is what ends the waiting here.
+    """
+    run = federation.create("uneven", rounds=1, local_epochs=8, round_timeout_seconds=8)
+    federation.launch(run)
+    until(lambda: federation.training("two") and federation.training("three"))
+    federation.processes["two"].kill()
+    federation.processes["three"].terminate()
+
+    assert federation.processes["three"].wait(20) == 0
+    assert not (federation.folder / "three/ready").exists()
+    targets = federation.get(f"{federation.operations}/targets").json()
+    assert "three" not in [target["labels"]["client"] for target in targets]
+    summary = federation.finish(run)
+    assert summary.status == "finished"
+    all_three = clients(summary.rounds[0])
+    assert all_three["one"].error is None
+    assert all_three["two"] == ClientRound(
+        client="two", device="laptop", error="train: no answer before the round's timeout"
+    )
+    assert all_three["three"].error is not None
+    assert all_three["three"].error.startswith("train: ")
+    assert "timeout" not in all_three["three"].error
+    assert summary.rounds[0].server_accuracy == all_three["one"].server_accuracy
