@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+
+from fedbench.config import Experiment, Machine, Profile
+from fedbench.host.runs import Run, RunStore
+from fedbench.learning import flat, models
+from fedbench.server import grid as grid_module
+from fedbench.server.app import _tell, app
+from fedbench.server.checkpoint import RunFolder
+
+NOBODY = "http://127.0.0.1:1"  # no metrics: a run needs none
+PROFILE = Profile(name="test", machines=(Machine(device="laptop", count=2),))
+FIGURES = {"cpu-seconds": 0.1, "throttled-seconds": 0.0, "peak-memory-bytes": 5}
+
+
+def untrained(seed: int) -> np.ndarray:
+    return flat.to_flat(models.build("mobilenet_v2", seed=seed))
+
+
+class Clients:
+    """Two clients that answer whenever the server looks whether to stop."""
+
+    def __init__(self, superlink: Any) -> None:
+        self._superlink = superlink
+        self._names = {superlink.join(): "laptop-1", superlink.join(): "laptop-2"}
+        self.tasks: list[dict[str, Any]] = []
+        self.before_answering: Callable[[], object] = lambda: None
+
+    def answer(self) -> None:
+        self.before_answering()
+        for node, name in self._names.items():
+            while self._superlink.waiting(node):
+                self._superlink.answer(node, lambda message, name=name: self._reply(name, message))
+
+    def _reply(self, name: str, message: Message) -> Message:
+        content = RecordDict()
+        match message.metadata.message_type:
+            case "query":
+                identity = {"client": name, "device": "laptop", "samples": 5}
+                content["client"] = ConfigRecord(identity)
+            case "train":
+                self.tasks.append(dict(message.content["config"]))
+                weights = message.content["arrays"]["weights"].numpy() + np.float32(1)
+                content["arrays"] = ArrayRecord({"weights": Array(weights)})
+                # 4 of 8: a power of two, so that the mean of equal weights is exact.
+                content["metrics"] = MetricRecord({"num-examples": 4, "loss": math.nan} | FIGURES)
+            case "evaluate":
+                content["metrics"] = MetricRecord({"num-examples": 5, "loss": 2.0} | FIGURES)
+        return Message(content, reply_to=message)
+
+
+@pytest.fixture
+def clients(superlink: Any, monkeypatch: pytest.MonkeyPatch) -> Clients:
+    clients = Clients(superlink)
+    asked_to_stop = RunFolder.stop_requested
+
+    def look(folder: RunFolder) -> bool:
+        clients.answer()
+        return asked_to_stop(folder)
+
+    monkeypatch.setattr(grid_module, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(RunFolder, "stop_requested", look)
+    return clients
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> RunStore:
+    return RunStore(tmp_path)
+
+
+def create(store: RunStore, **experiment: Any) -> Run:
+    chosen = Experiment.model_validate({"name": "test", "seed": 5, "rounds": 2} | experiment)
+    return store.create(chosen, PROFILE, {"clients": 2, "classes": 10, "data": "digits-1"})
+
+
+def serve(superlink: Any, run: Run) -> None:
+    config = {"folder": str(run.path), "operations": NOBODY}
+    context = Context(
+        run_id=superlink.run_id, node_id=1, node_config={}, state=RecordDict(), run_config=config
+    )
+    app(superlink.grid, context)
+
+
+def result(run: Run) -> np.ndarray:
+    return flat.load(run.path / "model.safetensors", models.build("mobilenet_v2"))
+
+
+def events(run: Run) -> list[str]:
+    return [event["event"] for event in run.events()]
+
+
+def test_a_run_goes_from_its_folder_to_its_model(
+    superlink: Any, clients: Clients, store: RunStore
+) -> None:
+    run = create(store, batch_size=16, local_epochs=3, learning_rate=0.01)
+
+    serve(superlink, run)
+
+    assert np.array_equal(result(run), untrained(5) + np.float32(1) + np.float32(1))
+    assert run.summary().status == "finished"
+    assert [record.round for record in run.summary().rounds] == [1, 2]
+    assert run.summary().rounds[1].server_loss == 2.0
+    one_round = ["round", "trained", "trained", "evaluated", "evaluated", "recorded"]
+    assert events(run) == ["started", *one_round, *one_round, "finished"]
+    assert clients.tasks[0] == {
+        "run": run.id,
+        "task": "train",
+        "model": "mobilenet_v2",
+        "classes": 10,
+        "data": "digits-1",
+        "local-epochs": 3,
+        "batch-size": 16,
+        "learning-rate": 0.01,
+        "seed": 5,
+        "server-round": 1,
+    }
+    assert clients.tasks[-1]["server-round"] == 2
+
+
+def test_a_run_starts_from_the_weights_it_was_given(
+    superlink: Any, clients: Clients, store: RunStore
+) -> None:
+    run = create(store, rounds=1)
+    model = models.build("mobilenet_v2", seed=9)
+    flat.save(run.path / "initial.safetensors", flat.to_flat(model), model)
+
+    serve(superlink, run)
+
+    assert np.array_equal(result(run), untrained(9) + np.float32(1))
+
+
+def test_a_run_that_was_stopped_goes_on(superlink: Any, clients: Clients, store: RunStore) -> None:
+    run = create(store, rounds=3)
+
+    def stop_in_round_two() -> None:
+        if events(run).count("round") == 2:
+            run.request_stop()
+
+    clients.before_answering = stop_in_round_two
+    serve(superlink, run)
+
+    assert run.summary().status == "interrupted"
+    assert [record.round for record in run.summary().rounds] == [1]
+    assert not (run.path / "model.safetensors").exists()
+
+    clients.before_answering = lambda: None
+    run.prepare_resume()
+    serve(superlink, run)
+
+    assert run.summary().status == "finished"
+    assert [record.round for record in run.summary().rounds] == [1, 2, 3]
+    np.testing.assert_allclose(result(run), untrained(5) + 3, rtol=0, atol=1e-5)
+
+
+def test_what_went_wrong_is_in_the_summary(superlink: Any, store: RunStore) -> None:
+    run = create(store)
+    (run.path / "initial.safetensors").write_bytes(b"half")
+
+    with pytest.raises(ValueError, match="cannot be read as safetensors"):
+        serve(superlink, run)
+
+    assert events(run) == ["error"]
+    assert run.summary().status == "failed"
+    assert run.summary().error is not None
+    assert run.summary().error.startswith("ValueError: ")
+
+
+def test_a_loss_that_is_no_number_ends_no_run(tmp_path: Path) -> None:
+    _tell(RunFolder(tmp_path), NOBODY, "trained", client="pc", loss=math.nan)
+
+    event = json.loads((tmp_path / "events.jsonl").read_text())
+    assert math.isnan(event["loss"])
