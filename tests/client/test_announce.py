@@ -104,6 +104,25 @@ def test_a_client_announces_itself_again_and_again(
             until(registry.targets)
 
 
+def test_the_goodbye_is_the_last_word(
+    registry: Registry, address: str, certificates: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    announcer = Announcer(settings(address), certificates / "ca.pem")
+    with announcer.running():
+        announce_now, under_way = announcer._announce, threading.Event()
+
+        def slowly() -> None:
+            under_way.set()
+            time.sleep(0.1)
+            announce_now()
+
+        monkeypatch.setattr(announcer, "_announce", slowly)
+        assert under_way.wait(20)
+    time.sleep(0.2)
+
+    assert registry.targets() == []
+
+
 def test_a_name_that_is_taken_ends_it(registry: Registry, address: str, certificates: Path) -> None:
     with (
         Announcer(settings(address), certificates / "ca.pem").running(),
