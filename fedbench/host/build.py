@@ -158,6 +158,9 @@ class _Supply:
         if cuda or not self.machine.reachable(_default_torch_index(recipe)):
             options.append("--build-arg=TORCH_INDEX=")
         self._build(tag, recipe, options, self.root, settings.environment())
+        # The image that had the tag before; its layers are in the build cache, too.
+        prune = ["docker", "image", "prune", "--force", f"--filter=label={CONTENT_LABEL}"]
+        self._run(prune, "removing the image before")
 
     def _is_here(self, image: str) -> bool:
         try:

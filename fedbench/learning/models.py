@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from fedbench.learning.layers import specialise
 from fedbench.learning.vision import models
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -26,5 +27,5 @@ def build(name: str, classes: int = 10, seed: int = 0) -> nn.Module:
         raise ValueError(f"unknown model {name!r}, expected one of {', '.join(MODELS)}")
     with torch.random.fork_rng(devices=()):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU, too
-        model = MODELS[name](num_classes=classes, weights=None)
+        model = specialise(MODELS[name](num_classes=classes, weights=None))
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

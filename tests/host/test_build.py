@@ -53,6 +53,14 @@ def ensure(daemon: Any, machine: Machine, root: Path, **options: bool) -> tuple[
     return images, said
 
 
+# The image that had the tag before goes.
+PRUNE = ["docker", "image", "prune", "--force", "--filter=label=fedbench.content"]
+
+
+def builds(commands: Any) -> list[list[str]]:
+    return [argv for argv in commands.calls if argv[:2] == ["docker", "build"]]
+
+
 def docker_commands(commands: Any) -> list[list[str]]:
     return [argv for argv in commands.calls if "pip" not in argv]
 
@@ -83,7 +91,8 @@ def test_the_build_command(daemon: Any, machine: Machine, root: Path, commands: 
             f"--label=fedbench.content={content_hash(root)}",
             f"--label=org.opencontainers.image.version={__version__}",
             str(root),
-        ]
+        ],
+        PRUNE,
     ]
     assert said == ["building fedbench:cpu"]
 
@@ -101,13 +110,13 @@ def test_what_the_host_has_is_passed_to_the_build(
         machine, reachable=lambda _: False, environment={"HTTPS_PROXY": "http://proxy:3128"}
     )
     ensure(daemon, machine, root)
-    assert commands.calls[-1][-5:-1] == [
+    assert builds(commands)[-1][-5:-1] == [
         "--build-arg=HTTPS_PROXY",
         f"--build-context=wheels={tmp_path}",
         "--secret=id=pip,env=FEDBENCH_PIP_CONF",
         "--build-arg=TORCH_INDEX=",
     ]
-    assert commands.environments[-1] == {
+    assert commands.environments[-2] == {
         "FEDBENCH_PIP_CONF": "[global]\nindex-url = https://pypi.example/simple\n"
     }
 
@@ -121,9 +130,9 @@ def test_the_cuda_image_has_neither_the_cpu_index_nor_the_hosts_wheels(
     commands.answers["pip config list"] = Done(0, f"global.find-links='{tmp_path}'\n")
     images, _ = ensure(daemon, machine, root, cuda=True)
     assert images.fedbench == "fedbench:cuda"
-    assert "--tag=fedbench:cuda" in commands.calls[-1]
-    assert "--build-arg=TORCH_INDEX=" in commands.calls[-1]
-    assert not [option for option in commands.calls[-1] if "wheels" in option]
+    assert "--tag=fedbench:cuda" in builds(commands)[-1]
+    assert "--build-arg=TORCH_INDEX=" in builds(commands)[-1]
+    assert not [option for option in builds(commands)[-1] if "wheels" in option]
 
 
 def test_images_are_pulled_where_there_is_a_registry(
@@ -154,10 +163,11 @@ def test_without_a_registry_they_are_made_and_grafana_is_left_out(
 
     images, said = ensure(daemon, replace(machine, execute=run), root)
     assert images == Images("fedbench:cpu", PROMETHEUS, None)
-    pull, bases, image, prometheus = docker_commands(commands)
+    pull, bases, image, prune, prometheus = docker_commands(commands)
     assert pull == ["docker", "pull", "--quiet", PYTHON]
     assert bases == [f"{root}/docker/host/make-base-images.sh"]
     assert "--tag=fedbench:cpu" in image
+    assert prune == PRUNE
     assert prometheus == [
         "docker",
         "build",

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from fedbench.learning.layers import DepthwiseConv2d, PointwiseConv2d, specialise
+from fedbench.learning.vision import models
+
+
+def with_gradients(layer: nn.Module, images: Tensor) -> list[Tensor]:
+    """Output, and gradients of a loss in which every output pixel counts differently."""
+    images = images.clone().requires_grad_()
+    output = layer(images)
+    weights = torch.linspace(-1, 1, output.numel()).view(output.shape)
+    loss = (output * weights).sum()
+    return [output, *torch.autograd.grad(loss, [images, *layer.parameters()])]
+
+
+def same_as_plain(conv: nn.Conv2d, images: Tensor) -> bool:
+    fast = specialise(nn.Sequential(copy.deepcopy(conv)))
+    plain, ours = with_gradients(conv, images), with_gradients(fast, images)
+    return all(torch.allclose(a, b, rtol=1e-4, atol=1e-4) for a, b in zip(plain, ours, strict=True))
+
+
+@given(
+    channels=st.integers(1, 8), out=st.integers(1, 8), pixels=st.integers(1, 10), bias=st.booleans()
+)
+@settings(max_examples=30, deadline=None)
+def test_pointwise_is_the_convolution(channels: int, out: int, pixels: int, bias: bool) -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(channels, out, 1, bias=bias)
+    assert same_as_plain(conv, torch.randn(3, channels, pixels, pixels))
+
+
+@given(
+    channels=st.integers(1, 8),
+    height=st.integers(1, 5),
+    width=st.integers(1, 5),
+    size=st.sampled_from([3, 5]),
+    stride=st.integers(1, 2),
+)
+@settings(max_examples=60, deadline=None)
+def test_depthwise_is_the_convolution(
+    channels: int, height: int, width: int, size: int, stride: int
+) -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(
+        channels, channels, size, stride=stride, padding=size // 2, groups=channels, bias=False
+    )
+    assert same_as_plain(conv, torch.randn(3, channels, height, width))
+
+
+@pytest.mark.parametrize(
+    "conv",
+    [
+        nn.Conv2d(4, 4, 3),
+        nn.Conv2d(4, 4, 1, stride=2),
+        nn.Conv2d(4, 4, 1, groups=2),
+        nn.Conv2d(4, 8, 3, groups=4),
+        nn.Conv2d(4, 4, 3, groups=4, padding="same"),
+        nn.Conv2d(4, 4, 3, groups=4, padding=1),  # with bias
+        nn.Conv2d(4, 4, 3, groups=4, padding=2, dilation=2, bias=False),
+        nn.Conv2d(4, 4, 3, groups=4, padding=1, padding_mode="circular", bias=False),
+        nn.Conv2d(4, 4, (3, 1), groups=4, bias=False),
+    ],
+)
+def test_other_convolutions_are_left_alone(conv: nn.Conv2d) -> None:
+    assert type(specialise(nn.Sequential(conv))[0]) is nn.Conv2d
+
+
+def test_a_model_keeps_its_parameters_and_their_names() -> None:
+    plain = models.mobilenet_v2(num_classes=10, weights=None)
+    before = dict(plain.named_parameters())
+    fast = specialise(plain)
+    assert dict(fast.named_parameters()).keys() == before.keys()
+    assert all(parameter is before[name] for name, parameter in fast.named_parameters())
+    kinds = [type(module) for module in fast.modules()]
+    assert (kinds.count(PointwiseConv2d), kinds.count(DepthwiseConv2d)) == (34, 17)
+
+
+def test_gradients_of_a_whole_model_are_the_plain_ones() -> None:
+    torch.manual_seed(0)
+    plain = models.mobilenet_v2(num_classes=10, weights=None).double()
+    fast = specialise(copy.deepcopy(plain))
+    images, labels = torch.randn(4, 3, 32, 32).double(), torch.tensor([0, 1, 2, 3])
+    for model in (plain, fast):
+        model.eval()  # without dropout; batch norm by its running statistics
+        nn.functional.cross_entropy(model(images), labels).backward()
+    for (name, a), b in zip(plain.named_parameters(), fast.parameters(), strict=True):
+        assert a.grad is not None
+        assert b.grad is not None
+        assert torch.allclose(a.grad, b.grad, rtol=1e-9, atol=1e-12), name
