@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import re
 import signal
 import socket
 import ssl
@@ -41,6 +42,7 @@ from flwr.supercore.inflatable.inflatable_utils import (
     push_object_contents_from_iterable,
 )
 from flwr.supercore.run import Run as FlowerRun
+from flwr.supercore.run import RunNotRunningException
 from flwr.supercore.runtime.runtime_http_client import RuntimeHttpClient
 from flwr.superlink.grid.http_grid import HttpGrid
 from flwr.superlink.main import create_app
@@ -341,6 +343,21 @@ def test_devices_reach_superlinks_fleet_routes_only(federation: Federation) -> N
     assert outside.status_code == 404
 
 
+def test_a_node_can_tell_that_a_run_is_over(
+    federation: Federation, finished: tuple[Run, Summary]
+) -> None:
+    (run_id,) = set(re.findall(r"run (\d+): train message", federation.log("one")))
+    certificate = (federation.folder / "tls/ca.pem").read_bytes()
+    connection = http_request_response(
+        f"localhost:{federation.fleet}", insecure=False, root_certificates=certificate
+    )
+
+    with connection as (_, receive, _, get_run, _, _, _, _):
+        assert receive() is None
+        with pytest.raises(RunNotRunningException):
+            get_run(int(run_id))
+
+
 def test_a_client_without_the_data_is_left_out(finished: tuple[Run, Summary]) -> None:
     run, summary = finished
 
@@ -373,13 +390,12 @@ def test_a_seed_gives_the_weights_and_an_exception_is_in_the_record(
 def test_a_run_that_was_stopped_goes_on_where_it_was(federation: Federation) -> None:
     run = federation.create("uneven", rounds=2)
     federation.launch(run)
-    until(lambda: len(events(run, "round")) == 2 and federation.training("two"))
+    until(lambda: len(events(run, "round")) == 2)
     run.request_stop()
     stopped = federation.finish(run)
 
     assert stopped.status == "interrupted"
     assert [record.round for record in stopped.rounds] == [1]
-    until(lambda: "message dropped" in federation.log("two"))
 
     run.prepare_resume()
     federation.launch(run)
