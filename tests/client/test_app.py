@@ -63,7 +63,8 @@ def ask(
     kind: str, folder: Path, *, name: str = "laptop-1", weights: np.ndarray = INITIAL, **task: Any
 ) -> RecordDict:
     """The content of the reply of the ClientApp, called as a node calls it."""
-    content = RecordDict({"config": ConfigRecord(TASK | task)})
+    changes = {key.replace("_", "-"): value for key, value in task.items()}
+    content = RecordDict({"config": ConfigRecord(TASK | changes)})
     if kind != MessageType.QUERY:
         content["arrays"] = ArrayRecord({"weights": Array(weights)})
     message = Message(content, 11, kind)
@@ -115,7 +116,7 @@ def test_training_reports_what_was_done(folder: Path) -> None:
 
 def test_training_is_in_the_metrics_as_it_happens(folder: Path) -> None:
     before = value("fedbench_trained_samples_total") or 0.0
-    ask(MessageType.TRAIN, folder, **{"server-round": 9})
+    ask(MessageType.TRAIN, folder, server_round=9)
 
     assert value("fedbench_trained_samples_total") == before + 2 * 64
     assert value("fedbench_client_round", run="r1") == 9
@@ -127,19 +128,19 @@ def test_training_is_in_the_metrics_as_it_happens(folder: Path) -> None:
 
 def test_training_repeats_exactly_and_differs_by_client_round_and_seed(folder: Path) -> None:
     def trained(**changes: Any) -> np.ndarray:
-        content = ask(MessageType.TRAIN, folder, **{"local-epochs": 1} | changes)
+        content = ask(MessageType.TRAIN, folder, local_epochs=1, **changes)
         weights: np.ndarray = content["arrays"]["weights"].numpy()
         return weights
 
     first = trained()
 
     assert np.array_equal(trained(), first)
-    for change in ({"name": "laptop-2"}, {"server-round": 4}, {"seed": 1}):
+    for change in ({"name": "laptop-2"}, {"server_round": 4}, {"seed": 1}):
         assert not np.array_equal(trained(**change), first)
 
 
 def test_the_model_that_came_is_the_one_that_is_evaluated(folder: Path) -> None:
-    ask(MessageType.TRAIN, folder, **{"local-epochs": 1})  # leaves other weights in the model
+    ask(MessageType.TRAIN, folder, local_epochs=1)  # leaves other weights in the model
 
     metrics = dict(ask(MessageType.EVALUATE, folder)["metrics"])
 
@@ -162,7 +163,7 @@ def test_weights_of_another_model_are_refused(folder: Path) -> None:
 def test_a_noop_returns_the_weights_but_no_object_flower_has_already(folder: Path) -> None:
     one = ask(MessageType.TRAIN, folder, task="noop")
     other = ask(MessageType.TRAIN, folder, task="noop", name="laptop-2")
-    later = ask(MessageType.TRAIN, folder, task="noop", **{"server-round": 4})
+    later = ask(MessageType.TRAIN, folder, task="noop", server_round=4)
 
     arrays = [content["arrays"]["weights"] for content in (one, other, later)]
     assert len({array.object_id for array in (*arrays, Array(INITIAL))}) == 4

@@ -89,7 +89,7 @@ class Link:
         return [
             inflate_object_from_contents(reply.metadata.message_id, dict(self._pushed))
             for reply in self._replies
-        ]  # type: ignore[return-value]
+        ]
 
     def _require(self, run: int) -> None:
         if run in self.over:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, cast
 
@@ -20,7 +21,6 @@ from hypothesis import strategies as st
 
 from fedbench.config import Experiment
 from fedbench.records import ClientRound, RoundRecord
-from fedbench.server import rounds as rounds_module
 from fedbench.server.directory import Directory, Member
 from fedbench.server.grid import PromptGrid, RunStopped
 from fedbench.server.rounds import SAY_SECONDS, WAIT_POLL_SECONDS, Rounds, Stopwatch, Tally, _mean
@@ -337,7 +337,7 @@ def test_the_stopwatch_counts_the_consumer_and_not_the_items(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = 0.0
-    monkeypatch.setattr(rounds_module.time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
 
     def items() -> Iterator[Any]:
         nonlocal now
