@@ -89,7 +89,12 @@ def stack(places: Places, planned: Plan) -> Stack:
 @pytest.fixture
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     paused: list[float] = []
-    monkeypatch.setattr("time.sleep", paused.append)
+
+    def pause(seconds: float) -> None:
+        paused.append(seconds)
+        assert len(paused) < 10, "waits for ever"
+
+    monkeypatch.setattr("time.sleep", pause)
     return paused
 
 
