@@ -136,7 +136,8 @@ class Experiment(Model):
     local_epochs: Annotated[int, Field(ge=1)] = 1
     learning_rate: Annotated[float, Field(gt=0, strict=False)] = 0.001
     seed: Annotated[int, Field(ge=0)] = 0
-    round_timeout_seconds: Annotated[float, Field(gt=0, strict=False)] = 86_400.0
+    # Flower keeps a message for 12 hours.
+    round_timeout_seconds: Annotated[float, Field(gt=0, le=43_200, strict=False)] = 43_200.0
     wait_for_clients_seconds: Annotated[float, Field(gt=0, strict=False)] = 86_400.0
 
 

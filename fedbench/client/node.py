@@ -35,6 +35,7 @@ from fedbench.telemetry.collectors import ClientPhase
 
 POLL_SECONDS = 0.3
 WATCH_SECONDS = 2.0
+SERVER_GONE_SECONDS = 120.0  # then the connection counts as lost
 # A message is announced before its arrays are uploaded; Flower would wait a second.
 _OBJECT_BACKOFF_SECONDS = 0.05
 
@@ -91,7 +92,12 @@ class Node:
         Returns early when the connection is lost for good; the container's restart policy
         brings the client back.
         """
-        with http_request_response(address, insecure=False, root_certificates=certificate) as link:
+        with http_request_response(
+            address,
+            insecure=False,
+            root_certificates=certificate,
+            max_wait_time=SERVER_GONE_SECONDS,
+        ) as link:
             self._link(*link)
             self._stop = stop
             ready(self._node_id)

@@ -237,7 +237,10 @@ def test_flwr_is_the_pinned_one() -> None:
 @pytest.mark.parametrize(
     ("function", "parameters"),
     [
-        (http_request_response, ["server_address", "insecure", "root_certificates"]),
+        (
+            http_request_response,
+            ["server_address", "insecure", "root_certificates", "max_wait_time"],
+        ),
         (create_app, ["config", "superlink_lifespan_class"]),
         (pull_objects, ["object_ids", "pull_object_fn", "max_time", "initial_backoff",
                         "backoff_cap"]),

@@ -52,7 +52,11 @@ class Link:
     @contextmanager
     def connect(self, address: str, **options: Any) -> Iterator[tuple[Any, ...]]:
         assert address == "server:9092"
-        assert options == {"insecure": False, "root_certificates": b"certificate"}
+        assert options == {
+            "insecure": False,
+            "root_certificates": b"certificate",
+            "max_wait_time": 120.0,
+        }
         yield (NODE_ID, self.receive, self.send, self.get_run, None, self.pull, self.push,
                self.confirm)  # fmt: skip
 

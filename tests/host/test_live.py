@@ -94,6 +94,10 @@ def rounds(run: Run) -> list[RoundRecord]:
             "a is left out: it holds no images of digits-iid-3",
         ),
         (
+            {"event": "unidentified", "node": 7, "reason": "ValueError: corrupt"},
+            "a client cannot say who it is, and is left out: ValueError: corrupt",
+        ),
+        (
             {"event": "recorded", "round": 1, "rounds": 2},
             "round 1/2: accuracy 0.2500, loss 2.1250, 22.5 s (overhead 1.50 s) "
             "about 0 min 22 s left",
