@@ -90,6 +90,10 @@ def rounds(run: Run) -> list[RoundRecord]:
             "round 2: a failed: out of memory",
         ),
         (
+            {"event": "unidentified", "reason": "no /data"},
+            "a client cannot say who it is, and is left out: no /data",
+        ),
+        (
             {"event": "left_out", "client": "a", "data": "digits-iid-3"},
             "a is left out: it holds no images of digits-iid-3",
         ),

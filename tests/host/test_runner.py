@@ -309,6 +309,7 @@ def test_a_run_is_launched_in_the_servers_container(
 ) -> None:
     docker_command.answer("what it printed\n", "what it complained of\n", code=3)
     process = runner(stack, FakeServer()).start(run)
+    assert os.getsid(process.pid) == process.pid  # Ctrl-C in the terminal does not reach it
     assert process.wait() == 3
     assert docker_command.calls == [
         f"fedbench:cpu: compose --project-name {PROJECT} --file {stack.compose.file} "
