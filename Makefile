@@ -15,31 +15,31 @@ help: ## show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 
 up: .venv/host ## bring a federation up and run: PROFILE=heterogeneous EXPERIMENT=digits [DATA=folder] [DETACH=1] [SET="rounds=5"]
-	$(FEDBENCH) up $(PROFILE) --experiment $(EXPERIMENT) $(RUN_OPTS)
+	@$(FEDBENCH) up $(PROFILE) --experiment $(EXPERIMENT) $(RUN_OPTS)
 
 run: .venv/host ## another run on the federation that is up: EXPERIMENT=digits [RESUME=run]
-	$(FEDBENCH) run $(if $(RESUME),--resume $(RESUME),--experiment $(EXPERIMENT)) $(RUN_OPTS)
+	@$(FEDBENCH) run $(if $(RESUME),--resume $(RESUME),--experiment $(EXPERIMENT)) $(RUN_OPTS)
 
 status: .venv/host ## what is up, and where the dashboards are
-	$(FEDBENCH) status
+	@$(FEDBENCH) status
 
 logs: .venv/host ## what the containers logged: [CLIENT=laptop]
-	$(FEDBENCH) logs $(CLIENT)
+	@$(FEDBENCH) logs $(CLIENT)
 
 down: .venv/host ## take the federation down; runs are kept
-	$(FEDBENCH) down
+	@$(FEDBENCH) down
 
 join: .venv/host ## join from this computer: SERVER=host:port DEVICE=legacy-pc [NAME=name] [CA=ca.pem] [DATA=folder]
-	$(FEDBENCH) join --server $(SERVER) --device $(DEVICE) $(if $(NAME),--name $(NAME)) $(if $(CA),--ca $(CA)) $(DATA_OPT)
+	@$(FEDBENCH) join --server $(SERVER) --device $(DEVICE) $(if $(NAME),--name $(NAME)) $(if $(CA),--ca $(CA)) $(DATA_OPT)
 
 plan: .venv/host ## print the compose project that `up` would start
-	$(FEDBENCH) plan $(PROFILE) $(foreach s,$(SET),--set $(s))
+	@$(FEDBENCH) plan $(PROFILE) $(foreach s,$(SET),--set $(s))
 
 data: .venv/host ## partition the data and show who holds what
-	$(FEDBENCH) data $(PROFILE) --experiment $(EXPERIMENT) $(DATA_OPT)
+	@$(FEDBENCH) data $(PROFILE) --experiment $(EXPERIMENT) $(DATA_OPT)
 
 report: .venv/host ## print a run again as Markdown: [RUN=run]
-	$(FEDBENCH) report $(RUN)
+	@$(FEDBENCH) report $(RUN)
 
 test: check ## lint, type-check and run all tests; end-to-end ones too where Docker can be had
 	.venv/bin/python -m pytest
@@ -54,12 +54,14 @@ clean: ## remove virtual environment and caches; runs and data are kept
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis fedbench.egg-info
 
 .venv/host: pyproject.toml
-	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --editable .
-	touch $@
+	@echo "setting up .venv with what the host needs (a minute)"
+	@$(PYTHON) -m venv .venv
+	@.venv/bin/python -m pip install -qq --editable .
+	@touch $@
 
 # PyTorch without CUDA, where its index can be reached; elsewhere pip takes what it is configured for.
 .venv/dev: pyproject.toml
-	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --editable '.[node,dev]' $$(curl -sfIm 5 $(TORCH_INDEX)/ >/dev/null && echo --extra-index-url $(TORCH_INDEX))
-	touch $@ .venv/host
+	@echo "setting up .venv with what the tests need (a minute or two)"
+	@$(PYTHON) -m venv .venv
+	@.venv/bin/python -m pip install -qq --editable '.[node,dev]' $$(curl -sfIm 5 $(TORCH_INDEX)/ >/dev/null && echo --extra-index-url $(TORCH_INDEX))
+	@touch $@ .venv/host

@@ -67,8 +67,7 @@ def assert_confined(name: str, service: dict[str, Any]) -> None:
     assert service["healthcheck"]["test"][0] == "CMD"
     assert {"start_period", "start_interval"} <= service["healthcheck"].keys()
     assert not {"privileged", "cap_add", "pid", "ipc", "network_mode", "devices"} & service.keys()
-    # Grafana's image has a user of its own, 472.
-    assert name == "grafana" or str(service["user"]).split(":")[0] not in ("0", "root")
+    assert str(service["user"]).split(":")[0] not in ("0", "root")
 
 
 def test_the_files_describe_these_services() -> None:
