@@ -9,7 +9,7 @@ DATA_OPT  = $(if $(DATA),--data $(DATA))
 RUN_OPTS  = $(DATA_OPT) $(if $(DETACH),--detach) $(foreach s,$(SET),--set $(s))
 
 .DEFAULT_GOAL := help
-.PHONY: help up run status logs down join plan data report test check format clean
+.PHONY: help up run status logs down join plan data report test bench check format clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -43,6 +43,9 @@ report: .venv/host ## print a run again as Markdown: [RUN=run]
 
 test: check ## lint, type-check and run all tests; end-to-end ones too where Docker can be had
 	.venv/bin/python -m pytest
+
+bench: .venv/dev ## measure against what one would run instead: [BENCH=train]
+	@.venv/bin/python tests/bench $(BENCH)
 
 check: .venv/dev ## lint and type-check only
 	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy

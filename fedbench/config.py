@@ -127,7 +127,9 @@ class Experiment(Model):
     name: Name
     description: str = ""
     task: Literal["train", "noop"] = "train"
-    model: Literal["mobilenet_v2"] = "mobilenet_v2"
+    model: Literal["mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large"] = (
+        "mobilenet_v2"
+    )
     initial_weights: str | None = None
     data: Data = Data()
     rounds: Annotated[int, Field(ge=1)] = 5

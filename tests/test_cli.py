@@ -146,7 +146,8 @@ BAD_EXPERIMENTS = {
     "found 'imagenet'",
     "unknown-data-key": "{}: data.partitions: no such key; did you mean partition?",
     "unknown-key": "{}: round: no such key; did you mean rounds or fraction or model?",
-    "unknown-model": "{}: model: Input should be 'mobilenet_v2', found 'mobilenet_v9'",
+    "unknown-model": "{}: model: Input should be 'mobilenet_v1', 'mobilenet_v2', "
+    "'mobilenet_v3_small' or 'mobilenet_v3_large', found 'mobilenet_v9'",
     "wrong-type": "{}: rounds: Input should be a valid integer, found 'many'",
 }
 

@@ -33,7 +33,7 @@ from flwr.supernode.fleet_http_connection import http_request_response
 
 from fedbench.telemetry.collectors import ClientPhase
 
-POLL_SECONDS = 0.3
+POLL_SECONDS = 0.1  # the server holds back its answer while there is no message
 WATCH_SECONDS = 2.0
 SERVER_GONE_SECONDS = 120.0  # then the connection counts as lost
 # A message is announced before its arrays are uploaded; Flower would wait a second.

@@ -8,10 +8,14 @@ import torch
 from torch import nn
 
 from fedbench.learning.layers import specialise
+from fedbench.learning.mobilenet_v1 import mobilenet_v1
 from fedbench.learning.vision import models
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
+    "mobilenet_v1": mobilenet_v1,
     "mobilenet_v2": models.mobilenet_v2,
+    "mobilenet_v3_small": models.mobilenet_v3_small,
+    "mobilenet_v3_large": models.mobilenet_v3_large,
 }
 
 

@@ -23,7 +23,7 @@ from flwr.supercore.inflatable.inflatable_utils import (
     pull_objects,
 )
 
-POLL_SECONDS = 0.2
+POLL_SECONDS = 0.05  # the server holds back its answer while there is no reply
 _OBJECT_BACKOFF_SECONDS = 0.05
 
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import ssl
 import sys
-from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,14 +31,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from fedbench.records import RoundRecord
+from fedbench.server.longpoll import App, LongPoll, Scope
 from fedbench.server.registry import Announcement, NameTakenError, Registry
 from fedbench.telemetry.metrics import ServerMetrics
 
 _EVERYWHERE = "0.0.0.0"  # noqa: S104 (of the container; compose publishes only the fleet port)
 CLIENTS_PATH = "/fedbench/v1/clients"
-
-_Scope = MutableMapping[str, Any]
-_App = Callable[[_Scope, Any, Any], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -81,6 +78,11 @@ def serve(tls: Path, ports: Ports = PORTS) -> None:
     asyncio.run(_serve_all([uvicorn.Server(config) for config in (control, fleet, operations)]))
 
 
+# What a poll waits for: a node for the ServerApp's messages, the ServerApp for replies.
+_NEWS = {
+    "/v1/fleet/pull-messages": "/v1/runtime/push-messages",
+    "/v1/runtime/pull-messages": "/v1/fleet/push-messages",
+}
 _QUIET: dict[str, Any] = {
     "ws": "none",
     "log_level": "warning",
@@ -98,17 +100,16 @@ async def _serve_all(servers: list[uvicorn.Server]) -> None:
     await asyncio.gather(*tasks)
 
 
-def _superlink(port: int) -> _App:
+def _superlink(port: int) -> App:
     # Its state stays in memory: a database file made a round 1.8 times as long.
     sys.argv = [
         "flower-superlink", "--insecure", "--host", "127.0.0.1", "--port", str(port),
         "--disable-runtime-dependency-installation",
     ]  # fmt: skip
-    app: _App = create_app(_parse_superlink_lifespan_config(), SuperLinkLifespan)
-    return app
+    return LongPoll(create_app(_parse_superlink_lifespan_config(), SuperLinkLifespan), _NEWS)
 
 
-def public_app(superlink: _App, registry: Registry) -> _App:
+def public_app(superlink: App, registry: Registry) -> App:
     """What devices may reach: SuperLink's fleet routes, and what joining takes."""
 
     async def announce(request: Request) -> Response:
@@ -138,7 +139,7 @@ def public_app(superlink: _App, registry: Registry) -> _App:
         ]
     )
 
-    async def app(scope: _Scope, receive: Any, send: Any) -> None:
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
         fleet = scope["type"] == "http" and scope["path"].startswith("/v1/fleet/")
         await (superlink if fleet else own)(scope, receive, send)
 

@@ -1,18 +1,35 @@
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 import torch
 
+from fedbench.config import Experiment
 from fedbench.learning import models
 
+# Parameters with 1,000 classes and inputs of the last layer, as published: Howard et al. 2017
+# (Keras' trainable count), Sandler et al. 2018, Howard et al. 2019 (torchvision's counts).
+PUBLISHED = {
+    "mobilenet_v1": (4_231_976, 1024),
+    "mobilenet_v2": (3_504_872, 1280),
+    "mobilenet_v3_small": (2_542_856, 1024),
+    "mobilenet_v3_large": (5_483_032, 1280),
+}
 
-def test_mobilenet_v2_maps_small_images_to_ten_logits() -> None:
-    model = models.build("mobilenet_v2").eval()
+
+def test_all_models_are_published_ones() -> None:
+    assert models.MODELS.keys() == PUBLISHED.keys()
+    assert get_args(Experiment.model_fields["model"].annotation) == tuple(PUBLISHED)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_small_images_become_ten_logits(name: str) -> None:
+    model = models.build(name).eval()
+    parameters, last = PUBLISHED[name]
 
     assert model(torch.zeros(3, 3, 32, 32)).shape == (3, 10)
-    # Sandler et al. 2018: 3,504,872 with 1,000 classes; the classifier has 1,280 + 1 a class.
-    assert sum(p.numel() for p in model.parameters()) == 3_504_872 - 990 * 1_281 == 2_236_682
+    assert sum(p.numel() for p in model.parameters()) == parameters - 990 * (last + 1)
 
 
 def test_number_of_classes() -> None:
@@ -43,7 +60,9 @@ def test_global_random_state_is_untouched() -> None:
 
 
 def test_unknown_model_names_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="unknown model 'resnet', expected one of mobilenet_v2"):
+    with pytest.raises(
+        ValueError, match="unknown model 'resnet', expected one of mobilenet_v1, mobil"
+    ):
         models.build("resnet")
 
 

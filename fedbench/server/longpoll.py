@@ -1,0 +1,81 @@
+"""Answers a poll when there is something to say, instead of at once with nothing.
+
+SuperLink answers every poll at once; whoever waits for a message asks again and again, and learns
+of it half an interval late on average, twice in each exchange. Here an empty answer is held back
+until the other side has pushed a message, and the question put again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from contextlib import suppress
+from typing import Any
+
+HOLD_SECONDS = 2.0
+
+Scope = MutableMapping[str, Any]
+App = Callable[[Scope, Any, Any], Awaitable[None]]
+
+
+class LongPoll:
+    """An ASGI app around another; `news` maps the paths of polls to the paths that bring news."""
+
+    def __init__(self, app: App, news: Mapping[str, str], hold: float = HOLD_SECONDS) -> None:
+        self._app = app
+        self._news = news
+        self._hold = hold
+        self._bells = {path: asyncio.Event() for path in news.values()}
+
+    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
+        """Serves one request."""
+        path = scope.get("path", "")
+        if path in self._news:
+            await self._poll(scope, await _body(receive), send)
+            return
+        await self._app(scope, receive, send)
+        if path in self._bells:
+            bell, self._bells[path] = self._bells[path], asyncio.Event()
+            bell.set()
+
+    async def _poll(self, scope: Scope, body: bytes, send: Any) -> None:
+        # The bell that was there before the question: no news is missed in between.
+        bell = self._bells[self._news[scope["path"]]]
+        answer = await self._ask(scope, body)
+        if _is_empty(answer):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(bell.wait(), self._hold)
+                answer = await self._ask(scope, body)
+        for message in answer:
+            await send(message)
+
+    async def _ask(self, scope: Scope, body: bytes) -> list[dict[str, Any]]:
+        answer: list[dict[str, Any]] = []
+        question = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def receive() -> dict[str, Any]:
+            if question:
+                return question.pop()
+            await asyncio.Event().wait()  # the client stays; whoever waits for it is cancelled
+            raise AssertionError
+
+        async def send(message: dict[str, Any]) -> None:
+            answer.append(message)
+
+        own = {**scope, "state": dict(scope.get("state", {}))}
+        await self._app(own, receive, send)
+        return answer
+
+
+async def _body(receive: Any) -> bytes:
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+    return body
+
+
+def _is_empty(answer: list[dict[str, Any]]) -> bool:
+    status = next(message["status"] for message in answer if "status" in message)
+    return status == 200 and not any(message.get("body") for message in answer)
