@@ -205,12 +205,14 @@ class TestCommands:
             stderr=subprocess.PIPE,
             text=True,
         ) as process:
-            lines = []
             assert process.stderr is not None
+            lines = []
             for line in process.stderr:
                 lines.append(line)
                 if line.startswith("round 1/3: accuracy"):
-                    process.send_signal(signal.SIGINT)
+                    break
+            process.send_signal(signal.SIGINT)
+            lines += process.stderr
         output = "".join(lines)
         print(output)
         assert process.returncode == 130
