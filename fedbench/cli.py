@@ -87,6 +87,8 @@ def run(
     """Run an experiment on the federation that is up."""
     stack = require(places)
     if resume is not None:
+        if settings or data:
+            raise typer.BadParameter("a run that goes on keeps its experiment and its data")
         _run(stack, lambda runner: runner.resume(resume), detach, as_json)
         return
     overrides, misplaced = split_overrides(settings or [])

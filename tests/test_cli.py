@@ -286,6 +286,12 @@ def test_a_wrong_name_or_option_is_explained(
     assert not places.root.exists()
 
 
+def test_a_run_that_goes_on_keeps_its_experiment(fedbench: Fedbench, stack: Stack) -> None:
+    code, out, err = fedbench("run", "--resume", "some-run", "--set", "rounds=9")
+    assert (code, out) == (2, "")
+    assert "a run that goes on keeps its experiment and its data" in err
+
+
 def test_a_run_cannot_change_the_federation_that_is_up(fedbench: Fedbench, stack: Stack) -> None:
     code, out, err = fedbench("run", "--set", "strict=true")
     assert (code, out) == (2, "")
