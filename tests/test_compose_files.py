@@ -29,7 +29,14 @@ def has_compose() -> bool:
     return subprocess.run(argv, check=False, capture_output=True).returncode == 0
 
 
-needs_compose = pytest.mark.skipif(not has_compose(), reason="no `docker compose` on PATH")
+@pytest.fixture
+def compose_cli() -> None:
+    # Asked when the test runs: the end-to-end tests before it may have installed it.
+    if not has_compose():
+        pytest.skip("no `docker compose` on PATH")
+
+
+needs_compose = pytest.mark.usefixtures("compose_cli")
 
 
 @cache
