@@ -95,7 +95,7 @@ def summarise(folder: Path) -> Summary:
         profile=facts["profile"],
         started_at=facts["created"],
         total_seconds=(last - created).total_seconds(),
-        rounds=[RoundRecord.model_validate(line) for line in read_lines(folder / "rounds.jsonl")],
+        rounds=read_rounds(folder),
         error=ending.get("reason", missing) if status == "failed" else None,
     )
 
@@ -103,10 +103,20 @@ def summarise(folder: Path) -> Summary:
 def write_summary(folder: Path) -> Summary:
     """Writes `summary.json` and returns it."""
     summary = summarise(folder)
-    temporary = folder / "summary.tmp"
-    temporary.write_text(summary.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    temporary.replace(folder / "summary.json")
+    replace_text(folder / "summary.json", summary.model_dump_json(indent=2) + "\n")
     return summary
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Writes a file anew; a reader finds the old or the new text, never half of it."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def read_rounds(folder: Path) -> list[RoundRecord]:
+    """The complete rounds of a run so far."""
+    return [RoundRecord.model_validate(line) for line in read_lines(folder / "rounds.jsonl")]
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:

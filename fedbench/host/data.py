@@ -19,7 +19,8 @@ import numpy as np
 from fedbench.config import Experiment
 from fedbench.errors import DataError
 from fedbench.host.datasets import DataSet, open_data_set
-from fedbench.host.images import Say, Split
+from fedbench.host.images import Split
+from fedbench.host.machine import Say
 from fedbench.host.partition import Indices, divide, draw, generator
 from fedbench.host.store import read_labels, read_metadata, write_partition
 

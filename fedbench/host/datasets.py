@@ -11,7 +11,8 @@ import numpy as np
 
 from fedbench.errors import DataError
 from fedbench.host import digits
-from fedbench.host.images import ImageFolder, Say, Split
+from fedbench.host.images import ImageFolder, Split
+from fedbench.host.machine import Say
 from fedbench.host.parquet import ParquetFiles
 from fedbench.host.store import read_cached, write_cached
 

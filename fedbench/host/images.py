@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from fedbench.errors import DataError
+from fedbench.host.machine import Say
 
 SIDE = 32
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
@@ -20,7 +21,6 @@ _REPORT_EVERY = 10_000
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)

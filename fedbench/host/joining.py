@@ -18,8 +18,9 @@ from pydantic import BaseModel, ValidationError
 from fedbench.config import Device, Experiment, parse_name
 from fedbench.errors import ConfigError, DockerError, HostError
 from fedbench.host import bootstrap, data, ports
+from fedbench.host.machine import Say
 from fedbench.host.plan import HostFacts, docker_cpus
-from fedbench.host.stack import PROJECT, Places, Say, Stack, container_user, host_facts
+from fedbench.host.stack import PROJECT, Places, Stack, container_user, host_facts
 
 METRICS_PORT = 9101
 LABEL = "fedbench.joined"

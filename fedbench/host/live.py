@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from fedbench.errors import HostError
+from fedbench.host.machine import Say
 from fedbench.host.prometheus import Prometheus
 from fedbench.host.runs import Run
-from fedbench.host.stack import Say
 from fedbench.records import RoundRecord
 
 _METRICS = (
@@ -37,7 +37,7 @@ class Lines:
     def __call__(self) -> None:
         """Says what is new."""
         events = self._run.events()
-        rounds = self._run.summary().rounds
+        rounds = self._run.rounds()
         for event in events[self._told :]:
             if line := describe(event, rounds):
                 self._say(line)
@@ -55,7 +55,7 @@ class View:
 
     def __call__(self) -> None:
         """Draws the present state."""
-        events, rounds = self._run.events(), self._run.summary().rounds
+        events, rounds = self._run.events(), self._run.rounds()
         said = list(filter(None, (describe(event, rounds) for event in events)))
         lines = [Text(line) for line in said[-_LINES:] or ["starting"]]
         self._live.update(Group(*lines, self._table()), refresh=True)

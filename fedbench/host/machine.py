@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -160,3 +161,12 @@ class Machine:
     def can_install(self) -> bool:
         """Whether the scripts in docker/host/ work here."""
         return self.is_root and self.distribution in ("debian", "ubuntu")
+
+
+def cpu_model() -> str:
+    """The processor, as the kernel names it where it does."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

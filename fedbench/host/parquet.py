@@ -18,7 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fedbench.errors import DataError
-from fedbench.host.images import Images, Labels, Say, Split, decode, stack
+from fedbench.host.images import Images, Labels, Split, decode, stack
+from fedbench.host.machine import Say
 
 IMAGE_COLUMNS = ("img", "image")
 LABEL_COLUMNS = ("label", "fine_label")

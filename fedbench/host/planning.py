@@ -14,8 +14,9 @@ import psutil
 
 from fedbench.config import Device, Experiment, Profile
 from fedbench.host import bootstrap, data, ports
+from fedbench.host.machine import Say
 from fedbench.host.plan import HostFacts, Plan, client_names, compose_project, plan
-from fedbench.host.stack import PROJECT, Places, Say, Stack, host_facts
+from fedbench.host.stack import PROJECT, Places, Stack, host_facts
 
 
 def preview(

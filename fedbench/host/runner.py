@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 import shutil
 import subprocess
 import time
@@ -19,8 +18,9 @@ from fedbench import __version__
 from fedbench.config import Experiment
 from fedbench.errors import ConfigError, DockerError, RunError, RunInterrupted
 from fedbench.host import data
+from fedbench.host.machine import Say, cpu_model
 from fedbench.host.runs import Run, RunStore
-from fedbench.host.stack import Say, Stack, give_to_containers
+from fedbench.host.stack import Stack, give_to_containers
 from fedbench.records import Summary, write_summary
 
 POLL_SECONDS = 0.5
@@ -150,7 +150,7 @@ class Runner:
             "docker": info["ServerVersion"],
             "kernel": info["KernelVersion"],
             "os": info["OperatingSystem"],
-            "cpu": _cpu_model(),
+            "cpu": cpu_model(),
             "cores": info["NCPU"],
             "memory_bytes": info["MemTotal"],
             "cpu_scale": self._stack.scale,
@@ -174,11 +174,3 @@ def _initial_weights(experiment: Experiment) -> Path | None:
             "give a .safetensors file, such as runs/<id>/model.safetensors",
         )
     return path
-
-
-def _cpu_model() -> str:
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -11,7 +11,7 @@ from typing import Any
 
 from fedbench.config import Experiment, Profile
 from fedbench.errors import RunError
-from fedbench.records import Summary, read_lines, summarise
+from fedbench.records import RoundRecord, Summary, read_lines, read_rounds, summarise
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,10 @@ class Run:
     def events(self) -> list[dict[str, Any]]:
         """What happened so far, oldest first."""
         return list(read_lines(self.path / "events.jsonl"))
+
+    def rounds(self) -> list[RoundRecord]:
+        """The complete rounds so far."""
+        return read_rounds(self.path)
 
     def summary(self) -> Summary:
         """How the run ended, or how it stands."""

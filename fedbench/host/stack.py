@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,8 @@ from fedbench.config import Profile
 from fedbench.errors import DockerError, FedbenchError
 from fedbench.host import tls
 from fedbench.host.compose import Compose
+from fedbench.host.machine import Say
 from fedbench.host.plan import HostFacts, Paths, Plan, compose_project, environment
-
-Say = Callable[[str], None]
 
 CONTAINER_UID = 10001  # of the image's own user, where the host's user is root
 HEALTHY_SECONDS = 600.0

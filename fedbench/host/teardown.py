@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from fedbench.host import bootstrap, joining
-from fedbench.host.stack import PROJECT, Places, Say, require
+from fedbench.host.machine import Say
+from fedbench.host.stack import PROJECT, Places, require
 
 
 def down(places: Places, say: Say, *, volumes: bool) -> None:

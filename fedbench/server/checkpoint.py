@@ -11,7 +11,7 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from fedbench.records import RoundRecord, read_lines
+from fedbench.records import RoundRecord, read_lines, replace_text
 
 _FLAT = "weights"
 _ROUND = "round"
@@ -51,7 +51,7 @@ class RunFolder:
         last, weights = self._checkpoint()
         rounds = self.path / "rounds.jsonl"
         complete = [line for line in read_lines(rounds) if line["round"] <= last]
-        _replace(rounds, "".join(json.dumps(line) + "\n" for line in complete))
+        replace_text(rounds, "".join(json.dumps(line) + "\n" for line in complete))
         return None if weights is None else (last, weights)
 
     def _checkpoint(self) -> tuple[int, np.ndarray | None]:
@@ -60,12 +60,6 @@ class RunFolder:
             return 0, None
         with safe_open(path, "np") as file:
             return int(file.metadata()[_ROUND]), file.get_tensor(_FLAT)
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def _append(path: Path, line: str) -> None:

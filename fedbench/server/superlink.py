@@ -37,6 +37,17 @@ from fedbench.telemetry.metrics import ServerMetrics
 
 _EVERYWHERE = "0.0.0.0"  # noqa: S104 (of the container; compose publishes only the fleet port)
 CLIENTS_PATH = "/fedbench/v1/clients"
+# What a poll waits for: a node for the ServerApp's messages, the ServerApp for replies.
+_NEWS = {
+    "/v1/fleet/pull-messages": "/v1/runtime/push-messages",
+    "/v1/runtime/pull-messages": "/v1/fleet/push-messages",
+}
+_QUIET: dict[str, Any] = {
+    "ws": "none",
+    "log_level": "warning",
+    "access_log": False,
+    "timeout_graceful_shutdown": 3,
+}
 
 
 @dataclass(frozen=True)
@@ -76,19 +87,6 @@ def serve(tls: Path, ports: Ports = PORTS) -> None:
         **_QUIET,
     )
     asyncio.run(_serve_all([uvicorn.Server(config) for config in (control, fleet, operations)]))
-
-
-# What a poll waits for: a node for the ServerApp's messages, the ServerApp for replies.
-_NEWS = {
-    "/v1/fleet/pull-messages": "/v1/runtime/push-messages",
-    "/v1/runtime/pull-messages": "/v1/fleet/push-messages",
-}
-_QUIET: dict[str, Any] = {
-    "ws": "none",
-    "log_level": "warning",
-    "access_log": False,
-    "timeout_graceful_shutdown": 3,
-}
 
 
 async def _serve_all(servers: list[uvicorn.Server]) -> None:

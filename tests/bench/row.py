@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import psutil
+
+from fedbench.host.machine import cpu_model
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,5 @@ def row(
 
 def hardware() -> str:
     """Processor, cores and memory of this machine."""
-    cpu = platform.processor() or platform.machine()
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            cpu = line.partition(":")[2].strip()
-            break
     memory = psutil.virtual_memory().total / 2**30
-    return f"{cpu}, {psutil.cpu_count()} cores, {memory:.0f} GiB"
+    return f"{cpu_model()}, {psutil.cpu_count()} cores, {memory:.0f} GiB"
