@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from fedbench.learning.adam import Adam
 from fedbench.learning.data import ImageSet
 
 
@@ -93,8 +94,7 @@ def train(
             f"batch normalisation needs batches of at least 2 images, "
             f"found {len(data)} images and a batch size of {batch_size}"
         )
-    # Fused: one kernel instead of several for each of 158 parameters.
-    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, fused=True)
+    optimizer = Adam(model.parameters(), learning_rate)
     order = torch.Generator().manual_seed(seed)
     device = data.labels.device
     results = []
@@ -159,7 +159,7 @@ class _Meter:
 
 def _step(
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Adam,
     images: Tensor,
     labels: Tensor,
     meter: _Meter,

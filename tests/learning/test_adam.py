@@ -1,0 +1,45 @@
+import pytest
+import torch
+from torch import nn
+
+from fedbench.learning.adam import Adam
+
+DEVICES = ["cpu", *(["cuda:0"] if torch.cuda.is_available() else [])]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_updates_as_torch_optim_does(device: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    start = [torch.randn(shape, generator=generator) for shape in ((4, 3, 1, 1), (7,), (40, 33))]
+    ours = [nn.Parameter(value.clone().to(device)) for value in start]
+    theirs = [nn.Parameter(value.clone().to(device)) for value in start]
+    adam, reference = Adam(ours, 0.01), torch.optim.Adam(theirs, lr=0.01, fused=True)
+
+    for _ in range(5):
+        for our, their in zip(ours, theirs, strict=True):
+            our.grad = torch.randn(our.shape, generator=generator).to(device)
+            their.grad = our.grad.clone()
+        adam.step()
+        reference.step()
+
+    for our, their in zip(ours, theirs, strict=True):
+        assert torch.equal(our, their)
+
+
+def test_leaves_a_parameter_without_gradient_alone() -> None:
+    frozen, trained = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
+    trained.grad = torch.ones(2)
+
+    Adam([frozen, trained], 0.1).step()
+
+    assert frozen.tolist() == [1.0, 1.0]
+    assert trained.tolist() == pytest.approx([0.9, 0.9])
+
+
+def test_zero_grad_drops_the_gradients() -> None:
+    parameter = nn.Parameter(torch.ones(2))
+    parameter.grad = torch.ones(2)
+
+    Adam([parameter], 0.1).zero_grad()
+
+    assert parameter.grad is None
