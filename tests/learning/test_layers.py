@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from fedbench.learning.layers import DepthwiseConv2d, PointwiseConv2d, specialise
+from fedbench.learning.layers import BatchNorm2d, DepthwiseConv2d, PointwiseConv2d, specialise
 from fedbench.learning.vision import models
 
 
@@ -73,6 +73,32 @@ def test_other_convolutions_are_left_alone(conv: nn.Conv2d) -> None:
     assert type(specialise(nn.Sequential(conv))[0]) is nn.Conv2d
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_batch_norm_is_the_plain_one(training: bool) -> None:
+    plain = nn.BatchNorm2d(4).train(training)
+    nn.init.uniform_(plain.weight)
+    fast = specialise(nn.Sequential(copy.deepcopy(plain)))[0].train(training)
+    images = torch.randn(3, 4, 2, 2)
+    assert type(fast) is BatchNorm2d
+    for a, b in zip(with_gradients(plain, images), with_gradients(fast, images), strict=True):
+        assert torch.equal(a, b)
+    assert torch.equal(plain.running_mean, fast.running_mean)
+    assert torch.equal(plain.running_var, fast.running_var)
+
+
+@pytest.mark.parametrize(
+    "norm", [nn.BatchNorm2d(4, momentum=None), nn.BatchNorm2d(4, track_running_stats=False)]
+)
+def test_a_batch_norm_that_counts_or_keeps_nothing_is_left_alone(norm: nn.BatchNorm2d) -> None:
+    assert type(specialise(nn.Sequential(norm))[0]) is nn.BatchNorm2d
+
+
+def test_activations_change_nothing_in_place() -> None:
+    images = torch.full((1, 1, 1, 1), -1.0)
+    assert specialise(nn.Sequential(nn.ReLU6(inplace=True)))(images).item() == 0
+    assert images.item() == -1
+
+
 def test_a_model_keeps_its_parameters_and_their_names() -> None:
     plain = models.mobilenet_v2(num_classes=10, weights=None)
     before = dict(plain.named_parameters())
@@ -80,7 +106,8 @@ def test_a_model_keeps_its_parameters_and_their_names() -> None:
     assert dict(fast.named_parameters()).keys() == before.keys()
     assert all(parameter is before[name] for name, parameter in fast.named_parameters())
     kinds = [type(module) for module in fast.modules()]
-    assert (kinds.count(PointwiseConv2d), kinds.count(DepthwiseConv2d)) == (34, 17)
+    fast_kinds = (PointwiseConv2d, DepthwiseConv2d, BatchNorm2d)
+    assert tuple(map(kinds.count, fast_kinds)) == (34, 17, 52)
 
 
 def test_gradients_of_a_whole_model_are_the_plain_ones() -> None:
