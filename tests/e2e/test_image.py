@@ -47,17 +47,22 @@ def test_a_node_trains_on_a_read_only_root(
 ) -> None:
     script = """
 import flwr, prometheus_client, torch
+from fedbench.learning.data import ImageSet
 from fedbench.learning.models import build
-model = build("mobilenet_v2", 10)
-optimizer = torch.optim.Adam(model.parameters())
-model(torch.rand(2, 3, 32, 32)).sum().backward()
-optimizer.step()
+from fedbench.learning.train import train
+images = ImageSet(torch.zeros(2, 32, 32, 3, dtype=torch.uint8), torch.arange(2), ("a", "b"))
+train(build("mobilenet_v2", 2), images, epochs=1, batch_size=2, learning_rate=0.001, seed=0)
 print(flwr.__version__, torch.__version__.split("+")[0])
 """
     printed = output(
         docker_client, images.fedbench, "python", "-W", "ignore", "-c", script, user=user
     )
     assert printed == ["1.41.0 2.13.0"]
+
+
+def test_memory_comes_from_jemalloc(docker_client: docker.DockerClient, images: Images) -> None:
+    maps = output(docker_client, images.fedbench, "cat", "/proc/self/maps")
+    assert any(line.endswith("/opt/lib/libjemalloc.so.2") for line in maps)
 
 
 def test_is_at_most_a_gigabyte(docker_client: docker.DockerClient, images: Images) -> None:
