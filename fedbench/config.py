@@ -137,6 +137,7 @@ class Experiment(Model):
     batch_size: Annotated[int, Field(ge=2)] = 32  # batch normalisation needs two images
     local_epochs: Annotated[int, Field(ge=1)] = 1
     learning_rate: Annotated[float, Field(gt=0, strict=False)] = 0.001
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     seed: Annotated[int, Field(ge=0)] = 0
     # Flower keeps a message for 12 hours.
     round_timeout_seconds: Annotated[float, Field(gt=0, le=43_200, strict=False)] = 43_200.0

@@ -103,7 +103,7 @@ def score(message: Message, context: Context) -> Message:
     images = _images(_folder(context, task["data"]) / "test.safetensors")
     model = _loaded_model(message, task)
     with metrics.phase("evaluating"):
-        result = evaluate(model, images)
+        result = evaluate(model, images, precision=task["precision"])
     metrics.evaluated(
         run=str(task["run"]),
         round_number=int(task["server-round"]),
@@ -154,6 +154,7 @@ def _train(message: Message, context: Context, task: Any) -> tuple[ArrayRecord, 
             epochs=task["local-epochs"],
             batch_size=task["batch-size"],
             learning_rate=task["learning-rate"],
+            precision=task["precision"],
             # Each round shuffles anew, and each client differently.
             seed=_seed(task["seed"], server_round, context.node_config["client"]),
             on_batch=on_batch,

@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from time import perf_counter
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +16,9 @@ from torch.nn.functional import cross_entropy
 
 from fedbench.learning.adam import Adam
 from fedbench.learning.data import ImageSet
+from fedbench.learning.meter import Meter
+from fedbench.learning.precision import Precision, arithmetic
+from fedbench.learning.step import GraphedStep, Step
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ def train(
     batch_size: int,
     learning_rate: float,
     seed: int,
+    precision: Precision = "fp32",
     on_batch: Callable[[Progress], None] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
 ) -> list[Epoch]:
@@ -94,16 +97,18 @@ def train(
             f"batch normalisation needs batches of at least 2 images, "
             f"found {len(data)} images and a batch size of {batch_size}"
         )
-    optimizer = Adam(model.parameters(), learning_rate)
     order = torch.Generator().manual_seed(seed)
     device = data.labels.device
+    meter = Meter(device)
+    step = _step(model, data, Adam(model.parameters(), learning_rate), meter, batch_size)
     results = []
-    with _mode(model, training=True), _seeded(device, seed):
+    with _mode(model, training=True), _seeded(device, seed), arithmetic(precision, device):
         for epoch in range(1, epochs + 1):
-            meter = _Meter(device)
+            meter.start()
             batches = shuffled_batches(len(data), batch_size, order, device)
             for batch, index in enumerate(batches, 1):
-                _step(model, optimizer, *data.batch(index), meter)
+                step(index)
+                meter.samples += len(index)
                 if on_batch:
                     done = (meter.samples, meter.seconds())
                     on_batch(Progress(epoch, epochs, batch, len(batches), *done))
@@ -113,14 +118,18 @@ def train(
     return results
 
 
-def evaluate(model: nn.Module, data: ImageSet, *, batch_size: int = 128) -> Evaluation:
+def evaluate(
+    model: nn.Module, data: ImageSet, *, batch_size: int = 128, precision: Precision = "fp32"
+) -> Evaluation:
     """Loss and accuracy of the model on all images; larger batches are no faster on a CPU."""
-    meter = _Meter(data.labels.device)
-    with _mode(model, training=False), torch.inference_mode():
+    device = data.labels.device
+    meter = Meter(device)
+    with _mode(model, training=False), torch.inference_mode(), arithmetic(precision, device):
         for first in range(0, len(data), batch_size):
             images, labels = data.batch(slice(first, first + batch_size))
             logits = model(images)
             meter.add(cross_entropy(logits, labels), logits, labels)
+            meter.samples += len(labels)
     return Evaluation(*meter.result())
 
 
@@ -135,41 +144,12 @@ def shuffled_batches(
     return batches
 
 
-class _Meter:
-    """Runs from its making; sums loss and correct answers on the device."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._start = perf_counter()
-        self.samples = 0
-        self._sums = torch.zeros(2, device=device)
-
-    def add(self, mean_loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        correct = (logits.argmax(1) == labels).sum()
-        self._sums += torch.stack([mean_loss.detach() * len(labels), correct])
-        self.samples += len(labels)
-
-    def seconds(self) -> float:
-        return perf_counter() - self._start
-
-    def result(self) -> tuple[float, float, float, int]:
-        """Seconds, mean loss, accuracy and samples; waits for the device."""
-        loss, correct = self._sums.tolist()
-        return self.seconds(), loss / self.samples, correct / self.samples, self.samples
-
-
 def _step(
-    model: nn.Module,
-    optimizer: Adam,
-    images: Tensor,
-    labels: Tensor,
-    meter: _Meter,
-) -> None:
-    optimizer.zero_grad()
-    logits = model(images)
-    loss = cross_entropy(logits, labels)
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-    meter.add(loss, logits, labels)
+    model: nn.Module, data: ImageSet, optimizer: Adam, meter: Meter, batch_size: int
+) -> Callable[[Tensor], None]:
+    step = Step(model, data, optimizer, meter)
+    device = data.labels.device
+    return GraphedStep(step, batch_size, device) if device.type == "cuda" else step
 
 
 @contextmanager

@@ -86,6 +86,7 @@ def _config(experiment: Experiment, facts: dict[str, Any]) -> ConfigRecord:
             "local-epochs": experiment.local_epochs,
             "batch-size": experiment.batch_size,
             "learning-rate": experiment.learning_rate,
+            "precision": experiment.precision,
             "seed": experiment.seed,
         }
     )

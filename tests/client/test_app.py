@@ -28,6 +28,7 @@ TASK = {
     "local-epochs": 2,
     "batch-size": 16,
     "learning-rate": 0.001,
+    "precision": "fp32",
     "seed": 0,
     "server-round": 3,
 }

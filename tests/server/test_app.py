@@ -120,6 +120,7 @@ def test_a_run_goes_from_its_folder_to_its_model(
         "local-epochs": 3,
         "batch-size": 16,
         "learning-rate": 0.01,
+        "precision": "fp32",
         "seed": 5,
         "server-round": 1,
     }
