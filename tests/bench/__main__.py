@@ -1,4 +1,4 @@
-"""`make bench`: one table, and the same as runs/bench/bench.json."""
+"""`make bench` and `make bench-full`: one table, and the same as runs/bench/bench.json."""
 
 from __future__ import annotations
 
@@ -12,24 +12,49 @@ from rich.console import Console
 from rich.table import Table
 from row import Row, hardware
 
+from fedbench.host import bootstrap
+
 ROOT = Path(__file__).resolve().parents[2]
-PARTS: dict[str, Callable[[str], Iterable[Row]]] = {"train": train.rows}
+Part = Callable[[str], Iterable[Row]]
+QUICK: dict[str, Part] = {"train": train.rows, "train_gpu": train.gpu_rows}
+LONG: dict[str, Part] = {"train_parts": train.parts_rows, "limit": train.limit_rows}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all by default")
-    parts = parser.parse_args().parts or list(PARTS)
+    parser.add_argument("parts", nargs="*", help=f"of {', '.join(QUICK | LONG)}")
+    parser.add_argument("--full", action="store_true", help="the long parts, too")
+    arguments = parser.parse_args()
+    every = QUICK | LONG
+    unknown = [part for part in arguments.parts if part not in every]
+    if unknown:
+        parser.error(f"no such part: {unknown[0]}; there are {', '.join(every)}")
+    parts = arguments.parts or [*(every if arguments.full else QUICK)]
     console = Console(width=110)
-    results = []
+    daemon_was_ours = bootstrap.daemon_is_ours()
+    try:
+        results = list(_measure(parts, console))
+    finally:
+        if bootstrap.daemon_is_ours() and not daemon_was_ours:
+            bootstrap.stop_daemon(console.print)
+    console.print(_table(results), f"{hardware()}; recorded in {_record(results)}")
+
+
+def _measure(parts: Iterable[str], console: Console) -> Iterable[Row]:
     for part in parts:
-        for result in PARTS[part](f"make bench BENCH={part}"):
+        for result in (QUICK | LONG)[part](f"make bench BENCH={part}"):
             console.print(f"{result.name}: {result.value:.4g} {result.unit}", highlight=False)
-            results.append(result)
+            yield result
+
+
+def _record(results: Iterable[Row]) -> Path:
+    """Rows of this run replace those of their name; rows of other parts stay."""
     file = ROOT / "runs" / "bench" / "bench.json"
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps([result.to_json() for result in results], indent=2) + "\n")
-    console.print(_table(results), f"{hardware()}; recorded in {file}")
+    before = json.loads(file.read_text()) if file.exists() else []
+    rows = {row["name"]: row for row in before} | {row.name: row.to_json() for row in results}
+    file.write_text(json.dumps(list(rows.values()), indent=2) + "\n")
+    return file
 
 
 def _table(results: Iterable[Row]) -> Table:

@@ -1,85 +1,94 @@
-"""Samples per CPU-second of local training, against the loop of Flower's PyTorch quickstart.
+"""Samples per second of local training, against the loop of Flower's PyTorch quickstart.
 
-Both train the same model on the same images, in turns, in one process, on one thread.
+Both train the same models on the same images with the same image of fedbench, in turns, one thread
+each. Ours has the image's environment, its allocator among it; the plain loop Debian's own.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from functools import partial
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
-import numpy as np
-import torch
-from PIL import Image
+import containers
 from row import Row, row
-from torch import nn
-from torch.utils.data import DataLoader, Dataset
 
-from fedbench.learning import models  # before torchvision, which does not load without it
-from fedbench.learning.data import ImageSet
-from fedbench.learning.train import train
-
-from torchvision import transforms  # isort: skip
-
-IMAGES, BATCH, TURNS = 480, 32, 5
+TURNS = 5
+MODELS = ("mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large")
+LOOPS = (Path(__file__).parent / "loops.py").read_text()
+GLIBC = {"LD_PRELOAD": "", "MALLOC_CONF": ""}
 
 
-class Pictures(Dataset[tuple[torch.Tensor, int]]):
-    """PIL images with the quickstart's transforms, as a DataLoader takes them."""
+class Worker:
+    """A process that trains an epoch of the model that it is asked for."""
 
-    def __init__(self, pixels: np.ndarray, labels: np.ndarray) -> None:
-        self._images = [Image.fromarray(image) for image in pixels]
-        self._labels = labels.tolist()
-        self._transform = transforms.Compose(
-            [transforms.ToTensor(), transforms.Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))]
-        )
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
 
-    def __len__(self) -> int:
-        return len(self._images)
+    def __call__(self, model: str) -> float:
+        """Samples per second of one epoch; the first of a model warms up, unmeasured."""
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(f"{model}\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"the loop ended with code {self._process.wait()}")
+        return float(answer)
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        return self._transform(self._images[index]), self._labels[index]
 
+@contextmanager
+def worker(kind: str, device: str) -> Iterator[Worker]:
+    """A container that runs `loops.py`; it ends when its input does.
 
-def plain_epoch(model: nn.Module, loader: DataLoader[tuple[torch.Tensor, int]]) -> float:
-    """One epoch as the quickstart teaches it: contiguous layout, default Adam, loss.item()."""
-    criterion = nn.CrossEntropyLoss()
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.001)
-    model.train()
-    running_loss = 0.0
-    for images, labels in loader:
-        optimizer.zero_grad()
-        loss = criterion(model(images), labels)
-        loss.backward()
-        optimizer.step()
-        running_loss += loss.item()
-    return running_loss / len(loader)
+    `allocator` is our loop with Debian's own allocator.
+    """
+    theirs = GLIBC if kind in ("plain", "allocator") else {}
+    options = [f"--env={key}={value}" for key, value in theirs.items()]
+    options += ["--gpus=all"] if device == "cuda" else []
+    argv = ["docker", "run", "--rm", "--interactive", "--network=none", *options]
+    argv += [
+        containers.image(cuda=device == "cuda"),
+        "python",
+        "-c",
+        LOOPS,
+        kind.replace("allocator", "ours"),
+        device,
+    ]
+    with subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield Worker(process)
+        finally:
+            process.communicate()
 
 
 def rows(command: str) -> Iterator[Row]:
-    torch.set_num_threads(1)
-    random = np.random.default_rng(0)
-    pixels = random.integers(0, 256, (IMAGES, 32, 32, 3), dtype=np.uint8)
-    labels = random.integers(0, 10, IMAGES)
-    loader = DataLoader(Pictures(pixels, labels), batch_size=BATCH, shuffle=True)
-    images = ImageSet(torch.from_numpy(pixels), torch.from_numpy(labels), ("",) * 10)
-    for name, make in models.MODELS.items():
-        plain = partial(plain_epoch, make(num_classes=10, weights=None), loader)
-        ours = partial(our_epoch, models.build(name), images)
-        turns = [(speed(ours), speed(plain)) for _ in range(TURNS + 1)][1:]  # the first warms up
-        speeds, peers = zip(*turns, strict=True)
-        yield row(
-            f"train_{name}", speeds, "samples per CPU-second", command, peers, more_is_better=True
-        )
+    yield from _rows("train", "plain", "samples per CPU-second", command)
 
 
-def our_epoch(model: nn.Module, images: ImageSet) -> None:
-    train(model, images, epochs=1, batch_size=BATCH, learning_rate=0.001, seed=0)
+def gpu_rows(command: str) -> Iterator[Row]:
+    """No rows without a GPU that containers can have."""
+    if containers.gpus():
+        yield from _rows("train_gpu", "plain", "samples per second", command, "cuda")
 
 
-def speed(epoch: Callable[[], object]) -> float:
-    """Samples per second of this process' CPU time."""
-    start = time.process_time()
-    epoch()
-    return IMAGES / (time.process_time() - start)
+def parts_rows(command: str) -> Iterator[Row]:
+    """What our layers and our allocator gain: the peer is our loop without them."""
+    for part in ("layers", "allocator"):
+        yield from _rows(part, part, "samples per CPU-second", command)
+
+
+def limit_rows(command: str) -> Iterator[Row]:
+    """The peer is what the model's arithmetic and Adam's memory traffic alone would allow."""
+    yield from _rows("limit", "limit", "samples per CPU-second", command)
+
+
+def _rows(prefix: str, peer: str, unit: str, command: str, device: str = "cpu") -> Iterator[Row]:
+    with worker("ours", device) as ours, worker(peer, device) as theirs:
+        for model in MODELS:
+            turns = [(ours(model), theirs(model)) for _ in range(TURNS)]
+            speeds, peers = zip(*turns, strict=True)
+            yield row(f"{prefix}_{model}", speeds, unit, command, peers, more_is_better=True)

@@ -1,0 +1,36 @@
+"""Docker for the benchmarks: the image of this checkout, and what its host has."""
+
+from __future__ import annotations
+
+import sys
+from functools import cache
+from pathlib import Path
+
+import docker
+
+from fedbench.host import bootstrap
+from fedbench.host.stack import host_facts
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def say(line: str) -> None:
+    """Progress, beside the table."""
+    print(line, file=sys.stderr)
+
+
+@cache
+def client() -> docker.DockerClient:
+    """Docker, installed and started where that is allowed."""
+    return bootstrap.ensure_docker(say)
+
+
+@cache
+def image(*, cuda: bool = False) -> str:
+    """The tag of the image, built from this checkout if it is not there."""
+    return bootstrap.ensure_images(client(), say, root=ROOT, cuda=cuda).fedbench
+
+
+def gpus() -> int:
+    """How many GPUs a container can have."""
+    return host_facts(client()).gpus
