@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import numerics
 import train
 from rich.console import Console
 from rich.table import Table
@@ -17,7 +18,11 @@ from fedbench.host import bootstrap
 ROOT = Path(__file__).resolve().parents[2]
 Part = Callable[[str], Iterable[Row]]
 QUICK: dict[str, Part] = {"train": train.rows, "train_gpu": train.gpu_rows}
-LONG: dict[str, Part] = {"train_parts": train.parts_rows, "limit": train.limit_rows}
+LONG: dict[str, Part] = {
+    "train_parts": train.parts_rows,
+    "limit": train.limit_rows,
+    "numerics": numerics.rows,
+}
 
 
 def main() -> None:
