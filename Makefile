@@ -9,10 +9,10 @@ DATA_OPT  = $(if $(DATA),--data $(DATA))
 RUN_OPTS  = $(DATA_OPT) $(if $(DETACH),--detach) $(foreach s,$(SET),--set $(s))
 
 .DEFAULT_GOAL := help
-.PHONY: help up run status logs down join plan data report test bench check format clean
+.PHONY: help up run status logs down join plan data report test bench bench-full check format clean
 
 help: ## show this help
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 up: .venv/host ## bring a federation up and run: PROFILE=heterogeneous EXPERIMENT=digits [DATA=folder] [DETACH=1] [SET="rounds=5"]
 	@$(FEDBENCH) up $(PROFILE) --experiment $(EXPERIMENT) $(RUN_OPTS)
@@ -46,6 +46,9 @@ test: check ## lint, type-check and run all tests; end-to-end ones too where Doc
 
 bench: .venv/dev ## measure against what one would run instead: [BENCH=train]
 	@.venv/bin/python tests/bench $(BENCH)
+
+bench-full: .venv/dev ## the same and the long parts: curves, limits, numerics
+	@.venv/bin/python tests/bench --full
 
 check: .venv/dev ## lint and type-check only
 	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
