@@ -1,30 +1,40 @@
 """Flower's Grid with a deadline, a quick poll and an ear for the user's wish to stop.
 
-Flower's own `send_and_receive` looks for replies every 3 s, and waits a second whenever it finds
-a reply whose arrays are still on their way. Pulling uses internals: exact pin, contract test.
+Messages and replies travel as bundles (see fedbench/bundles.py), the replies one at a time.
+Flower's own `send_and_receive` looks for replies every 3 s, takes a request for each object, and
+waits a second whenever it finds a reply whose arrays are still on their way. Uses internals: exact
+pin, contract test.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from http.client import HTTPConnection
 from typing import Any, cast
 
 from flwr.app import Error, Message
+from flwr.app.message import remove_content_from_message
 from flwr.common.constant import ErrorCode
-from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest
-from flwr.proto.runtime_pb2 import PullAppMessagesRequest
-from flwr.serverapp import Grid
-from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
-from flwr.supercore.inflatable.inflatable_protobuf_utils import make_pull_object_fn_protobuf
-from flwr.supercore.inflatable.inflatable_utils import (
-    ObjectPullError,
-    inflate_object_from_contents,
-    pull_objects,
+from flwr.common.serde import message_to_proto
+from flwr.proto.message_pb2 import Message as ProtoMessage
+from flwr.proto.message_pb2 import ObjectTree
+from flwr.proto.runtime_pb2 import (
+    PullAppMessagesRequest,
+    PullAppMessagesResponse,
+    PushAppMessagesRequest,
+    PushAppMessagesResponse,
 )
+from flwr.serverapp import Grid
+from flwr.supercore.constant import TASK_TOKEN_HEADER
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+
+from fedbench import bundles
+from fedbench.bundles import RUNTIME_OBJECTS, RUNTIME_PULL, RUNTIME_PUSH
 
 POLL_SECONDS = 0.05  # the server holds back its answer while there is no reply
 _OBJECT_BACKOFF_SECONDS = 0.05
+_PATIENCE_SECONDS = 5.0  # SuperLink is in the same container
 
 
 class RunStopped(Exception):  # noqa: N818 (the user's wish, not an error)
@@ -37,6 +47,15 @@ class PromptGrid:
     def __init__(self, grid: Grid, stopped: Callable[[], bool]) -> None:
         self.flower = grid
         self._stopped = stopped
+        internal = cast("Any", grid)
+        self._headers = {TASK_TOKEN_HEADER: internal._token}
+        self._superlink = bundles.Connection(
+            lambda: HTTPConnection(internal._addr), _PATIENCE_SECONDS
+        )
+
+    def close(self) -> None:
+        """Closes its connection to SuperLink."""
+        self._superlink.close()
 
     def node_ids(self) -> list[int]:
         """The nodes that are connected now."""
@@ -50,9 +69,12 @@ class PromptGrid:
         """
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
-            if self._stopped():
-                raise RunStopped
+            self._heed()
             time.sleep(min(left, POLL_SECONDS))
+
+    def _heed(self) -> None:
+        if self._stopped():
+            raise RunStopped
 
     def exchange(
         self, messages: Iterable[Message], timeout: float
@@ -66,55 +88,61 @@ class PromptGrid:
             RunStopped: the user asked to stop.
         """
         messages = list(messages)
-        ids = self.flower.push_messages(messages)
         deadline = time.monotonic() + timeout
         waiting: dict[str, Message] = {}
-        for message_id, message in zip(ids, messages, strict=True):
+        for message_id, message in zip(self._push(messages), messages, strict=True):
             if message_id:
                 waiting[message_id] = message
             else:  # SuperLink takes no message for a node that signed off
                 yield _failure(message, "the client left the federation")
         while waiting and time.monotonic() < deadline:
-            for message_id, reply in self._pull(list(waiting), deadline):
+            answers = self._pull(list(waiting))
+            if not answers:
+                self.pause(POLL_SECONDS)
+            for envelope, tree in answers:
+                self._heed()
                 # A reply for a dead node comes from SuperLink itself: only the message it
                 # answers tells which node it stands for.
-                message = waiting.pop(message_id)
-                if reply:
+                message = waiting.pop(envelope.metadata.reply_to_message_id)
+                if reply := self._reply(envelope.metadata.message_id, tree, deadline):
                     yield message.metadata.dst_node_id, reply
                 else:
                     yield _failure(message, "its reply did not arrive whole")
-            if waiting:
-                self.pause(POLL_SECONDS)
 
-    def _pull(
-        self, message_ids: list[str], deadline: float
-    ) -> Iterator[tuple[str, Message | None]]:
-        """What came in reply to the messages; None where a client died amid its upload."""
-        grid = cast("Any", self.flower)
-        client, run_id = grid._runtime_client, grid.run.run_id
-        answer = client.PullMessages(PullAppMessagesRequest(message_ids=message_ids))
-        pull = make_pull_object_fn_protobuf(client.PullObject, grid.node, run_id)
-        for proto, tree in zip(answer.messages_list, answer.message_object_trees, strict=True):
-            message_id, answered = proto.metadata.message_id, proto.metadata.reply_to_message_id
-            try:
-                contents = pull_objects(
-                    [node.object_id for node in iterate_object_tree(tree)],
-                    pull,
-                    max_time=max(deadline - time.monotonic(), 0.0),
-                    initial_backoff=_OBJECT_BACKOFF_SECONDS,
-                    backoff_cap=0.5,
-                )
-            except ObjectPullError:
-                yield answered, None
-                continue
-            client.ConfirmMessageReceived(
-                ConfirmMessageReceivedRequest(
-                    node=grid.node, run_id=run_id, message_object_id=message_id
-                )
-            )
-            message = cast("Message", inflate_object_from_contents(message_id, contents))
-            message.metadata.__dict__["_message_id"] = message_id
-            yield answered, message
+    def _push(self, messages: Sequence[Message]) -> Sequence[str]:
+        """The messages' ids; empty where SuperLink did not take one."""
+        if not messages:
+            return []
+        trees, contents = bundles.deflate(messages)
+        envelopes = [message_to_proto(remove_content_from_message(m)) for m in messages]
+        question = PushAppMessagesRequest(messages_list=envelopes, message_object_trees=trees)
+        answer = self._post(RUNTIME_PUSH, [question.SerializeToString(), *contents.values()])
+        return cast("Sequence[str]", PushAppMessagesResponse.FromString(answer[0]).message_ids)
+
+    def _pull(self, message_ids: Sequence[str]) -> list[tuple[ProtoMessage, ObjectTree]]:
+        """What came in reply to the messages, without content."""
+        question = PullAppMessagesRequest(message_ids=message_ids)
+        if not (parts := self._post(RUNTIME_PULL, [question.SerializeToString()])):
+            return []
+        answer = PullAppMessagesResponse.FromString(parts[0])
+        return list(zip(answer.messages_list, answer.message_object_trees, strict=True))
+
+    def _reply(self, message_id: str, tree: ObjectTree, deadline: float) -> Message | None:
+        """A reply with its content; None where a client died amid its upload."""
+        contents = dict.fromkeys(bundles.object_ids([tree]), b"")
+        while missing := [object_id for object_id, content in contents.items() if not content]:
+            parts = self._post(RUNTIME_OBJECTS, [message_id.encode(), " ".join(missing).encode()])
+            if not parts or time.monotonic() > deadline:
+                return None
+            contents |= zip(missing, parts, strict=True)
+            if not all(parts):
+                self.pause(_OBJECT_BACKOFF_SECONDS)
+        message = cast("Message", inflate_object_from_contents(message_id, contents))
+        message.metadata.__dict__["_message_id"] = message_id
+        return message
+
+    def _post(self, path: str, parts: Sequence[bytes]) -> list[bytes]:
+        return list(self._superlink.post(path, parts, lambda: self._headers).parts())
 
 
 def _failure(message: Message, reason: str) -> tuple[int, Message]:

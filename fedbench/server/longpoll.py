@@ -31,7 +31,7 @@ class LongPoll:
         """Serves one request."""
         path = scope.get("path", "")
         if path in self._news:
-            await self._poll(scope, await _body(receive), send)
+            await self._poll(scope, await read_body(receive), send)
             return
         await self._app(scope, receive, send)
         if path in self._bells:
@@ -67,13 +67,14 @@ class LongPoll:
         return answer
 
 
-async def _body(receive: Any) -> bytes:
-    body, more = b"", True
+async def read_body(receive: Any) -> bytes:
+    """The whole body of a request."""
+    pieces, more = [], True
     while more:
         message = await receive()
-        body += message.get("body", b"")
+        pieces.append(message.get("body", b""))
         more = message.get("more_body", False)
-    return body
+    return b"".join(pieces)
 
 
 def _is_empty(answer: list[dict[str, Any]]) -> bool:

@@ -30,7 +30,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from fedbench.bundles import FLEET_PULL, FLEET_PUSH, RUNTIME_PULL, RUNTIME_PUSH
 from fedbench.records import RoundRecord
+from fedbench.server.bundles import Bundles
 from fedbench.server.longpoll import App, LongPoll, Scope
 from fedbench.server.registry import Announcement, NameTakenError, Registry
 from fedbench.telemetry.metrics import ServerMetrics
@@ -38,10 +40,9 @@ from fedbench.telemetry.metrics import ServerMetrics
 _EVERYWHERE = "0.0.0.0"  # noqa: S104 (of the container; compose publishes only the fleet port)
 CLIENTS_PATH = "/fedbench/v1/clients"
 # What a poll waits for: a node for the ServerApp's messages, the ServerApp for replies.
-_NEWS = {
-    "/v1/fleet/pull-messages": "/v1/runtime/push-messages",
-    "/v1/runtime/pull-messages": "/v1/fleet/push-messages",
-}
+_NEWS = {FLEET_PULL: RUNTIME_PUSH, RUNTIME_PULL: FLEET_PUSH}
+# A client's connection survives the training of a round: a handshake costs a slow device a while.
+IDLE_SECONDS = 3600
 _QUIET: dict[str, Any] = {
     "ws": "none",
     "log_level": "warning",
@@ -75,6 +76,7 @@ def serve(tls: Path, ports: Ports = PORTS) -> None:
         ports.fleet,
         lifespan="off",
         **_QUIET,
+        timeout_keep_alive=IDLE_SECONDS,
         ssl_certfile=tls / "server.pem",
         ssl_keyfile=tls / "server.key",
         ssl_version=ssl.PROTOCOL_TLS_SERVER,
@@ -104,7 +106,8 @@ def _superlink(port: int) -> App:
         "flower-superlink", "--insecure", "--host", "127.0.0.1", "--port", str(port),
         "--disable-runtime-dependency-installation",
     ]  # fmt: skip
-    return LongPoll(create_app(_parse_superlink_lifespan_config(), SuperLinkLifespan), _NEWS)
+    superlink = create_app(_parse_superlink_lifespan_config(), SuperLinkLifespan)
+    return LongPoll(Bundles(superlink), _NEWS)
 
 
 def public_app(superlink: App, registry: Registry) -> App:

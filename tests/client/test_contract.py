@@ -28,25 +28,23 @@ import numpy as np
 import pytest
 import torch
 from flwr.cli.build import build_fab_from_disk
+from flwr.server.superlink.linkstate import LinkState
 from flwr.serverapp.strategy import FedAvg
 from flwr.supercore.control.control_http_client import ControlHttpClient
-from flwr.supercore.inflatable.inflatable_object import (
-    get_all_nested_objects,
-    get_object_tree,
-    iterate_object_tree,
-)
-from flwr.supercore.inflatable.inflatable_protobuf_utils import make_pull_object_fn_protobuf
-from flwr.supercore.inflatable.inflatable_utils import (
-    inflate_object_from_contents,
-    pull_objects,
-    push_object_contents_from_iterable,
-)
-from flwr.supercore.run import Run as FlowerRun
+from flwr.supercore.dependencies.task import authenticate_task
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents, pull_objects
+from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
+from flwr.supercore.object_store import ObjectStore
 from flwr.supercore.run import RunNotRunningException
-from flwr.supercore.runtime.runtime_http_client import RuntimeHttpClient
 from flwr.superlink.grid.http_grid import HttpGrid
 from flwr.superlink.main import create_app
+from flwr.superlink.routers.fleet.node_auth import authenticate_node
+from flwr.superlink.servicer.fleet import fleet_handlers
+from flwr.superlink.servicer.runtime import runtime_handlers
+from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.fleet_http_connection import http_request_response
+from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from safetensors.numpy import save_file
 from safetensors.torch import load_file
 
@@ -239,17 +237,28 @@ def test_flwr_is_the_pinned_one() -> None:
     [
         (
             http_request_response,
-            ["server_address", "insecure", "root_certificates", "max_wait_time"],
+            ["server_address", "insecure", "root_certificates", "authentication_keys",
+             "max_wait_time"],
         ),
         (create_app, ["config", "superlink_lifespan_class"]),
         (pull_objects, ["object_ids", "pull_object_fn", "max_time", "initial_backoff",
                         "backoff_cap"]),
-        (push_object_contents_from_iterable, ["object_contents", "push_object_fn"]),
-        (make_pull_object_fn_protobuf, ["pull_object_protobuf", "node", "run_id"]),
-        (inflate_object_from_contents, ["object_id", "object_contents"]),
+        (inflate_object_from_contents, ["object_id", "object_contents", "objects"]),
         (get_object_tree, ["obj"]),
         (get_all_nested_objects, ["obj"]),
-        (iterate_object_tree, ["tree"]),
+        (FleetHttpClient.from_server_address, ["server_address", "insecure", "root_certificates",
+                                               "interceptors"]),
+        (NodeAuthHttpInterceptor, ["private_key", "public_key"]),
+        (RuntimeVersionHttpInterceptor, ["component_name"]),
+        (authenticate_node, ["request"]),
+        (authenticate_task, ["request", "token", "state"]),
+        (fleet_handlers.pull_messages, ["request", "state", "store"]),
+        (fleet_handlers.push_messages, ["request", "state"]),
+        (runtime_handlers.pull_messages, ["request", "state", "task"]),
+        (runtime_handlers.push_messages, ["request", "state", "task"]),
+        (LinkState.get_object, ["run_id", "object_id"]),
+        (LinkState.store_object, ["run_id", "session_id", "object_id", "object_content"]),
+        (ObjectStore.delete, ["object_id"]),
         (FedAvg._construct_messages, ["self", "record", "node_ids", "message_type"]),
         (build_fab_from_disk, ["app"]),
         (ControlHttpClient.from_server_address, ["server_address", "insecure",
@@ -264,14 +273,9 @@ def test_functions_of_flower_take_what_they_are_given(
 
 
 def test_the_servers_grid_has_what_is_used_of_it() -> None:
-    grid = HttpGrid(token="none")
-    grid.set_run(FlowerRun.create_empty(5))
+    grid = HttpGrid("127.0.0.1:1", token="t")
 
-    assert grid.node.node_id == 1
-    assert grid.run.run_id == 5
-    assert isinstance(inspect.getattr_static(HttpGrid, "_runtime_client"), property)
-    for name in ("PullMessages", "PullObject", "ConfirmMessageReceived"):
-        assert callable(getattr(RuntimeHttpClient, name))
+    assert (grid._addr, grid._token) == ("127.0.0.1:1", "t")
 
 
 def test_a_run_ends_with_all_figures(finished: tuple[Run, Summary]) -> None:

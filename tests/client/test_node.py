@@ -1,10 +1,8 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,72 +16,56 @@ from flwr.app import (
     RecordDict,
 )
 from flwr.app.message.message import remove_content_from_message
-from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
+from flwr.supercore.inflatable.inflatable_object import get_object_tree
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.run import RunNotRunningException
 
+from fedbench.bundles import Deflated, deflate, object_ids
 from fedbench.client import node as node_module
+from fedbench.client.link import Parcel
 from fedbench.client.node import App, Cancelled, Node
 
 NODE_ID, RUN = 11, 7
 WEIGHTS = np.arange(100_000, dtype=np.float32)
 
 
-class Link:
-    """Flower's connection: messages to come, objects to pull, replies that were sent."""
+class FakeLink:
+    """A connection: messages to come, and the replies that were sent."""
+
+    node_id = NODE_ID
 
     def __init__(self, stop: threading.Event) -> None:
         self._stop = stop
         self._messages: list[Message] = []
-        self._objects: dict[str, bytes] = {}
-        self._replies: list[Message] = []
-        self._pushed: dict[str, bytes] = {}
-        self.pulled = Counter[str]()
-        self.confirmed: list[str] = []
+        self._contents: dict[str, bytes] = {}
+        self._replies: list[tuple[Message, dict[str, bytes]]] = []
         self.over: set[int] = set()
 
     def add(self, message: Message) -> Message:
-        message.metadata.__dict__["_message_id"] = message.object_id
-        objects = get_all_nested_objects(message)
-        self._objects |= {key: value.deflate() for key, value in objects.items()}
+        self._contents |= deflate([message]).contents
         self._messages.append(message)
         return message
 
     @contextmanager
-    def connect(self, address: str, **options: Any) -> Iterator[tuple[Any, ...]]:
-        assert address == "server:9092"
-        assert options == {
-            "insecure": False,
-            "root_certificates": b"certificate",
-            "max_wait_time": 120.0,
-        }
-        yield (NODE_ID, self.receive, self.send, self.get_run, None, self.pull, self.push,
-               self.confirm)  # fmt: skip
+    def connect(self, address: str, certificate: bytes) -> Iterator[FakeLink]:
+        assert (address, certificate) == ("server:9092", b"certificate")
+        yield self
 
-    def receive(self) -> tuple[Message, Any] | None:
+    def poll(self, known: Collection[str]) -> Parcel | None:
         if not self._messages:
             self._stop.set()
             return None
         message = self._messages.pop(0)
-        return remove_content_from_message(message), get_object_tree(message)
+        return Parcel(remove_content_from_message(message), get_object_tree(message), iter(()))
 
-    def pull(self, run: int, object_id: str) -> bytes:
-        self._require(run)
-        self.pulled[object_id] += 1
-        return self._objects[object_id]
+    def receive(self, parcel: Parcel, known: Collection[str]) -> dict[str, bytes]:
+        self._require(parcel.envelope.metadata.run_id)
+        wanted = object_ids([parcel.tree], without=known)
+        return {object_id: self._contents[object_id] for object_id in wanted}
 
-    def confirm(self, run: int, message_id: str) -> None:
-        assert run == RUN
-        self.confirmed.append(message_id)
-
-    def send(self, reply: Message, _tree: Any, _seconds: float) -> tuple[set[str], str]:
+    def push(self, reply: Message, objects: Deflated) -> None:
         self._require(reply.metadata.run_id)
-        self._replies.append(reply)
-        return set(get_all_nested_objects(reply)), "session"
-
-    def push(self, _run: int, session: str, object_id: str, content: bytes) -> None:
-        assert session == "session"
-        self._pushed[object_id] = content
+        self._replies.append((reply, objects.contents))
 
     def get_run(self, run: int) -> None:
         self._require(run)
@@ -91,8 +73,8 @@ class Link:
     def replies(self) -> list[Message]:
         """What SuperLink makes of them."""
         return [
-            inflate_object_from_contents(reply.metadata.message_id, dict(self._pushed))
-            for reply in self._replies
+            inflate_object_from_contents(reply.metadata.message_id, dict(contents))
+            for reply, contents in self._replies
         ]
 
     def _require(self, run: int) -> None:
@@ -125,7 +107,7 @@ class Setting:
 
     def __init__(self) -> None:
         self.stop, self.cancelled = threading.Event(), threading.Event()
-        self.link, self.watcher = Link(self.stop), Watcher()
+        self.link, self.watcher = FakeLink(self.stop), Watcher()
         self.ready: list[int] = []
 
     def serve(self, app: App) -> None:
@@ -136,7 +118,7 @@ class Setting:
 @pytest.fixture
 def setting(monkeypatch: pytest.MonkeyPatch) -> Setting:
     setting = Setting()
-    monkeypatch.setattr(node_module, "http_request_response", setting.link.connect)
+    monkeypatch.setattr(node_module, "connect", setting.link.connect)
     monkeypatch.setattr(node_module, "WATCH_SECONDS", 0.01)
     return setting
 
@@ -163,7 +145,6 @@ def test_a_message_comes_whole_and_so_does_its_reply(setting: Setting) -> None:
     assert np.array_equal(reply.content["arrays"]["weights"].numpy(), WEIGHTS * 2)
     assert reply.metadata.reply_to_message_id == sent.metadata.message_id
     assert reply.metadata.src_node_id == NODE_ID
-    assert setting.link.confirmed == [sent.metadata.message_id]
     assert setting.ready == [NODE_ID]
     assert setting.watcher.phases == ["receiving", "sending"]
 
@@ -190,8 +171,22 @@ def test_a_model_that_is_here_already_is_not_pulled_again(setting: Setting) -> N
     setting.serve(app)
 
     assert seen == [0, 0, 1]
-    assert set(setting.link.pulled.values()) == {1}
-    assert setting.watcher.received < 2 * WEIGHTS.nbytes + 9000
+    assert 0 < setting.watcher.received - 2 * WEIGHTS.nbytes < 9000
+
+
+def test_a_record_that_the_app_changed_comes_anew(setting: Setting) -> None:
+    for number in (1, 2):
+        setting.link.add(message(number))
+    seen: list[list[str]] = []
+
+    def app(message: Message, context: Context) -> Message:
+        seen.append(sorted(message.content["arrays"]))
+        message.content["arrays"]["more"] = Array(WEIGHTS)
+        return doubled(message, context)
+
+    setting.serve(app)
+
+    assert seen == [["weights"], ["weights"]]
 
 
 def test_an_exception_becomes_an_error_reply_and_the_node_goes_on(setting: Setting) -> None:
@@ -273,7 +268,6 @@ def test_a_context_lives_as_long_as_its_run(setting: Setting) -> None:
     other = message(3)
     other.metadata.__dict__["_run_id"] = RUN + 1
     setting.link.add(other)
-    setting.link.confirm = lambda run, message_id: None  # type: ignore[method-assign]
     setting.serve(app)
 
     assert contexts[0] is contexts[1]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
@@ -175,7 +176,8 @@ def test_what_went_wrong_is_in_the_summary(superlink: Any, store: RunStore) -> N
 
 
 def test_a_loss_that_is_no_number_ends_no_run(tmp_path: Path) -> None:
-    _tell(RunFolder(tmp_path), NOBODY, "trained", client="pc", loss=math.nan)
+    with httpx.Client(base_url=NOBODY) as operations:
+        _tell(RunFolder(tmp_path), operations, "recorded", round=1, record={"loss": math.nan})
 
     event = json.loads((tmp_path / "events.jsonl").read_text())
-    assert math.isnan(event["loss"])
+    assert (event["event"], event["round"]) == ("recorded", 1)

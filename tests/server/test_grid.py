@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,16 @@ WEIGHTS = np.arange(1000, dtype=np.float32)
 @pytest.fixture(autouse=True)
 def _poll_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grid_module, "POLL_SECONDS", 0.01)
+
+
+Prompt = Callable[[Callable[[], bool]], PromptGrid]
+
+
+@pytest.fixture
+def prompt(superlink: Any) -> Iterator[Prompt]:
+    """Makes grids of the run, with a user who may wish to stop."""
+    with ExitStack() as stack:
+        yield lambda stopped: stack.enter_context(closing(PromptGrid(superlink.grid, stopped)))
 
 
 class World:
@@ -55,18 +66,20 @@ def raised(message: Message) -> Message:
     return Message(Error(code=2, reason="out of memory"), reply_to=message)
 
 
-def test_the_nodes_that_are_connected_are_known(superlink: Any) -> None:
+def test_the_nodes_that_are_connected_are_known(superlink: Any, prompt: Prompt) -> None:
     first, second, gone = superlink.join(), superlink.join(), superlink.join()
     superlink.sign_off(gone)
 
-    assert sorted(PromptGrid(superlink.grid, World()).node_ids()) == sorted([first, second])
+    assert sorted(prompt(World()).node_ids()) == sorted([first, second])
 
 
-def test_replies_come_whole_and_in_the_order_in_which_they_were_given(superlink: Any) -> None:
+def test_replies_come_whole_and_in_the_order_in_which_they_were_given(
+    superlink: Any, prompt: Prompt
+) -> None:
     slow, quick = superlink.join(), superlink.join()
     world = World(lambda: superlink.answer(quick, trained), lambda: superlink.answer(slow, trained))
 
-    replies = list(PromptGrid(superlink.grid, world).exchange(questions([slow, quick]), LONG))
+    replies = list(prompt(world).exchange(questions([slow, quick]), LONG))
 
     assert [node for node, _ in replies] == [quick, slow]
     for node, reply in replies:
@@ -75,21 +88,21 @@ def test_replies_come_whole_and_in_the_order_in_which_they_were_given(superlink:
         assert np.array_equal(reply.content["arrays"]["weights"].numpy(), WEIGHTS * 3)
 
 
-def test_an_exception_in_a_client_is_a_reply(superlink: Any) -> None:
+def test_an_exception_in_a_client_is_a_reply(superlink: Any, prompt: Prompt) -> None:
     node = superlink.join()
     world = World(lambda: superlink.answer(node, raised))
 
-    ((who, reply),) = PromptGrid(superlink.grid, world).exchange(questions([node]), LONG)
+    ((who, reply),) = prompt(world).exchange(questions([node]), LONG)
 
     assert who == node
     assert reply.error.reason == "out of memory"
 
 
-def test_a_reply_for_a_dead_node_is_put_down_to_that_node(superlink: Any) -> None:
+def test_a_reply_for_a_dead_node_is_put_down_to_that_node(superlink: Any, prompt: Prompt) -> None:
     dead, alive = superlink.join(heartbeat_seconds=0.1), superlink.join()
     world = World(lambda: superlink.answer(alive, trained))
 
-    replies = dict(PromptGrid(superlink.grid, world).exchange(questions([dead, alive]), LONG))
+    replies = dict(prompt(world).exchange(questions([dead, alive]), LONG))
 
     assert replies.keys() == {dead, alive}
     assert replies[dead].has_error()
@@ -97,73 +110,73 @@ def test_a_reply_for_a_dead_node_is_put_down_to_that_node(superlink: Any) -> Non
     assert not replies[alive].has_error()
 
 
-def test_nodes_that_signed_off_fail_at_once_each_for_itself(superlink: Any) -> None:
+def test_nodes_that_signed_off_fail_at_once_each_for_itself(superlink: Any, prompt: Prompt) -> None:
     nodes = [superlink.join() for _ in range(3)]
     superlink.sign_off(nodes[0])
     superlink.sign_off(nodes[2])
     world = World(lambda: superlink.answer(nodes[1], trained))
 
-    replies = list(PromptGrid(superlink.grid, world).exchange(questions(nodes), LONG))
+    replies = list(prompt(world).exchange(questions(nodes), LONG))
 
     assert [node for node, _ in replies] == [nodes[0], nodes[2], nodes[1]]
     assert [reply.has_error() for _, reply in replies] == [True, True, False]
     assert replies[0][1].error.reason == "the client left the federation"
 
 
-def test_a_node_that_signs_off_amid_its_work_fails(superlink: Any) -> None:
+def test_a_node_that_signs_off_amid_its_work_fails(superlink: Any, prompt: Prompt) -> None:
     node = superlink.join()
     world = World(lambda: superlink.sign_off(node))
 
-    ((who, reply),) = PromptGrid(superlink.grid, world).exchange(questions([node]), LONG)
+    ((who, reply),) = prompt(world).exchange(questions([node]), LONG)
 
     assert who == node
     assert reply.has_error()
 
 
-def test_a_node_that_dies_amid_its_upload_fails_alone(superlink: Any) -> None:
+def test_a_node_that_dies_amid_its_upload_fails_alone(superlink: Any, prompt: Prompt) -> None:
     dying, alive = superlink.join(), superlink.join()
     world = World(
         lambda: superlink.answer(alive, trained),
         lambda: superlink.answer(dying, trained, uploads=False),
     )
 
-    replies = dict(PromptGrid(superlink.grid, world).exchange(questions([dying, alive]), 1.0))
+    replies = dict(prompt(world).exchange(questions([dying, alive]), 1.0))
 
     assert replies[dying].error.reason == "its reply did not arrive whole"
     assert not replies[alive].has_error()
 
 
-def test_a_silent_node_is_given_up(superlink: Any) -> None:
+def test_a_silent_node_is_given_up(superlink: Any, prompt: Prompt) -> None:
     silent, alive = superlink.join(), superlink.join()
     world = World(lambda: superlink.answer(alive, trained))
 
-    replies = list(PromptGrid(superlink.grid, world).exchange(questions([silent, alive]), 0.3))
+    replies = list(prompt(world).exchange(questions([silent, alive]), 0.3))
 
     assert [node for node, _ in replies] == [alive]
 
 
 def test_a_reply_that_comes_after_all_is_not_taken_for_one_of_the_next_round(
-    superlink: Any,
+    superlink: Any, prompt: Prompt
 ) -> None:
     late = superlink.join()
-    grid = PromptGrid(superlink.grid, World())
+    grid = prompt(World())
     assert list(grid.exchange(questions([late]), 0.1)) == []
     superlink.answer(late, raised)
 
     world = World(lambda: superlink.answer(late, trained))
-    ((_, reply),) = PromptGrid(superlink.grid, world).exchange(questions([late]), LONG)
+    ((_, reply),) = prompt(world).exchange(questions([late]), LONG)
 
     assert not reply.has_error()
 
 
-def test_the_wish_to_stop_is_heard_while_waiting(superlink: Any) -> None:
+def test_the_wish_to_stop_is_heard_while_waiting(superlink: Any, prompt: Prompt) -> None:
     node = superlink.join()
 
     with pytest.raises(RunStopped):
-        list(PromptGrid(superlink.grid, lambda: True).exchange(questions([node]), LONG))
+        list(prompt(lambda: True).exchange(questions([node]), LONG))
     with pytest.raises(RunStopped):
-        PromptGrid(superlink.grid, lambda: True).pause(LONG)
+        prompt(lambda: True).pause(LONG)
 
 
-def test_nobody_is_asked_and_nobody_answers(superlink: Any) -> None:
-    assert list(PromptGrid(superlink.grid, lambda: True).exchange([], LONG)) == []
+def test_nobody_is_asked_and_nobody_answers(superlink: Any, prompt: Prompt) -> None:
+    assert list(prompt(lambda: True).exchange([], LONG)) == []
