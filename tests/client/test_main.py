@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fedbench.client.__main__ import Settings, wait_for_quota
+from fedbench.records import replace_text
 from fedbench.telemetry.cgroup import Cgroup
 
 ENVIRONMENT = {
@@ -105,11 +106,11 @@ def test_a_client_waits_for_its_quota(limit: Path, tmp_path: Path) -> None:
     waiting = threading.Thread(target=wait_for_quota, args=arguments, daemon=True)
     waiting.start()
     for quota in ("100000 100000", "18001 100000"):  # still more than planned
-        limit.write_text(f"{quota}\n")
+        replace_text(limit, f"{quota}\n")
         time.sleep(0.2)
         assert waiting.is_alive()
 
-    limit.write_text("18000 100000\n")
+    replace_text(limit, "18000 100000\n")
     waiting.join(10)
     assert not waiting.is_alive()
 
