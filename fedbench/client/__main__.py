@@ -2,13 +2,15 @@
 
 Settings come from the environment, written by the plan or by `fedbench join`:
 FEDBENCH_CLIENT, FEDBENCH_DEVICE, FEDBENCH_SERVER (host:port), FEDBENCH_NODE (fedbench or stock),
-FEDBENCH_METRICS_PORT (what the server's Prometheus reaches this client on).
+FEDBENCH_METRICS_PORT (what the server's Prometheus reaches this client on), FEDBENCH_CPUS (the
+device's CPU quota: a client starts without it, and takes part with it or not at all).
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import signal
 import subprocess
@@ -23,11 +25,14 @@ from types import FrameType
 from prometheus_client import start_http_server
 
 from fedbench.client.announce import Announcer
+from fedbench.imports import importing
+from fedbench.telemetry.cgroup import Cgroup
 
 METRICS_PORT = 9101
 CERTIFICATE = Path("/tls/ca.pem")
 DATA = Path("/data")
 READY = Path("/tmp/ready")  # noqa: S108 (a tmpfs of this container's own; the health check's file)
+QUOTA_POLL_SECONDS = 0.05
 
 log = logging.getLogger("fedbench.client")
 
@@ -41,6 +46,7 @@ class Settings:
     server: str
     stock: bool
     metrics_port: int
+    cpus: float
     instance: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @classmethod
@@ -53,6 +59,7 @@ class Settings:
             server=env["FEDBENCH_SERVER"],
             stock=env.get("FEDBENCH_NODE") == "stock",
             metrics_port=int(env.get("FEDBENCH_METRICS_PORT", METRICS_PORT)),
+            cpus=float(env.get("FEDBENCH_CPUS", math.inf)),
         )
 
     def node_config(self) -> dict[str, str]:
@@ -78,17 +85,19 @@ def main() -> int:
 
 def _fedbench(settings: Settings, stop: threading.Event) -> int:
     # Importing torch takes seconds of CPU: before the client says that it is ready.
-    from fedbench.client import app
-    from fedbench.client.node import Node
-    from fedbench.learning.train import set_threads
+    with importing():
+        from fedbench.client import app
+        from fedbench.client.node import Node
+        from fedbench.learning.train import set_threads
 
-    set_threads(app.cgroup.usable_cpus())
     start_http_server(METRICS_PORT)
     node = Node(app.app, settings.node_config(), app.metrics, app.wire, app.cancelled)
     with contextlib.ExitStack() as stack:
 
         def ready(node_id: int) -> None:
             stack.enter_context(_announced(settings))
+            wait_for_quota(app.cgroup, settings.cpus, stop)
+            set_threads(app.cgroup.usable_cpus())
             app.metrics.connected(True)
             log.info("%s (%s) is node %s", settings.client, settings.device, node_id)
 
@@ -99,19 +108,33 @@ def _fedbench(settings: Settings, stop: threading.Event) -> int:
 def _stock(settings: Settings, stop: threading.Event) -> int:
     from prometheus_client import REGISTRY
 
-    from fedbench.telemetry.cgroup import Cgroup
     from fedbench.telemetry.metrics import ClientMetrics
 
-    ClientMetrics(REGISTRY, Cgroup()).connected(True)
+    cgroup = Cgroup()
+    ClientMetrics(REGISTRY, cgroup).connected(True)
     start_http_server(METRICS_PORT)
     config = " ".join(f'{key}="{value}"' for key, value in settings.node_config().items())
     command = ["flower-supernode", "--superlink", settings.server]
     command += ["--root-certificates", str(CERTIFICATE), "--node-config", config]
-    with _announced(settings), subprocess.Popen(command) as supernode:
-        while supernode.poll() is None and not stop.wait(1):
-            pass
-        supernode.terminate()
+    with _announced(settings):
+        wait_for_quota(cgroup, settings.cpus, stop)
+        with subprocess.Popen(command) as supernode:
+            while supernode.poll() is None and not stop.wait(1):
+                pass
+            supernode.terminate()
     return 0 if stop.is_set() else 1
+
+
+def wait_for_quota(cgroup: Cgroup, cpus: float, stop: threading.Event) -> None:
+    """Waits until this container can use no more than `cpus`, or `stop` is set.
+
+    The host lifts the quota while a client starts, and puts it in force when the client is ready;
+    a host that dies in between leaves a client that waits, not one that trains too fast.
+    """
+    if cgroup.usable_cpus() > cpus:
+        log.info("waiting for the CPU quota of %g", cpus)
+        while cgroup.usable_cpus() > cpus and not stop.wait(QUOTA_POLL_SECONDS):
+            pass
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ a process per message. What it needs of its surroundings comes through `context.
 
 from __future__ import annotations
 
+import logging
 import threading
 import zlib
 from functools import lru_cache
@@ -56,6 +57,7 @@ class Wire:
         return taken if any(taken.values()) else {}
 
 
+log = logging.getLogger("fedbench.client")
 app = ClientApp()
 cgroup = Cgroup()
 metrics = ClientMetrics(REGISTRY, cgroup)
@@ -128,6 +130,8 @@ def _train(message: Message, context: Context, task: Any) -> tuple[ArrayRecord, 
     def on_batch(progress: Progress) -> None:
         if cancelled.is_set():
             raise Cancelled
+        if progress.epoch == progress.batch == 1:
+            log.info("run %s, round %s: first training step done", run, server_round)
         metrics.progress(
             run=run,
             round_number=server_round,

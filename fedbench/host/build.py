@@ -24,6 +24,7 @@ DEBIAN = "debian:bookworm-slim"
 PROMETHEUS = "prom/prometheus:v2.53.3"  # the version that Debian 13 has too
 GRAFANA = "grafana/grafana:11.6.0"
 CONTENT_LABEL = "fedbench.content"
+INDEX_LABEL = "fedbench.torch-index"
 _PULL_SECONDS = 900.0
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 
@@ -108,12 +109,12 @@ class _Supply:
         """Whether the image is here, after pulling it if need be."""
         return self._is_here(image) or self._pull(image)
 
-    def label(self, image: str) -> str | None:
-        """The content hash with which the image was built."""
+    def labels(self, image: str) -> dict[str, str]:
+        """With what the image was built; nothing where it is not here."""
         try:
-            return self.client.images.get(image).labels.get(CONTENT_LABEL)
+            return dict(self.client.images.get(image).labels)
         except ImageNotFound:
-            return None
+            return {}
 
     def base(self, image: str) -> None:
         """A base image: here, pulled, or made from Debian's packages."""
@@ -141,7 +142,7 @@ class _Supply:
         """The tag of the image of server and clients, built if the source tree has changed."""
         tag = "fedbench:cuda" if cuda else "fedbench:cpu"
         content = content_hash(self.root)
-        if self.label(tag) != content:
+        if self.labels(tag).get(CONTENT_LABEL) != content:
             self.base(PYTHON)
             self.fedbench(tag, content, cuda=cuda)
         return tag
@@ -150,17 +151,32 @@ class _Supply:
         """Builds the image of server and clients."""
         self.say(f"building {tag}")
         recipe = self.root / "docker/Dockerfile"
-        labels = {CONTENT_LABEL: content, "org.opencontainers.image.version": __version__}
+        index = "" if cuda else self.torch_index(tag, recipe)
+        labels = {
+            CONTENT_LABEL: content,
+            INDEX_LABEL: index,
+            "org.opencontainers.image.version": __version__,
+        }
         options = [f"--label={name}={value}" for name, value in labels.items()]
         settings = pip.settings(self.machine)
         options += [*self._proxies(), *settings.build_options(wheels=not cuda)]
-        # Without that index, torch comes from the package index, where it is built with CUDA.
-        if cuda or not self.machine.reachable(_default_torch_index(recipe)):
-            options.append("--build-arg=TORCH_INDEX=")
+        options.append(f"--build-arg=TORCH_INDEX={index}")
         self._build(tag, recipe, options, self.root, settings.environment())
         # The image that had the tag before; its layers are in the build cache, too.
         prune = ["docker", "image", "prune", "--force", f"--filter=label={CONTENT_LABEL}"]
         self._run(prune, "removing the image before")
+
+    def torch_index(self, tag: str, recipe: Path) -> str:
+        """Where torch without CUDA comes from, empty for the package index.
+
+        Once decided it stays, whether the network is there or not: everything would be downloaded
+        and installed anew for another address.
+        """
+        known = self.labels(tag).get(INDEX_LABEL)
+        if known is not None:
+            return known
+        default = _default_torch_index(recipe)
+        return default if self.machine.reachable(default) else ""
 
     def _is_here(self, image: str) -> bool:
         try:

@@ -64,13 +64,13 @@ def logs(stack: Stack, service: str | None, *, follow: bool, tail: int) -> Itera
 
 def _row(service: str, container: Container) -> dict[str, Any]:
     limits, state = container.attrs["HostConfig"], container.attrs["State"]
-    cpus = limits["CpusetCpus"] or (limits["NanoCpus"] / 1e9 or "all")
+    quota = limits["CpuQuota"] / limits["CpuPeriod"] if limits["CpuQuota"] > 0 else "all"
     memory = limits["Memory"]
     return {
         "service": service,
         "state": state["Status"],
         "health": state.get("Health", {}).get("Status", "-"),
-        "cpus": cpus,
+        "cpus": limits["CpusetCpus"] or quota,
         "memory": f"{memory / 2**20:.0f} MiB" if memory else "-",
         "killed_for_memory": state["OOMKilled"],
     }

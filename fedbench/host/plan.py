@@ -20,6 +20,7 @@ from fedbench.errors import ConfigError, HostError
 
 _SERVICES = ("server", "prometheus", "grafana")
 MIN_CPUS = 0.01  # Docker's own lower limit for a quota
+CPU_PERIOD = 100_000  # of the kernel's scheduler, in microseconds
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,11 @@ class ClientPlan:
     threads: int
     memory: int
     gpu: int | None
+
+    @property
+    def quota(self) -> int | None:
+        """Microseconds of CPU time per `CPU_PERIOD`; None for a client with cores of its own."""
+        return None if self.cpuset else round(self.cpus * CPU_PERIOD)
 
 
 _Computer = tuple[Device, list[str]]
@@ -216,11 +222,12 @@ def environment(plan: Plan, paths: Paths, images: Mapping[str, str | None]) -> d
 
 
 def _service(client: ClientPlan, plan: Plan, paths: Paths) -> dict[str, Any]:
-    cpu = {"cpuset": client.cpuset} if client.cpuset else {"cpus": client.cpus}
+    # Not `cpus`: Docker lifts such a limit from no container that runs.
+    quota = {"cpu_period": CPU_PERIOD, "cpu_quota": client.quota}
     return {
         "extends": {"file": str(paths.root / "compose" / "client.yaml"), "service": "client"},
         "hostname": client.name,
-        **cpu,
+        **({"cpuset": client.cpuset} if client.cpuset else quota),
         # Swap would hide that a device's memory does not suffice: none beyond the limit.
         "mem_limit": client.memory,
         "memswap_limit": client.memory,
@@ -228,6 +235,7 @@ def _service(client: ClientPlan, plan: Plan, paths: Paths) -> dict[str, Any]:
             "FEDBENCH_CLIENT": client.name,
             "FEDBENCH_DEVICE": client.device,
             "FEDBENCH_NODE": plan.profile.node,
+            "FEDBENCH_CPUS": f"{client.cpus:g}",
             "OMP_NUM_THREADS": str(client.threads),
         },
         "volumes": [

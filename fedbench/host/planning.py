@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 
 from fedbench.config import Device, Experiment, Profile
-from fedbench.host import bootstrap, data, ports
+from fedbench.host import bootstrap, data, ports, starting
 from fedbench.host.machine import Say
 from fedbench.host.plan import HostFacts, Plan, client_names, compose_project, plan
 from fedbench.host.stack import PROJECT, Places, Stack, host_facts
@@ -35,7 +35,7 @@ def bring_up(
     source: Path | None,
     say: Say,
 ) -> Stack:
-    """Brings the federation up and waits until it is healthy.
+    """Brings the federation up and waits until its clients are ready.
 
     Raises:
         FedbenchError: the profile, the data, Docker, a port or the host stands in the way; then
@@ -44,8 +44,8 @@ def bring_up(
     data.prepare(experiment, client_names(profile), places.data, source=source, say=say)
     client = bootstrap.ensure_docker(say)
     planned = plan(profile, devices, host_facts(client))
-    before = Stack.load(places)
-    ports.require_free(profile.ports, before.published(client) if before else ())
+    known = Stack.load(places)
+    ports.require_free(profile.ports, known.published(client) if known else ())
     gpu = any(planned_client.gpu is not None for planned_client in planned.clients)
     images = bootstrap.ensure_images(client, say, root=places.root, cuda=gpu)
     for note in planned.notes:
@@ -54,8 +54,10 @@ def bring_up(
         say("note: Grafana is left out: its image could not be had")
     stack = Stack.write(places, planned, asdict(images))
     say(f"starting {len(planned.clients)} clients, server and monitoring")
+    before = starting.starts(stack, client)
     stack.compose.up()
-    stack.wait_healthy(client, say)
+    starting.lift_quotas(stack, client, before)
+    starting.wait_ready(stack, client, say)
     return stack
 
 

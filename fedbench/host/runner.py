@@ -17,7 +17,7 @@ import psutil
 from fedbench import __version__
 from fedbench.config import Experiment
 from fedbench.errors import ConfigError, DockerError, RunError, RunInterrupted
-from fedbench.host import data
+from fedbench.host import data, starting
 from fedbench.host.machine import Say, cpu_model
 from fedbench.host.runs import Run, RunStore
 from fedbench.host.stack import Stack, give_to_containers
@@ -79,7 +79,8 @@ class Runner:
         return run
 
     def start(self, run: Run) -> subprocess.Popen[bytes]:
-        """Starts the run; the process ends when the run does."""
+        """Starts the run, every client under its quota; the process ends when the run does."""
+        starting.enforce_quotas(self._stack, self._client)
         give_to_containers(run.path, *run.path.iterdir())
         argv = self._stack.compose.command(
             "exec", "--no-TTY", "server", "python", "-m", _LAUNCH, f"/runs/{run.id}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,14 +14,12 @@ import yaml
 from docker.models.containers import Container
 
 from fedbench.config import Profile
-from fedbench.errors import DockerError, FedbenchError
+from fedbench.errors import FedbenchError
 from fedbench.host import tls
 from fedbench.host.compose import Compose
-from fedbench.host.machine import Say
-from fedbench.host.plan import HostFacts, Paths, Plan, compose_project, environment
+from fedbench.host.plan import ClientPlan, HostFacts, Paths, Plan, compose_project, environment
 
 CONTAINER_UID = 10001  # of the image's own user, where the host's user is root
-HEALTHY_SECONDS = 600.0
 PROJECT = os.environ.get("FEDBENCH_PROJECT", "fedbench")
 
 
@@ -124,6 +121,12 @@ class Stack:
         with_grafana = self.compose.variables["COMPOSE_PROFILES"] == "grafana"
         return f"http://127.0.0.1:{self.profile.ports.grafana}" if with_grafana else None
 
+    @property
+    def quotas(self) -> dict[str, int]:
+        """The CPU quota of each client that has one, in microseconds per period."""
+        plans = [ClientPlan(**client) for client in self.clients]
+        return {plan.name: plan.quota for plan in plans if plan.quota}
+
     def containers(self, client: docker.DockerClient) -> dict[str, Container]:
         """The project's containers by service, stopped ones included."""
         label = f"com.docker.compose.project={self.compose.name}"
@@ -135,42 +138,6 @@ class Stack:
         found = self.containers(client).values()
         bindings = [b for c in found for b in c.attrs["NetworkSettings"]["Ports"].values() if b]
         return {int(binding["HostPort"]) for several in bindings for binding in several}
-
-    def wait_healthy(
-        self, client: docker.DockerClient, say: Say, seconds: float = HEALTHY_SECONDS
-    ) -> None:
-        """Waits until every container is healthy, and names those that are not yet.
-
-        Raises:
-            DockerError: one died or did not get there; with its last lines.
-        """
-        deadline = time.monotonic() + seconds
-        before: list[str] = []
-        while waiting := self._unhealthy(client):
-            if waiting != before:
-                say(f"waiting for {', '.join(waiting)}")
-                before = waiting
-            if time.monotonic() > deadline:
-                raise DockerError(
-                    f"{', '.join(waiting)}: not healthy after {seconds:.0f} s\n"
-                    + _tail(self.containers(client)[waiting[0]]),
-                    "see `make logs`",
-                )
-            time.sleep(0.5)
-
-    def _unhealthy(self, client: docker.DockerClient) -> list[str]:
-        waiting = []
-        for service, container in sorted(self.containers(client).items()):
-            state = container.attrs["State"]
-            if container.attrs["RestartCount"] > 3 or state["Status"] in ("exited", "dead"):
-                raise DockerError(
-                    f"{service} does not stay up (exit code {state['ExitCode']}"
-                    f"{', killed for memory' if state['OOMKilled'] else ''})\n{_tail(container)}",
-                    "see `make logs`",
-                )
-            if state.get("Health", {}).get("Status", "healthy") != "healthy":
-                waiting.append(service)
-        return waiting
 
     def down(self, *, volumes: bool = False) -> None:
         """Takes the containers and networks down, and the recorded metrics too if asked."""
@@ -198,7 +165,3 @@ def give_to_containers(*paths: Path) -> None:
     if os.getuid() == 0:
         for path in paths:
             os.chown(path, CONTAINER_UID, CONTAINER_UID)
-
-
-def _tail(container: Container) -> str:
-    return container.logs(tail=15).decode(errors="replace").rstrip()

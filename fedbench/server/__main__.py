@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from fedbench.server.superlink import serve
+from fedbench.imports import importing
 
 if __name__ == "__main__":
+    with importing():
+        from fedbench.server.superlink import serve
     serve(Path("/tls"))

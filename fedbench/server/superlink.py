@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import sys
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,17 +33,25 @@ from starlette.routing import Route
 
 from fedbench.bundles import FLEET_PULL, FLEET_PUSH, RUNTIME_PULL, RUNTIME_PUSH
 from fedbench.records import RoundRecord
+from fedbench.server import executor
 from fedbench.server.bundles import Bundles
+from fedbench.server.control import Control
 from fedbench.server.longpoll import App, LongPoll, Scope
 from fedbench.server.registry import Announcement, NameTakenError, Registry
 from fedbench.telemetry.metrics import ServerMetrics
 
 _EVERYWHERE = "0.0.0.0"  # noqa: S104 (of the container; compose publishes only the fleet port)
 CLIENTS_PATH = "/fedbench/v1/clients"
-# What a poll waits for: a node for the ServerApp's messages, the ServerApp for replies.
-_NEWS = {FLEET_PULL: RUNTIME_PUSH, RUNTIME_PULL: FLEET_PUSH}
+# What a poll waits for: a node for the ServerApp's messages, the ServerApp for replies, the
+# executor for runs.
+_NEWS = {
+    FLEET_PULL: RUNTIME_PUSH,
+    RUNTIME_PULL: FLEET_PUSH,
+    "/v1/runtime/acquire-task": "/v1/control/start-run",
+}
 # A client's connection survives the training of a round: a handshake costs a slow device a while.
 IDLE_SECONDS = 3600
+_REFUSED = JSONResponse({"error": "only from inside the server"}, status_code=403)
 _QUIET: dict[str, Any] = {
     "ws": "none",
     "log_level": "warning",
@@ -82,13 +91,17 @@ def serve(tls: Path, ports: Ports = PORTS) -> None:
         ssl_version=ssl.PROTOCOL_TLS_SERVER,
     )
     operations = uvicorn.Config(
-        operations_app(registry, metrics, metrics_registry),
+        operations_app(
+            registry, metrics, metrics_registry, Control(ports.control, ports.operations).run
+        ),
         _EVERYWHERE,
         ports.operations,
         lifespan="off",
         **_QUIET,
     )
-    asyncio.run(_serve_all([uvicorn.Server(config) for config in (control, fleet, operations)]))
+    servers = [uvicorn.Server(config) for config in (control, fleet, operations)]
+    with executor.running(f"127.0.0.1:{ports.control}"):
+        asyncio.run(_serve_all(servers))
 
 
 async def _serve_all(servers: list[uvicorn.Server]) -> None:
@@ -104,7 +117,7 @@ def _superlink(port: int) -> App:
     # Its state stays in memory: a database file made a round 1.8 times as long.
     sys.argv = [
         "flower-superlink", "--insecure", "--host", "127.0.0.1", "--port", str(port),
-        "--disable-runtime-dependency-installation",
+        "--disable-runtime-dependency-installation", "--isolation", "process",
     ]  # fmt: skip
     superlink = create_app(_parse_superlink_lifespan_config(), SuperLinkLifespan)
     return LongPoll(Bundles(superlink), _NEWS)
@@ -148,9 +161,15 @@ def public_app(superlink: App, registry: Registry) -> App:
 
 
 def operations_app(
-    registry: Registry, metrics: ServerMetrics, metrics_registry: CollectorRegistry
+    registry: Registry,
+    metrics: ServerMetrics,
+    metrics_registry: CollectorRegistry,
+    start: Callable[[str], Awaitable[bool]],
 ) -> Starlette:
-    """Metrics and scrape targets; the ServerApp, a process of its own, reports its rounds here."""
+    """Metrics and scrape targets; the ServerApp, a process of its own, reports its rounds here.
+
+    `start` runs what is in a folder, and says whether that completed.
+    """
 
     async def targets(_: Request) -> Response:
         live = registry.targets()
@@ -161,21 +180,31 @@ def operations_app(
         return Response(generate_latest(metrics_registry), media_type=CONTENT_TYPE_LATEST)
 
     async def events(request: Request) -> Response:
-        if request.client is None or request.client.host != "127.0.0.1":
-            return JSONResponse({"error": "only from inside the server"}, status_code=403)
+        if _from_outside(request):
+            return _REFUSED
         event = await request.json()
         observe(metrics, event)
         if event["event"] == "started":
             registry.run = {"experiment": event["experiment"], "data": event["data"]}
         return JSONResponse({})
 
+    async def runs(request: Request) -> Response:
+        if _from_outside(request):
+            return _REFUSED
+        return JSONResponse({"completed": await start((await request.json())["folder"])})
+
     return Starlette(
         routes=[
             Route("/targets", targets),
             Route("/events", events, methods=["POST"]),
+            Route("/runs", runs, methods=["POST"]),
             Route("/metrics", exposition),
         ]
     )
+
+
+def _from_outside(request: Request) -> bool:
+    return request.client is None or request.client.host != "127.0.0.1"
 
 
 def observe(metrics: ServerMetrics, event: dict[str, Any]) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numerics
+import rebuild
+import start
 import train
 from rich.console import Console
 from rich.table import Table
@@ -17,7 +19,12 @@ from fedbench.host import bootstrap
 
 ROOT = Path(__file__).resolve().parents[2]
 Part = Callable[[str], Iterable[Row]]
-QUICK: dict[str, Part] = {"train": train.rows, "train_gpu": train.gpu_rows}
+QUICK: dict[str, Part] = {
+    "train": train.rows,
+    "train_gpu": train.gpu_rows,
+    "start": start.rows,
+    "rebuild": rebuild.rows,
+}
 LONG: dict[str, Part] = {
     "train_parts": train.parts_rows,
     "limit": train.limit_rows,

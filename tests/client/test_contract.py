@@ -88,7 +88,6 @@ class Federation:
             "FLWR_HOME": str(self.folder / "home"),
             "FLWR_TELEMETRY_ENABLED": "0",
             "FLWR_DISABLE_UPDATE_CHECK": "1",
-            "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
             "OMP_WAIT_POLICY": "PASSIVE",  # two clients that spin for each other take ten times
             "PYTHONPATH": str(ROOT),
         }
@@ -127,10 +126,8 @@ class Federation:
         return RunStore(self.folder / "runs").create(chosen, PROFILE, facts)
 
     def launch(self, run: Run) -> subprocess.Popen[bytes]:
-        options = ["--control-port", str(self.control), "--operations-port", str(self.operations)]
-        return self.spawn(
-            f"launch-{run.id}", "-m", "fedbench.server.launch", str(run.path), *options
-        )
+        argv = ["-m", "fedbench.server.launch", str(run.path)]
+        return self.spawn(f"launch-{run.id}", *argv, "--operations-port", str(self.operations))
 
     def finish(self, run: Run) -> Summary:
         """The run's summary, once its process ended well."""

@@ -107,7 +107,7 @@ class TestContainers:
             container = containers()[client["name"]]
             cpus, memory = _limits(container)
             if client["cpuset"] is None:
-                assert cpus == pytest.approx(client["cpus"], abs=0.011)
+                assert cpus == client["cpus"]
             # The kernel keeps limits in whole pages.
             assert client["memory"] - 4096 <= memory <= client["memory"]
 
@@ -228,6 +228,42 @@ class TestCommands:
         assert [record["round"] for record in finished["rounds"]] == [1, 2, 3]
         assert finished["rounds"][0] == stopped["rounds"][0]
 
+    def test_every_quota_is_in_force_while_clients_train(
+        self, first_run: Done, containers: Containers
+    ) -> None:
+        planned = _planned_cpus()
+        name = run_id(run("make", "run", "DETACH=1", SET="rounds=1 local_epochs=4").output)
+        folder = ROOT / "runs" / name
+        until(lambda: '"round"' in _text(folder / "events.jsonl"), "the round's start")
+        found = containers()
+        assert {client: _limits(found[client])[0] for client in planned} == planned
+        configured = {client: found[client].attrs["HostConfig"]["CpuQuota"] for client in planned}
+        assert configured == {client: round(cpus * 100_000) for client, cpus in planned.items()}
+        assert _text(folder / "rounds.jsonl") == ""  # they are at it
+        until((folder / "summary.json").exists, "the run's end")
+
+    def test_a_client_without_its_quota_takes_no_part(
+        self, first_run: Done, containers: Containers
+    ) -> None:
+        """As after an `up` that was killed while the clients were starting."""
+        planned = _planned_cpus()
+        laptop = containers()["laptop"]
+        laptop.update(cpu_quota=-1)
+        laptop.restart()
+
+        def waits() -> bool:
+            return "waiting for the CPU quota" in laptop.logs(tail=1).decode()
+
+        until(waits, "the laptop connects")
+        time.sleep(2)
+        assert waits()
+        assert _limits(laptop)[0] < 0
+
+        done = run("make", "run", SET="rounds=1 local_epochs=1")
+        clients = summary(run_id(done.output))["rounds"][0]["clients"]
+        assert {client["client"] for client in clients if not client["error"]} == CLIENTS
+        assert _limits(laptop)[0] == planned["laptop"]
+
     def test_cifar10_from_a_folder_of_parquet(self, first_run: Done, tmp_path: Path) -> None:
         write_parquet(tmp_path)
         done = run(
@@ -296,10 +332,20 @@ class TestOtherProfiles:
         assert "no federation is up" in fedbench("status").output
 
 
+def _planned_cpus() -> dict[str, float]:
+    """The CPUs of each client that has a quota, not cores of its own."""
+    saved = json.loads((ROOT / ".fedbench/fedbench-test/stack.json").read_text())
+    return {c["name"]: c["cpus"] for c in saved["clients"] if c["cpuset"] is None}
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
 def _limits(container: Container) -> tuple[float, int]:
     """CPUs and bytes of memory as the container's own cgroup has them, v1 or v2."""
     script = (
-        "cd /sys/fs/cgroup; if [ -e cpu.max ]; then cat cpu.max memory.max; else "
+        "cd /sys/fs/cgroup; if [ -e cpu.max ]; then cat cpu.max memory.max | sed s/max/-1/; else "
         "cat cpu/cpu.cfs_quota_us cpu/cpu.cfs_period_us memory/memory.limit_in_bytes; fi"
     )
     _, output = container.exec_run(["sh", "-c", script])

@@ -14,6 +14,7 @@ from fedbench.host.build import DEBIAN, GRAFANA, PROMETHEUS, PYTHON, Images, con
 from fedbench.host.machine import Done, Machine
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 NO_REGISTRY = Done(1, "Error response from daemon: lookup registry: no such host\n")
 
 
@@ -38,7 +39,7 @@ def machine(commands: Any, tmp_path: Path) -> Machine:
         execute=commands,
         is_root=True,
         distribution="debian",
-        reachable=lambda url: url == "https://download.pytorch.org/whl/cpu",
+        reachable=lambda url: url == TORCH_INDEX,
         environment={},
     )
 
@@ -89,7 +90,9 @@ def test_the_build_command(daemon: Any, machine: Machine, root: Path, commands: 
             "--tag=fedbench:cpu",
             f"--file={root}/docker/Dockerfile",
             f"--label=fedbench.content={content_hash(root)}",
+            f"--label=fedbench.torch-index={TORCH_INDEX}",
             f"--label=org.opencontainers.image.version={__version__}",
+            f"--build-arg=TORCH_INDEX={TORCH_INDEX}",
             str(root),
         ],
         PRUNE,
@@ -119,6 +122,21 @@ def test_what_the_host_has_is_passed_to_the_build(
     assert commands.environments[-2] == {
         "FEDBENCH_PIP_CONF": "[global]\nindex-url = https://pypi.example/simple\n"
     }
+
+
+@pytest.mark.parametrize("index", ["", TORCH_INDEX])
+@pytest.mark.parametrize("reachable", [True, False])
+def test_a_rebuild_takes_torch_from_where_it_came_before(
+    daemon: Any, machine: Machine, root: Path, commands: Any, index: str, reachable: bool
+) -> None:
+    """Or all packages would be downloaded and installed once more, or could not be."""
+    labels = {"fedbench.content": "of older sources", "fedbench.torch-index": index}
+    daemon.add("fedbench:cpu", labels)
+    for image in (PYTHON, PROMETHEUS, GRAFANA):
+        daemon.add(image)
+    ensure(daemon, replace(machine, reachable=lambda _: reachable), root)
+    assert f"--build-arg=TORCH_INDEX={index}" in builds(commands)[-1]
+    assert f"--label=fedbench.torch-index={index}" in builds(commands)[-1]
 
 
 def test_the_cuda_image_has_neither_the_cpu_index_nor_the_hosts_wheels(

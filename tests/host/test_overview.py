@@ -10,7 +10,7 @@ from fedbench.config import load_devices, load_profile
 from fedbench.errors import DockerError, FedbenchError
 from fedbench.host import bootstrap
 from fedbench.host.overview import logs, status
-from fedbench.host.plan import HostFacts, plan
+from fedbench.host.plan import CPU_PERIOD, HostFacts, plan
 from fedbench.host.stack import PROJECT, Places, Stack
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "runs" / "20260102-030405-digits"
@@ -20,10 +20,15 @@ IMAGES = {"fedbench": "fedbench:cpu", "prometheus": "p", "grafana": None}
 class FakeContainer:
     """A container as Docker describes it."""
 
-    def __init__(self, service: str, *, cpus: float = 0, cpuset: str = "", memory: int = 0) -> None:
+    def __init__(self, service: str, *, quota: int = 0, cpuset: str = "", memory: int = 0) -> None:
         self.labels = {"com.docker.compose.service": service}
         self.attrs: dict[str, Any] = {
-            "HostConfig": {"NanoCpus": int(cpus * 1e9), "CpusetCpus": cpuset, "Memory": memory},
+            "HostConfig": {
+                "CpuQuota": quota,
+                "CpuPeriod": CPU_PERIOD if quota else 0,
+                "CpusetCpus": cpuset,
+                "Memory": memory,
+            },
             "State": {"Status": "running", "OOMKilled": False, "Health": {"Status": "healthy"}},
         }
 
@@ -51,13 +56,21 @@ def stack(tmp_path: Path) -> Stack:
     return Stack.write(Places(tmp_path / "checkout"), planned, IMAGES)
 
 
+def test_a_client_that_is_starting_has_no_quota(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon = FakeDocker(FakeContainer("legacy-pc-1", quota=-1))
+    monkeypatch.setattr(bootstrap, "ensure_docker", lambda say: daemon)
+    assert status(stack)["containers"] == [row("legacy-pc-1", "all", "-")]
+
+
 def test_status_shows_containers_with_their_limits(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killed = FakeContainer("legacy-pc-2", cpuset="2,3", memory=512 * 2**20)
     killed.attrs["State"] = {"Status": "restarting", "OOMKilled": True}
     daemon = FakeDocker(
-        FakeContainer("server"), killed, FakeContainer("legacy-pc-1", cpus=0.5, memory=2**31)
+        FakeContainer("server"), killed, FakeContainer("legacy-pc-1", quota=50_000, memory=2**31)
     )
     monkeypatch.setattr(bootstrap, "ensure_docker", lambda say: daemon)
     assert status(stack) == {

@@ -25,6 +25,7 @@ from fedbench.host.plan import (
     environment,
     plan,
 )
+from fedbench.telemetry.cgroup import Cgroup
 
 GIB = 2**30
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -174,6 +175,18 @@ def test_variables_hold_what_the_compose_files_ask_for() -> None:
     with_grafana = environment(made, PATHS, images | {"grafana": "grafana/grafana:11.6.0"})
     assert with_grafana["COMPOSE_PROFILES"] == "grafana"
     assert with_grafana["FEDBENCH_GRAFANA_IMAGE"] == "grafana/grafana:11.6.0"
+
+
+@pytest.mark.parametrize("cpus", [0.01, 0.18, 0.29, 1.45, 2.3, 32])
+def test_a_client_knows_the_quota_that_its_cgroup_will_have(cpus: float, tmp_path: Path) -> None:
+    devices = {"pc": device("pc", cores=cpus), "odd": device("odd", cores=0.5)}
+    made = plan(profile(Machine(device="pc"), Machine(device="odd")), devices, LARGE)
+    service = compose_project(made, PATHS)["services"]["pc"]
+    (tmp_path / "sys/fs/cgroup").mkdir(parents=True)
+    limits = f"{service['cpu_quota']} {service['cpu_period']}"
+    (tmp_path / "sys/fs/cgroup/cpu.max").write_text(limits)
+    (tmp_path / "sys/fs/cgroup/cpuset.cpus.effective").write_text("0-63")
+    assert Cgroup(tmp_path).usable_cpus() == float(service["environment"]["FEDBENCH_CPUS"]) == cpus
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from fedbench.config import Profile, load_devices, load_experiment, load_profile
 from fedbench.errors import ConfigError, DataError, FedbenchError, HostError
 from fedbench.host import bootstrap
 from fedbench.host.bootstrap import Images
+from fedbench.host.compose import Compose
 from fedbench.host.plan import HostFacts, compose_project, plan
 from fedbench.host.planning import bring_up, preview
 from fedbench.host.stack import PROJECT, Places, Stack
@@ -23,15 +24,22 @@ EXPERIMENT = load_experiment("digits")
 
 
 class FakeContainer:
-    """A healthy container that publishes a port."""
+    """A healthy container that publishes a port; `quotas` are those that it was given."""
 
-    def __init__(self, service: str, port: int) -> None:
+    def __init__(self, service: str, port: int = 0) -> None:
+        self.quotas: list[int] = []
+        self.id = service
         self.labels = {"com.docker.compose.service": service}
         self.attrs: dict[str, Any] = {
             "RestartCount": 0,
-            "State": {"Status": "running", "Health": {"Status": "healthy"}},
+            "HostConfig": {"CpuQuota": 100_000},
+            "State": {"Status": "running", "StartedAt": "", "Health": {"Status": "healthy"}},
             "NetworkSettings": {"Ports": {"9092/tcp": [{"HostPort": str(port)}]}},
         }
+
+    def update(self, *, cpu_period: int, cpu_quota: int) -> None:
+        self.quotas.append(cpu_quota)
+        self.attrs["HostConfig"]["CpuQuota"] = cpu_quota
 
 
 class FakeDocker:
@@ -127,6 +135,21 @@ def test_a_federation_is_brought_up(
         assert [sorted(file.name for file in folder.iterdir()) for folder in folders] == [
             ["test.safetensors", "train.safetensors"]
         ]
+
+
+def test_clients_start_without_their_quotas_and_have_them_when_they_are_up(
+    places: Places,
+    daemon: FakeDocker,
+    docker_command: Any,
+    up: Up,
+    ports: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    new, running = FakeContainer("legacy-pc-1"), FakeContainer("legacy-pc-2")
+    daemon.running = (running,)
+    monkeypatch.setattr(Compose, "up", lambda _: setattr(daemon, "running", (new, running)))
+    up(load_profile("legacy-pair", ports))
+    assert (new.quotas, running.quotas) == ([-1, 100_000], [])
 
 
 def test_a_federation_that_is_up_may_be_brought_up_again(

@@ -43,15 +43,27 @@ class FakeServer:
         return 0, json.dumps(VERSIONS).encode() + b"\n"
 
 
-class FakeDocker:
-    """Docker with one container, or none."""
+class FakeClient:
+    """A client's container whose host died while it was starting; `quotas` are those it got."""
 
-    def __init__(self, server: FakeServer | None) -> None:
+    def __init__(self, name: str) -> None:
+        self.labels = {"com.docker.compose.service": name}
+        self.attrs = {"HostConfig": {"CpuQuota": -1}}
+        self.quotas: list[int] = []
+
+    def update(self, *, cpu_period: int, cpu_quota: int) -> None:
+        self.quotas.append(cpu_quota)
+
+
+class FakeDocker:
+    """Docker with a few containers, or none."""
+
+    def __init__(self, *found: FakeServer | FakeClient) -> None:
         self.containers = self
-        self._server = server
+        self._found = found
 
     def list(self, **_: object) -> list[Container]:
-        return [cast("Container", self._server)] if self._server else []
+        return [cast("Container", container) for container in self._found]
 
     def info(self) -> dict[str, Any]:
         return {
@@ -84,9 +96,13 @@ def stack(tmp_path: Path) -> Stack:
     return Stack.write(Places(tmp_path / "checkout"), planned, images)
 
 
+def fake(*found: FakeServer | FakeClient) -> docker.DockerClient:
+    return cast("docker.DockerClient", FakeDocker(*found))
+
+
 def runner(stack: Stack, server: FakeServer | None, said: list[str] | None = None) -> Runner:
-    fake = cast("docker.DockerClient", FakeDocker(server))
-    return Runner(stack, fake, (said if said is not None else []).append)
+    docker_client = fake(server) if server else fake()
+    return Runner(stack, docker_client, (said if said is not None else []).append)
 
 
 @pytest.fixture
@@ -308,7 +324,9 @@ def test_a_run_is_launched_in_the_servers_container(
     stack: Stack, run: Run, docker_command: Any
 ) -> None:
     docker_command.answer("what it printed\n", "what it complained of\n", code=3)
-    process = runner(stack, FakeServer()).start(run)
+    unlimited = FakeClient("laptop")
+    process = Runner(stack, fake(FakeServer(), unlimited), lambda _: None).start(run)
+    assert unlimited.quotas == [stack.quotas["laptop"]]
     assert os.getsid(process.pid) == process.pid  # Ctrl-C in the terminal does not reach it
     assert process.wait() == 3
     assert docker_command.calls == [

@@ -23,11 +23,6 @@ class FakeContainer:
     """A container as Docker describes it."""
 
     service: str
-    health: str | None = "healthy"
-    status: str = "running"
-    exit_code: int = 0
-    killed: bool = False
-    restarts: int = 0
     published: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -36,38 +31,25 @@ class FakeContainer:
 
     @property
     def attrs(self) -> dict[str, Any]:
-        health = {} if self.health is None else {"Health": {"Status": self.health}}
-        return {
-            "RestartCount": self.restarts,
-            "NetworkSettings": {"Ports": self.published},
-            "State": {
-                "Status": self.status,
-                "ExitCode": self.exit_code,
-                "OOMKilled": self.killed,
-                **health,
-            },
-        }
-
-    def logs(self, tail: int) -> bytes:
-        return f"{self.service}: the last {tail} lines, caf".encode() + b"\xe9\n"
+        return {"NetworkSettings": {"Ports": self.published}}
 
 
 class FakeDocker:
-    """Lists one set of containers after the other, and the last one for ever."""
+    """Lists containers, and remembers by what it was asked for them."""
 
-    def __init__(self, *snapshots: list[FakeContainer]) -> None:
-        self._snapshots = list(snapshots)
+    def __init__(self, *found: FakeContainer) -> None:
+        self._found = found
         self.filters: dict[str, str] = {}
         self.containers = self
 
-    def list(self, *, all: bool, filters: dict[str, str]) -> list[FakeContainer]:  # noqa: A002
+    def list(self, *, all: bool, filters: dict[str, str]) -> tuple[FakeContainer, ...]:  # noqa: A002
         assert all
         self.filters = filters
-        return self._snapshots.pop(0) if len(self._snapshots) > 1 else self._snapshots[0]
+        return self._found
 
 
-def client(*snapshots: list[FakeContainer]) -> docker.DockerClient:
-    return cast("docker.DockerClient", FakeDocker(*snapshots))
+def client(*found: FakeContainer) -> docker.DockerClient:
+    return cast("docker.DockerClient", FakeDocker(*found))
 
 
 @pytest.fixture
@@ -84,18 +66,6 @@ def places(tmp_path: Path) -> Places:
 @pytest.fixture
 def stack(places: Places, planned: Plan) -> Stack:
     return Stack.write(places, planned, IMAGES)
-
-
-@pytest.fixture
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    paused: list[float] = []
-
-    def pause(seconds: float) -> None:
-        paused.append(seconds)
-        assert len(paused) < 10, "waits for ever"
-
-    monkeypatch.setattr("time.sleep", pause)
-    return paused
 
 
 # -- what is written
@@ -178,71 +148,23 @@ def test_the_host_is_dockers_machine() -> None:
 
 
 def test_containers_are_those_of_the_project(stack: Stack) -> None:
-    fake = FakeDocker([FakeContainer("server"), FakeContainer("laptop")])
+    fake = FakeDocker(FakeContainer("server"), FakeContainer("laptop"))
     assert stack.containers(cast("docker.DockerClient", fake)).keys() == {"server", "laptop"}
     assert fake.filters == {"label": f"com.docker.compose.project={PROJECT}"}
+
+
+def test_quotas_are_the_plans(places: Places, planned: Plan, stack: Stack) -> None:
+    assert stack.quotas == {"legacy-pc-1": 100_000, "legacy-pc-2": 100_000}
+    large = plan(planned.profile, load_devices(planned.profile), HostFacts(8, 8 * 2**30))
+    assert Stack.write(places, large, IMAGES).quotas == {}  # cores of their own
 
 
 def test_the_ports_that_the_stack_holds(stack: Stack) -> None:
     bindings = [{"HostIp": "0.0.0.0", "HostPort": "9092"}, {"HostIp": "::", "HostPort": "9092"}]
     server = FakeContainer("server", published={"9092/tcp": bindings, "8000/tcp": None})
     prometheus = FakeContainer("prometheus", published={"9090/tcp": [{"HostPort": "9091"}]})
-    stopped = FakeContainer("laptop", status="exited")
-    assert stack.published(client([server, prometheus, stopped])) == {9092, 9091}
-
-
-def test_waiting_names_who_is_not_healthy_yet(stack: Stack, no_pauses: list[float]) -> None:
-    said: list[str] = []
-    starting = FakeContainer("laptop", "starting"), FakeContainer("server", "starting")
-    docker_client = client(
-        [*starting, FakeContainer("own", health=None)],
-        [*starting],
-        [FakeContainer("laptop", "unhealthy"), FakeContainer("server")],
-        [FakeContainer("laptop"), FakeContainer("server")],
-    )
-    stack.wait_healthy(docker_client, said.append)
-    assert said == ["waiting for laptop, server", "waiting for laptop"]
-    assert no_pauses == [0.5, 0.5, 0.5]
-
-
-@pytest.mark.parametrize(
-    ("dying", "how"),
-    [
-        (FakeContainer("laptop", None, "exited", 1), "(exit code 1)"),
-        (
-            FakeContainer("laptop", None, "dead", 137, killed=True),
-            "(exit code 137, killed for memory)",
-        ),
-        (FakeContainer("laptop", "starting", "restarting", 3, restarts=4), "(exit code 3)"),
-    ],
-)
-def test_a_container_that_dies_is_shown_with_its_last_lines(
-    dying: FakeContainer, how: str, stack: Stack, no_pauses: list[float]
-) -> None:
-    docker_client = client([FakeContainer("laptop", "starting")], [dying, FakeContainer("server")])
-    with pytest.raises(DockerError) as caught:
-        stack.wait_healthy(docker_client, lambda _: None)
-    assert caught.value.message == (
-        f"laptop does not stay up {how}\nlaptop: the last 15 lines, caf\N{REPLACEMENT CHARACTER}"
-    )
-    assert caught.value.hint == "see `make logs`"
-
-
-def test_a_container_that_restarts_once_may_still_come(
-    stack: Stack, no_pauses: list[float]
-) -> None:
-    restarting = FakeContainer("laptop", "starting", "restarting", 1, restarts=3)
-    stack.wait_healthy(client([restarting], [FakeContainer("laptop")]), lambda _: None)
-    assert no_pauses == [0.5]
-
-
-def test_waiting_ends(stack: Stack, no_pauses: list[float]) -> None:
-    starting = [FakeContainer("server"), FakeContainer("laptop", "starting")]
-    with pytest.raises(DockerError) as caught:
-        stack.wait_healthy(client(starting), lambda _: None, seconds=0)
-    assert caught.value.message == (
-        "laptop: not healthy after 0 s\nlaptop: the last 15 lines, caf\N{REPLACEMENT CHARACTER}"
-    )
+    stopped = FakeContainer("laptop")
+    assert stack.published(client(server, prometheus, stopped)) == {9092, 9091}
 
 
 @pytest.mark.parametrize(("volumes", "ending"), [(False, "5"), (True, "5 --volumes")])

@@ -78,9 +78,14 @@ def metrics_registry() -> CollectorRegistry:
     return CollectorRegistry()
 
 
+async def start(folder: str) -> bool:
+    """A run completes unless its folder says otherwise."""
+    return folder != "/runs/bad"
+
+
 @pytest.fixture
 def operations(registry: Registry, metrics_registry: CollectorRegistry) -> Peer:
-    app = operations_app(registry, ServerMetrics(metrics_registry), metrics_registry)
+    app = operations_app(registry, ServerMetrics(metrics_registry), metrics_registry, start)
     return Peer(app, "127.0.0.1")
 
 
@@ -108,6 +113,7 @@ def test_devices_reach_the_fleet_routes(devices: Peer, name: str) -> None:
         "/metrics",
         "/events",
         "/targets",
+        "/runs",
         "/fedbench/v1",
     ],
 )
@@ -171,11 +177,35 @@ def test_what_there_is_to_join_is_said_once_a_run_started(devices: Peer, operati
     assert answer.json() == {"experiment": {"rounds": 3}, "data": "digits-1"}
 
 
-@pytest.mark.parametrize("host", ["10.0.0.7", "::1", "172.18.0.1"])
+@pytest.mark.parametrize(("folder", "completed"), [("/runs/r1", True), ("/runs/bad", False)])
+def test_a_run_is_started_and_its_end_waited_for(
+    operations: Peer, folder: str, completed: bool
+) -> None:
+    answer = operations.post("/runs", json={"folder": folder})
+
+    assert answer.json() == {"completed": completed}
+
+
+OUTSIDERS = ["10.0.0.7", "::1", "172.18.0.1"]
+
+
+@pytest.mark.parametrize("host", OUTSIDERS)
+def test_runs_are_started_from_inside_the_server_only(
+    registry: Registry, metrics_registry: CollectorRegistry, host: str
+) -> None:
+    async def refuse(folder: str) -> bool:
+        raise AssertionError(folder)
+
+    app = operations_app(registry, ServerMetrics(metrics_registry), metrics_registry, refuse)
+
+    assert Peer(app, host).post("/runs", json={"folder": "/runs/r1"}).status_code == 403
+
+
+@pytest.mark.parametrize("host", OUTSIDERS)
 def test_events_come_from_inside_the_server_only(
     registry: Registry, metrics_registry: CollectorRegistry, host: str
 ) -> None:
-    app = operations_app(registry, ServerMetrics(metrics_registry), metrics_registry)
+    app = operations_app(registry, ServerMetrics(metrics_registry), metrics_registry, start)
     outsider = Peer(app, host)
     started = {"run": "r1", "event": "started", "experiment": {}, "data": "d"}
 
