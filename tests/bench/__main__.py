@@ -7,13 +7,19 @@ import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import image
+import memory
 import train
 from rich.console import Console
 from rich.table import Table
 from row import Row, hardware
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS: dict[str, Callable[[str], Iterable[Row]]] = {"train": train.rows}
+PARTS: dict[str, Callable[[str], Iterable[Row]]] = {
+    "train": train.rows,
+    "image": image.rows,
+    "memory": memory.rows,
+}
 
 
 def main() -> None:
