@@ -7,6 +7,8 @@ import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import image
+import memory
 import numerics
 import rebuild
 import start
@@ -23,6 +25,8 @@ QUICK: dict[str, Part] = {
     "train": train.rows,
     "train_gpu": train.gpu_rows,
     "start": start.rows,
+    "image": image.rows,
+    "memory": memory.rows,
     "rebuild": rebuild.rows,
 }
 LONG: dict[str, Part] = {
