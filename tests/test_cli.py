@@ -145,7 +145,7 @@ BAD_EXPERIMENTS = {
     "unknown-data": "{}: data.name: Input should be 'digits', 'cifar10' or 'folder', "
     "found 'imagenet'",
     "unknown-data-key": "{}: data.partitions: no such key; did you mean partition?",
-    "unknown-key": "{}: round: no such key; did you mean rounds or fraction or model?",
+    "unknown-key": "{}: round: no such key; did you mean rounds or fraction or precision?",
     "unknown-model": "{}: model: Input should be 'mobilenet_v1', 'mobilenet_v2', "
     "'mobilenet_v3_small' or 'mobilenet_v3_large', found 'mobilenet_v9'",
     "wrong-type": "{}: rounds: Input should be a valid integer, found 'many'",
