@@ -7,6 +7,8 @@ import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import image
+import memory
 import numerics
 import train
 from rich.console import Console
@@ -17,7 +19,12 @@ from fedbench.host import bootstrap
 
 ROOT = Path(__file__).resolve().parents[2]
 Part = Callable[[str], Iterable[Row]]
-QUICK: dict[str, Part] = {"train": train.rows, "train_gpu": train.gpu_rows}
+QUICK: dict[str, Part] = {
+    "train": train.rows,
+    "train_gpu": train.gpu_rows,
+    "image": image.rows,
+    "memory": memory.rows,
+}
 LONG: dict[str, Part] = {
     "train_parts": train.parts_rows,
     "limit": train.limit_rows,
