@@ -23,17 +23,16 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import mean, median
 
-import docker
+import containers
 import yaml
 from row import Row, row
 
 from fedbench.config import Device, Machine, Profile
-from fedbench.host import bootstrap
+from fedbench.host.build import PROMETHEUS
 from fedbench.host.compose import Compose
 from fedbench.host.plan import Paths, Plan, compose_project, environment, plan
 from fedbench.host.stack import CONTAINER_UID, host_facts
 
-ROOT = Path(__file__).resolve().parents[2]
 PROJECT = "fedbench-bench"
 TURNS, EPOCHS = 5, 2
 USER = f"{CONTAINER_UID}:{CONTAINER_UID}"
@@ -55,7 +54,7 @@ _COMMAND = ["python", "-c", _TRAIN]
 
 def rows(command: str) -> Iterator[Row]:
     if os.getuid():
-        print("container: left out, it takes root")
+        containers.say("container: left out, it takes root")
         return
     for name, cores in (("container_vs_bare", 1.0), ("container_vs_bare_quota", 0.5)):
         with _service(cores) as (compose, root, variables):
@@ -92,14 +91,13 @@ def _epoch(process: subprocess.Popen[str]) -> float:
 @contextmanager
 def _service(cores: float) -> Iterator[tuple[Compose, Path, dict[str, str]]]:
     """A device of so many cores as a compose project, the image's files, and its environment."""
-    client = docker.from_env()
-    images = bootstrap.ensure_images(client, print, root=ROOT)
+    client, image = containers.client(), containers.image()
     device = Device(name="device", description="", cores=cores, memory=2**31)
     profile = Profile(name="bench", machines=(Machine(device="device"),))
     planned = plan(profile, {"device": device}, host_facts(client))
-    files = client.containers.run(images.fedbench, ["sleep", "infinity"], detach=True, init=True)
+    files = client.containers.run(image, ["sleep", "infinity"], detach=True, init=True)
     with tempfile.TemporaryDirectory() as folder:
-        compose = _compose(planned, Path(folder), vars(images))
+        compose = _compose(planned, Path(folder), image)
         try:
             files.reload()
             root = Path("/proc") / str(files.attrs["State"]["Pid"]) / "root"
@@ -108,13 +106,13 @@ def _service(cores: float) -> Iterator[tuple[Compose, Path, dict[str, str]]]:
         finally:
             files.remove(force=True)
             compose.purge()
-            client.close()
 
 
-def _compose(planned: Plan, folder: Path, images: dict[str, str | None]) -> Compose:
-    paths = Paths(ROOT, folder / "data", folder / "runs", folder / "tls", USER)
+def _compose(planned: Plan, folder: Path, image: str) -> Compose:
+    paths = Paths(containers.ROOT, folder / "data", folder / "runs", folder / "tls", USER)
     file = folder / "compose.yaml"
     file.write_text(yaml.safe_dump(compose_project(planned, paths, PROJECT)))
+    images = {"fedbench": image, "prometheus": PROMETHEUS, "grafana": None}
     return Compose(PROJECT, file, environment(planned, paths, images))
 
 
