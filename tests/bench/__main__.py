@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import container
 import image
 import memory
 import numerics
@@ -24,6 +25,7 @@ Part = Callable[[str], Iterable[Row]]
 QUICK: dict[str, Part] = {
     "train": train.rows,
     "train_gpu": train.gpu_rows,
+    "container": container.rows,
     "start": start.rows,
     "image": image.rows,
     "memory": memory.rows,

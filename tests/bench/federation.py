@@ -9,13 +9,11 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-import docker
+import containers
 from docker.models.containers import Container
 
-ROOT = Path(__file__).resolve().parents[2]
 PROJECT = "fedbench-bench"
 PORTS = {"server": 49092, "prometheus": 49090, "grafana": 49300}
 LOOK_SECONDS = 0.1
@@ -24,8 +22,7 @@ LOOK_SECONDS = 0.1
 class Federation:
     """One that is up, and the summary of its first run."""
 
-    def __init__(self, client: docker.DockerClient, first: dict[str, Any]) -> None:
-        self.client = client
+    def __init__(self, first: dict[str, Any]) -> None:
         self.first = first
 
     def run(self, *arguments: str, look: Callable[[], None] = lambda: None) -> dict[str, Any]:
@@ -36,7 +33,7 @@ class Federation:
         """The container of a service."""
         project = f"com.docker.compose.project={PROJECT}"
         labels = [project, f"com.docker.compose.service={service}"]
-        return self.client.containers.list(filters={"label": labels})[0]
+        return containers.client().containers.list(filters={"label": labels})[0]
 
     def restart(self, service: str) -> Container:
         """Starts a container anew and waits until it is healthy."""
@@ -50,35 +47,35 @@ class Federation:
 def federation(profile: str, *arguments: str) -> Iterator[Federation]:
     """The federation of a profile after a first run; nothing of it is left afterwards."""
     ports = [f"--set=ports.{name}={port}" for name, port in PORTS.items()]
-    client = docker.from_env()
+    containers.image()
     try:
-        yield Federation(client, _run("up", profile, *arguments, *ports))
+        yield Federation(_run("up", profile, *arguments, *ports))
     finally:
-        _start("down", "--volumes").wait()
-        client.close()
+        _start("down", "--volumes").communicate()
         for folder in ("data", ".fedbench"):
-            shutil.rmtree(ROOT / folder / PROJECT, ignore_errors=True)
+            shutil.rmtree(containers.ROOT / folder / PROJECT, ignore_errors=True)
 
 
 def _run(*arguments: str, look: Callable[[], None] = lambda: None) -> dict[str, Any]:
     process = _start(*arguments, "--json")
-    while process.poll() is None:
-        look()
-        time.sleep(LOOK_SECONDS)
-    output, errors = process.communicate()
+    while True:
+        try:
+            output, _ = process.communicate(timeout=LOOK_SECONDS)
+            break
+        except subprocess.TimeoutExpired:
+            look()
     if process.returncode:
-        raise RuntimeError(f"fedbench {' '.join(arguments)} failed:\n{errors}")
+        raise subprocess.CalledProcessError(process.returncode, process.args)
     summary: dict[str, Any] = json.loads(output)
-    shutil.rmtree(ROOT / "runs" / summary["run"])
+    shutil.rmtree(containers.ROOT / "runs" / summary["run"])
     return summary
 
 
 def _start(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [str(ROOT / ".venv/bin/fedbench"), *arguments],
+        [str(containers.ROOT / ".venv/bin/fedbench"), *arguments],
         env={**os.environ, "FEDBENCH_PROJECT": PROJECT, "FEDBENCH_YES": "1"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
         text=True,
     )

@@ -9,15 +9,12 @@ and not in the peer's.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
-import docker
+import containers
 from row import Row, row
 
-from fedbench.host import bootstrap
 from fedbench.host.build import PYTHON
 
-ROOT = Path(__file__).resolve().parents[2]
 _UNPACKED = """
 from importlib.metadata import distributions
 print(sum(file.size or 0 for each in distributions() for file in each.files or ()))
@@ -25,9 +22,7 @@ print(sum(file.size or 0 for each in distributions() for file in each.files or (
 
 
 def rows(command: str) -> Iterator[Row]:
-    client = docker.from_env()
-    image = bootstrap.ensure_client_image(client, print, root=ROOT)
+    client, image = containers.client(), containers.image()
     packages = int(client.containers.run(image, ["python", "-c", _UNPACKED], remove=True))
     ours, base = (client.images.get(each).attrs["Size"] for each in (image, PYTHON))
-    client.close()
     yield row("image", [ours / 1e9], "GB", command, [(base + packages) / 1e9], more_is_better=False)

@@ -23,6 +23,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import containers
 import numpy as np
 import psutil
 import pyarrow as pa
@@ -118,7 +119,7 @@ def resident(process: psutil.Process) -> float:
 
 def charged(container: Container) -> float:
     """MB of anonymous and mapped memory that the container's cgroup counts, v1 or v2."""
-    stats = container.client.api.stats(container.id, stream=False, one_shot=True)
+    stats = containers.client().api.stats(container.id, stream=False, one_shot=True)
     counted = stats["memory_stats"]["stats"]
     keys = ("anon", "file_mapped") if "anon" in counted else ("total_rss", "total_mapped_file")
     return sum(counted[key] for key in keys) / 1e6
