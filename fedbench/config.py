@@ -131,6 +131,8 @@ class Experiment(Model):
         "mobilenet_v2"
     )
     initial_weights: str | None = None
+    # What clients return under `task: noop`, instead of the model's own weights; 1 MB is 10^6 B.
+    noop_megabytes: Annotated[float, Field(ge=0.001, le=1000, strict=False)] | None = None
     data: Data = Data()
     rounds: Annotated[int, Field(ge=1)] = 5
     fraction: Annotated[float, Field(gt=0, le=1, strict=False)] = 1.0

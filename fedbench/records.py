@@ -26,7 +26,8 @@ class Record(BaseModel):
 class ClientRound(Record):
     """What one client did in one round. Seconds are wall seconds.
 
-    A client that did not answer has `error` and no figures; the stock node measures no bytes.
+    A client that did not answer has `error` and no figures; the stock node measures neither bytes
+    nor what becomes of its time. `serialise_seconds` are those between a model and its bytes.
     """
 
     client: str
@@ -40,16 +41,36 @@ class ClientRound(Record):
     server_loss: float | None = None
     bytes_sent: int | None = None
     bytes_received: int | None = None
+    download_seconds: float | None = None
+    upload_seconds: float | None = None
+    serialise_seconds: float | None = None
     cpu_seconds: float | None = None
     throttled_seconds: float | None = None
     peak_memory_bytes: int | None = None
     error: str | None = None
 
 
+class RoundParts(Record):
+    """What the slowest client waited for while it neither trained nor evaluated, in seconds.
+
+    `send`: models and messages on their way to it. `receive`: its replies on their way to the
+    aggregation. `serialise`: between models and bytes, on either side. `aggregate`: after the last
+    reply. `wait`: the rest, such as other clients, polls, and a CPU quota that is used up. They add
+    up to the round's overhead; None where the client does not measure, as the stock node.
+    """
+
+    send: float | None = None
+    receive: float | None = None
+    serialise: float | None = None
+    aggregate: float
+    wait: float | None = None
+
+
 class RoundRecord(Record):
     """One round: the global model after it, and what it cost.
 
-    `overhead_seconds` is the duration less the slowest client's training and evaluation.
+    `overhead_seconds` is the duration less the slowest client's training and evaluation, `parts`
+    what it was made of (None in records of older versions).
     """
 
     round: int
@@ -59,6 +80,7 @@ class RoundRecord(Record):
     server_epoch_seconds: float | None
     duration_seconds: float
     overhead_seconds: float
+    parts: RoundParts | None = None
     aggregate_seconds: float
     clients: list[ClientRound]
 

@@ -17,6 +17,7 @@ from grafana_foundation_sdk.models.common import (
     LegendDisplayMode,
     LegendPlacement,
     SortOrder,
+    StackingMode,
     TimeZoneBrowser,
     TooltipDisplayMode,
     VisibilityMode,
@@ -99,6 +100,16 @@ def run_panels() -> list[stat.Panel | timeseries.Panel | statetimeline.Panel]:
                 "aggregation": of_run("fedbench_aggregate_seconds"),
             },
         ).description("Overhead: the round less its slowest client's training and evaluation."),
+        stacked(
+            lines(
+                "Parts of a round's overhead",
+                "s",
+                {"{{part}}": 'max by (part) (fedbench_round_part_seconds{run=~"$run"})'},
+            )
+        ).description(
+            "Of the slowest client: models sent to it and received from it, bytes made of models "
+            "and back, aggregation after the last reply, and the rest, which is waiting."
+        ),
         lines(
             "Clients",
             "none",
@@ -108,7 +119,7 @@ def run_panels() -> list[stat.Panel | timeseries.Panel | statetimeline.Panel]:
                 "answered": of_run("fedbench_clients_answered"),
                 "failed": of_run("fedbench_clients_failed"),
             },
-        ),
+        ).span(24),
     ]
 
 
@@ -247,6 +258,12 @@ def dash_limits(panel: timeseries.Panel) -> timeseries.Panel:
     """Dash the lines whose legend ends in `limit`."""
     style = {"fill": "dash", "dash": [8, 8]}
     return panel.override_by_regexp("/ limit$/", [DynamicConfigValue("custom.lineStyle", style)])
+
+
+def stacked(panel: timeseries.Panel) -> timeseries.Panel:
+    """Fill the lines, one upon the other."""
+    stacking = common.StackingConfig().mode(StackingMode.NORMAL).group("A")
+    return panel.stacking(stacking).fill_opacity(40)
 
 
 def phases() -> statetimeline.Panel:

@@ -37,6 +37,7 @@ def test_a_finished_run_is_summed_up(folder: Path) -> None:
     assert (laptop.epoch_seconds, laptop.samples, laptop.error) == ([4.0, 3.75], 479, None)
     assert (legacy.epoch_seconds, legacy.samples) == ([], 0)
     assert legacy.error == "train: out of memory"
+    assert summary.rounds[1].parts is None, "a record of a version that had none"
 
 
 def test_a_summary_is_written_whole_and_read_back(folder: Path) -> None:

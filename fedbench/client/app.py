@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -27,7 +30,7 @@ from flwr.clientapp import ClientApp
 from prometheus_client import REGISTRY
 from torch import nn
 
-from fedbench.client.node import Cancelled
+from fedbench.client.node import WIRE_PARTS, Cancelled, WirePart
 from fedbench.learning import data, flat, models
 from fedbench.learning.train import Epoch, Progress, evaluate, train
 from fedbench.telemetry.cgroup import Cgroup
@@ -35,11 +38,12 @@ from fedbench.telemetry.metrics import ClientMetrics
 
 
 class Wire:
-    """Payload bytes to and from the server: for the metrics, and for the next reply."""
+    """What passes between model and server, and how long it takes: for the next reply."""
 
     def __init__(self, metrics: ClientMetrics) -> None:
         self._metrics = metrics
         self._sent = self._received = 0
+        self._seconds = dict.fromkeys(WIRE_PARTS, 0.0)
 
     def transferred(self, *, sent: int = 0, received: int = 0) -> None:
         """Counts bytes that were exchanged."""
@@ -47,14 +51,25 @@ class Wire:
         self._sent += sent
         self._received += received
 
-    def take(self) -> dict[str, int]:
-        """Bytes since the last reply, for a reply cannot count itself; none where none is counted.
+    @contextmanager
+    def timed(self, part: WirePart) -> Iterator[None]:
+        """Adds what the block takes."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self._seconds[part] += time.monotonic() - start
 
-        The stock node transfers in another process.
+    def take(self) -> dict[str, float]:
+        """Bytes and seconds since the last reply, for a reply cannot count itself.
+
+        Nothing where no bytes are counted: the stock node transfers in another process.
         """
         taken = {"bytes-sent": self._sent, "bytes-received": self._received}
+        seconds = {f"{part}-seconds": value for part, value in self._seconds.items()}
         self._sent = self._received = 0
-        return taken if any(taken.values()) else {}
+        self._seconds = dict.fromkeys(WIRE_PARTS, 0.0)
+        return taken | seconds if any(taken.values()) else {}
 
 
 log = logging.getLogger("fedbench.client")
@@ -170,20 +185,23 @@ def _train(message: Message, context: Context, task: Any) -> tuple[ArrayRecord, 
         "loss": epochs[-1].loss,
         "accuracy": epochs[-1].accuracy,
     }
-    return ArrayRecord({"weights": Array(flat.to_flat(model))}), results
+    with wire.timed("serialise"):
+        return ArrayRecord({"weights": Array(flat.to_flat(model))}), results
 
 
 def _touched(message: Message, context: Context) -> ArrayRecord:
     """The weights, each changed a little: Flower does not send again what it has already."""
     config = message.content["config"]
     change = _seed(config["server-round"], context.node_config["client"]) / 2**42
-    weights = _weights(message.content["arrays"])
-    return ArrayRecord({"weights": Array(weights + weights.dtype.type(change))})
+    with wire.timed("serialise"):
+        weights = _weights(message.content["arrays"])
+        return ArrayRecord({"weights": Array(weights + weights.dtype.type(change))})
 
 
 def _loaded_model(message: Message, task: Any) -> nn.Module:
     model = _model(task["model"], task["classes"])
-    flat.from_flat(model, _weights(message.content["arrays"]))
+    with wire.timed("serialise"):
+        flat.from_flat(model, _weights(message.content["arrays"]))
     return model
 
 

@@ -11,7 +11,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol, cast
+from typing import Literal, Protocol, cast, get_args
 
 from flwr.app import Array, Context, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
@@ -29,6 +29,8 @@ WATCH_SECONDS = 2.0
 log = logging.getLogger("fedbench.node")
 
 App = Callable[[Message, Context], Message]
+WirePart = Literal["download", "upload", "serialise"]
+WIRE_PARTS: tuple[WirePart, ...] = get_args(WirePart)
 
 
 class Cancelled(Exception):  # noqa: N818 (the server's decision, not an error)
@@ -46,7 +48,10 @@ class Phases(Protocol):
 
 
 class Wire(Protocol):
-    """Is told payload bytes."""
+    """Is told payload bytes, and what takes how long."""
+
+    def timed(self, part: WirePart) -> AbstractContextManager[None]:
+        """Counts the seconds of the block."""
 
     def transferred(self, *, sent: int = 0, received: int = 0) -> None:
         """Counts bytes that were exchanged."""
@@ -104,14 +109,17 @@ class Node:
         return True
 
     def _receive(self, parcel: Parcel) -> Message:
-        contents = self._link.receive(parcel, self._arrays)
+        with self._wire.timed("download"):
+            contents = self._link.receive(parcel, self._arrays)
         self._wire.transferred(received=sum(map(len, contents.values())))
         message_id = parcel.envelope.metadata.message_id
         objects = dict(self._arrays)
-        message = inflate_object_from_contents(message_id, contents, objects=objects)
+        with self._wire.timed("serialise"):
+            message = inflate_object_from_contents(message_id, contents, objects=objects)
         message.metadata.__dict__["_message_id"] = message_id
         # Arrays only: a ClientApp may change the records that hold them.
-        self._arrays = {i: item for i, item in objects.items() if isinstance(item, Array)}
+        mine = bundles.object_ids([parcel.tree])
+        self._arrays = {i: objects[i] for i in mine if isinstance(objects.get(i), Array)}
         return cast("Message", message)
 
     def _call(self, message: Message) -> Message:
@@ -137,8 +145,10 @@ class Node:
             )
 
     def _send(self, reply: Message) -> None:
-        objects = bundles.deflate([reply])
-        self._link.push(reply, objects)
+        with self._wire.timed("serialise"):
+            objects = bundles.deflate([reply])
+        with self._wire.timed("upload"):
+            self._link.push(reply, objects)
         self._wire.transferred(sent=sum(map(len, objects.contents.values())))
 
     @contextmanager

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context
 from flwr.serverapp import Grid, ServerApp
 
@@ -64,6 +65,8 @@ def _run(prompt: PromptGrid, folder: RunFolder, say: Say) -> None:
     # The host copies the file that `initial_weights` names into the folder.
     initial = folder.path / "initial.safetensors"
     first = flat.load(initial, model) if initial.exists() else flat.to_flat(model)
+    if experiment.noop_megabytes is not None:
+        first = np.resize(first, int(experiment.noop_megabytes * 1e6 / first.itemsize))
     last, weights = resumed or (0, first)
     arrays = ArrayRecord({ARRAY: Array(weights)})
     say(
@@ -78,7 +81,8 @@ def _run(prompt: PromptGrid, folder: RunFolder, say: Say) -> None:
         weights = arrays[ARRAY].numpy()
         folder.add_round(record, weights)
         say("recorded", round=number, rounds=experiment.rounds, record=record.model_dump())
-    flat.save(folder.path / "model.safetensors", weights, model)
+    if experiment.noop_megabytes is None:
+        flat.save(folder.path / "model.safetensors", weights, model)
 
 
 def _config(experiment: Experiment, facts: dict[str, Any]) -> ConfigRecord:

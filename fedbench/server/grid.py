@@ -31,6 +31,7 @@ from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_conte
 
 from fedbench import bundles
 from fedbench.bundles import RUNTIME_OBJECTS, RUNTIME_PULL, RUNTIME_PUSH
+from fedbench.server.timing import Timing
 
 POLL_SECONDS = 0.05  # the server holds back its answer while there is no reply
 _OBJECT_BACKOFF_SECONDS = 0.05
@@ -46,6 +47,7 @@ class PromptGrid:
 
     def __init__(self, grid: Grid, stopped: Callable[[], bool]) -> None:
         self.flower = grid
+        self.timing = Timing()
         self._stopped = stopped
         internal = cast("Any", grid)
         self._headers = {TASK_TOKEN_HEADER: internal._token}
@@ -113,10 +115,12 @@ class PromptGrid:
         """The messages' ids; empty where SuperLink did not take one."""
         if not messages:
             return []
-        trees, contents = bundles.deflate(messages)
-        envelopes = [message_to_proto(remove_content_from_message(m)) for m in messages]
-        question = PushAppMessagesRequest(messages_list=envelopes, message_object_trees=trees)
-        answer = self._post(RUNTIME_PUSH, [question.SerializeToString(), *contents.values()])
+        with self.timing.measure("pack"):
+            trees, contents = bundles.deflate(messages)
+            envelopes = [message_to_proto(remove_content_from_message(m)) for m in messages]
+            question = PushAppMessagesRequest(messages_list=envelopes, message_object_trees=trees)
+        with self.timing.measure("send"):
+            answer = self._post(RUNTIME_PUSH, [question.SerializeToString(), *contents.values()])
         return cast("Sequence[str]", PushAppMessagesResponse.FromString(answer[0]).message_ids)
 
     def _pull(self, message_ids: Sequence[str]) -> list[tuple[ProtoMessage, ObjectTree]]:
@@ -129,6 +133,17 @@ class PromptGrid:
 
     def _reply(self, message_id: str, tree: ObjectTree, deadline: float) -> Message | None:
         """A reply with its content; None where a client died amid its upload."""
+        with self.timing.measure("receive"):
+            if (contents := self._contents(message_id, tree, deadline)) is None:
+                return None
+        with self.timing.measure("unpack"):
+            message = cast("Message", inflate_object_from_contents(message_id, contents))
+            message.metadata.__dict__["_message_id"] = message_id
+            return message
+
+    def _contents(
+        self, message_id: str, tree: ObjectTree, deadline: float
+    ) -> dict[str, bytes] | None:
         contents = dict.fromkeys(bundles.object_ids([tree]), b"")
         while missing := [object_id for object_id, content in contents.items() if not content]:
             parts = self._post(RUNTIME_OBJECTS, [message_id.encode(), " ".join(missing).encode()])
@@ -137,9 +152,7 @@ class PromptGrid:
             contents |= zip(missing, parts, strict=True)
             if not all(parts):
                 self.pause(_OBJECT_BACKOFF_SECONDS)
-        message = cast("Message", inflate_object_from_contents(message_id, contents))
-        message.metadata.__dict__["_message_id"] = message_id
-        return message
+        return contents
 
     def _post(self, path: str, parts: Sequence[bytes]) -> list[bytes]:
         return list(self._superlink.post(path, parts, lambda: self._headers).parts())

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import cast
 
 from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp.strategy import Strategy
 
 from fedbench.config import Experiment
-from fedbench.records import ClientRound, RoundRecord
+from fedbench.records import RoundRecord
 from fedbench.server.directory import Directory, Member, Say
 from fedbench.server.grid import PromptGrid
 from fedbench.server.selection import select
+from fedbench.server.tally import Tally
+from fedbench.server.timing import Stopwatch
 
 WAIT_POLL_SECONDS = 0.5
 SAY_SECONDS = 10.0
@@ -83,7 +86,7 @@ class Rounds:
         messages = strategy.configure_train(number, arrays, config, grid)
         collecting = Stopwatch(self._replies(messages, tally.trained, "trained", number))
         aggregated, _ = strategy.aggregate_train(number, cast("list[Message]", collecting))
-        aggregate_seconds = collecting.consumer_seconds()
+        aggregating = collecting.consumer_seconds(), collecting.last_seconds()
         arrays = aggregated or arrays
 
         self._chosen = tally.survivors()
@@ -92,18 +95,19 @@ class Rounds:
             number, list(self._replies(messages, tally.evaluated, "evaluated", number))
         )
         duration = time.monotonic() - start
-        return arrays, tally.record(number, started_at, duration, aggregate_seconds)
+        return arrays, tally.record(number, started_at, duration, *aggregating)
 
     def _replies(
         self,
         messages: Iterable[Message],
-        count: Callable[[int, Message], None],
+        count: Callable[[int, Message, Counter[str]], None],
         event: str,
         number: int,
     ) -> Iterator[Message]:
         """Good replies as they come; failures are counted and told, and the round goes on."""
+        self._grid.timing.lap()
         for node_id, reply in self._grid.exchange(messages, self._experiment.round_timeout_seconds):
-            count(node_id, reply)
+            count(node_id, reply, self._grid.timing.lap())
             client = self._directory.member(node_id).client
             if reply.has_error():
                 self._say("failed", round=number, client=client, reason=reply.error.reason)
@@ -113,115 +117,3 @@ class Rounds:
                 seconds = sum(metrics.get("epoch-seconds", [metrics.get("evaluate-seconds", 0.0)]))
                 self._say(event, round=number, client=client, seconds=seconds, **figures)
                 yield reply
-
-
-class Stopwatch:
-    """An iterator that knows how long its consumer took between items."""
-
-    def __init__(self, items: Iterator[Message]) -> None:
-        self._items = items
-        self._waited = 0.0
-        self._start = time.monotonic()
-
-    def __iter__(self) -> Iterator[Message]:
-        return self
-
-    def __next__(self) -> Message:
-        began = time.monotonic()
-        try:
-            return next(self._items)
-        finally:
-            self._waited += time.monotonic() - began
-
-    def consumer_seconds(self) -> float:
-        """Seconds since the start that were not spent waiting for items."""
-        return time.monotonic() - self._start - self._waited
-
-
-class Tally:
-    """What each client of one round reported."""
-
-    def __init__(self, members: Iterable[Member], directory: Directory) -> None:
-        self._members = list(members)
-        self._directory = directory
-        self._figures: dict[str, dict[str, Any]] = {
-            m.client: {"client": m.client, "device": m.device} for m in self._members
-        }
-        self._answered: set[tuple[str, str]] = set()
-
-    def survivors(self) -> list[Member]:
-        """Those that trained: whoever failed to would only be waited for once more."""
-        return [member for member in self._members if "samples" in self._figures[member.client]]
-
-    def trained(self, node_id: int, reply: Message) -> None:
-        """Counts a reply to a train message."""
-        if (metrics := self._metrics("train", node_id, reply)) is None:
-            return
-        figures = self._figures[self._directory.member(node_id).client]
-        figures |= {
-            "epoch_seconds": metrics.get("epoch-seconds", []),
-            "samples": metrics["num-examples"],
-            "local_loss": metrics.get("loss"),
-            "local_accuracy": metrics.get("accuracy"),
-            "cpu_seconds": metrics["cpu-seconds"],
-            "throttled_seconds": metrics["throttled-seconds"],
-        }
-
-    def evaluated(self, node_id: int, reply: Message) -> None:
-        """Counts a reply to an evaluate message."""
-        if (metrics := self._metrics("evaluate", node_id, reply)) is None:
-            return
-        self._figures[self._directory.member(node_id).client] |= {
-            "evaluate_seconds": metrics.get("evaluate-seconds"),
-            "server_loss": metrics.get("loss"),
-            "server_accuracy": metrics.get("accuracy"),
-            "test_samples": metrics["num-examples"],
-        }
-
-    def _metrics(self, kind: str, node_id: int, reply: Message) -> dict[str, Any] | None:
-        client = self._directory.member(node_id).client
-        figures = self._figures[client]
-        self._answered.add((kind, client))
-        if reply.has_error():
-            figures["error"] = f"{kind}: {reply.error.reason}"
-            return None
-        metrics: dict[str, Any] = dict(reply.content["metrics"])
-        for key in ("bytes_sent", "bytes_received"):
-            if (value := metrics.get(key.replace("_", "-"))) is not None:
-                figures[key] = figures.get(key, 0) + value
-        figures["peak_memory_bytes"] = metrics["peak-memory-bytes"]
-        return metrics
-
-    def record(
-        self, number: int, started_at: str, duration: float, aggregate_seconds: float
-    ) -> RoundRecord:
-        """The round's record; clients that never answered are marked late."""
-        for client, figures in self._figures.items():
-            for kind in ("train", "evaluate"):
-                if (kind, client) not in self._answered:
-                    figures.setdefault("error", f"{kind}: no answer before the round's timeout")
-        weights = {client: f.pop("test_samples", 0) for client, f in self._figures.items()}
-        clients = [ClientRound(**figures) for figures in self._figures.values()]
-        busy = [sum(c.epoch_seconds) + (c.evaluate_seconds or 0) for c in clients]
-        return RoundRecord(
-            round=number,
-            started_at=started_at,
-            server_accuracy=_mean(clients, weights, "server_accuracy"),
-            server_loss=_mean(clients, weights, "server_loss"),
-            server_epoch_seconds=max(
-                (c.evaluate_seconds for c in clients if c.evaluate_seconds is not None),
-                default=None,
-            ),
-            duration_seconds=duration,
-            overhead_seconds=duration - max(busy, default=0.0),
-            aggregate_seconds=aggregate_seconds,
-            clients=clients,
-        )
-
-
-def _mean(clients: list[ClientRound], weights: dict[str, int], field: str) -> float | None:
-    """The mean over the clients that reported it, weighted by their test images."""
-    known = [(getattr(c, field), weights[c.client]) for c in clients]
-    known = [(value, weight) for value, weight in known if value is not None]
-    total = sum(weight for _, weight in known)
-    return sum(value * weight for value, weight in known) / total if total else None

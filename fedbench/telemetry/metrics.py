@@ -8,6 +8,7 @@ here; Prometheus keeps their history.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,12 +16,13 @@ from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
-from fedbench.records import RoundRecord
+from fedbench.records import RoundParts, RoundRecord
 from fedbench.telemetry.cgroup import Cgroup
 from fedbench.telemetry.collectors import CgroupCollector, ClientPhase, PhaseClock
 
 RunPhase = Literal["waiting", "running", "finished", "failed", "interrupted"]
 RUN_PHASES: tuple[RunPhase, ...] = get_args(RunPhase)
+ROUND_PARTS = tuple(RoundParts.model_fields)
 # From an epoch of digits on a workstation to one of CIFAR-10 on a slowed legacy PC.
 SECONDS_BUCKETS = (0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200)
 
@@ -176,6 +178,11 @@ class ServerMetrics:
             "fedbench_round_overhead_seconds",
             "Duration of the last round less its slowest client's training and evaluation.",
         )
+        self._parts = runs.gauge(
+            "fedbench_round_part_seconds",
+            "Part of the last round's overhead; not a number where it is not known.",
+            "part",
+        )
         self._aggregate = runs.gauge(
             "fedbench_aggregate_seconds", "Duration of the last aggregation."
         )
@@ -230,6 +237,9 @@ class ServerMetrics:
         self._round_seconds.observe(record.duration_seconds)
         self._last.labels(run).set(record.duration_seconds)
         self._overhead.labels(run).set(record.overhead_seconds)
+        for part in ROUND_PARTS:
+            value = getattr(record.parts, part, None)
+            self._parts.labels(run, part).set(math.nan if value is None else value)
         self._aggregate.labels(run).set(record.aggregate_seconds)
         for gauge, value in (
             (self._evaluation, record.server_epoch_seconds),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -191,10 +192,40 @@ def test_a_reply_tells_the_bytes_since_the_one_before(folder: Path) -> None:
     second = ask(MessageType.EVALUATE, folder, task="noop")["metrics"]
     third = ask(MessageType.EVALUATE, folder, task="noop")["metrics"]
 
+    assert first.keys() == COMMON | {
+        "bytes-sent", "bytes-received", "download-seconds", "upload-seconds", "serialise-seconds",
+    }  # fmt: skip
     assert (first["bytes-sent"], first["bytes-received"]) == (70, 1000)
     assert (second["bytes-sent"], second["bytes-received"]) == (80, 0)
     assert third.keys() == COMMON  # the stock node's ClientApp sees no bytes
     assert value("fedbench_received_bytes_total") == before + 1000
+
+
+def test_a_reply_tells_the_seconds_since_the_one_before(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    wire = client.Wire(client.metrics)
+    wire.transferred(received=1)
+    for part, seconds in (("download", 2.0), ("serialise", 0.5), ("serialise", 0.25)):
+        with wire.timed(part):
+            now += seconds
+
+    taken = wire.take()
+
+    assert (taken["download-seconds"], taken["serialise-seconds"]) == (2.0, 0.75)
+    assert taken["upload-seconds"] == 0.0
+    wire.transferred(sent=1)
+    assert wire.take()["download-seconds"] == 0.0
+
+
+def test_the_copies_between_model_and_bytes_are_timed(folder: Path) -> None:
+    client.wire.transferred(received=1)
+
+    for kind in (MessageType.TRAIN, MessageType.EVALUATE):
+        assert ask(kind, folder, local_epochs=1)["metrics"]["serialise-seconds"] > 0
+        client.wire.transferred(sent=1)
 
 
 def test_training_ends_at_the_next_batch_when_the_run_does(folder: Path) -> None:

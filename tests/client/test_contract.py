@@ -286,6 +286,10 @@ def test_a_run_ends_with_all_figures(finished: tuple[Run, Summary]) -> None:
         assert record.server_loss
         assert record.server_epoch_seconds
         assert 0 < record.aggregate_seconds < record.overhead_seconds < record.duration_seconds
+        assert record.parts is not None
+        parts = record.parts.model_dump()
+        assert all(seconds > 0 for seconds in parts.values()), parts
+        assert sum(parts.values()) == pytest.approx(record.overhead_seconds)
         assert {name: client.samples for name, client in clients(record).items()} == SAMPLES["even"]
         for client in record.clients:
             figures = client.model_dump()

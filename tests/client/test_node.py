@@ -39,6 +39,7 @@ class FakeLink:
         self._messages: list[Message] = []
         self._contents: dict[str, bytes] = {}
         self._replies: list[tuple[Message, dict[str, bytes]]] = []
+        self.known: list[int] = []
         self.over: set[int] = set()
 
     def add(self, message: Message) -> Message:
@@ -52,6 +53,7 @@ class FakeLink:
         yield self
 
     def poll(self, known: Collection[str]) -> Parcel | None:
+        self.known.append(len(known))
         if not self._messages:
             self._stop.set()
             return None
@@ -87,11 +89,17 @@ class Watcher:
 
     def __init__(self) -> None:
         self.phases: list[str] = []
+        self.timed_parts: list[str] = []
         self.errors = self.sent = self.received = 0
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         self.phases.append(name)
+        yield
+
+    @contextmanager
+    def timed(self, part: str) -> Iterator[None]:
+        self.timed_parts.append(part)
         yield
 
     def error(self) -> None:
@@ -147,6 +155,7 @@ def test_a_message_comes_whole_and_so_does_its_reply(setting: Setting) -> None:
     assert reply.metadata.src_node_id == NODE_ID
     assert setting.ready == [NODE_ID]
     assert setting.watcher.phases == ["receiving", "sending"]
+    assert setting.watcher.timed_parts == ["download", "serialise", "serialise", "upload"]
 
 
 def test_bytes_are_counted_as_they_travel(setting: Setting) -> None:
@@ -171,6 +180,7 @@ def test_a_model_that_is_here_already_is_not_pulled_again(setting: Setting) -> N
     setting.serve(app)
 
     assert seen == [0, 0, 1]
+    assert setting.link.known == [0, 1, 1, 1], "one model is kept, not all that ever came"
     assert 0 < setting.watcher.received - 2 * WEIGHTS.nbytes < 9000
 
 

@@ -10,6 +10,7 @@ import httpx
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from safetensors.numpy import load_file
 
 from fedbench.config import Experiment, Machine, Profile
 from fedbench.host.runs import Run, RunStore
@@ -161,6 +162,21 @@ def test_a_run_that_was_stopped_goes_on(superlink: Any, clients: Clients, store:
     assert run.summary().status == "finished"
     assert [record.round for record in run.summary().rounds] == [1, 2, 3]
     np.testing.assert_allclose(result(run), untrained(5) + 3, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("megabytes", [0.5, 20])
+def test_a_noop_may_be_of_any_size(
+    superlink: Any, clients: Clients, store: RunStore, megabytes: float
+) -> None:
+    run = create(store, task="noop", noop_megabytes=megabytes, rounds=1)
+    serve(superlink, run)
+
+    weights = load_file(run.path / "checkpoint.safetensors")["weights"]
+    size = int(megabytes * 250_000)
+    expected = np.resize(untrained(5), size) + 1
+    np.testing.assert_allclose(weights, expected, rtol=0, atol=1e-5)
+    assert run.summary().status == "finished"
+    assert not (run.path / "model.safetensors").exists(), "it is no model"
 
 
 def test_what_went_wrong_is_in_the_summary(superlink: Any, store: RunStore) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
 from typing import Any
@@ -86,6 +87,22 @@ def test_replies_come_whole_and_in_the_order_in_which_they_were_given(
         assert reply.metadata.src_node_id == node
         assert reply.content["metrics"]["num-examples"] == node % 1000
         assert np.array_equal(reply.content["arrays"]["weights"].numpy(), WEIGHTS * 3)
+
+
+def test_one_reply_is_held_at_a_time(superlink: Any, prompt: Prompt) -> None:
+    nodes = [superlink.join() for _ in range(4)]
+    given: list[weakref.ref[Message]] = []
+
+    def answer() -> None:
+        for node in nodes:
+            superlink.answer(node, trained)
+
+    for _, reply in prompt(World(answer)).exchange(questions(nodes), LONG):
+        given.append(weakref.ref(reply))
+        del reply
+        assert sum(ref() is not None for ref in given) <= 1
+
+    assert len(given) == 4
 
 
 def test_an_exception_in_a_client_is_a_reply(superlink: Any, prompt: Prompt) -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, cast
 
@@ -16,16 +15,15 @@ from flwr.app import (
     MetricRecord,
     RecordDict,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 from fedbench.config import Experiment
 from fedbench.records import ClientRound, RoundRecord
 from fedbench.server.directory import Directory, Member
 from fedbench.server.grid import PromptGrid, RunStopped
-from fedbench.server.rounds import SAY_SECONDS, WAIT_POLL_SECONDS, Rounds, Stopwatch, Tally, _mean
+from fedbench.server.rounds import SAY_SECONDS, WAIT_POLL_SECONDS, Rounds
 from fedbench.server.selection import select
 from fedbench.server.strategy import FlatFedAvg
+from fedbench.server.timing import Timing
 
 Answer = Callable[[Message], Message] | None
 LAPTOP, PC = Member(1, "laptop", "laptop"), Member(2, "pc", "legacy-pc")
@@ -38,6 +36,9 @@ TRAIN = {
     "throttled-seconds": 0.5,
     "bytes-sent": 10,
     "bytes-received": 200,
+    "download-seconds": 0.25,
+    "upload-seconds": 64.0,
+    "serialise-seconds": 0.125,
     "peak-memory-bytes": 1000,
 }
 EVALUATE = {
@@ -47,6 +48,9 @@ EVALUATE = {
     "accuracy": 0.5,
     "bytes-sent": 100,
     "bytes-received": 50,
+    "download-seconds": 0.5,
+    "upload-seconds": 1.0,
+    "serialise-seconds": 0.25,
     "peak-memory-bytes": 2000,
 }
 
@@ -60,6 +64,7 @@ class World:
         self.asked: list[tuple[str, int]] = []
         self.said: list[tuple[str, dict[str, Any]]] = []
         self.flower = None
+        self.timing = Timing()
         self.now = 0.0
         self.at: dict[float, Callable[[], None]] = {}
 
@@ -161,6 +166,9 @@ def test_a_round_trains_averages_evaluates_and_records(world: World) -> None:
         server_loss=1.0,
         bytes_sent=110,
         bytes_received=250,
+        download_seconds=0.75,
+        upload_seconds=1.0,  # of the evaluation's reply: the one before is the model's
+        serialise_seconds=0.375,
         cpu_seconds=2.0,
         throttled_seconds=0.5,
         peak_memory_bytes=2000,
@@ -178,6 +186,21 @@ def test_overhead_is_what_the_slowest_client_does_not_explain(world: World) -> N
     _, record = one_round(world)
 
     assert record.overhead_seconds == pytest.approx(record.duration_seconds - 21.25)
+
+
+def test_the_parts_add_up_to_the_overhead(world: World) -> None:
+    world.answers[MessageType.TRAIN, 2] = trained([0, 1], **{"epoch-seconds": [10.0, 11.0]})
+    world.answers[MessageType.EVALUATE, 1] = evaluated(**{"upload-seconds": 32.0})
+
+    _, record = one_round(world)
+
+    assert record.parts is not None
+    parts = record.parts.model_dump()
+    assert parts["send"] == 0.75, "of the one that trained longest"
+    assert parts["receive"] == 1.0
+    assert parts["serialise"] == 0.375
+    assert 0 < parts["aggregate"] <= record.aggregate_seconds
+    assert sum(parts.values()) == pytest.approx(record.overhead_seconds)
 
 
 def test_only_the_sampled_clients_are_asked(world: World) -> None:
@@ -266,19 +289,6 @@ def test_a_noop_round_has_no_figures_of_learning(world: World) -> None:
     )  # fmt: skip
 
 
-def test_bytes_are_unknown_where_nobody_counts_them() -> None:
-    world = World(LAPTOP)
-    tally = Tally([LAPTOP], cast("Directory", world))
-    message = Message(RecordDict(), 1, MessageType.TRAIN)
-    figures = {key: value for key, value in TRAIN.items() if not key.startswith("bytes")}
-    tally.trained(1, Message(RecordDict({"metrics": MetricRecord(figures)}), reply_to=message))
-
-    (client,) = tally.record(1, "", 1.0, 0.0).clients
-
-    assert client.bytes_sent is None
-    assert client.bytes_received is None
-
-
 def test_the_first_round_waits_for_all_later_ones_for_anybody(world: World) -> None:
     world.members = [LAPTOP]
     world.at[20.0] = lambda: world.members.append(PC)
@@ -331,44 +341,3 @@ def test_the_wish_to_stop_ends_the_waiting() -> None:
     world.at[3.0] = stop
     with pytest.raises(RunStopped):
         world.rounds().wait(1)
-
-
-def test_the_stopwatch_counts_the_consumer_and_not_the_items(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    now = 0.0
-    monkeypatch.setattr(time, "monotonic", lambda: now)
-
-    def items() -> Iterator[Any]:
-        nonlocal now
-        for seconds in (10.0, 20.0):
-            now += seconds
-            yield seconds
-        now += 40.0
-
-    watch = Stopwatch(items())
-    for _ in watch:
-        now += 1.5
-    now += 0.25
-
-    assert watch.consumer_seconds() == 3.25
-
-
-@given(st.lists(st.tuples(st.none() | st.floats(0, 1), st.integers(1, 10_000)), max_size=8))
-def test_the_mean_is_weighted_over_those_that_reported(
-    reports: list[tuple[float | None, int]],
-) -> None:
-    clients = [
-        ClientRound(client=str(number), device="laptop", server_accuracy=value)
-        for number, (value, _) in enumerate(reports)
-    ]
-    weights = {str(number): weight for number, (_, weight) in enumerate(reports)}
-    known = [(value, weight) for value, weight in reports if value is not None]
-
-    result = _mean(clients, weights, "server_accuracy")
-
-    if known:
-        expected = np.average([v for v, _ in known], weights=[w for _, w in known])
-        assert result == pytest.approx(expected)
-    else:
-        assert result is None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -87,6 +88,22 @@ def test_of_all_models_two_are_held_at_once(strategy: FlatFedAvg) -> None:
             del answer
 
     assert mean(strategy, replies()).tolist() == [2.5, 2.5, 2.5]
+
+
+def test_memory_does_not_grow_with_the_number_of_clients(strategy: FlatFedAvg) -> None:
+    weights = np.ones(250_000, np.float32)
+
+    def peak(clients: int) -> int:
+        tracemalloc.start()
+        mean(strategy, (reply(weights * n, 1) for n in range(clients)))
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    few, many = peak(3), peak(30)
+
+    assert few > 2 * weights.nbytes
+    assert many < few + weights.nbytes / 10
 
 
 def test_the_models_of_the_clients_are_left_alone(strategy: FlatFedAvg) -> None:

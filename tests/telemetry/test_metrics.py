@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from fedbench.records import ClientRound, RoundRecord
+from fedbench.records import ClientRound, RoundParts, RoundRecord
 from fedbench.telemetry.cgroup import Cgroup
 from fedbench.telemetry.metrics import ClientMetrics, ServerMetrics
 
@@ -29,6 +29,7 @@ RECORD = RoundRecord(
     server_epoch_seconds=0.25,
     duration_seconds=9.0,
     overhead_seconds=1.5,
+    parts=RoundParts(send=0.5, receive=0.25, serialise=0.125, aggregate=0.0625, wait=0.5625),
     aggregate_seconds=0.125,
     clients=[
         ClientRound(client="laptop", device="laptop", epoch_seconds=[3.0, 4.0], samples=600),
@@ -142,6 +143,11 @@ def test_a_server_says_how_the_run_goes(server: ServerMetrics, registry: Collect
         'fedbench_rounds{run="r1"} 5.0',
         'fedbench_round_last_seconds{run="r1"} 9.0',
         'fedbench_round_overhead_seconds{run="r1"} 1.5',
+        'fedbench_round_part_seconds{part="send",run="r1"} 0.5',
+        'fedbench_round_part_seconds{part="receive",run="r1"} 0.25',
+        'fedbench_round_part_seconds{part="serialise",run="r1"} 0.125',
+        'fedbench_round_part_seconds{part="aggregate",run="r1"} 0.0625',
+        'fedbench_round_part_seconds{part="wait",run="r1"} 0.5625',
         'fedbench_aggregate_seconds{run="r1"} 0.125',
         'fedbench_server_epoch_seconds{run="r1"} 0.25',
         'fedbench_server_accuracy{run="r1"} 0.75',
@@ -165,6 +171,19 @@ def test_without_an_evaluation_there_is_no_accuracy(
     text = "\n".join(samples(registry))
     assert "fedbench_round{" in text
     assert "fedbench_server_" not in text
+
+
+@pytest.mark.parametrize("parts", [None, RoundParts(aggregate=0.0625)])
+def test_a_part_that_is_not_known_is_no_number(
+    server: ServerMetrics, registry: CollectorRegistry, parts: RoundParts | None
+) -> None:
+    server.observe(RECORD, "r1", 5)
+    server.observe(RECORD.model_copy(update={"parts": parts}), "r1", 5)
+
+    text = "\n".join(samples(registry))
+    for part in ("send", "receive", "serialise", "wait"):
+        assert f'fedbench_round_part_seconds{{part="{part}",run="r1"}} NaN' in text
+    assert ('part="aggregate",run="r1"} 0.0625' in text) == (parts is not None)
 
 
 def test_a_new_run_drops_the_series_of_the_last(
@@ -270,4 +289,9 @@ def test_labels_are_few_and_none_grows_with_rounds(
     after_fifty = series(rounds(2, 51))
 
     assert after_one == after_fifty
-    assert {label for _, labels in after_one for label, _ in labels} == {"le", "phase", "run"}
+    assert {label for _, labels in after_one for label, _ in labels} == {
+        "le",
+        "part",
+        "phase",
+        "run",
+    }
