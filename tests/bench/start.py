@@ -65,21 +65,27 @@ def last_steps(starts: list[Times]) -> list[float]:
 
 def start(fedbench: list[str]) -> Times:
     """Brings the federation up and takes it down; when each part was over, in seconds."""
-    environment = os.environ | {"FEDBENCH_PROJECT": PROJECT, "FEDBENCH_YES": "1"}
     ports = [f"--set=ports.{name}={port}" for name, port in PORTS.items()]
     runs = containers.ROOT / "runs"
     before = set(runs.glob("*/run.json"))
     began = time.time()
     try:
-        subprocess.run([*fedbench, "up", "--detach", *ports], env=environment, check=True)
+        _run([*fedbench, "up", "--detach", *ports])
         (run,) = set(runs.glob("*/run.json")) - before
         moments = _server_moments() | _client_moments() | _run_moments(run.parent)
     finally:
-        subprocess.run([*fedbench, "down", "--volumes"], env=environment, check=True)
+        _run([*fedbench, "down", "--volumes"])
         for folder in ("data", ".fedbench"):
             shutil.rmtree(containers.ROOT / folder / PROJECT)
     shutil.rmtree(run.parent)
     return {part: moment - began for part, moment in moments.items()}
+
+
+def _run(argv: list[str]) -> None:
+    environment = os.environ | {"FEDBENCH_PROJECT": PROJECT, "FEDBENCH_YES": "1"}
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(argv)} failed:\n{done.stderr}")
 
 
 def _server_moments() -> Times:
