@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import container
+import curves
 import image
 import memory
 import numerics
 import rebuild
+import rounds
 import start
 import train
 from rich.console import Console
@@ -25,6 +27,7 @@ Part = Callable[[str], Iterable[Row]]
 QUICK: dict[str, Part] = {
     "train": train.rows,
     "train_gpu": train.gpu_rows,
+    "rounds": rounds.rows,
     "container": container.rows,
     "start": start.rows,
     "image": image.rows,
@@ -35,6 +38,7 @@ LONG: dict[str, Part] = {
     "train_parts": train.parts_rows,
     "limit": train.limit_rows,
     "numerics": numerics.rows,
+    "curves": curves.rows,
 }
 
 
