@@ -218,14 +218,14 @@ def test_every_fixture_is_tested(kind: str, tested: dict[str, Any]) -> None:
         (
             ["plan", "hetero"],
             "unknown profile 'hetero'; did you mean heterogeneous?\n"
-            "hint: known profiles: heterogeneous, homogeneous, legacy-pair; "
+            "hint: known profiles: crowd, heterogeneous, homogeneous, legacy-pair; "
             f"others go into {CONFIGS / 'profiles'}",
         ),
         (
             ["up", "../profiles/heterogeneous"],
             "unknown profile '../profiles/heterogeneous'; "
             "did you mean heterogeneous or homogeneous?\n"
-            "hint: known profiles: heterogeneous, homogeneous, legacy-pair; "
+            "hint: known profiles: crowd, heterogeneous, homogeneous, legacy-pair; "
             f"others go into {CONFIGS / 'profiles'}",
         ),
         (

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import container
+import crowd
 import image
 import memory
 import numerics
@@ -35,6 +36,7 @@ LONG: dict[str, Part] = {
     "train_parts": train.parts_rows,
     "limit": train.limit_rows,
     "numerics": numerics.rows,
+    "crowd": crowd.rows,
 }
 
 
