@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import container
+import crowd
 import curves
 import image
 import memory
@@ -38,6 +39,7 @@ LONG: dict[str, Part] = {
     "train_parts": train.parts_rows,
     "limit": train.limit_rows,
     "numerics": numerics.rows,
+    "crowd": crowd.rows,
     "curves": curves.rows,
 }
 

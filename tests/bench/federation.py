@@ -44,12 +44,14 @@ class Federation:
 
 
 @contextmanager
-def federation(profile: str, *arguments: str) -> Iterator[Federation]:
+def federation(
+    profile: str, *arguments: str, look: Callable[[], None] = lambda: None
+) -> Iterator[Federation]:
     """The federation of a profile after a first run; nothing of it is left afterwards."""
     ports = [f"--set=ports.{name}={port}" for name, port in PORTS.items()]
     containers.image()
     try:
-        yield Federation(_run("up", profile, *arguments, *ports))
+        yield Federation(_run("up", profile, *arguments, *ports, look=look))
     finally:
         _start("down", "--volumes").communicate()
         for folder in ("data", ".fedbench"):
