@@ -23,6 +23,7 @@ from flwr.supercore.error.catalog import API_ERROR_MAP
 from flwr.superlink.routers.fleet.node_auth import authenticate_node
 from flwr.superlink.servicer.fleet import fleet_handlers
 from flwr.superlink.servicer.runtime import runtime_handlers
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
@@ -62,7 +63,7 @@ class Bundles:
             await _refuse(send, API_ERROR_MAP[error.code].http_status_code, error.message)
         except HTTPException as error:
             await _refuse(send, error.status_code, str(error.detail))
-        except struct.error as error:
+        except (struct.error, DecodeError, IndexError) as error:
             await _refuse(send, 400, str(error))
         else:
             await _send(send, 200, pack(answer) if answer else [])

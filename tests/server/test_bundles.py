@@ -71,6 +71,16 @@ def test_half_a_bundle_is_refused(superlink: SuperLink, path: str) -> None:
     assert post(superlink, path, body, token=superlink.token).status_code == 400
 
 
+@pytest.mark.parametrize("path", [*FLEET, RUNTIME_PULL, RUNTIME_PUSH])
+@pytest.mark.parametrize("parts", [[], [b"\xff"]])
+def test_a_bundle_of_something_else_is_refused(
+    superlink: SuperLink, path: str, parts: list[bytes]
+) -> None:
+    body = b"".join(pack(parts))
+
+    assert post(superlink, path, body, token=superlink.token).status_code == 400
+
+
 def test_plain_flower_is_answered_by_flower(superlink: SuperLink) -> None:
     question = PullAppMessagesRequest(message_ids=["0" * 64]).SerializeToString()
 
