@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -35,6 +33,7 @@ from fedbench.learning import data, flat, models
 from fedbench.learning.train import Epoch, Progress, evaluate, train
 from fedbench.telemetry.cgroup import Cgroup
 from fedbench.telemetry.metrics import ClientMetrics
+from fedbench.telemetry.timing import Timing
 
 
 class Wire:
@@ -43,7 +42,7 @@ class Wire:
     def __init__(self, metrics: ClientMetrics) -> None:
         self._metrics = metrics
         self._sent = self._received = 0
-        self._seconds = dict.fromkeys(WIRE_PARTS, 0.0)
+        self._timing = Timing[WirePart]()
 
     def transferred(self, *, sent: int = 0, received: int = 0) -> None:
         """Counts bytes that were exchanged."""
@@ -51,14 +50,9 @@ class Wire:
         self._sent += sent
         self._received += received
 
-    @contextmanager
-    def timed(self, part: WirePart) -> Iterator[None]:
+    def timed(self, part: WirePart) -> AbstractContextManager[None]:
         """Adds what the block takes."""
-        start = time.monotonic()
-        try:
-            yield
-        finally:
-            self._seconds[part] += time.monotonic() - start
+        return self._timing.measure(part)
 
     def take(self) -> dict[str, float]:
         """Bytes and seconds since the last reply, for a reply cannot count itself.
@@ -66,9 +60,9 @@ class Wire:
         Nothing where no bytes are counted: the stock node transfers in another process.
         """
         taken = {"bytes-sent": self._sent, "bytes-received": self._received}
-        seconds = {f"{part}-seconds": value for part, value in self._seconds.items()}
+        lap = self._timing.lap()
+        seconds = {f"{part}-seconds": float(lap[part]) for part in WIRE_PARTS}
         self._sent = self._received = 0
-        self._seconds = dict.fromkeys(WIRE_PARTS, 0.0)
         return taken | seconds if any(taken.values()) else {}
 
 

@@ -31,7 +31,8 @@ from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_conte
 
 from fedbench import bundles
 from fedbench.bundles import RUNTIME_OBJECTS, RUNTIME_PULL, RUNTIME_PUSH
-from fedbench.server.timing import Timing
+from fedbench.server.timing import ServerPart
+from fedbench.telemetry.timing import Timing
 
 POLL_SECONDS = 0.05  # the server holds back its answer while there is no reply
 _OBJECT_BACKOFF_SECONDS = 0.05
@@ -47,7 +48,7 @@ class PromptGrid:
 
     def __init__(self, grid: Grid, stopped: Callable[[], bool]) -> None:
         self.flower = grid
-        self.timing = Timing()
+        self.timing = Timing[ServerPart]()
         self._stopped = stopped
         internal = cast("Any", grid)
         self._headers = {TASK_TOKEN_HEADER: internal._token}

@@ -1,37 +1,15 @@
-"""Where the server's time goes within a round. Durations only: no two clocks are compared."""
+"""Where the server's time goes within a round."""
 
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Literal
 
 from flwr.app import Message
 
+# Packing and sending messages, receiving and unpacking replies.
 ServerPart = Literal["pack", "send", "receive", "unpack"]
-
-
-class Timing:
-    """Seconds spent on packing and sending messages, on receiving and unpacking replies."""
-
-    def __init__(self) -> None:
-        self._seconds = Counter[str]()
-
-    @contextmanager
-    def measure(self, part: ServerPart) -> Iterator[None]:
-        """Adds what the block takes."""
-        start = time.monotonic()
-        try:
-            yield
-        finally:
-            self._seconds[part] += time.monotonic() - start  # type: ignore[assignment]
-
-    def lap(self) -> Counter[str]:
-        """Seconds by part since the lap before."""
-        seconds, self._seconds = self._seconds, Counter()
-        return seconds
 
 
 class Stopwatch:

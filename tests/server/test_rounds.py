@@ -23,7 +23,7 @@ from fedbench.server.grid import PromptGrid, RunStopped
 from fedbench.server.rounds import SAY_SECONDS, WAIT_POLL_SECONDS, Rounds
 from fedbench.server.selection import select
 from fedbench.server.strategy import FlatFedAvg
-from fedbench.server.timing import Timing
+from fedbench.telemetry.timing import Timing
 
 Answer = Callable[[Message], Message] | None
 LAPTOP, PC = Member(1, "laptop", "laptop"), Member(2, "pc", "legacy-pc")
@@ -64,7 +64,7 @@ class World:
         self.asked: list[tuple[str, int]] = []
         self.said: list[tuple[str, dict[str, Any]]] = []
         self.flower = None
-        self.timing = Timing()
+        self.timing = Timing[str]()
         self.now = 0.0
         self.at: dict[float, Callable[[], None]] = {}
 

@@ -5,16 +5,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from clock import Clock
 
-from fedbench.server.timing import Stopwatch, Timing
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+from fedbench.server.timing import Stopwatch
 
 
 @pytest.fixture
@@ -22,19 +15,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(time, "monotonic", clock)
     return clock
-
-
-def test_a_lap_has_what_was_measured_since_the_one_before(clock: Clock) -> None:
-    timing = Timing()
-    for seconds in (1.0, 2.0):
-        with timing.measure("send"):
-            clock.now += seconds
-        clock.now += 16
-    with timing.measure("receive"):
-        clock.now += 0.5
-
-    assert timing.lap() == {"send": 3.0, "receive": 0.5}
-    assert timing.lap() == {}
 
 
 def test_the_stopwatch_counts_the_consumer_and_not_the_items(clock: Clock) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from clock import Clock
 from prometheus_client import CollectorRegistry, generate_latest
 
 from fedbench.records import ClientRound, RoundParts, RoundRecord
@@ -36,14 +37,6 @@ RECORD = RoundRecord(
         ClientRound(client="pc", device="legacy-pc", error="timed out"),
     ],
 )
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -1,0 +1,32 @@
+"""Where time goes. Durations only: no two clocks are compared."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Generic, TypeVar
+
+Part = TypeVar("Part", bound=str)
+
+
+class Timing(Generic[Part]):
+    """Seconds spent on each of several parts."""
+
+    def __init__(self) -> None:
+        self._seconds = Counter[str]()
+
+    @contextmanager
+    def measure(self, part: Part) -> Iterator[None]:
+        """Adds what the block takes."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self._seconds[part] += time.monotonic() - start  # type: ignore[assignment]
+
+    def lap(self) -> Counter[str]:
+        """Seconds by part since the lap before; none for a part that was not measured."""
+        seconds, self._seconds = self._seconds, Counter()
+        return seconds
