@@ -91,9 +91,10 @@ class PromptGrid:
             RunStopped: the user asked to stop.
         """
         messages = list(messages)
-        deadline = time.monotonic() + timeout
+        ids = self._push(messages)
+        deadline = time.monotonic() + timeout  # of the clients: they have their messages now
         waiting: dict[str, Message] = {}
-        for message_id, message in zip(self._push(messages), messages, strict=True):
+        for message_id, message in zip(ids, messages, strict=True):
             if message_id:
                 waiting[message_id] = message
             else:  # SuperLink takes no message for a node that signed off
