@@ -16,21 +16,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from fedbench.errors import ConfigError
 from fedbench.explain import explain, nearest
+from fedbench.units import parse_bytes, parse_rate, parse_seconds, parse_share, parse_speed
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
-_UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
-
-
-def parse_bytes(value: object) -> int:
-    """`8GiB`, `512m` or a number of bytes -> bytes (1 KiB = 1024 B).
-
-    Raises:
-        ValueError: it is not a size.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", str(value).strip().lower())
-    if isinstance(value, bool) or match is None:
-        raise ValueError("expected a size such as 8GiB or 512MiB")
-    return int(float(match[1]) * _UNITS[match[2]])
 
 
 def parse_name(value: str) -> str:
@@ -51,7 +39,12 @@ def _enough_memory(value: int) -> int:
 
 
 Bytes = Annotated[int, BeforeValidator(parse_bytes)]
+Rate = Annotated[float, BeforeValidator(parse_rate)]
+Seconds = Annotated[float, BeforeValidator(parse_seconds)]
+Share = Annotated[float, BeforeValidator(parse_share)]
+Speed = Annotated[float, BeforeValidator(parse_speed)]
 Name = Annotated[str, AfterValidator(parse_name)]
+ModelName = Literal["mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large"]
 
 
 class Model(BaseModel):
@@ -61,30 +54,71 @@ class Model(BaseModel):
 
 
 class Gpu(Model):
-    """A device's GPU; used where the host has one, else the device trains on its CPU."""
+    """A device's GPU; `share` is the part of its time that the device's clients get."""
 
     model: str
     memory: Bytes
+    share: Annotated[float, Field(gt=0, le=1, strict=False)] = 1.0
+
+
+class Watts(Model):
+    """What the whole device draws, idle and while it trains."""
+
+    idle: Annotated[float, Field(ge=0, strict=False)]
+    load: Annotated[float, Field(gt=0, strict=False)]
+
+
+class Network(Model):
+    """A device's link to the server: bit/s down to it and up from it, and what each way adds.
+
+    `delay`, `jitter` (seconds) and `loss` (0 to 1) hold for each of the two directions.
+    """
+
+    down: Rate | None = None
+    up: Rate | None = None
+    delay: Seconds = 0.0
+    jitter: Seconds = 0.0
+    loss: Share = 0.0
+
+
+NetworkOrName = Network | Name
 
 
 class Device(Model):
-    """One kind of computer: what a container may use of this host."""
+    """One kind of computer: how fast it is, and what else a container of it may use.
+
+    `speed` is what one client trains on the real device, in samples/s by model, on the GPU where
+    the device has one; `capacity` what several clients reach together, where that is more.
+    `sources` says by key (`memory`, `speed.mobilenet_v2`) where a figure was read: the others
+    are estimated.
+    """
 
     name: Name
     description: str
     cores: Annotated[float, Field(gt=0)]
+    threads: Annotated[int, Field(ge=1)] | None = None
     memory: Annotated[Bytes, AfterValidator(_enough_memory)]
     gpu: Gpu | None = None
-    source: str = "estimated"
+    speed: dict[ModelName, Speed] = {}
+    capacity: dict[ModelName, Speed] = {}
+    watts: Watts | None = None
+    network: NetworkOrName | None = None
+    sources: dict[str, str] = {}
 
 
 class Machine(Model):
-    """`count` computers of one device profile, each of which runs `clients` clients."""
+    """`count` computers of one device profile, each of which runs `clients` clients.
+
+    `network` takes the place of the profile's and of the device's own; `gpu` is the index of the
+    host's GPU that it gets.
+    """
 
     device: Name
     count: Annotated[int, Field(ge=1)] = 1
     clients: Annotated[int, Field(ge=1)] = 1
     name: Name | None = None
+    network: NetworkOrName | None = None
+    gpu: Annotated[int, Field(ge=0)] | None = None
 
 
 def _some(machines: tuple[Machine, ...]) -> tuple[Machine, ...]:
@@ -102,12 +136,20 @@ class Ports(Model):
 
 
 class Profile(Model):
-    """A federation: which machines, on which ports, and how strictly they are emulated."""
+    """A federation: which machines, on which network and ports, and how they are emulated.
+
+    `dilation` slows all of them by one factor; without it the smallest that fits the host is
+    taken. `strict` refuses a host on which something cannot be emulated as it is. `gpu_stand_in`
+    lets CPUs take the place of GPUs that the host lacks, at the GPU's speed.
+    """
 
     name: Name
     description: str = ""
     machines: Annotated[tuple[Machine, ...], Field(strict=False), AfterValidator(_some)]
+    network: NetworkOrName | None = None
     ports: Ports = Ports()
+    dilation: Annotated[float, Field(ge=1, strict=False)] | None = None
+    gpu_stand_in: bool = False
     strict: bool = False
     node: Literal["fedbench", "stock"] = "fedbench"
 
@@ -127,9 +169,7 @@ class Experiment(Model):
     name: Name
     description: str = ""
     task: Literal["train", "noop"] = "train"
-    model: Literal["mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large"] = (
-        "mobilenet_v2"
-    )
+    model: ModelName = "mobilenet_v2"
     initial_weights: str | None = None
     # What clients return under `task: noop`, instead of the model's own weights; 1 MB is 10^6 B.
     noop_megabytes: Annotated[float, Field(ge=0.001, le=1000, strict=False)] | None = None
@@ -138,6 +178,8 @@ class Experiment(Model):
     fraction: Annotated[float, Field(gt=0, le=1, strict=False)] = 1.0
     batch_size: Annotated[int, Field(ge=2)] = 32  # batch normalisation needs two images
     local_epochs: Annotated[int, Field(ge=1)] = 1
+    # A client goes on with further epochs until this many wall seconds of training have passed.
+    local_seconds: Annotated[float, Field(ge=0, strict=False)] = 0.0
     learning_rate: Annotated[float, Field(gt=0, strict=False)] = 0.001
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     seed: Annotated[int, Field(ge=0)] = 0
@@ -150,7 +192,7 @@ M = TypeVar("M", bound=Model)
 
 
 def available(kind: str, root: Path = CONFIGS) -> list[str]:
-    """Names of all `device`s, `profile`s or `experiment`s."""
+    """Names of all `device`s, `network`s, `profile`s or `experiment`s."""
     return sorted(path.stem for path in (root / f"{kind}s").glob("*.yaml"))
 
 

@@ -1,0 +1,90 @@
+"""What a configuration writes with a unit -> plain numbers: bytes, bit/s, seconds, samples/s."""
+
+from __future__ import annotations
+
+import re
+
+_BYTES = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+_BITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
+_SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
+_NUMBER = r"(\d+(?:\.\d+)?)\s*"
+
+EPOCH_IMAGES = 50_000
+"""Images of the epoch that a speed in `s/epoch` speaks of: CIFAR-10's training set."""
+REFERENCE_SPEED = EPOCH_IMAGES / 225
+"""Samples/s of `1x`: MobileNetV2 on the i5-2400 of Negi & Chinara, Table II (225 s an epoch)."""
+
+
+def parse_bytes(value: object) -> int:
+    """`8GiB`, `512m` or a number of bytes -> bytes (1 KiB = 1024 B).
+
+    Raises:
+        ValueError: it is not a size.
+    """
+    match = _match(value, r"([kmgt]?)(?:i?b)?")
+    if match is None:
+        raise ValueError("expected a size such as 8GiB or 512MiB")
+    return int(float(match[1]) * _BYTES[match[2]])
+
+
+def parse_rate(value: object) -> float:
+    """`10Mbit`, `7.6 Mbit/s` or a number of bit/s -> bit/s (1 Mbit = 10^6 bit).
+
+    Raises:
+        ValueError: it is not a rate.
+    """
+    match = _match(value, r"([kmg]?)(?:bit(?:/s)?|bps)?")
+    if match is None or not float(match[1]):
+        raise ValueError("expected a rate such as 10Mbit or 500kbit")
+    return float(match[1]) * _BITS[match[2]]
+
+
+def parse_seconds(value: object) -> float:
+    """`10ms`, `0.5s` or a number of seconds -> seconds.
+
+    Raises:
+        ValueError: it is not a duration.
+    """
+    match = _match(value, r"(us|ms|s|)")
+    if match is None:
+        raise ValueError("expected a time such as 10ms or 0.5s")
+    return float(match[1]) * _SECONDS[match[2] or "s"]
+
+
+def parse_share(value: object) -> float:
+    """`0.5%` or a number from 0 to 1 -> 0 to 1.
+
+    Raises:
+        ValueError: it is not a share.
+    """
+    match = _match(value, r"(%?)")
+    share = float(match[1]) / (100 if match[2] else 1) if match else 2.0
+    if share > 1:
+        raise ValueError("expected a share such as 0.5% or 0.005")
+    return share
+
+
+def parse_speed(value: object) -> float:
+    """`225 s/epoch`, `39.1 samples/s`, `0.95x` or a number of samples/s -> samples/s.
+
+    An epoch has `EPOCH_IMAGES` images of 32x32 pixels, in batches of 32; `x` is a multiple of the
+    reference computer's `REFERENCE_SPEED`.
+
+    Raises:
+        ValueError: it is not a speed.
+    """
+    match = _match(value, r"(s/epoch|samples/s|x|)")
+    if match is None or not float(match[1]):
+        raise ValueError("expected a speed such as `225 s/epoch`, `39.1 samples/s` or `0.95x`")
+    number = float(match[1])
+    if match[2] == "s/epoch":
+        return EPOCH_IMAGES / number
+    return number * (REFERENCE_SPEED if match[2] == "x" else 1)
+
+
+def _match(value: object, unit: str) -> re.Match[str] | None:
+    if isinstance(value, bool):
+        return None
+    # Not str(): a very small number would come with an exponent.
+    text = f"{value:f}" if isinstance(value, float) else str(value)
+    return re.fullmatch(_NUMBER + unit, text.strip().lower())
