@@ -253,7 +253,7 @@ def _run(stack: Stack, prepare: Callable[[Any], Run], detach: bool, as_json: boo
         return
     live = Live(console=progress, auto_refresh=False) if progress.is_terminal else None
     with live or nullcontext():
-        names = [client["name"] for client in stack.clients]
+        names = [client.name for client in stack.clients]
         look = (
             View(chosen, names, Prometheus(stack.prometheus_url), live)
             if live

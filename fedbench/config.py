@@ -175,6 +175,8 @@ class Experiment(Model):
     noop_megabytes: Annotated[float, Field(ge=0.001, le=1000, strict=False)] | None = None
     data: Data = Data()
     rounds: Annotated[int, Field(ge=1)] = 5
+    # Who takes part; all by default.
+    clients: Annotated[tuple[Name, ...], Field(strict=False)] | None = None
     fraction: Annotated[float, Field(gt=0, le=1, strict=False)] = 1.0
     batch_size: Annotated[int, Field(ge=2)] = 32  # batch normalisation needs two images
     local_epochs: Annotated[int, Field(ge=1)] = 1

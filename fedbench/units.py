@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 _BYTES = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 _BITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
-_NUMBER = r"(\d+(?:\.\d+)?)\s*"
 
 EPOCH_IMAGES = 50_000
 """Images of the epoch that a speed in `s/epoch` speaks of: CIFAR-10's training set."""
@@ -21,10 +21,9 @@ def parse_bytes(value: object) -> int:
     Raises:
         ValueError: it is not a size.
     """
-    match = _match(value, r"([kmgt]?)(?:i?b)?")
-    if match is None:
+    if (found := _split(value, r"([kmgt]?)(?:i?b)?")) is None:
         raise ValueError("expected a size such as 8GiB or 512MiB")
-    return int(float(match[1]) * _BYTES[match[2]])
+    return int(found[0] * _BYTES[found[1]])
 
 
 def parse_rate(value: object) -> float:
@@ -33,10 +32,10 @@ def parse_rate(value: object) -> float:
     Raises:
         ValueError: it is not a rate.
     """
-    match = _match(value, r"([kmg]?)(?:bit(?:/s)?|bps)?")
-    if match is None or not float(match[1]):
+    found = _split(value, r"([kmg]?)(?:bit(?:/s)?|bps)?")
+    if found is None or not found[0]:
         raise ValueError("expected a rate such as 10Mbit or 500kbit")
-    return float(match[1]) * _BITS[match[2]]
+    return found[0] * _BITS[found[1]]
 
 
 def parse_seconds(value: object) -> float:
@@ -45,10 +44,9 @@ def parse_seconds(value: object) -> float:
     Raises:
         ValueError: it is not a duration.
     """
-    match = _match(value, r"(us|ms|s|)")
-    if match is None:
+    if (found := _split(value, r"(us|ms|s|)")) is None:
         raise ValueError("expected a time such as 10ms or 0.5s")
-    return float(match[1]) * _SECONDS[match[2] or "s"]
+    return found[0] * _SECONDS[found[1] or "s"]
 
 
 def parse_share(value: object) -> float:
@@ -57,9 +55,8 @@ def parse_share(value: object) -> float:
     Raises:
         ValueError: it is not a share.
     """
-    match = _match(value, r"(%?)")
-    share = float(match[1]) / (100 if match[2] else 1) if match else 2.0
-    if share > 1:
+    found = _split(value, r"(%?)")
+    if found is None or (share := found[0] / (100 if found[1] else 1)) > 1:
         raise ValueError("expected a share such as 0.5% or 0.005")
     return share
 
@@ -73,18 +70,18 @@ def parse_speed(value: object) -> float:
     Raises:
         ValueError: it is not a speed.
     """
-    match = _match(value, r"(s/epoch|samples/s|x|)")
-    if match is None or not float(match[1]):
+    found = _split(value, r"(s/epoch|samples/s|x|)")
+    if found is None or not found[0]:
         raise ValueError("expected a speed such as `225 s/epoch`, `39.1 samples/s` or `0.95x`")
-    number = float(match[1])
-    if match[2] == "s/epoch":
+    number, unit = found
+    if unit == "s/epoch":
         return EPOCH_IMAGES / number
-    return number * (REFERENCE_SPEED if match[2] == "x" else 1)
+    return number * (REFERENCE_SPEED if unit == "x" else 1)
 
 
-def _match(value: object, unit: str) -> re.Match[str] | None:
-    if isinstance(value, bool):
-        return None
-    # Not str(): a very small number would come with an exponent.
-    text = f"{value:f}" if isinstance(value, float) else str(value)
-    return re.fullmatch(_NUMBER + unit, text.strip().lower())
+def _split(value: object, unit: str) -> tuple[float, str] | None:
+    """A number and its unit, of which the pattern has one group; None where it is neither."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return (value, "") if 0 <= value < math.inf else None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*" + unit, str(value).strip().lower())
+    return (float(match[1]), match[2]) if match and not isinstance(value, bool) else None

@@ -63,8 +63,10 @@ def fedbench(
 @pytest.fixture
 def stack(places: Places) -> Stack:
     """A federation that was brought up once; its containers are gone."""
-    one = plan(load_profile("legacy-pair"), {"legacy-pc": load_device("legacy-pc")}, HOST)
-    return Stack.write(places, one, {"fedbench": "f", "prometheus": "p", "grafana": None})
+    devices = {"legacy-pc": load_device("legacy-pc")}
+    one = plan(load_profile("legacy-pair"), devices, HOST)
+    images = {"fedbench": "f", "prometheus": "p", "grafana": None}
+    return Stack.write(places, one, devices, images)
 
 
 # -- one fixture file per kind of bad configuration; {} is its path
@@ -337,10 +339,7 @@ def test_plan_prints_the_same_project_as_json(
     monkeypatch.setattr(planning, "_facts", lambda: HOST)
     as_yaml, as_json = fedbench("plan", "legacy-pair"), fedbench("plan", "legacy-pair", "--json")
     assert json.loads(as_json[1]) == yaml.safe_load(as_yaml[1])
-    notes = (
-        "note: the host has 2 cores, the profile 4: all CPU shares are scaled by 0.5\n"
-        "note: clients of one computer get equal parts of it\n"
-    )
+    notes = "note: this host's own speed is not looked at here: `up` calibrates, and plans anew\n"
     assert (as_yaml[2], as_json[2]) == (notes, notes)
 
 

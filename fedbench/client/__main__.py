@@ -2,15 +2,15 @@
 
 Settings come from the environment, written by the plan or by `fedbench join`:
 FEDBENCH_CLIENT, FEDBENCH_DEVICE, FEDBENCH_SERVER (host:port), FEDBENCH_NODE (fedbench or stock),
-FEDBENCH_METRICS_PORT (what the server's Prometheus reaches this client on), FEDBENCH_CPUS (the
-device's CPU quota: a client starts without it, and takes part with it or not at all).
+FEDBENCH_METRICS_PORT (what the server's Prometheus reaches this client on), FEDBENCH_THREADS (as
+many as the device needs), FEDBENCH_LIMITED (set where the plan has a CPU quota: a client starts
+without it, and takes part with it or not at all).
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import os
 import signal
 import subprocess
@@ -46,7 +46,8 @@ class Settings:
     server: str
     stock: bool
     metrics_port: int
-    cpus: float
+    threads: int | None
+    limited: bool
     instance: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @classmethod
@@ -59,7 +60,8 @@ class Settings:
             server=env["FEDBENCH_SERVER"],
             stock=env.get("FEDBENCH_NODE") == "stock",
             metrics_port=int(env.get("FEDBENCH_METRICS_PORT", METRICS_PORT)),
-            cpus=float(env.get("FEDBENCH_CPUS", math.inf)),
+            threads=int(env["FEDBENCH_THREADS"]) if "FEDBENCH_THREADS" in env else None,
+            limited="FEDBENCH_LIMITED" in env,
         )
 
     def node_config(self) -> dict[str, str]:
@@ -96,8 +98,9 @@ def _fedbench(settings: Settings, stop: threading.Event) -> int:
 
         def ready(node_id: int) -> None:
             stack.enter_context(_announced(settings))
-            wait_for_quota(app.cgroup, settings.cpus, stop)
-            set_threads(app.cgroup.usable_cpus())
+            if settings.limited:
+                wait_for_quota(app.cgroup, stop)
+            set_threads(settings.threads or app.cgroup.usable_cpus())
             app.metrics.connected(True)
             log.info("%s (%s) is node %s", settings.client, settings.device, node_id)
 
@@ -117,7 +120,8 @@ def _stock(settings: Settings, stop: threading.Event) -> int:
     command = ["flower-supernode", "--superlink", settings.server]
     command += ["--root-certificates", str(CERTIFICATE), "--node-config", config]
     with _announced(settings):
-        wait_for_quota(cgroup, settings.cpus, stop)
+        if settings.limited:
+            wait_for_quota(cgroup, stop)
         with subprocess.Popen(command) as supernode:
             while supernode.poll() is None and not stop.wait(1):
                 pass
@@ -125,15 +129,15 @@ def _stock(settings: Settings, stop: threading.Event) -> int:
     return 0 if stop.is_set() else 1
 
 
-def wait_for_quota(cgroup: Cgroup, cpus: float, stop: threading.Event) -> None:
-    """Waits until this container can use no more than `cpus`, or `stop` is set.
+def wait_for_quota(cgroup: Cgroup, stop: threading.Event) -> None:
+    """Waits until this container has a CPU quota, or `stop` is set.
 
     The host lifts the quota while a client starts, and puts it in force when the client is ready;
     a host that dies in between leaves a client that waits, not one that trains too fast.
     """
-    if cgroup.usable_cpus() > cpus:
-        log.info("waiting for the CPU quota of %g", cpus)
-        while cgroup.usable_cpus() > cpus and not stop.wait(QUOTA_POLL_SECONDS):
+    if cgroup.cpu_quota() is None:
+        log.info("waiting for the CPU quota")
+        while cgroup.cpu_quota() is None and not stop.wait(QUOTA_POLL_SECONDS):
             pass
 
 

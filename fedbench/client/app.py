@@ -6,8 +6,10 @@ a process per message. What it needs of its surroundings comes through `context.
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
+import time
 import zlib
 from contextlib import AbstractContextManager
 from functools import lru_cache
@@ -30,6 +32,7 @@ from torch import nn
 
 from fedbench.client.node import WIRE_PARTS, Cancelled, WirePart
 from fedbench.learning import data, flat, models
+from fedbench.learning.pace import Companions, Pace, Speed
 from fedbench.learning.train import Epoch, Progress, evaluate, train
 from fedbench.telemetry.cgroup import Cgroup
 from fedbench.telemetry.metrics import ClientMetrics
@@ -74,6 +77,7 @@ wire = Wire(metrics)
 cancelled = threading.Event()
 # A GPU is there where the plan reserved one for this client.
 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+DEVICE = Path("/device")  # of the clients of one computer, where there are several
 
 
 @app.query()
@@ -135,6 +139,9 @@ def _train(message: Message, context: Context, task: Any) -> tuple[ArrayRecord, 
     images = _images(_folder(context, task["data"]) / "train.safetensors")
     model = _loaded_model(message, task)
     run, server_round = str(task["run"]), int(task["server-round"])
+    client = str(context.node_config["client"])
+    companions = Companions(DEVICE, client)
+    pace = _pace(task, client, companions)
 
     def on_batch(progress: Progress) -> None:
         if cancelled.is_set():
@@ -149,6 +156,8 @@ def _train(message: Message, context: Context, task: Any) -> tuple[ArrayRecord, 
             samples=progress.samples,
             seconds=progress.seconds,
         )
+        if pace:
+            metrics.late(run, pace.wait(progress.samples, _done(progress)))
 
     def on_epoch(epoch: Epoch) -> None:
         metrics.epoch_finished(
@@ -160,7 +169,7 @@ def _train(message: Message, context: Context, task: Any) -> tuple[ArrayRecord, 
             samples=epoch.samples,
         )
 
-    with metrics.phase("training"):
+    with metrics.phase("training"), companions.training():
         epochs = train(
             model,
             images,
@@ -169,7 +178,7 @@ def _train(message: Message, context: Context, task: Any) -> tuple[ArrayRecord, 
             learning_rate=task["learning-rate"],
             precision=task["precision"],
             # Each round shuffles anew, and each client differently.
-            seed=_seed(task["seed"], server_round, context.node_config["client"]),
+            seed=_seed(task["seed"], server_round, client),
             on_batch=on_batch,
             on_epoch=on_epoch,
         )
@@ -181,6 +190,20 @@ def _train(message: Message, context: Context, task: Any) -> tuple[ArrayRecord, 
     }
     with wire.timed("serialise"):
         return ArrayRecord({"weights": Array(flat.to_flat(model))}), results
+
+
+def _pace(task: Any, client: str, companions: Companions) -> Pace | None:
+    """The emulated device's; None for a real one, which is as fast as it is."""
+    speeds = json.loads(str(task["pace"]))
+    return Pace(Speed(*speeds[client]), companions.active) if client in speeds else None
+
+
+def _done(progress: Progress) -> float:
+    """Seconds of the epoch once the batch is done: a GPU has only been handed it."""
+    start = time.perf_counter()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return progress.seconds + time.perf_counter() - start
 
 
 def _touched(message: Message, context: Context) -> ArrayRecord:

@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from http.client import HTTPException
+from math import floor
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from pydantic import BaseModel, ValidationError
 
 from fedbench.config import Device, Experiment, parse_name
 from fedbench.errors import ConfigError, DockerError, HostError
-from fedbench.host import bootstrap, data, ports
+from fedbench.host import bootstrap, calibrate, data, ports, workloads
 from fedbench.host.machine import Say
-from fedbench.host.plan import HostFacts, docker_cpus
+from fedbench.host.plan import HostFacts
+from fedbench.host.solve import Demand, Part, solve
 from fedbench.host.stack import PROJECT, Places, Stack, container_user, host_facts
 
 METRICS_PORT = 9101
@@ -80,8 +82,9 @@ def join(places: Places, request: Request, say: Say) -> str:
     )
     client = bootstrap.ensure_docker(say)
     image = bootstrap.ensure_client_image(client, say, root=places.root)
-    scale = _scale(places, request.server)
-    options = container_options(request, host_facts(client), scale, root, certificate)
+    host = host_facts(client)
+    part = _part(places, request, client, image, host, say)
+    options = container_options(request, host, part, root, certificate)
     _remove_ended(client, options["name"])
     ports.require_one_free("metrics", request.metrics_port, "--metrics-port ")
     try:
@@ -122,12 +125,11 @@ def ask(server: str, certificate: Path) -> Offer:
 
 
 def container_options(
-    request: Request, host: HostFacts, scale: float, root: Path, certificate: Path
+    request: Request, host: HostFacts, part: Part, root: Path, certificate: Path
 ) -> dict[str, Any]:
-    """Arguments of `docker run`: the device's limits, clipped to this computer's."""
+    """Arguments of `docker run`: `part` of this computer's CPUs, and the device's other limits."""
     address, _, port = request.server.rpartition(":")
     local = address in _LOCAL
-    cpus = docker_cpus(min(request.device.cores * scale, host.cpus))
     memory = min(request.device.memory, host.memory)
     return {
         "name": f"{PROJECT}-joined-{request.name}",
@@ -140,11 +142,12 @@ def container_options(
             # A container's own localhost is not this computer.
             "FEDBENCH_SERVER": f"{_HOST_ALIAS}:{port}" if local else request.server,
             "FEDBENCH_METRICS_PORT": str(request.metrics_port),
-            "OMP_NUM_THREADS": str(max(1, int(cpus))),
+            "FEDBENCH_THREADS": str(part.threads),
+            "OMP_NUM_THREADS": str(part.threads),
         },
         "extra_hosts": {_HOST_ALIAS: "host-gateway"} if local else {},
         "ports": {f"{METRICS_PORT}/tcp": request.metrics_port},
-        "nano_cpus": round(cpus * 10**9),
+        "nano_cpus": max(floor(part.need * 100), 1) * 10**7,  # hundredths are what Docker takes
         "mem_limit": memory,
         "memswap_limit": memory,
         "volumes": [
@@ -182,11 +185,25 @@ def _no_answer(server: str, reason: object) -> HostError:
     )
 
 
-def _scale(places: Places, server: str) -> float:
-    """A federation on this same host is scaled down: who joins it here is, too."""
-    stack = Stack.load(places)
-    local = server.rpartition(":")[0] in _LOCAL
-    return stack.scale if stack and local else 1.0
+def _part(
+    places: Places,
+    request: Request,
+    client: docker.DockerClient,
+    image: str,
+    host: HostFacts,
+    say: Say,
+) -> Part:
+    """A real device's own cores; beside a federation on this same host, what it would get there."""
+    device, stack = request.device, Stack.load(places)
+    local = request.server.rpartition(":")[0] in _LOCAL
+    if not (stack and local and device.speed):
+        cpus = min(device.cores, host.cpus)
+        return Part(max(1, floor(cpus)), cpus, cpus)
+    model = workloads.workload(device, "mobilenet_v2")
+    measured = calibrate.calibrate(client, image, [model], places.calibration, say, cores=host.cpus)
+    single = device.speed[model]
+    demand = Demand(device.name, single, single, workloads.loaded(measured[model]))
+    return solve([demand], host.cpus, stack.dilation).parts[0]
 
 
 def _remove_ended(client: docker.DockerClient, name: str) -> None:

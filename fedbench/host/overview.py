@@ -24,7 +24,7 @@ def status(stack: Stack) -> dict[str, Any]:
         run = None
     return {
         "profile": stack.profile.name,
-        "cpu_scale": stack.scale,
+        "dilation": stack.dilation,
         "containers": [_row(service, container) for service, container in containers],
         "run": run and run.id,
         "run_status": run and run.state(),
@@ -41,7 +41,7 @@ def logs(stack: Stack, service: str | None, *, follow: bool, tail: int) -> Itera
         DockerError: the command failed.
     """
     monitoring = ["prometheus", *(["grafana"] if stack.grafana_url else [])]
-    known = ["server", *monitoring, *(client["name"] for client in stack.clients)]
+    known = ["server", *monitoring, *(client.name for client in stack.clients)]
     if service is not None and service not in known:
         raise FedbenchError(f"no service {service!r}", f"there are {', '.join(known)}")
     arguments = ["logs", "--no-color", "--tail", str(tail)]

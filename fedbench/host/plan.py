@@ -1,7 +1,7 @@
-"""Profile + devices + host facts -> what each client gets, as a compose project. Pure.
+"""Profile + devices + host -> what each client gets of the host. Pure.
 
-A host smaller than the profile is ordinary: all CPU shares are scaled down by one factor, so
-that their order holds, and memory limits are clipped; the plan's notes say so. Under
+A host smaller than the profile is ordinary: every device is slowed by one factor, the dilation, and
+memory limits are clipped; the plan's notes say so, and whatever else is not as on the device. Under
 `strict: true` the plan is refused instead.
 """
 
@@ -11,16 +11,15 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
-from math import floor
-from pathlib import Path
-from typing import Any
 
-from fedbench.config import Device, Machine, Profile
+from fedbench.config import Device, Machine, ModelName, Profile
 from fedbench.errors import ConfigError, HostError
+from fedbench.host import workloads
+from fedbench.host.solve import Demand, Part, Solution, period_seconds, solve
+from fedbench.host.workloads import HostSpeeds
 
 _SERVICES = ("server", "prometheus", "grafana")
-MIN_CPUS = 0.01  # Docker's own lower limit for a quota
-CPU_PERIOD = 100_000  # of the kernel's scheduler, in microseconds
+MIN_QUOTA = 1000  # microseconds per period: the kernel's own lower limit
 
 
 @dataclass(frozen=True)
@@ -30,47 +29,58 @@ class HostFacts:
     cpus: int
     memory: int
     gpus: int = 0
-
-
-@dataclass(frozen=True)
-class Paths:
-    """Folders of the host that the project mounts, and the user that containers run as."""
-
-    root: Path
-    data: Path
-    runs: Path
-    tls: Path
-    user: str
+    cgroup_driver: str = "cgroupfs"
 
 
 @dataclass(frozen=True)
 class ClientPlan:
-    """One client container. `cpus` is its share in host CPUs, `memory` its limit in bytes."""
+    """One client container.
+
+    `need` is what it takes of the host's CPUs at the calibrated speed, `quota` its limit in
+    microseconds of CPU time per `period`, `memory` its limit in bytes. Clients of one computer have
+    its name as their `group`, and share its quota.
+    """
 
     name: str
     device: str
-    cpus: float
-    cpuset: str | None
     threads: int
+    need: float
+    quota: int
+    period: int
+    cpuset: str | None
     memory: int
-    gpu: int | None
+    gpu: int | None = None
+    gpu_memory: int | None = None
+    group: str | None = None
 
     @property
-    def quota(self) -> int | None:
-        """Microseconds of CPU time per `CPU_PERIOD`; None for a client with cores of its own."""
-        return None if self.cpuset else round(self.cpus * CPU_PERIOD)
+    def computer(self) -> str:
+        """The computer that it runs on."""
+        return self.group or self.name
+
+    @property
+    def cpus(self) -> float:
+        """The quota in CPUs."""
+        return self.quota / self.period
 
 
-_Computer = tuple[Device, list[str]]
+@dataclass(frozen=True)
+class Computer:
+    """One emulated computer: its device, the clients on it, and the host's GPU that it gets."""
+
+    name: str
+    device: Device
+    clients: tuple[str, ...]
+    gpu: int | None = None
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All clients, the factor by which their CPU shares were scaled, and what to tell the user."""
+    """All clients, the factor by which they are slowed, and what to tell the user."""
 
     profile: Profile
     clients: tuple[ClientPlan, ...]
-    scale: float
+    dilation: float
     notes: tuple[str, ...]
 
 
@@ -80,39 +90,52 @@ def client_names(profile: Profile) -> list[str]:
     Raises:
         ConfigError: two clients of one name.
     """
-    return [name for _, names in _computers(profile) for name in names]
+    return [name for _, names in _names(profile) for name in names]
 
 
-def plan(profile: Profile, devices: Mapping[str, Device], host: HostFacts) -> Plan:
-    """Divides the host among the profile's clients.
+def plan(
+    profile: Profile,
+    devices: Mapping[str, Device],
+    host: HostFacts,
+    host_speeds: HostSpeeds = workloads.ASSUMED,
+    model: ModelName = "mobilenet_v2",
+) -> Plan:
+    """Divides the host among the profile's clients, to train `model`.
 
     Raises:
         ConfigError: two clients of one name.
-        HostError: `strict` and the host is smaller than the profile.
+        HostError: the host has no GPU for a device, and none may stand in for it; a dilation that
+            is too small; or `strict` and the host is smaller than the profile.
     """
-    computers = [(devices[name], clients) for name, clients in _computers(profile)]
-    if profile.strict:
-        _refuse_small_host(profile, computers, host)
-    wanted = sum(device.cores for device, _ in computers)
-    scale = min(1.0, host.cpus / wanted)
-    clients = tuple(_clients(computers, scale, host))
-    return Plan(profile, clients, scale, tuple(_notes(computers, wanted, scale, host)))
+    computers = _computers(profile, devices, host)
+    solution = _solve(profile, computers, host, host_speeds, model)
+    clients = tuple(
+        client
+        for computer, part in zip(computers, solution.parts, strict=True)
+        for client in _clients(computer, part, host, host_speeds, model)
+    )
+    notes = tuple(_notes(computers, solution.dilation, host))
+    if profile.strict and notes:
+        raise HostError(
+            f"profile {profile.name} is strict, and this host cannot be all of it: {notes[0]}",
+            "use a larger host, a smaller profile, or --set strict=false",
+        )
+    return Plan(profile, clients, solution.dilation, notes)
 
 
-def _computers(profile: Profile) -> list[tuple[str, list[str]]]:
-    """Every emulated computer: its device's name and its clients' names."""
+def _names(profile: Profile) -> list[tuple[Machine, list[str]]]:
     counts = Counter[str]()
     for machine in profile.machines:
         counts[_base(machine)] += machine.count * machine.clients
     numbers = {base: count(1) for base in counts}
-    computers = []
+    named = []
     for machine in profile.machines:
         base = _base(machine)
         for _ in range(machine.count):
             numbered = [f"{base}-{next(numbers[base])}" for _ in range(machine.clients)]
-            computers.append((machine.device, numbered if counts[base] > 1 else [base]))
-    _refuse_twins(profile, [name for _, names in computers for name in names])
-    return computers
+            named.append((machine, numbered if counts[base] > 1 else [base]))
+    _refuse_twins(profile, [name for _, names in named for name in names])
+    return named
 
 
 def _base(machine: Machine) -> str:
@@ -134,118 +157,104 @@ def _refuse_twins(profile: Profile, names: list[str]) -> None:
         )
 
 
-def _refuse_small_host(profile: Profile, computers: Sequence[_Computer], host: HostFacts) -> None:
-    cores = memory = 0.0
-    for device, _ in computers:
-        cores += device.cores
-        memory += device.memory / 2**30
-        for what, own, wanted, has in (
-            ("cores", device.cores, cores, host.cpus),
-            ("GiB memory", device.memory / 2**30, memory, host.memory / 2**30),
-        ):
-            if wanted > has:
-                raise HostError(
-                    f"profile {profile.name} is strict: up to {device.name} ({own:g} {what}) it "
-                    f"needs {wanted:g} {what}, the host has {has:.4g}",
-                    "use a larger host, a smaller profile, or --set strict=false",
-                )
+def _computers(profile: Profile, devices: Mapping[str, Device], host: HostFacts) -> list[Computer]:
+    taken = {machine.gpu for machine in profile.machines}
+    free = (index for index in range(host.gpus) if index not in taken)
+    made = []
+    for machine, names in _names(profile):
+        device = devices[machine.device]
+        gpu = None
+        if device.gpu:
+            gpu = next(free, None) if machine.gpu is None else machine.gpu
+            _require_gpu(profile, device, gpu, host)
+        made.append(Computer(names[0], device, tuple(names), gpu))
+    return made
 
 
-def _clients(computers: Sequence[_Computer], scale: float, host: HostFacts) -> Iterator[ClientPlan]:
-    # Cores of one's own where all get whole ones, else quotas.
-    pinned = scale == 1 and all((d.cores / len(names)).is_integer() for d, names in computers)
-    cores, gpus = count(), iter(range(host.gpus))
-    for device, names in computers:
-        cpus = docker_cpus(device.cores * scale / len(names))
-        gpu = next(gpus, None) if device.gpu else None
-        for name in names:
-            own = ",".join(str(next(cores)) for _ in range(int(cpus))) if pinned else None
-            memory = min(device.memory, host.memory) // len(names)
-            yield ClientPlan(name, device.name, cpus, own, max(1, floor(cpus)), memory, gpu)
-
-
-def docker_cpus(share: float) -> float:
-    """`share` in what Docker can express, rounded down: a sum never exceeds the host."""
-    hundredths = floor(round(share * 100, 6))  # 2.3 * 100 is 229.99999999999997
-    return max(hundredths / 100, MIN_CPUS)
-
-
-def _notes(
-    computers: Sequence[_Computer], wanted: float, scale: float, host: HostFacts
-) -> Iterator[str]:
-    if scale < 1:
-        yield (
-            f"the host has {host.cpus} cores, the profile {wanted:g}: "
-            f"all CPU shares are scaled by {scale:.3g}"
+def _require_gpu(profile: Profile, device: Device, gpu: int | None, host: HostFacts) -> None:
+    assert device.gpu  # noqa: S101 (asked for by the caller)
+    if gpu is not None and gpu >= host.gpus:
+        raise HostError(
+            f"profile {profile.name}: {device.name} wants the host's GPU {gpu}, "
+            f"and Docker can hand out {host.gpus} here",
+            "leave `gpu` out, or set gpu_stand_in=true without it",
         )
-    devices = {device.name: device for device, _ in computers}
+    if gpu is None and not profile.gpu_stand_in:
+        raise HostError(
+            f"profile {profile.name}: {device.name} trains on a GPU ({device.gpu.model}), and this "
+            f"host has {host.gpus or 'none'} that Docker can hand out",
+            "--set gpu_stand_in=true lets CPUs take its place, at its speed",
+        )
+
+
+def _solve(
+    profile: Profile,
+    made: Sequence[Computer],
+    host: HostFacts,
+    host_speeds: HostSpeeds,
+    model: ModelName,
+) -> Solution:
+    """One part for each computer; one that trains on a GPU gets a core that feeds it."""
+    on_cpus = [computer for computer in made if computer.gpu is None]
+    cpus = max(1, host.cpus - (len(made) - len(on_cpus)))
+    demands = [_demand(computer, host_speeds, model, len(made) > 1) for computer in on_cpus]
+    solution = solve(demands, cpus, profile.dilation)
+    parts = iter(solution.parts)
+    feeding = Part(threads=1, need=1.0, quota=1.0)
+    return Solution(
+        solution.dilation,
+        tuple(next(parts) if computer.gpu is None else feeding for computer in made),
+    )
+
+
+def _demand(computer: Computer, host: HostSpeeds, model: ModelName, crowded: bool) -> Demand:
+    known = workloads.workload(computer.device, model)
+    speed = workloads.speed(computer.device, known, host)
+    together = min(speed.together, speed.single * len(computer.clients))
+    by_threads = workloads.loaded(host[known]) if crowded else host[known].by_threads
+    return Demand(computer.name, speed.single, together, by_threads)
+
+
+def _clients(
+    computer: Computer, part: Part, host: HostFacts, host_speeds: HostSpeeds, model: ModelName
+) -> Iterator[ClientPlan]:
+    device, names = computer.device, computer.clients
+    step = host_speeds[workloads.workload(device, model)].step_cpu_seconds
+    period = round(period_seconds(part.quota, step) * 1e6)
+    for name in names:
+        yield ClientPlan(
+            name=name,
+            device=device.name,
+            threads=part.threads,
+            need=part.need / len(names),
+            quota=max(int(part.quota * period), MIN_QUOTA),
+            period=period,
+            cpuset=None if part.cores is None else ",".join(map(str, part.cores)),
+            memory=min(device.memory, host.memory) // len(names),
+            gpu=computer.gpu,
+            gpu_memory=device.gpu.memory if device.gpu and computer.gpu is not None else None,
+            group=computer.name if len(names) > 1 else None,
+        )
+
+
+def _notes(made: Sequence[Computer], dilation: float, host: HostFacts) -> Iterator[str]:
+    if dilation > 1:
+        yield (
+            f"every device is slowed by one factor, for this host has {host.cpus} cores: "
+            f"emulated seconds are wall seconds / {dilation:g}"
+        )
+    devices = {computer.device.name: computer.device for computer in made}
     for device in devices.values():
         if device.memory > host.memory:
             yield (
                 f"{device.name}: memory limited to the host's {host.memory / 2**30:.1f} GiB "
                 f"(the device has {device.memory / 2**30:g} GiB)"
             )
-    gpus = sum(1 for device, _ in computers if device.gpu)
-    if gpus > host.gpus:
-        names = ", ".join(name for name, device in devices.items() if device.gpu)
-        yield f"{names}: {gpus} GPUs wanted, the host has {host.gpus}: the rest train on CPUs"
-    if any(len(names) > 1 for _, names in computers):
-        yield "clients of one computer get equal parts of it"
-
-
-def compose_project(plan: Plan, paths: Paths, name: str = "fedbench") -> dict[str, Any]:
-    """The plan as a compose project: what is the same for all is in `compose/*.yaml`."""
-    return {
-        "name": name,
-        "include": [
-            str(paths.root / "compose" / f"{part}.yaml") for part in ("server", "monitoring")
-        ],
-        "services": {client.name: _service(client, plan, paths) for client in plan.clients},
-    }
-
-
-def environment(plan: Plan, paths: Paths, images: Mapping[str, str | None]) -> dict[str, str]:
-    """Values of the variables in `compose/*.yaml`."""
-    ports = plan.profile.ports
-    return {
-        "FEDBENCH_IMAGE": images["fedbench"] or "",
-        "FEDBENCH_PROMETHEUS_IMAGE": images["prometheus"] or "",
-        "FEDBENCH_GRAFANA_IMAGE": images["grafana"] or "grafana-left-out",
-        "FEDBENCH_USER": paths.user,
-        "FEDBENCH_RUNS": str(paths.runs),
-        "FEDBENCH_TLS": str(paths.tls / "server"),
-        "FEDBENCH_SERVER_PORT": str(ports.server),
-        "FEDBENCH_PROMETHEUS_PORT": str(ports.prometheus),
-        "FEDBENCH_GRAFANA_PORT": str(ports.grafana),
-        "COMPOSE_PROFILES": "grafana" if images["grafana"] else "",
-    }
-
-
-def _service(client: ClientPlan, plan: Plan, paths: Paths) -> dict[str, Any]:
-    # Not `cpus`: Docker lifts such a limit from no container that runs.
-    quota = {"cpu_period": CPU_PERIOD, "cpu_quota": client.quota}
-    return {
-        "extends": {"file": str(paths.root / "compose" / "client.yaml"), "service": "client"},
-        "hostname": client.name,
-        **({"cpuset": client.cpuset} if client.cpuset else quota),
-        # Swap would hide that a device's memory does not suffice: none beyond the limit.
-        "mem_limit": client.memory,
-        "memswap_limit": client.memory,
-        "environment": {
-            "FEDBENCH_CLIENT": client.name,
-            "FEDBENCH_DEVICE": client.device,
-            "FEDBENCH_NODE": plan.profile.node,
-            "FEDBENCH_CPUS": f"{client.cpus:g}",
-            "OMP_NUM_THREADS": str(client.threads),
-        },
-        "volumes": [
-            f"{paths.data / client.name}:/data:ro",
-            f"{paths.tls / 'ca.pem'}:/tls/ca.pem:ro",
-        ],
-        **({} if client.gpu is None else {"deploy": _gpu(client.gpu)}),
-    }
-
-
-def _gpu(index: int) -> dict[str, Any]:
-    device = {"driver": "nvidia", "device_ids": [str(index)], "capabilities": ["gpu"]}
-    return {"resources": {"reservations": {"devices": [device]}}}
+        if not device.speed:
+            yield f"{device.name}: its profile has no speed; its cores are taken for the host's"
+    for computer in made:
+        if computer.device.gpu and computer.gpu is None:
+            yield (
+                f"{computer.name}: CPUs take the place of its {computer.device.gpu.model}, "
+                "at the GPU's speed"
+            )

@@ -6,16 +6,17 @@ Everything that can be refused is refused before anything is started.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from fedbench.config import Device, Experiment, Profile
-from fedbench.host import bootstrap, data, ports, starting
+from fedbench.host import bootstrap, calibrate, data, ports, starting, workloads
 from fedbench.host.machine import Say
-from fedbench.host.plan import HostFacts, Plan, client_names, compose_project, plan
+from fedbench.host.plan import HostFacts, Plan, client_names, plan
+from fedbench.host.project import compose_project
 from fedbench.host.stack import PROJECT, Places, Stack, host_facts
 
 
@@ -23,8 +24,11 @@ def preview(
     places: Places, profile: Profile, devices: Mapping[str, Device]
 ) -> tuple[Plan, dict[str, Any]]:
     """The plan for this host and its compose project; nothing is written or started."""
-    planned = plan(profile, devices, _facts())
-    return planned, compose_project(planned, places.paths(), PROJECT)
+    host = _facts()
+    planned = plan(profile, devices, host)
+    note = "this host's own speed is not looked at here: `up` calibrates, and plans anew"
+    planned = replace(planned, notes=(*planned.notes, note))
+    return planned, compose_project(planned, places.paths(), PROJECT, host.cgroup_driver)
 
 
 def bring_up(
@@ -43,16 +47,22 @@ def bring_up(
     """
     data.prepare(experiment, client_names(profile), places.data, source=source, say=say)
     client = bootstrap.ensure_docker(say)
-    planned = plan(profile, devices, host_facts(client))
+    host = host_facts(client)
+    roughly = plan(profile, devices, host)  # refuses what cannot be, before anything is built
     known = Stack.load(places)
     ports.require_free(profile.ports, known.published(client) if known else ())
-    gpu = any(planned_client.gpu is not None for planned_client in planned.clients)
+    gpu = any(planned.gpu is not None for planned in roughly.clients)
     images = bootstrap.ensure_images(client, say, root=places.root, cuda=gpu)
+    models = workloads.workloads(devices.values(), experiment.model)
+    measured = calibrate.calibrate(
+        client, images.fedbench, models, places.calibration, say, cores=host.cpus
+    )
+    planned = plan(profile, devices, host, measured, experiment.model)
     for note in planned.notes:
         say(f"note: {note}")
     if images.grafana is None:
         say("note: Grafana is left out: its image could not be had")
-    stack = Stack.write(places, planned, asdict(images))
+    stack = Stack.write(places, planned, devices, asdict(images), host.cgroup_driver)
     say(f"starting {len(planned.clients)} clients, server and monitoring")
     before = starting.starts(stack, client)
     stack.compose.up()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
@@ -17,7 +19,9 @@ import psutil
 from fedbench import __version__
 from fedbench.config import Experiment
 from fedbench.errors import ConfigError, DockerError, RunError, RunInterrupted
+from fedbench.explain import nearest
 from fedbench.host import data, starting
+from fedbench.host.emulated import calibrated, emulation_facts
 from fedbench.host.machine import Say, cpu_model
 from fedbench.host.runs import Run, RunStore
 from fedbench.host.stack import Stack, give_to_containers
@@ -26,6 +30,7 @@ from fedbench.records import Summary, write_summary
 POLL_SECONDS = 0.5
 STOP_SECONDS = 60.0
 _LAUNCH = "fedbench.server.launch"
+_GOVERNOR = "fedbench.host.governor"
 _VERSIONS = (
     "import importlib.metadata as m, json, sys; print(json.dumps({'python': sys.version.split()[0]}"
     " | {p: m.version(p) for p in ('flwr', 'torch', 'torchvision', 'numpy', 'safetensors')}))"
@@ -49,11 +54,18 @@ class Runner:
             DataError, ConfigError: the data or the initial weights cannot be used.
         """
         self._require_idle()
-        names = [client["name"] for client in self._stack.clients]
+        names = [client.name for client in self._stack.clients]
+        _require_known(experiment, names)
+        host = calibrated(self._stack, self._client, self._say, experiment.model)
         prepared = data.prepare(
             experiment, names, self._stack.places.data, source=source, say=self._say
         )
-        facts = {"clients": len(names), "classes": len(prepared.classes), "data": prepared.key}
+        facts = {
+            "clients": len(experiment.clients or names),
+            "classes": len(prepared.classes),
+            "data": prepared.key,
+            "emulation": emulation_facts(self._stack, experiment.model, host),
+        }
         initial = _initial_weights(experiment)
         run = self._store.create(experiment, self._stack.profile, facts)
         if initial:
@@ -75,6 +87,13 @@ class Runner:
                 f"run {run.id} belongs to another federation ({run.profile().name})",
                 f"make up PROFILE={run.profile().name} brings it up",
             )
+        made_at = run.facts().get("emulation", {}).get("dilation", 1.0)
+        if made_at != self._stack.dilation:
+            raise RunError(
+                f"run {run.id} was made at dilation {made_at:g}, "
+                f"this federation has {self._stack.dilation:g}",
+                f"bring it up anew: make up PROFILE={run.profile().name} SET=dilation={made_at:g}",
+            )
         run.prepare_resume()
         return run
 
@@ -85,16 +104,10 @@ class Runner:
         argv = self._stack.compose.command(
             "exec", "--no-TTY", "server", "python", "-m", _LAUNCH, f"/runs/{run.id}"
         )
-        # In a session of its own: Ctrl-C is for fedbench, which then stops the run in order.
-        with (run.path / "launch.log").open("ab") as log:
-            return subprocess.Popen(
-                argv,
-                env=self._stack.compose.environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        launch = _spawn(argv, run.path / "launch.log", self._stack.compose.environment())
+        governor = [sys.executable, "-m", _GOVERNOR, str(run.path), str(launch.pid)]
+        _spawn(governor, run.path / "governor.log", dict(os.environ))
+        return launch
 
     def follow(
         self, run: Run, process: subprocess.Popen[bytes], look: Callable[[], None]
@@ -154,15 +167,38 @@ class Runner:
             "cpu": cpu_model(),
             "cores": info["NCPU"],
             "memory_bytes": info["MemTotal"],
-            "cpu_scale": self._stack.scale,
+            "dilation": self._stack.dilation,
             "host_load": psutil.getloadavg()[0],
         }
+
+
+def _spawn(argv: list[str], log: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    # In a session of its own: Ctrl-C is for fedbench, which then stops the run in order.
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            argv,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
 
 def _wait(process: subprocess.Popen[bytes], look: Callable[[], None]) -> None:
     while process.poll() is None:
         look()
         time.sleep(POLL_SECONDS)
+
+
+def _require_known(experiment: Experiment, names: Sequence[str]) -> None:
+    unknown = [name for name in experiment.clients or () if name not in names]
+    if unknown:
+        raise ConfigError(
+            f"experiment {experiment.name}: clients: no client {unknown[0]!r}"
+            + nearest(unknown[0], names),
+            f"this federation has {', '.join(names)}",
+        )
 
 
 def _initial_weights(experiment: Experiment) -> Path | None:

@@ -33,6 +33,11 @@ class Run:
         """The federation it ran on."""
         return Profile.model_validate_json((self.path / "profile.json").read_bytes())
 
+    def facts(self) -> dict[str, Any]:
+        """What the host told the server of the run."""
+        facts: dict[str, Any] = json.loads((self.path / "run.json").read_bytes())
+        return facts
+
     def events(self) -> list[dict[str, Any]]:
         """What happened so far, oldest first."""
         return list(read_lines(self.path / "events.jsonl"))

@@ -7,17 +7,17 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import docker
 import yaml
 from docker.models.containers import Container
 
-from fedbench.config import Profile
+from fedbench.config import Device, Profile
 from fedbench.errors import FedbenchError
 from fedbench.host import tls
 from fedbench.host.compose import Compose
-from fedbench.host.plan import ClientPlan, HostFacts, Paths, Plan, compose_project, environment
+from fedbench.host.plan import ClientPlan, HostFacts, Plan
+from fedbench.host.project import Paths, compose_project, environment
 
 CONTAINER_UID = 10001  # of the image's own user, where the host's user is root
 PROJECT = os.environ.get("FEDBENCH_PROJECT", "fedbench")
@@ -38,6 +38,11 @@ class Places:
     def runs(self) -> Path:
         """One folder per run."""
         return self.root / "runs"
+
+    @property
+    def calibration(self) -> Path:
+        """How fast this host trains, as it was measured."""
+        return self.root / ".fedbench" / "calibration.json"
 
     @property
     def data(self) -> Path:
@@ -61,7 +66,7 @@ def host_facts(client: docker.DockerClient) -> HostFacts:
     gpus = 0
     if "nvidia" in info.get("Runtimes", {}):
         gpus = sum(1 for path in Path("/dev").glob("nvidia[0-9]*"))
-    return HostFacts(int(info["NCPU"]), int(info["MemTotal"]), gpus)
+    return HostFacts(int(info["NCPU"]), int(info["MemTotal"]), gpus, info["CgroupDriver"])
 
 
 @dataclass(frozen=True)
@@ -70,8 +75,10 @@ class Stack:
 
     places: Places
     profile: Profile
-    clients: tuple[dict[str, Any], ...]
-    scale: float
+    devices: dict[str, Device]
+    clients: tuple[ClientPlan, ...]
+    dilation: float
+    cgroup_driver: str
     compose: Compose
 
     @classmethod
@@ -84,31 +91,47 @@ class Stack:
         return cls(
             places,
             Profile.model_validate_json(json.dumps(saved["profile"])),
-            tuple(saved["clients"]),
-            saved["scale"],
+            {name: Device.model_validate(device) for name, device in saved["devices"].items()},
+            tuple(ClientPlan(**client) for client in saved["clients"]),
+            saved["dilation"],
+            saved["cgroup_driver"],
             Compose(PROJECT, places.state / "compose.yaml", saved["variables"]),
         )
 
     @classmethod
-    def write(cls, places: Places, plan: Plan, images: Mapping[str, str | None]) -> Stack:
+    def write(
+        cls,
+        places: Places,
+        plan: Plan,
+        devices: Mapping[str, Device],
+        images: Mapping[str, str | None],
+        cgroup_driver: str = "cgroupfs",
+    ) -> Stack:
         """Writes what `up` needs: compose project, certificates, folders to mount."""
         paths = places.paths()
         tls.ensure(paths.tls)
         for folder in (paths.runs, *(paths.data / client.name for client in plan.clients)):
             folder.mkdir(parents=True, exist_ok=True)
         give_to_containers(paths.runs, paths.tls / "server", *(paths.tls / "server").iterdir())
-        project = compose_project(plan, paths, PROJECT)
+        project = compose_project(plan, paths, PROJECT, cgroup_driver)
         (places.state / "compose.yaml").write_text(yaml.safe_dump(project, sort_keys=False))
         saved = {
             "profile": plan.profile.model_dump(mode="json"),
+            "devices": {name: d.model_dump(mode="json") for name, d in devices.items()},
             "clients": [asdict(client) for client in plan.clients],
-            "scale": plan.scale,
+            "dilation": plan.dilation,
+            "cgroup_driver": cgroup_driver,
             "variables": environment(plan, paths, images),
         }
         (places.state / "stack.json").write_text(json.dumps(saved, indent=2))
         stack = cls.load(places)
         assert stack is not None  # noqa: S101 (written above)
         return stack
+
+    @property
+    def image(self) -> str:
+        """The image of server and clients."""
+        return self.compose.variables["FEDBENCH_IMAGE"]
 
     @property
     def prometheus_url(self) -> str:
@@ -120,12 +143,6 @@ class Stack:
         """Grafana, where its image could be had."""
         with_grafana = self.compose.variables["COMPOSE_PROFILES"] == "grafana"
         return f"http://127.0.0.1:{self.profile.ports.grafana}" if with_grafana else None
-
-    @property
-    def quotas(self) -> dict[str, int]:
-        """The CPU quota of each client that has one, in microseconds per period."""
-        plans = [ClientPlan(**client) for client in self.clients]
-        return {plan.name: plan.quota for plan in plans if plan.quota}
 
     def containers(self, client: docker.DockerClient) -> dict[str, Container]:
         """The project's containers by service, stopped ones included."""

@@ -12,17 +12,15 @@ import time
 from collections.abc import Set
 
 import docker
-from docker.errors import APIError
 from docker.models.containers import Container
 
 from fedbench.errors import DockerError
 from fedbench.host.machine import Say
-from fedbench.host.plan import CPU_PERIOD
+from fedbench.host.quotas import Quotas
 from fedbench.host.stack import Stack
 
 READY_SECONDS = 600.0
 POLL_SECONDS = 0.2
-_UNLIMITED = -1
 
 Starts = Set[tuple[str, str]]
 
@@ -39,10 +37,11 @@ def lift_quotas(stack: Stack, client: docker.DockerClient, before: Starts) -> No
     Raises:
         DockerError: a quota cannot be changed.
     """
-    for service, container in stack.containers(client).items():
-        began = (str(container.id), str(container.attrs["State"]["StartedAt"]))
-        if service in stack.quotas and began not in before:
-            _set_quota(container, _UNLIMITED)
+    found = stack.containers(client)
+    began = {name: (str(c.id), str(c.attrs["State"]["StartedAt"])) for name, c in found.items()}
+    clients = [plan.name for plan in stack.clients if plan.name in began]
+    names = [name for name in clients if began[name] not in before]
+    Quotas(stack, client, found).lift(names)
 
 
 def enforce_quotas(stack: Stack, client: docker.DockerClient) -> None:
@@ -51,8 +50,8 @@ def enforce_quotas(stack: Stack, client: docker.DockerClient) -> None:
     Raises:
         DockerError: a quota cannot be changed.
     """
-    for service, container in stack.containers(client).items():
-        _enforce(stack, service, container)
+    found = stack.containers(client)
+    Quotas(stack, client, found).enforce([plan.name for plan in stack.clients])
 
 
 def wait_ready(
@@ -81,14 +80,16 @@ def wait_ready(
 
 def _settle(stack: Stack, client: docker.DockerClient) -> list[str]:
     """Gives clients that are ready their quotas; returns those that are not."""
-    waiting = []
-    names = {planned["name"] for planned in stack.clients}
-    for service, container in sorted(stack.containers(client).items()):
+    waiting: list[str] = []
+    ready: list[str] = []
+    names = {plan.name for plan in stack.clients}
+    found = stack.containers(client)
+    for service, container in sorted(found.items()):
         _require_alive(service, container)
-        if service in names and container.attrs["State"]["Health"]["Status"] != "healthy":
-            waiting.append(service)
-        else:
-            _enforce(stack, service, container)
+        if service in names:
+            healthy = container.attrs["State"]["Health"]["Status"] == "healthy"
+            (ready if healthy else waiting).append(service)
+    Quotas(stack, client, found).enforce(ready)
     return waiting
 
 
@@ -100,22 +101,6 @@ def _require_alive(service: str, container: Container) -> None:
             f"{', killed for memory' if state['OOMKilled'] else ''})\n{_tail(container)}",
             "see `make logs`",
         )
-
-
-def _enforce(stack: Stack, service: str, container: Container) -> None:
-    quota = stack.quotas.get(service)
-    if quota and container.attrs["HostConfig"]["CpuQuota"] != quota:
-        _set_quota(container, quota)
-
-
-def _set_quota(container: Container, quota: int) -> None:
-    try:
-        container.update(cpu_period=CPU_PERIOD, cpu_quota=quota)
-    except APIError as error:
-        raise DockerError(
-            f"{container.name}: its CPU quota cannot be changed: {error.explanation}",
-            "`make down` takes the federation down",
-        ) from None
 
 
 def _tail(container: Container) -> str:

@@ -98,6 +98,8 @@ def _config(experiment: Experiment, facts: dict[str, Any]) -> ConfigRecord:
             "learning-rate": experiment.learning_rate,
             "precision": experiment.precision,
             "seed": experiment.seed,
+            # Of every client: each finds its own.
+            "pace": json.dumps(facts.get("emulation", {}).get("pace", {})),
         }
     )
 

@@ -56,7 +56,7 @@ class Rounds:
         while True:
             deadline = self._clock() + self._experiment.wait_for_clients_seconds
             next_word = self._clock()
-            while len(members := self._directory.connected()) < needed:
+            while len(members := self._connected()) < needed:
                 if self._clock() >= deadline:
                     break
                 if self._clock() >= next_word:
@@ -69,6 +69,11 @@ class Rounds:
                 self._say("incomplete", connected=[m.client for m in members], needed=needed)
                 return members
             self._say("nobody", needed=needed)
+
+    def _connected(self) -> list[Member]:
+        wanted = self._experiment.clients
+        members = self._directory.connected()
+        return [member for member in members if wanted is None or member.client in wanted]
 
     def run(
         self, strategy: Strategy, number: int, arrays: ArrayRecord, config: ConfigRecord

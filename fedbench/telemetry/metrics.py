@@ -71,6 +71,10 @@ class ClientMetrics:
         self._samples = Counter(
             "fedbench_trained_samples_total", "Samples trained.", registry=registry
         )
+        self._late = runs.gauge(
+            "fedbench_pace_late_seconds",
+            "Seconds by which the local epoch is behind the emulated device; 0 while it keeps up.",
+        )
         self._partition = Gauge(
             "fedbench_partition_samples", "Training samples of this client.", registry=registry
         )
@@ -150,6 +154,10 @@ class ClientMetrics:
         self._evaluation_last.labels(run).set(seconds)
         self._global_loss.labels(run).set(loss)
         self._global_accuracy.labels(run).set(accuracy)
+
+    def late(self, run: str, seconds: float) -> None:
+        """Say by how much training is behind the emulated device."""
+        self._late.labels(run).set(seconds)
 
     def transferred(self, sent: int = 0, received: int = 0) -> None:
         """Add bytes exchanged with the server."""

@@ -30,7 +30,8 @@ from row import Row, row
 from fedbench.config import Device, Machine, Profile
 from fedbench.host.build import PROMETHEUS
 from fedbench.host.compose import Compose
-from fedbench.host.plan import Paths, Plan, compose_project, environment, plan
+from fedbench.host.plan import Plan, plan
+from fedbench.host.project import Paths, compose_project, environment
 from fedbench.host.stack import CONTAINER_UID, host_facts
 
 PROJECT = "fedbench-bench"

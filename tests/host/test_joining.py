@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from math import floor
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,10 +18,12 @@ from docker.errors import APIError
 
 from fedbench.config import load_device, load_devices, load_experiment, load_profile
 from fedbench.errors import ConfigError, DockerError, HostError
-from fedbench.host import bootstrap, tls
+from fedbench.host import bootstrap, calibrate, tls
 from fedbench.host.joining import LABEL, Offer, Request, ask, container_options, join
 from fedbench.host.plan import HostFacts, plan
+from fedbench.host.solve import Part
 from fedbench.host.stack import PROJECT, Places, Stack, container_user
+from fedbench.host.workloads import Assumed
 
 EXPERIMENT = load_experiment("digits")
 KEY = "digits-iid-3-s0-59f8e0fe"
@@ -186,6 +189,7 @@ def test_a_file_that_is_no_certificate_is_refused(tmp_path: Path) -> None:
 
 LEGACY = load_device("legacy-pc")
 HOST = HostFacts(cpus=2, memory=8 * 2**30)
+WHOLE = Part(4, 4, 4)
 
 
 def request(server: str = "192.168.1.20:9092", **changes: Any) -> Request:
@@ -228,24 +232,25 @@ def test_a_device_on_the_lan_runs_within_its_own_limits() -> None:
 
 @pytest.mark.parametrize("address", ["localhost", "127.0.0.1", "[::1]"])
 def test_on_the_servers_own_host_the_container_finds_it_by_name(address: str) -> None:
-    options = container_options(request(f"{address}:9092"), HOST, 1.0, Path("/d"), Path("/c"))
+    options = container_options(request(f"{address}:9092"), HOST, WHOLE, Path("/d"), Path("/c"))
     assert options["environment"]["FEDBENCH_SERVER"] == "fedbench-host:9092"
     assert options["extra_hosts"] == {"fedbench-host": "host-gateway"}
     assert "fedbench-host" in tls.SERVER_NAMES
 
 
 @pytest.mark.parametrize(
-    ("host", "scale", "nano_cpus", "threads", "memory"),
+    ("host", "cpus", "nano_cpus", "threads", "memory"),
     [
-        (HostFacts(2, 3 * 2**30), 1.0, 2_000_000_000, "2", 3 * 2**30),
-        (HostFacts(64, 64 * 2**30), 0.0455, 180_000_000, "1", 4 * 2**30),
-        (HostFacts(64, 64 * 2**30), 0.001, 10_000_000, "1", 4 * 2**30),  # 0 would be no limit
+        (HostFacts(2, 3 * 2**30), 2.0, 2_000_000_000, "2", 3 * 2**30),
+        (HostFacts(64, 64 * 2**30), 0.182, 180_000_000, "1", 4 * 2**30),
+        (HostFacts(64, 64 * 2**30), 0.004, 10_000_000, "1", 4 * 2**30),  # 0 would be no limit
     ],
 )
 def test_limits_are_those_of_a_smaller_host_or_of_the_federation_there(
-    host: HostFacts, scale: float, nano_cpus: int, threads: str, memory: int
+    host: HostFacts, cpus: float, nano_cpus: int, threads: str, memory: int
 ) -> None:
-    options = container_options(request(), host, scale, Path("/d"), Path("/c"))
+    part = Part(int(threads), cpus, cpus)
+    options = container_options(request(), host, part, Path("/d"), Path("/c"))
     assert options["nano_cpus"] == nano_cpus
     assert options["environment"]["OMP_NUM_THREADS"] == threads
     assert (options["mem_limit"], options["memswap_limit"]) == (memory, memory)
@@ -274,7 +279,7 @@ class FakeDocker:
         self.refusal = ""
 
     def info(self) -> dict[str, Any]:
-        return {"NCPU": 2, "MemTotal": 8 * 2**30}
+        return {"NCPU": 2, "MemTotal": 8 * 2**30, "CgroupDriver": "cgroupfs"}
 
     def list(self, *, all: bool, filters: dict[str, str]) -> list[FakeContainer]:  # noqa: A002
         assert (all, filters) == (True, {"name": f"^{PROJECT}-joined-visitor$"})
@@ -317,21 +322,29 @@ def test_a_device_joins(
     root = places.data / "joined"
     assert (root / "visitor" / KEY / "train.safetensors").is_file()
     host = HostFacts(2, 8 * 2**30)
-    options = container_options(one, host, 1.0, root, federation / "ca.pem")
+    options = container_options(one, host, Part(2, 2, 2), root, federation / "ca.pem")
     assert daemon.ran == [("fedbench:cpu", options)]
 
 
-def test_who_joins_on_the_federations_host_is_scaled_as_it_is(
-    server: Server, daemon: FakeDocker, places: Places, port: int
+def test_who_joins_on_the_federations_host_gets_what_the_device_would_get_there(
+    server: Server,
+    daemon: FakeDocker,
+    places: Places,
+    port: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    speeds = {"mobilenet_v2": Assumed(600)}
+    monkeypatch.setattr(calibrate, "calibrate", lambda *_, **__: speeds)
     profile = load_profile("heterogeneous")
-    planned = plan(profile, load_devices(profile), HOST)
-    Stack.write(places, planned, {"fedbench": "f", "prometheus": "p", "grafana": None})
+    planned = plan(profile, load_devices(profile), HOST, speeds)
+    images = {"fedbench": "f", "prometheus": "p", "grafana": None}
+    Stack.write(places, planned, load_devices(profile), images)
     own = places.state / "tls"
     server.use(own)
     join(places, request(server.address, metrics_port=port), lambda _: None)
     _, options = daemon.ran[0]
-    assert (planned.scale, options["nano_cpus"]) == (2 / 44, 180_000_000)
+    need = planned.clients[-1].need
+    assert options["nano_cpus"] == floor(100 * need) * 10**7 > 0
     assert options["volumes"][1] == f"{own}/ca.pem:/tls/ca.pem:ro"
 
 

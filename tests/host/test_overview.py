@@ -10,7 +10,7 @@ from fedbench.config import load_devices, load_profile
 from fedbench.errors import DockerError, FedbenchError
 from fedbench.host import bootstrap
 from fedbench.host.overview import logs, status
-from fedbench.host.plan import CPU_PERIOD, HostFacts, plan
+from fedbench.host.plan import HostFacts, plan
 from fedbench.host.stack import PROJECT, Places, Stack
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "runs" / "20260102-030405-digits"
@@ -25,7 +25,7 @@ class FakeContainer:
         self.attrs: dict[str, Any] = {
             "HostConfig": {
                 "CpuQuota": quota,
-                "CpuPeriod": CPU_PERIOD if quota else 0,
+                "CpuPeriod": 100_000 if quota else 0,
                 "CpusetCpus": cpuset,
                 "Memory": memory,
             },
@@ -53,7 +53,8 @@ def row(service: str, cpus: object, memory: str, **changes: Any) -> dict[str, An
 def stack(tmp_path: Path) -> Stack:
     profile = load_profile("legacy-pair")
     planned = plan(profile, load_devices(profile), HostFacts(cpus=2, memory=8 * 2**30))
-    return Stack.write(Places(tmp_path / "checkout"), planned, IMAGES)
+    places = Places(tmp_path / "checkout")
+    return Stack.write(places, planned, load_devices(profile), IMAGES)
 
 
 def test_a_client_that_is_starting_has_no_quota(
@@ -75,7 +76,7 @@ def test_status_shows_containers_with_their_limits(
     monkeypatch.setattr(bootstrap, "ensure_docker", lambda say: daemon)
     assert status(stack) == {
         "profile": "legacy-pair",
-        "cpu_scale": 0.5,
+        "dilation": 1.0,
         "containers": [
             row("legacy-pc-1", 0.5, "2048 MiB"),
             row(
@@ -129,7 +130,8 @@ def test_a_service_that_does_not_exist_has_no_logs(stack: Stack) -> None:
 def test_grafana_has_logs_where_it_runs(stack: Stack, docker_command: Any) -> None:
     profile = stack.profile
     planned = plan(profile, load_devices(profile), HostFacts(cpus=2, memory=8 * 2**30))
-    with_grafana = Stack.write(stack.places, planned, IMAGES | {"grafana": "grafana/grafana"})
+    images = IMAGES | {"grafana": "grafana/grafana"}
+    with_grafana = Stack.write(stack.places, planned, stack.devices, images)
     assert list(logs(with_grafana, "grafana", follow=False, tail=1)) == []
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from math import floor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -14,17 +13,9 @@ from hypothesis import strategies as st
 
 from fedbench.config import Device, Gpu, Machine, Profile, load_devices, load_profile
 from fedbench.errors import ConfigError, HostError
-from fedbench.host.plan import (
-    MIN_CPUS,
-    HostFacts,
-    Paths,
-    Plan,
-    client_names,
-    compose_project,
-    docker_cpus,
-    environment,
-    plan,
-)
+from fedbench.host.plan import MIN_QUOTA, HostFacts, Plan, client_names, plan
+from fedbench.host.project import Paths, cgroup_parent, compose_project, environment
+from fedbench.host.workloads import Assumed
 from fedbench.telemetry.cgroup import Cgroup
 
 GIB = 2**30
@@ -74,13 +65,15 @@ def test_every_golden_project_is_tested() -> None:
 # -- examples
 
 
-def device(name: str, cores: float = 1, memory: int = GIB, *, gpu: bool = False) -> Device:
+def device(name: str, memory: int = GIB, *, gpu: bool = False, speed: float = 100) -> Device:
     card = Gpu(model="RTX A4000", memory=16 * GIB) if gpu else None
-    return Device(name=name, description="", cores=cores, memory=memory, gpu=card)
+    return Device(
+        name=name, description="", cores=4, memory=memory, gpu=card, speed={"mobilenet_v2": speed}
+    )
 
 
-def profile(*machines: Machine, strict: bool = False) -> Profile:
-    return Profile(name="mine", machines=machines, strict=strict)
+def profile(*machines: Machine, **keys: Any) -> Profile:
+    return Profile(name="mine", machines=machines, **keys)
 
 
 @pytest.mark.parametrize(
@@ -129,32 +122,71 @@ def test_two_containers_of_one_name_are_refused(machines: list[Machine], what: s
 
 
 def test_a_machine_of_two_clients_is_one_computer() -> None:
-    devices = {"pc": device("pc", cores=4, memory=4 * GIB, gpu=True), "b": device("b", gpu=True)}
-    made = plan(profile(Machine(device="pc", clients=2), Machine(device="b")), devices, LARGE)
-    assert [(c.cpus, c.cpuset, c.threads, c.memory, c.gpu) for c in made.clients] == [
-        (2.0, "0,1", 2, 2 * GIB, 0),
-        (2.0, "2,3", 2, 2 * GIB, 0),
-        (1.0, "4", 1, GIB, 1),
-    ]
+    pc = Device(
+        name="pc", description="", cores=4, memory=4 * GIB,
+        speed={"mobilenet_v2": 200}, capacity={"mobilenet_v2": 300},
+    )  # fmt: skip
+    host = {"mobilenet_v2": Assumed(1000)}
+    made = plan(profile(Machine(device="pc", clients=2)), {"pc": pc}, LARGE, host)
+    assert [(c.need, c.cpus, c.threads, c.memory, c.group, c.computer) for c in made.clients] == [
+        (pytest.approx(0.15), pytest.approx(0.375), 1, 2 * GIB, "pc-1", "pc-1")
+    ] * 2
+    services = compose_project(made, PATHS)["services"]
+    assert {service["cgroup_parent"] for service in services.values()} == {"/fedbench-pc-1"}
+    assert all("pc-1:/device" in service["volumes"] for service in services.values())
 
 
-def test_cores_that_are_no_whole_ones_are_quotas_for_all() -> None:
-    devices = {"a": device("a", cores=2), "b": device("b", cores=2.3)}
-    made = plan(profile(Machine(device="a"), Machine(device="b")), devices, LARGE)
-    assert [(c.cpus, c.cpuset, c.threads) for c in made.clients] == [(2.0, None, 2), (2.3, None, 2)]
+def test_a_slice_of_systemd_has_a_name_of_its_own_form() -> None:
+    assert cgroup_parent("fedbench", "legacy-pc-1", "systemd") == "fedbench_legacy_pc_1.slice"
+    assert cgroup_parent("fedbench", "legacy-pc-1", "cgroupfs") == "/fedbench-legacy-pc-1"
 
 
-def test_gpus_go_to_the_first_devices_that_have_one() -> None:
+def test_gpus_go_to_the_first_devices_that_have_one_and_cpus_stand_in_for_the_rest() -> None:
     devices = {"a": device("a", gpu=True), "b": device("b")}
     machines = (Machine(device="b"), Machine(device="a", count=3))
-    made = plan(profile(*machines), devices, HostFacts(8, 64 * GIB, gpus=2))
+    made = plan(profile(*machines, gpu_stand_in=True), devices, HostFacts(8, 64 * GIB, gpus=2))
     assert [client.gpu for client in made.clients] == [None, 0, 1, None]
-    assert made.notes == ("a: 3 GPUs wanted, the host has 2: the rest train on CPUs",)
+    assert made.clients[1].gpu_memory == 16 * GIB
+    assert made.notes == ("a-3: CPUs take the place of its RTX A4000, at the GPU's speed",)
+
+
+def test_a_machine_may_choose_its_gpu() -> None:
+    devices = {"a": device("a", gpu=True)}
+    machines = (Machine(device="a", gpu=1, name="x"), Machine(device="a", name="y"))
+    made = plan(profile(*machines), devices, HostFacts(8, 64 * GIB, gpus=2))
+    assert [client.gpu for client in made.clients] == [1, 0]
+
+
+def test_a_gpu_that_is_not_there_is_refused_unless_cpus_may_stand_in() -> None:
+    devices = {"a": device("a", gpu=True)}
+    with pytest.raises(HostError) as caught:
+        plan(profile(Machine(device="a")), devices, SMALL)
+    assert caught.value.message == (
+        "profile mine: a trains on a GPU (RTX A4000), "
+        "and this host has none that Docker can hand out"
+    )
+    assert "gpu_stand_in=true" in caught.value.hint
+    with pytest.raises(HostError, match="a wants the host's GPU 3, and Docker can hand out 2 here"):
+        plan(profile(Machine(device="a", gpu=3)), devices, LARGE)
 
 
 def test_a_host_that_is_large_enough_needs_no_note() -> None:
     made = plan(profile(Machine(device="a")), {"a": device("a")}, LARGE)
-    assert (made.scale, made.notes) == (1.0, ())
+    assert (made.dilation, made.notes) == (1.0, ())
+
+
+def test_a_device_without_a_speed_has_the_hosts_cores_and_says_so() -> None:
+    plain = Device(name="a", description="", cores=2, memory=GIB)
+    made = plan(profile(Machine(device="a")), {"a": plain}, LARGE)
+    assert (made.clients[0].threads, made.clients[0].need) == (4, pytest.approx(4 / 1.7))
+    assert made.notes == ("a: its profile has no speed; its cores are taken for the host's",)
+
+
+def test_a_dilation_of_ones_own() -> None:
+    chosen = profile(Machine(device="a"), dilation=3.0)
+    made = plan(chosen, {"a": device("a")}, LARGE)
+    assert made.dilation == 3.0
+    assert made.clients[0].need == pytest.approx(100 / 913 / 3)
 
 
 def test_variables_hold_what_the_compose_files_ask_for() -> None:
@@ -177,39 +209,29 @@ def test_variables_hold_what_the_compose_files_ask_for() -> None:
     assert with_grafana["FEDBENCH_GRAFANA_IMAGE"] == "grafana/grafana:11.6.0"
 
 
-@pytest.mark.parametrize("cpus", [0.01, 0.18, 0.29, 1.45, 2.3, 32])
-def test_a_client_knows_the_quota_that_its_cgroup_will_have(cpus: float, tmp_path: Path) -> None:
-    devices = {"pc": device("pc", cores=cpus), "odd": device("odd", cores=0.5)}
-    made = plan(profile(Machine(device="pc"), Machine(device="odd")), devices, LARGE)
+@pytest.mark.parametrize("speed", [5, 39.1, 222, 1500, 20_000])
+def test_the_quota_is_what_the_cgroup_will_have(speed: float, tmp_path: Path) -> None:
+    made = plan(profile(Machine(device="pc")), {"pc": device("pc", speed=speed)}, LARGE)
     service = compose_project(made, PATHS)["services"]["pc"]
     (tmp_path / "sys/fs/cgroup").mkdir(parents=True)
     limits = f"{service['cpu_quota']} {service['cpu_period']}"
     (tmp_path / "sys/fs/cgroup/cpu.max").write_text(limits)
-    (tmp_path / "sys/fs/cgroup/cpuset.cpus.effective").write_text("0-63")
-    assert Cgroup(tmp_path).usable_cpus() == float(service["environment"]["FEDBENCH_CPUS"]) == cpus
-
-
-@pytest.mark.parametrize(
-    ("share", "cpus"),
-    [(2.3, 2.3), (0.29, 0.29), (1.239, 1.23), (0.001, 0.01), (32, 32.0), (4 / 3, 1.33)],
-)
-def test_docker_counts_cpus_in_hundredths(share: float, cpus: float) -> None:
-    assert docker_cpus(share) == cpus
+    assert Cgroup(tmp_path).cpu_quota() == made.clients[0].cpus
+    assert service["environment"]["FEDBENCH_LIMITED"] == "1"
 
 
 # -- properties
 
 NAMES = ("a", "b", "c", "d")
-CORES = st.one_of(st.integers(1, 64), st.integers(1, 6400).map(lambda hundredths: hundredths / 100))
 
 
 @st.composite
-def federations(
-    draw: st.DrawFn, cores: st.SearchStrategy[float] = CORES, *, strict: bool = False
-) -> tuple[Profile, dict[str, Device]]:
+def federations(draw: st.DrawFn, *, strict: bool = False) -> tuple[Profile, dict[str, Device]]:
     memory = st.integers(256 * 2**20, 96 * GIB)
+    speed = st.floats(1, 5000)
     devices = {
-        name: device(name, draw(cores), draw(memory), gpu=draw(st.booleans())) for name in NAMES
+        name: device(name, memory=draw(memory), gpu=draw(st.booleans()), speed=draw(speed))
+        for name in NAMES
     }
     machine = st.builds(
         Machine,
@@ -219,18 +241,17 @@ def federations(
         name=st.none(),
     )
     machines = draw(st.lists(machine, min_size=1, max_size=5))
-    return profile(*machines, strict=strict), devices
+    return profile(*machines, strict=strict, gpu_stand_in=True), devices
 
 
 HOSTS = st.builds(
-    HostFacts, cpus=st.integers(1, 128), memory=st.integers(GIB, 256 * GIB), gpus=st.integers(0, 4)
+    HostFacts, cpus=st.integers(1, 128), memory=st.integers(GIB, 256 * GIB), gpus=st.just(0)
 )
 
 
-def computers(federation: Profile) -> Iterator[Machine]:
-    for machine in federation.machines:
-        for _ in range(machine.count):
-            yield machine
+def quotas(made: Plan) -> dict[str, float]:
+    """CPUs by computer: its clients share one quota."""
+    return {client.computer: client.cpus for client in made.clients}
 
 
 @given(federations(), HOSTS)
@@ -238,9 +259,12 @@ def test_the_host_is_never_promised_twice(
     federation: tuple[Profile, dict[str, Device]], host: HostFacts
 ) -> None:
     made = plan(*federation, host)
-    shares = [client.cpus for client in made.clients if client.cpus > MIN_CPUS]
-    assert sum(shares) <= host.cpus + 1e-6
-    assert 0 < made.scale <= 1
+    least = sum(client.quota == MIN_QUOTA for client in made.clients) * MIN_QUOTA / 1e6
+    assert sum(quotas(made).values()) <= host.cpus + least + 1e-6
+    cores = {c.computer: c.cpuset.split(",") for c in made.clients if c.cpuset}
+    own = [core for several in cores.values() for core in several]
+    assert len(set(own)) == len(own)
+    assert all(int(core) < host.cpus for core in own)
 
 
 @given(federations(), HOSTS)
@@ -252,81 +276,44 @@ def test_each_client_is_within_its_device_and_the_host(
     assert len(set(names)) == len(names)
     assert names == client_names(made.profile)
     for client in made.clients:
-        own = federation[1][client.device]
-        assert client.memory <= min(own.memory, host.memory)
-        assert MIN_CPUS <= client.cpus <= max(own.cores, MIN_CPUS)
-        assert client.threads == max(1, floor(client.cpus))
-        assert client.gpu is None or (own.gpu is not None and client.gpu < host.gpus)
+        assert client.memory <= min(federation[1][client.device].memory, host.memory)
+        assert 0.1 <= client.period / 1e6 <= 1
+        assert client.quota >= MIN_QUOTA
 
 
 @given(federations(), HOSTS)
-def test_shares_are_in_the_order_of_the_devices_cores(
+def test_the_order_of_speeds_is_kept(
     federation: tuple[Profile, dict[str, Device]], host: HostFacts
 ) -> None:
     made = plan(*federation, host)
-    clients = iter(made.clients)
-    shares = []
-    for machine in computers(made.profile):
-        cores = federation[1][machine.device].cores
-        for _ in range(machine.clients):
-            shares.append((cores / machine.clients, next(clients).cpus))
-    cpus = [share for _, share in sorted(shares)]
-    assert cpus == sorted(cpus)
-
-
-@given(federations(st.integers(1, 6).map(lambda n: 6 * n)), st.integers(0, 8))
-def test_clients_have_whole_cores_of_their_own_where_the_host_has_enough(
-    federation: tuple[Profile, dict[str, Device]], spare: int
-) -> None:
-    wanted = sum(federation[1][machine.device].cores for machine in computers(federation[0]))
-    host = HostFacts(int(wanted) + spare, 128 * GIB)
-    made = plan(*federation, host)
-    cores: list[int] = []
-    for client in made.clients:
-        assert client.cpuset is not None
-        own = [int(core) for core in client.cpuset.split(",")]
-        assert len(own) == client.cpus == client.threads
-        cores += own
-    assert len(set(cores)) == len(cores)
-    assert set(cores) <= set(range(host.cpus))
+    alone = [client for client in made.clients if client.group is None]
+    of_a_core = {client.threads: 1.7 ** (client.threads.bit_length() - 1) for client in alone}
+    reached = sorted(
+        (
+            federation[1][client.device].speed["mobilenet_v2"],
+            client.need / client.threads * of_a_core[client.threads],
+        )
+        for client in alone
+    )
+    speeds = [speed for _, speed in reached]
+    assert speeds == pytest.approx(sorted(speeds))
 
 
 @given(federations(), HOSTS)
-def test_a_gpu_belongs_to_one_computer(
+def test_a_slowed_plan_says_so(
     federation: tuple[Profile, dict[str, Device]], host: HostFacts
 ) -> None:
     made = plan(*federation, host)
-    clients = iter(made.clients)
-    used = []
-    for machine in computers(made.profile):
-        mine = {next(clients).gpu for _ in range(machine.clients)}
-        assert len(mine) == 1
-        used += [gpu for gpu in mine if gpu is not None]
-    wanted = sum(federation[1][m.device].gpu is not None for m in computers(made.profile))
-    assert used == list(range(min(wanted, host.gpus)))
+    assert (made.dilation > 1) == any("is slowed by one factor" in note for note in made.notes)
 
 
 @given(federations(strict=True), HOSTS)
 def test_strict_gives_every_device_in_full_or_refuses(
     federation: tuple[Profile, dict[str, Device]], host: HostFacts
 ) -> None:
-    owned = [federation[1][machine.device] for machine in computers(federation[0])]
-    cores, memory = sum(d.cores for d in owned), sum(d.memory for d in owned)
-    if cores > host.cpus or memory > host.memory:
-        with pytest.raises(HostError, match="profile mine is strict: up to "):
+    lenient = plan(federation[0].model_copy(update={"strict": False}), federation[1], host)
+    if lenient.notes:
+        with pytest.raises(HostError, match="profile mine is strict, and this host cannot be all"):
             plan(*federation, host)
-        return
-    made = plan(*federation, host)
-    assert made.scale == 1
-    clients = iter(made.clients)
-    for machine, own in zip(computers(made.profile), owned, strict=True):
-        for _ in range(machine.clients):
-            assert next(clients).memory == own.memory // machine.clients
-
-
-@given(federations(), HOSTS)
-def test_a_scaled_plan_says_so(
-    federation: tuple[Profile, dict[str, Device]], host: HostFacts
-) -> None:
-    made = plan(*federation, host)
-    assert (made.scale < 1) == any("are scaled by" in note for note in made.notes)
+    else:
+        assert plan(*federation, host).dilation == 1

@@ -13,14 +13,18 @@ import pytest
 
 from fedbench.config import Profile, load_devices, load_experiment, load_profile
 from fedbench.errors import ConfigError, DataError, FedbenchError, HostError
-from fedbench.host import bootstrap
+from fedbench.host import bootstrap, calibrate
 from fedbench.host.bootstrap import Images
 from fedbench.host.compose import Compose
-from fedbench.host.plan import HostFacts, compose_project, plan
+from fedbench.host.plan import HostFacts, plan
 from fedbench.host.planning import bring_up, preview
+from fedbench.host.project import compose_project
 from fedbench.host.stack import PROJECT, Places, Stack
+from fedbench.host.workloads import Assumed
 
 EXPERIMENT = load_experiment("digits")
+SPEEDS = {"mobilenet_v2": Assumed(600)}
+PAIR = "machines=[{device: legacy-pc, count: 2}]"
 
 
 class FakeContainer:
@@ -50,7 +54,7 @@ class FakeDocker:
         self.running = containers
 
     def info(self) -> dict[str, Any]:
-        return {"NCPU": 2, "MemTotal": 8 * 2**30}
+        return {"NCPU": 2, "MemTotal": 8 * 2**30, "CgroupDriver": "cgroupfs"}
 
     def list(self, **_: object) -> tuple[FakeContainer, ...]:
         return self.running
@@ -68,6 +72,7 @@ def daemon(monkeypatch: pytest.MonkeyPatch) -> FakeDocker:
     monkeypatch.setattr(bootstrap, "find_docker", lambda: fake)
     monkeypatch.setattr(bootstrap, "ensure_docker", lambda say: fake)
     monkeypatch.setattr(bootstrap, "ensure_images", lambda *_, **__: images)
+    monkeypatch.setattr(calibrate, "calibrate", lambda *_, **__: SPEEDS)
     return fake
 
 
@@ -98,7 +103,8 @@ def up(places: Places) -> Up:
 def test_a_preview_is_the_plan_for_dockers_machine(places: Places, daemon: FakeDocker) -> None:
     profile = load_profile("legacy-pair")
     planned, project = preview(places, profile, load_devices(profile))
-    assert planned == plan(profile, load_devices(profile), HostFacts(2, 8 * 2**30))
+    assert planned.clients == plan(profile, load_devices(profile), HostFacts(2, 8 * 2**30)).clients
+    assert planned.notes[-1].startswith("this host's own speed is not looked at here")
     assert project == compose_project(planned, places.paths(), PROJECT)
     assert not places.root.exists()
 
@@ -108,9 +114,9 @@ def test_without_docker_a_preview_is_for_this_machine(
 ) -> None:
     monkeypatch.setattr(bootstrap, "find_docker", lambda: None)
     monkeypatch.setattr("psutil.cpu_count", lambda: 4)
-    profile = load_profile("legacy-pair")
+    profile = load_profile("legacy-pair", [PAIR])
     planned, _ = preview(places, profile, load_devices(profile))
-    assert [client.cpuset for client in planned.clients] == ["0,1", "2,3"]
+    assert [client.cpuset for client in planned.clients] == ["0", "1"]
     assert not places.root.exists()
 
 
@@ -118,19 +124,24 @@ def test_a_federation_is_brought_up(
     places: Places, daemon: FakeDocker, docker_command: Any, up: Up, ports: list[str]
 ) -> None:
     said: list[str] = []
-    stack = up(load_profile("legacy-pair", ports), said)
+    profile = load_profile("heterogeneous", [*ports, "machines=[{device: laptop}]"])
+    stack = up(profile, said)
+    measured = plan(profile, load_devices(profile), HostFacts(2, 8 * 2**30), SPEEDS)
+    assert (stack.clients, stack.dilation) == (measured.clients, measured.dilation)
     assert Stack.load(places) == stack
     assert docker_command.calls == [
         f"fedbench:cpu: compose --project-name {PROJECT} --file {places.state}/compose.yaml "
         "up --detach --remove-orphans --quiet-pull --no-build"
     ]
     assert said[1:] == [
-        "note: the host has 2 cores, the profile 4: all CPU shares are scaled by 0.5",
-        "note: clients of one computer get equal parts of it",
+        "note: every device is slowed by one factor, for this host has 2 cores: "
+        "emulated seconds are wall seconds / 1.86",
+        "note: laptop: memory limited to the host's 8.0 GiB (the device has 16 GiB)",
+        "note: laptop: CPUs take the place of its RTX 3060 Mobile, at the GPU's speed",
         "note: Grafana is left out: its image could not be had",
-        "starting 2 clients, server and monitoring",
+        "starting 1 clients, server and monitoring",
     ]
-    for client in ("legacy-pc-1", "legacy-pc-2"):
+    for client in ("laptop",):
         folders = [path for path in (places.data / client).iterdir() if path.is_dir()]
         assert [sorted(file.name for file in folder.iterdir()) for folder in folders] == [
             ["test.safetensors", "train.safetensors"]
@@ -148,8 +159,8 @@ def test_clients_start_without_their_quotas_and_have_them_when_they_are_up(
     new, running = FakeContainer("legacy-pc-1"), FakeContainer("legacy-pc-2")
     daemon.running = (running,)
     monkeypatch.setattr(Compose, "up", lambda _: setattr(daemon, "running", (new, running)))
-    up(load_profile("legacy-pair", ports))
-    assert (new.quotas, running.quotas) == ([-1, 100_000], [])
+    stack = up(load_profile("legacy-pair", [*ports, PAIR]))
+    assert (new.quotas, running.quotas) == ([-1, stack.clients[0].quota], [])
 
 
 def test_a_federation_that_is_up_may_be_brought_up_again(
@@ -170,13 +181,17 @@ def test_a_federation_that_is_up_may_be_brought_up_again(
     ("settings", "error", "message"),
     [
         (["ports.server=9090"], HostError, "ports.server and ports.prometheus are both 9090"),
-        (["strict=true"], HostError, "profile legacy-pair is strict: up to legacy-pc"),
+        (
+            ["strict=true", "machines=[{device: legacy-pc, count: 50}]"],
+            HostError,
+            "profile legacy-pair is strict, and this host cannot be all of it",
+        ),
         (
             ["machines=[{device: laptop, name: a}, {device: laptop, name: a}]"],
             ConfigError,
             "two clients are named a",
         ),
-        (["machines=[{device: laptop, count: 1500}]"], DataError, "1500 clients, but only 1438"),
+        (["machines=[{device: legacy-pc, count: 1500}]"], DataError, "1500 clients, but only 1438"),
     ],
 )
 def test_what_is_refused_starts_nothing(
@@ -211,4 +226,4 @@ def test_a_stack_that_does_not_start_can_be_taken_down(
     docker_command.answer(errors="no space left on device", code=1)
     with pytest.raises(HostError, match="no space left on device"):
         up(load_profile("legacy-pair", ports))
-    assert json.loads((places.state / "stack.json").read_text())["scale"] == 0.5
+    assert json.loads((places.state / "stack.json").read_text())["dilation"] == 1.0

@@ -72,6 +72,7 @@ class FakeDocker:
             "OperatingSystem": "Debian GNU/Linux 12",
             "NCPU": 2,
             "MemTotal": 2**34,
+            "CgroupDriver": "cgroupfs",
         }
 
 
@@ -91,9 +92,9 @@ def ctrl_c() -> Iterator[None]:
 @pytest.fixture
 def stack(tmp_path: Path) -> Stack:
     profile = load_profile("heterogeneous")
-    planned = plan(profile, load_devices(profile), HostFacts(cpus=2, memory=8 * 2**30))
+    planned = plan(profile, load_devices(profile), HostFacts(cpus=64, memory=128 * 2**30))
     images = {"fedbench": "fedbench:cpu", "prometheus": "p", "grafana": None}
-    return Stack.write(Places(tmp_path / "checkout"), planned, images)
+    return Stack.write(Places(tmp_path / "checkout"), planned, load_devices(profile), images)
 
 
 def fake(*found: FakeServer | FakeClient) -> docker.DockerClient:
@@ -277,7 +278,7 @@ def test_a_new_run_holds_everything_that_it_takes_to_repeat_it(
     assert VERSIONS.items() <= versions.items()
     assert (versions["fedbench"], versions["image"]) == (__version__, "sha256:abc")
     assert (versions["docker"], versions["cores"], versions["memory_bytes"]) == ("26.1.5", 2, 2**34)
-    assert versions["cpu_scale"] == stack.scale
+    assert versions["dilation"] == stack.dilation
     assert versions["cpu"]
 
 
@@ -326,7 +327,8 @@ def test_a_run_is_launched_in_the_servers_container(
     docker_command.answer("what it printed\n", "what it complained of\n", code=3)
     unlimited = FakeClient("laptop")
     process = Runner(stack, fake(FakeServer(), unlimited), lambda _: None).start(run)
-    assert unlimited.quotas == [stack.quotas["laptop"]]
+    quotas = {planned.name: planned.quota for planned in stack.clients}
+    assert unlimited.quotas == [quotas["laptop"]]
     assert os.getsid(process.pid) == process.pid  # Ctrl-C in the terminal does not reach it
     assert process.wait() == 3
     assert docker_command.calls == [

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,7 +12,8 @@ import yaml
 
 from fedbench.config import load_devices, load_profile
 from fedbench.errors import DockerError, FedbenchError
-from fedbench.host.plan import HostFacts, Plan, compose_project, plan
+from fedbench.host.plan import HostFacts, Plan, plan
+from fedbench.host.project import compose_project
 from fedbench.host.stack import PROJECT, Places, Stack, container_user, host_facts, require
 
 IMAGES = {"fedbench": "fedbench:cpu", "prometheus": "prom/prometheus", "grafana": None}
@@ -65,7 +66,7 @@ def places(tmp_path: Path) -> Places:
 
 @pytest.fixture
 def stack(places: Places, planned: Plan) -> Stack:
-    return Stack.write(places, planned, IMAGES)
+    return Stack.write(places, planned, load_devices(planned.profile), IMAGES)
 
 
 # -- what is written
@@ -75,8 +76,10 @@ def test_a_stack_is_loaded_as_it_was_written(places: Places, planned: Plan, stac
     loaded = Stack.load(places)
     assert loaded == stack == require(places)
     assert loaded.profile == planned.profile
-    assert loaded.clients == tuple(asdict(client) for client in planned.clients)
-    assert loaded.scale == planned.scale == 0.5
+    assert loaded.clients == planned.clients
+    assert loaded.dilation == planned.dilation
+    assert loaded.devices == load_devices(planned.profile)
+    assert (loaded.image, loaded.cgroup_driver) == ("fedbench:cpu", "cgroupfs")
     assert loaded.compose.name == PROJECT
     assert loaded.compose.variables["FEDBENCH_IMAGE"] == "fedbench:cpu"
 
@@ -109,7 +112,7 @@ def test_containers_own_what_they_write_and_the_servers_key_but_not_the_authorit
 def test_the_authority_outlives_a_stack(places: Places, planned: Plan, stack: Stack) -> None:
     authority = places.state / "tls" / "ca.pem"
     before = authority.read_bytes()
-    Stack.write(places, planned, IMAGES)
+    Stack.write(places, planned, stack.devices, IMAGES)
     assert authority.read_bytes() == before
 
 
@@ -124,7 +127,8 @@ def test_a_checkout_without_a_federation(places: Places) -> None:
 def test_dashboards_are_on_this_host(places: Places, planned: Plan, stack: Stack) -> None:
     assert stack.prometheus_url == "http://127.0.0.1:9091"
     assert stack.grafana_url is None
-    with_grafana = Stack.write(places, planned, IMAGES | {"grafana": "grafana/grafana"})
+    images = IMAGES | {"grafana": "grafana/grafana"}
+    with_grafana = Stack.write(places, planned, stack.devices, images)
     assert with_grafana.grafana_url == "http://127.0.0.1:3001"
 
 
@@ -138,10 +142,13 @@ def test_containers_never_run_as_root(uid: int, user: str, monkeypatch: pytest.M
 def test_the_host_is_dockers_machine() -> None:
     class Daemon:
         def info(self) -> dict[str, Any]:
-            return {"NCPU": 8, "MemTotal": 2**34, "Runtimes": {"runc": {}}}
+            runtimes = {"runc": {}}
+            return {
+                "NCPU": 8, "MemTotal": 2**34, "Runtimes": runtimes, "CgroupDriver": "systemd"
+            }  # fmt: skip
 
     facts = host_facts(cast("docker.DockerClient", Daemon()))
-    assert facts == HostFacts(cpus=8, memory=2**34, gpus=0)
+    assert facts == HostFacts(cpus=8, memory=2**34, gpus=0, cgroup_driver="systemd")
 
 
 # -- what runs
@@ -151,12 +158,6 @@ def test_containers_are_those_of_the_project(stack: Stack) -> None:
     fake = FakeDocker(FakeContainer("server"), FakeContainer("laptop"))
     assert stack.containers(cast("docker.DockerClient", fake)).keys() == {"server", "laptop"}
     assert fake.filters == {"label": f"com.docker.compose.project={PROJECT}"}
-
-
-def test_quotas_are_the_plans(places: Places, planned: Plan, stack: Stack) -> None:
-    assert stack.quotas == {"legacy-pc-1": 100_000, "legacy-pc-2": 100_000}
-    large = plan(planned.profile, load_devices(planned.profile), HostFacts(8, 8 * 2**30))
-    assert Stack.write(places, large, IMAGES).quotas == {}  # cores of their own
 
 
 def test_the_ports_that_the_stack_holds(stack: Stack) -> None:
@@ -195,7 +196,9 @@ def test_no_secret_is_in_what_describes_the_stack(places: Places, stack: Stack) 
     assert "PRIVATE" not in text
     assert json.loads((places.state / "stack.json").read_text()).keys() == {
         "profile",
+        "devices",
         "clients",
-        "scale",
+        "dilation",
+        "cgroup_driver",
         "variables",
     }

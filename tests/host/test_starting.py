@@ -13,11 +13,14 @@ from docker.errors import APIError
 
 from fedbench.config import load_devices, load_profile
 from fedbench.errors import DockerError
-from fedbench.host.plan import CPU_PERIOD, HostFacts, plan
+from fedbench.host.plan import HostFacts, plan
 from fedbench.host.stack import Places, Stack
 from fedbench.host.starting import enforce_quotas, lift_quotas, starts, wait_ready
 
-QUOTAS = {"workstation": 145_000, "laptop": 36_000, "legacy-pc": 18_000}
+PROFILE = load_profile("heterogeneous")
+PLAN = plan(PROFILE, load_devices(PROFILE), HostFacts(cpus=2, memory=8 * 2**30))
+QUOTAS = {planned.name: planned.quota for planned in PLAN.clients}
+PERIODS = {planned.name: planned.period for planned in PLAN.clients}
 
 
 @dataclass
@@ -62,7 +65,7 @@ class FakeContainer:
         }
 
     def update(self, *, cpu_period: int, cpu_quota: int) -> None:
-        assert cpu_period == CPU_PERIOD
+        assert cpu_period == PERIODS[self.service]
         if self.refuses:
             raise APIError("500", requests.Response(), self.refuses)
         self.updates.append(cpu_quota)
@@ -89,10 +92,8 @@ def client(*snapshots: list[FakeContainer]) -> docker.DockerClient:
 
 @pytest.fixture
 def stack(tmp_path: Path) -> Stack:
-    profile = load_profile("heterogeneous")
-    planned = plan(profile, load_devices(profile), HostFacts(cpus=2, memory=8 * 2**30))
     images = {"fedbench": "fedbench:cpu", "prometheus": "prom/prometheus", "grafana": None}
-    return Stack.write(Places(tmp_path), planned, images)
+    return Stack.write(Places(tmp_path), PLAN, load_devices(PROFILE), images)
 
 
 @pytest.fixture
@@ -124,8 +125,8 @@ def test_clients_that_were_just_started_have_no_quota(stack: Stack) -> None:
 
 def test_a_client_that_runs_already_keeps_its_quota(stack: Stack) -> None:
     before = starts(stack, client(limited()))
-    restarted = FakeContainer("laptop", quota=36_000, started="second")
-    workstation, legacy = FakeContainer("workstation", quota=145_000), FakeContainer("legacy-pc")
+    restarted = FakeContainer("laptop", quota=QUOTAS["laptop"], started="second")
+    workstation, legacy = FakeContainer("workstation"), FakeContainer("legacy-pc")
     lift_quotas(stack, client([workstation, restarted, legacy]), before)
     assert [c.updates for c in (workstation, restarted, legacy)] == [[], [-1], []]
 
@@ -147,15 +148,15 @@ def test_a_quota_that_cannot_be_changed_is_an_error(stack: Stack) -> None:
 # -- enforcing
 
 
-def test_quotas_are_put_in_force_where_they_are_not(stack: Stack) -> None:
+def test_quotas_are_put_in_force_where_they_were_lifted(stack: Stack) -> None:
     found = [
-        FakeContainer("workstation", quota=145_000),
+        FakeContainer("workstation", quota=QUOTAS["workstation"]),
         FakeContainer("laptop", quota=-1),
-        FakeContainer("legacy-pc", quota=36_000),
+        FakeContainer("legacy-pc", quota=36_000),  # corrected during a run
         FakeContainer("server"),
     ]
     enforce_quotas(stack, client(found))
-    assert [container.updates for container in found] == [[], [36_000], [18_000], []]
+    assert [container.updates for container in found] == [[], [QUOTAS["laptop"]], [], []]
 
 
 # -- waiting
@@ -178,7 +179,8 @@ def test_each_client_gets_its_quota_as_soon_as_it_is_ready(
     wait_ready(stack, client(*snapshots), said.append)
     assert said == ["waiting for legacy-pc, workstation", "waiting for legacy-pc"]
     assert (first.updates, slow.updates) == ([], [])
-    assert (ready.updates, late.updates) == ([145_000], [18_000])
+    assert ready.updates == [QUOTAS["workstation"]]
+    assert late.updates == [QUOTAS["legacy-pc"]]
     assert no_pauses == [0.2, 0.2, 0.2]
 
 

@@ -37,7 +37,8 @@ def places(tmp_path: Path) -> Places:
     places = Places(tmp_path / "checkout")
     profile = load_profile("legacy-pair")
     planned = plan(profile, load_devices(profile), HostFacts(cpus=2, memory=8 * 2**30))
-    Stack.write(places, planned, {"fedbench": "fedbench:cpu", "prometheus": "p", "grafana": None})
+    images = {"fedbench": "fedbench:cpu", "prometheus": "p", "grafana": None}
+    Stack.write(places, planned, load_devices(profile), images)
     return places
 
 

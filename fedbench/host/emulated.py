@@ -1,0 +1,49 @@
+"""What a run is told of its devices: how fast each has to be, and what it was given for that."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import docker
+
+from fedbench.config import ModelName
+from fedbench.host import calibrate, workloads
+from fedbench.host.machine import Say
+from fedbench.host.stack import Stack, host_facts
+from fedbench.host.workloads import HostSpeeds
+
+
+def calibrated(stack: Stack, client: docker.DockerClient, say: Say, model: ModelName) -> HostSpeeds:
+    """How fast this host trains the model, and those that the devices have figures of.
+
+    Raises:
+        DockerError: it is not known yet, and cannot be measured.
+    """
+    models = workloads.workloads(stack.devices.values(), model)
+    cores = host_facts(client).cpus
+    cache = stack.places.calibration
+    return calibrate.calibrate(client, stack.image, models, cache, say, cores=cores)
+
+
+def emulation_facts(stack: Stack, model: ModelName, host: HostSpeeds) -> dict[str, Any]:
+    """The key `emulation` of `run.json`.
+
+    `targets` are samples per emulated second of each client while all of its computer train,
+    `pace` what it keeps to, in samples per wall second: alone, and of all of its computer together;
+    `shares` the host CPUs that this takes. A client on a GPU keeps its device's pace as well.
+    """
+    clients_on = Counter(client.computer for client in stack.clients)
+    targets, pace = {}, {}
+    for client in stack.clients:
+        speed = workloads.speed(stack.devices[client.device], model, host)
+        targets[client.name] = speed.of_each(clients_on[client.computer])
+        if stack.devices[client.device].speed:
+            wall = [speed.single / stack.dilation, speed.together / stack.dilation]
+            pace[client.name] = wall
+    return {
+        "dilation": stack.dilation,
+        "targets": {name: targets[name] for name in pace},
+        "pace": pace,
+        "shares": {client.name: client.need for client in stack.clients},
+    }

@@ -1,0 +1,173 @@
+"""Corrects the quotas of a run's clients until each keeps its device's pace, and says what it did.
+
+`python -m fedbench.host.governor RUN-FOLDER` runs beside a run, detached or not, and ends with it.
+Calibration says what a device takes of the host; this sees what it takes in fact: a client that is
+late and uses its quota up gets more, as far as the host has any; one that keeps its pace with much
+less gets less, so that what is not paced, such as evaluation, is as slow as planned. Each
+correction is a line of `corrections.jsonl`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+
+from fedbench.errors import FedbenchError
+from fedbench.host import bootstrap
+from fedbench.host.plan import ClientPlan
+from fedbench.host.prometheus import Prometheus
+from fedbench.host.quotas import Quotas
+from fedbench.host.solve import MARGIN
+from fedbench.host.stack import Places, Stack, host_facts
+
+TICK_SECONDS = 4.0  # Prometheus scrapes every two
+LATE_SECONDS = 0.2  # a client that is less behind catches up by itself
+_USED_UP = 0.9
+_STEP = 1.25
+_TRAINING = 0.9  # of a tick: a client that trained for less says nothing of its quota
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A client's counters of training and of CPU time, and how late it is, in seconds."""
+
+    training: float
+    cpu: float
+    late: float
+
+
+@dataclass(frozen=True)
+class Observation:
+    """A tick of training: how many seconds a client is late, and the CPUs that it used."""
+
+    late: float
+    used: float
+
+
+def observe(before: Reading, after: Reading, seconds: float) -> Observation | None:
+    """What became of a tick; None where the client did not train for nearly all of it."""
+    if after.training - before.training < _TRAINING * seconds:
+        return None
+    return Observation(after.late, (after.cpu - before.cpu) / seconds)
+
+
+def together(observations: Sequence[Observation]) -> Observation:
+    """What became of a computer, from what became of its clients."""
+    return Observation(max(o.late for o in observations), sum(o.used for o in observations))
+
+
+def corrected(quota: float, seen: Observation, most: float) -> float:
+    """The quota that a computer should have, in CPUs; it is raised to `most` at most."""
+    if seen.late > LATE_SECONDS:
+        # Late without using it up: the host is too busy, and a larger quota would not help.
+        return max(quota, min(quota * _STEP, most)) if seen.used > _USED_UP * quota else quota
+    wanted = seen.used * MARGIN
+    return wanted if wanted < _USED_UP * quota else quota
+
+
+@dataclass(frozen=True)
+class Correction:
+    """One change of a quota, in CPUs, and what it was made for."""
+
+    time: str
+    computer: str
+    quota_before: float
+    quota_after: float
+    late: float
+    used: float
+
+
+class Governor:
+    """Looks at each tick, and corrects."""
+
+    def __init__(
+        self,
+        clients: Sequence[ClientPlan],
+        look: Callable[[], Quotas],
+        prometheus: Prometheus,
+        cpus: float,
+    ) -> None:
+        self._computers = {client.name: client.computer for client in clients}
+        self._threads = Counter[str]()
+        for client in clients:
+            self._threads[client.computer] += client.threads
+        self._quotas = look
+        self._prometheus = prometheus
+        self._cpus = cpus
+        self._before: dict[str, tuple[float, Reading]] = {}
+
+    def tick(self, now: float) -> list[Correction]:
+        """Corrects what has to be; `now` in seconds."""
+        seen = self._look(now)
+        control = self._quotas()
+        quotas = control.in_force()
+        made = []
+        for computer in seen.keys() & quotas.keys():
+            quota, observation = quotas[computer], together(seen[computer])
+            free = self._cpus - sum(quotas.values())
+            new = corrected(quota, observation, min(quota + free, self._threads[computer]))
+            if new != quota:
+                control.correct(computer, new)
+                quotas[computer] = new
+                stamp = datetime.now(UTC).isoformat(timespec="seconds")
+                made.append(Correction(stamp, computer, quota, new, **asdict(observation)))
+        return made
+
+    def _look(self, now: float) -> dict[str, list[Observation]]:
+        seen = defaultdict(list)
+        for client, reading in self._readings().items():
+            then, before = self._before.get(client, (now, reading))
+            self._before[client] = now, reading
+            if now > then and (observation := observe(before, reading, now - then)):
+                seen[self._computers[client]].append(observation)
+        return seen
+
+    def _readings(self) -> dict[str, Reading]:
+        training = self._values('fedbench_client_phase_seconds_total{phase="training"}')
+        cpu = self._values("fedbench_cpu_seconds_total")
+        late = self._values("fedbench_pace_late_seconds")
+        known = training.keys() & cpu.keys() & late.keys() & self._computers.keys()
+        return {name: Reading(training[name], cpu[name], late[name]) for name in known}
+
+    def _values(self, query: str) -> Mapping[str, float]:
+        return {
+            sample.labels["client"]: sample.value
+            for sample in self._prometheus.query(query)
+            if "client" in sample.labels
+        }
+
+
+def main(folder: Path, launch: int) -> None:
+    """Governs the run in `folder` for as long as the process `launch` is alive."""
+    stack, client = Stack.load(Places(folder.parents[1])), bootstrap.find_docker()
+    if stack is None or client is None:
+        return
+    prometheus = Prometheus(stack.prometheus_url)
+
+    def quotas() -> Quotas:
+        return Quotas(stack, client, stack.containers(client))
+
+    governor = Governor(stack.clients, quotas, prometheus, host_facts(client).cpus)
+    with (folder / "corrections.jsonl").open("a", encoding="utf-8") as log:
+        while psutil.pid_exists(launch):
+            time.sleep(TICK_SECONDS)
+            try:
+                corrections = governor.tick(time.monotonic())
+            except FedbenchError as error:  # the federation was taken down, or its Prometheus was
+                print(error.message, file=sys.stderr)  # noqa: T201 (into its own log)
+                continue
+            for correction in corrections:
+                log.write(json.dumps(asdict(correction)) + "\n")
+                log.flush()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,155 @@
+"""Measures a profile's fidelity on a federation that is up: one run after the other.
+
+All devices at once; each alone; and models that no device profile has a figure of, whose epoch
+seconds are predicted from how fast the host itself trains them. What a client does in these runs
+is what it does in any run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+
+import docker
+
+from fedbench.config import Experiment, ModelName, load_experiment
+from fedbench.errors import RunError
+from fedbench.host import fidelity, workloads
+from fedbench.host.emulated import calibrated
+from fedbench.host.fidelity import Fidelity, Row
+from fedbench.host.machine import Say
+from fedbench.host.plan import ClientPlan
+from fedbench.host.runner import Runner
+from fedbench.host.stack import Stack
+from fedbench.host.workbench import workbench
+from fedbench.records import ClientRound
+from fedbench.units import EPOCH_IMAGES
+
+KNOWN: ModelName = "mobilenet_v2"
+HELD_OUT: tuple[ModelName, ...] = ("mobilenet_v1", "mobilenet_v3_small", "mobilenet_v3_large")
+EPOCHS = 6  # of the slowest device, after those in which quotas settle
+_TURNS, _TURN_SECONDS = 3, 2.0
+
+
+class Measuring:
+    """Runs on one stack; `short` measures less, with shorter epochs."""
+
+    def __init__(
+        self, stack: Stack, client: docker.DockerClient, say: Say, *, short: bool = False
+    ) -> None:
+        self._stack = stack
+        self._client = client
+        self._say = say
+        self._short = short
+        self._host = calibrated(stack, client, say, KNOWN)
+        self._runner = Runner(stack, client, say)
+        self._runs: list[str] = []
+        self._not_held: list[str] = []
+
+    def measure(self) -> Fidelity:
+        """Everything that the profile can be measured for.
+
+        Raises:
+            RunError: a run failed, or a client did not answer.
+            RunInterrupted: the user pressed Ctrl-C.
+        """
+        single = [plan for plan in self._stack.clients if plan.group is None]
+        devices = self._devices(single) if single else []
+        return Fidelity(
+            profile=self._stack.profile.name,
+            dilation=self._stack.dilation,
+            devices=tuple(devices),
+            ratios=tuple(fidelity.ratios(devices)),
+            interference=tuple(self._interference(devices)) if len(devices) > 1 else (),
+            held_out=tuple(self._held_out(devices)) if devices else (),
+            sharing=tuple(self._sharing()),
+            not_held=tuple(self._not_held),
+            runs=tuple(self._runs),
+        )
+
+    def _devices(self, clients: Sequence[ClientPlan]) -> list[Row]:
+        together = self._train(KNOWN, [plan.name for plan in clients], "all devices together")
+        return [
+            fidelity.row(name, self._target(name), figures) for name, figures in together.items()
+        ]
+
+    def _interference(self, together: Sequence[Row]) -> list[Row]:
+        by_speed = sorted(together, key=lambda row: row.target)
+        chosen = [by_speed[0], by_speed[-1]] if self._short else by_speed
+        alone = {
+            row.name: self._train(KNOWN, [row.name], f"{row.name} alone")[row.name]
+            for row in chosen
+        }
+        return fidelity.interference(alone, together)
+
+    def _held_out(self, devices: Sequence[Row]) -> list[Row]:
+        models = HELD_OUT[1:2] if self._short else HELD_OUT
+        host = self._host_seconds((KNOWN, *models))
+        rows = []
+        for model in models:
+            figures = self._train(model, [row.name for row in devices], f"{model}, held out")
+            for name, seconds in figures.items():
+                predicted = self._target(name) * host[model] / host[KNOWN]
+                rows.append(fidelity.row(f"{name}, {model}", predicted, seconds))
+        return rows
+
+    def _sharing(self) -> list[Row]:
+        """Computers with several clients: one of them training, two, and so on."""
+        rows = []
+        for group in sorted({plan.group for plan in self._stack.clients if plan.group}):
+            names = [plan.name for plan in self._stack.clients if plan.group == group]
+            steps = [self._shared(group, names[:count]) for count in range(1, len(names) + 1)]
+            rows += steps + fidelity.slowdowns(steps)
+        return rows
+
+    def _shared(self, group: str, names: Sequence[str]) -> Row:
+        figures = self._train(KNOWN, names, f"{len(names)} clients on {group}")
+        together = [second for seconds in figures.values() for second in seconds]
+        target = self._target(names[0], len(names))
+        return fidelity.row(f"{group}, clients: {len(names)}", target, together)
+
+    def _target(self, client: str, clients: int = 1) -> float:
+        """Seconds of an epoch on the real device, while so many clients train on it."""
+        plan = next(plan for plan in self._stack.clients if plan.name == client)
+        device = self._stack.devices[plan.device]
+        return EPOCH_IMAGES / workloads.speed(device, KNOWN, self._host).of_each(clients)
+
+    def _train(self, model: ModelName, names: Sequence[str], what: str) -> dict[str, list[float]]:
+        """Emulated seconds of the epochs of each client, after one run."""
+        slowest = max(self._target(name, len(names)) for name in names) * self._stack.dilation
+        experiment = load_experiment("fidelity", [f"model={model}"])
+        samples = experiment.data.train_samples or EPOCH_IMAGES
+        samples = samples // 3 if self._short else samples
+        seconds = fidelity.SETTLING_SECONDS + EPOCHS * slowest * samples / EPOCH_IMAGES
+        self._say(f"{what}: {seconds:.0f} s")
+        chosen = experiment.model_copy(
+            update={
+                "clients": tuple(names),
+                "local_seconds": seconds,
+                "data": experiment.data.model_copy(update={"train_samples": samples}),
+            }
+        )
+        return {c.client: fidelity.epochs(c, self._stack.dilation) for c in self._run(chosen)}
+
+    def _run(self, experiment: Experiment) -> list[ClientRound]:
+        run = self._runner.create(experiment, None)
+        summary = self._runner.follow(run, self._runner.start(run), lambda: None)
+        self._runs.append(run.id)
+        clients = summary.rounds[-1].clients
+        for client in clients:
+            if client.error:
+                raise RunError(f"run {run.id}: {client.client}: {client.error}", "see `make logs`")
+            if client.not_held:
+                self._not_held.append(f"{run.id}: {client.client}: {client.not_held}")
+        return clients
+
+    def _host_seconds(self, models: Sequence[ModelName]) -> Mapping[ModelName, float]:
+        """Seconds that a sample takes this host, by model; measured in turns, for it drifts."""
+        self._say(f"how fast this host trains {', '.join(models)}")
+        found: dict[ModelName, list[float]] = {model: [] for model in models}
+        with workbench(self._client, self._stack.image) as bench:
+            for _ in range(_TURNS):
+                for model in models:
+                    (one,) = bench.measure(model, threads=1, seconds=_TURN_SECONDS)
+                    found[model].append(1 / one.samples_per_second)
+        return {model: median(seconds) for model, seconds in found.items()}

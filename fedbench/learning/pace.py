@@ -1,0 +1,92 @@
+"""Keeps a training loop to the speed of the device that is emulated.
+
+After each batch the loop waits until the device would have finished it, too. A quota alone errs by
+as much as the host's own speed drifts, a fifth within minutes on a shared machine; a deadline does
+not (DECISIONS.md, 2026-11-24). A loop that is late runs on without waiting until it has caught up.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What the device trains: `single` samples per wall second alone, `together` of all clients."""
+
+    single: float
+    together: float
+
+    def of_each(self, active: int) -> float:
+        """Samples/s of each of so many clients that train at once."""
+        return min(self.single, self.together / active)
+
+
+class Pace:
+    """The deadlines of one epoch; `active` says how many clients train on the device now."""
+
+    def __init__(
+        self,
+        speed: Speed,
+        active: Callable[[], int] = lambda: 1,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._speed = speed
+        self._active = active
+        self._sleep = sleep
+        self._samples = 0
+        self.due = 0.0
+        """Seconds since the epoch's start at which the device has done what was reported."""
+
+    def wait(self, samples: int, seconds: float) -> float:
+        """Waits until `samples` of the epoch are due, of which `seconds` have passed.
+
+        Returns the seconds by which they are late, 0 where it waited.
+        """
+        if samples < self._samples:  # a new epoch
+            self._samples, self.due = 0, 0.0
+        self.due += (samples - self._samples) / self._speed.of_each(self._active())
+        self._samples = samples
+        if (left := self.due - seconds) > 0:
+            self._sleep(left)
+        return max(-left, 0.0)
+
+
+class Companions:
+    """The clients of one device: a file each in a folder that they share, locked while it trains.
+
+    A lock ends with its process, so that a client that is killed counts no longer.
+    """
+
+    def __init__(self, folder: Path, client: str) -> None:
+        self._folder = folder
+        self._own = folder / f"{client}.training"
+
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """Counts among those that train for as long as the block lasts."""
+        if not self._folder.is_dir():
+            yield
+            return
+        with self._own.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def active(self) -> int:
+        """How many train now, this one included."""
+        others = (path for path in self._folder.glob("*.training") if path != self._own)
+        return 1 + sum(map(_locked, others))
+
+
+def _locked(path: Path) -> bool:
+    with suppress(OSError), path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
