@@ -9,7 +9,7 @@ DATA_OPT  = $(if $(DATA),--data $(DATA))
 RUN_OPTS  = $(DATA_OPT) $(if $(DETACH),--detach) $(foreach s,$(SET),--set $(s))
 
 .DEFAULT_GOAL := help
-.PHONY: help up run status logs down join plan data report test bench bench-full check format clean
+.PHONY: help up run status logs down join plan data report fidelity test bench bench-full check format clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -31,6 +31,9 @@ down: .venv/host ## take the federation down; runs are kept
 
 join: .venv/host ## join from this computer: SERVER=host:port DEVICE=legacy-pc [NAME=name] [CA=ca.pem] [DATA=folder]
 	@$(FEDBENCH) join --server $(SERVER) --device $(DEVICE) $(if $(NAME),--name $(NAME)) $(if $(CA),--ca $(CA)) $(DATA_OPT)
+
+fidelity: .venv/host ## emulated epoch times against the real ones: PROFILE=table2 [SHORT=1]
+	@$(FEDBENCH) fidelity $(PROFILE) $(if $(SHORT),--short) $(foreach s,$(SET),--set $(s))
 
 plan: .venv/host ## print the compose project that `up` would start
 	@$(FEDBENCH) plan $(PROFILE) $(foreach s,$(SET),--set $(s))

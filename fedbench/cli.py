@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,6 +29,7 @@ from fedbench.config import (
 )
 from fedbench.errors import FedbenchError
 from fedbench.host import report as reports
+from fedbench.host.fidelity import Fidelity
 from fedbench.host.runs import Run, RunStore
 from fedbench.host.stack import Places, Stack, require
 from fedbench.records import Summary
@@ -113,6 +114,30 @@ def plan(
         json.dumps(project, indent=2) if as_json else yaml.safe_dump(project, sort_keys=False),
         soft_wrap=True, highlight=False, markup=False,
     )  # fmt: skip
+
+
+@app.command()
+def fidelity(
+    profile: ProfileName = "table2",
+    short: Annotated[bool, typer.Option("--short", help="measure less, in a few minutes")] = False,
+    settings: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Check emulated epoch times against the real ones; fails where an error is beyond its bar."""
+    from fedbench.host import bootstrap
+    from fedbench.host.measuring import Measuring
+
+    chosen, federation, devices = _load(profile, "fidelity", settings)
+    stack = _bring_up(federation, devices, chosen, None)
+    measuring = Measuring(stack, bootstrap.ensure_docker(_say), _say, short=short)
+    result = measuring.measure()
+    path = result.write(places.runs)
+    if as_json:
+        _print_json(result.model_dump())
+    else:
+        _print_fidelity(result)
+        console.print(f"recorded in {path}", highlight=False, soft_wrap=True)
+    result.require_bars()
 
 
 @app.command()
@@ -263,6 +288,24 @@ def _run(stack: Stack, prepare: Callable[[Any], Run], detach: bool, as_json: boo
     _print_summary(summary, stack, as_json)
 
 
+def _print_fidelity(result: Fidelity) -> None:
+    for title, rows in reports.fidelity_tables(result):
+        table = Table(*rows[0], title=title, title_justify="left")
+        for row in rows[1]:
+            table.add_row(*row)
+        console.print(table)
+    console.print(
+        f"seconds are emulated ones, of an epoch of 50,000 images; dilation {result.dilation:g}",
+        highlight=False,
+    )
+    _print_not_held(result.not_held)
+
+
+def _print_not_held(lines: Iterable[str]) -> None:
+    for line in lines:
+        console.print(f"did not hold: {line}", markup=False, highlight=False, soft_wrap=True)
+
+
 def _print_summary(summary: Summary, stack: Stack, as_json: bool) -> None:
     if as_json:
         _print_json(summary.model_dump())
@@ -273,6 +316,9 @@ def _print_summary(summary: Summary, stack: Stack, as_json: bool) -> None:
         for row in rows:
             table.add_row(*row)
         console.print(table)
+    _print_not_held(reports.not_held(summary))
+    if summary.dilation > 1:
+        console.print(f"emulated seconds are wall seconds / {summary.dilation:g}", highlight=False)
     console.print(f"recorded in {places.runs / summary.run}", highlight=False, soft_wrap=True)
     _print_urls(stack)
 

@@ -6,6 +6,7 @@ FedbenchError             1  something that fedbench reports instead of a traceb
 │   └── DockerError       3  no daemon, too old, no compose, or a docker command failed
 ├── DataError             4  a data set is missing, empty or of the wrong shape
 ├── RunError              5  a run failed, or does not exist
+├── FidelityError         6  an emulated device is farther from the real one than it may be
 └── RunInterrupted      130  the user stopped the run (Ctrl-C)
 """
 
@@ -49,6 +50,12 @@ class RunError(FedbenchError):
     """A run failed or does not exist."""
 
     exit_code = 5
+
+
+class FidelityError(FedbenchError):
+    """An emulated device is farther from the real one than it may be."""
+
+    exit_code = 6
 
 
 class RunInterrupted(FedbenchError):  # noqa: N818 (the user's wish, not an error)

@@ -23,8 +23,30 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
+class EpochRecord(Record):
+    """What a device really had of the host in one local epoch. Seconds are wall seconds.
+
+    `steal_seconds` are those for which the hypervisor kept the CPUs of this device from the host,
+    as the mean over these CPUs.
+    """
+
+    seconds: float
+    cpu_seconds: float
+    throttled_seconds: float
+    steal_seconds: float
+
+    @property
+    def share(self) -> float:
+        """The CPUs that it had."""
+        return self.cpu_seconds / self.seconds
+
+
 class ClientRound(Record):
-    """What one client did in one round. Seconds are wall seconds.
+    """What one client did in one round. Seconds are wall seconds, but for those called emulated.
+
+    Emulated seconds are wall seconds / `dilation`; `target_epoch_seconds` (emulated) is what an
+    epoch takes on the real device, None where the client is one, and `emulation_error` by how much
+    the median epoch missed it. `not_held` says why the host could not hold the emulation.
 
     A client that did not answer has `error` and no figures; the stock node measures neither bytes
     nor what becomes of its time. `serialise_seconds` are those between a model and its bytes.
@@ -48,6 +70,16 @@ class ClientRound(Record):
     throttled_seconds: float | None = None
     peak_memory_bytes: int | None = None
     error: str | None = None
+    epochs: list[EpochRecord] = []
+    dilation: float = 1.0
+    target_epoch_seconds: float | None = None
+    emulation_error: float | None = None
+    not_held: str | None = None
+
+    @property
+    def emulated_epoch_seconds(self) -> list[float]:
+        """Seconds of each local epoch on the emulated device."""
+        return [seconds / self.dilation for seconds in self.epoch_seconds]
 
 
 class RoundParts(Record):
@@ -96,6 +128,7 @@ class Summary(Record):
     total_seconds: float
     rounds: list[RoundRecord]
     error: str | None = None
+    dilation: float = 1.0
 
 
 def summarise(folder: Path) -> Summary:
@@ -119,6 +152,7 @@ def summarise(folder: Path) -> Summary:
         total_seconds=(last - created).total_seconds(),
         rounds=read_rounds(folder),
         error=ending.get("reason", missing) if status == "failed" else None,
+        dilation=facts.get("emulation", {}).get("dilation", 1.0),
     )
 
 

@@ -123,12 +123,13 @@ BAD_PROFILES = {
 }
 SMALL_HOSTS = {
     "strict-cores": (
-        HostFacts(cpus=12, memory=96 * 2**30),
-        "up to workstation (32 cores) it needs 40 cores, the host has 12",
+        HostFacts(cpus=4, memory=960 * 2**30),
+        "every device is slowed by one factor, for this host has 4 cores: "
+        "emulated seconds are wall seconds / 1.56",
     ),
     "strict-memory": (
         HostFacts(cpus=12, memory=8 * 2**30),
-        "up to legacy-pc (4 GiB memory) it needs 12 GiB memory, the host has 8",
+        "its machines have 12 GiB of memory, the host 8 GiB",
     ),
 }
 BAD_EXPERIMENTS = {
@@ -194,7 +195,7 @@ def test_strict_refuses_a_host_that_is_too_small(
     assert fedbench("plan", str(INVALID / "profiles" / f"{name}.yaml")) == (
         3,
         "",
-        f"error: profile {name} is strict: {what}\n"
+        f"error: profile {name} is strict, and this host cannot be all of it: {what}\n"
         "hint: use a larger host, a smaller profile, or --set strict=false\n",
     )
 
@@ -482,7 +483,9 @@ def taken() -> Iterator[int]:
 def test_a_port_that_is_taken_is_refused_before_anything_starts(
     fedbench: Fedbench, places: Places, taken: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    daemon = SimpleNamespace(info=lambda: {"NCPU": 2, "MemTotal": 8 * 2**30})
+    daemon = SimpleNamespace(
+        info=lambda: {"NCPU": 2, "MemTotal": 8 * 2**30, "CgroupDriver": "cgroupfs"}
+    )
     monkeypatch.setattr(bootstrap, "ensure_docker", lambda say: daemon)
     process = psutil.Process()
     code, out, err = fedbench("up", "legacy-pair", "--set", f"ports.server={taken}")

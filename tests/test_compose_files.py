@@ -144,12 +144,14 @@ def test_a_client_sees_the_server_and_nothing_else(name: str, merged: dict[str, 
 @needs_compose
 def test_a_client_keeps_its_limits(merged: dict[str, Any]) -> None:
     legacy = merged["services"]["legacy-pc"]
-    assert (legacy["cpuset"], "cpus" in legacy) == ("40,41,42,43", False)
+    assert (legacy["cpuset"], "cpus" in legacy) == ("1", False)
+    assert int(legacy["cpu_quota"]) < int(legacy["cpu_period"])
     assert (legacy["mem_limit"], legacy["memswap_limit"]) == (str(4 * 2**30), str(4 * 2**30))
-    assert legacy["environment"]["OMP_NUM_THREADS"] == "4"
+    assert legacy["environment"]["OMP_NUM_THREADS"] == "1"
     assert "deploy" not in legacy
-    workstation = merged["services"]["workstation"]
-    assert workstation["deploy"]["resources"]["reservations"]["devices"] == [
+    laptop = merged["services"]["laptop"]
+    assert laptop["environment"]["FEDBENCH_GPU_MEMORY"] == str(6 * 2**30)
+    assert laptop["deploy"]["resources"]["reservations"]["devices"] == [
         {"capabilities": ["gpu"], "driver": "nvidia", "device_ids": ["0"]}
     ]
 

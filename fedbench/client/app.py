@@ -37,6 +37,7 @@ from fedbench.learning.train import Epoch, Progress, evaluate, train
 from fedbench.telemetry.cgroup import Cgroup
 from fedbench.telemetry.metrics import ClientMetrics
 from fedbench.telemetry.timing import Timing
+from fedbench.telemetry.usage import Usage, Used
 
 
 class Wire:
@@ -159,7 +160,13 @@ def _train(message: Message, context: Context, task: Any) -> tuple[ArrayRecord, 
         if pace:
             metrics.late(run, pace.wait(progress.samples, _done(progress)))
 
+    used: list[Used] = []
+    due: list[float] = []
+
     def on_epoch(epoch: Epoch) -> None:
+        used.append(usage.lap())
+        if pace:
+            due.append(pace.due)
         metrics.epoch_finished(
             run=run,
             round_number=server_round,
@@ -169,11 +176,13 @@ def _train(message: Message, context: Context, task: Any) -> tuple[ArrayRecord, 
             samples=epoch.samples,
         )
 
+    usage = Usage(cgroup)
     with metrics.phase("training"), companions.training():
         epochs = train(
             model,
             images,
             epochs=task["local-epochs"],
+            seconds=task["local-seconds"],
             batch_size=task["batch-size"],
             learning_rate=task["learning-rate"],
             precision=task["precision"],
@@ -185,6 +194,10 @@ def _train(message: Message, context: Context, task: Any) -> tuple[ArrayRecord, 
     results = {
         "num-examples": len(images),
         "epoch-seconds": [epoch.seconds for epoch in epochs],
+        "epoch-cpu-seconds": [one.cpu for one in used],
+        "epoch-throttled-seconds": [one.throttled for one in used],
+        "epoch-steal-seconds": [one.steal for one in used],
+        "epoch-due-seconds": due,
         "loss": epochs[-1].loss,
         "accuracy": epochs[-1].accuracy,
     }

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations, pairwise
+from pathlib import Path
 from statistics import median
 
-from fedbench.records import ClientRound, Record
+from fedbench.errors import FidelityError
+from fedbench.records import ClientRound, Record, replace_text
 from fedbench.units import EPOCH_IMAGES
 
 SETTLING_SECONDS = 15.0
@@ -40,6 +42,27 @@ class Fidelity(Record):
     sharing: tuple[Row, ...] = ()
     not_held: tuple[str, ...] = ()
     runs: tuple[str, ...] = ()
+
+    def write(self, runs: Path) -> Path:
+        """Writes `fidelity/fidelity.json` in the folder of all runs, and returns its path."""
+        path = runs / "fidelity" / "fidelity.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_text(path, self.model_dump_json(indent=2) + "\n")
+        return path
+
+    def require_bars(self) -> None:
+        """Nothing, where every error is within its bar.
+
+        Raises:
+            FidelityError: one is not; names each.
+        """
+        if missed := self.missed():
+            raise FidelityError(
+                "\n".join(f"beyond its bar: {line}" for line in missed),
+                "run it again on a host that has nothing else to do"
+                if self.not_held
+                else "`fedbench calibrate --fresh` measures this host anew",
+            )
 
     def missed(self) -> list[str]:
         """What is beyond its bar, in words."""

@@ -110,6 +110,8 @@ def describe(event: dict[str, Any], rounds: list[RoundRecord]) -> str:
             line = describe_round(so_far, event["rounds"])
         case "failed":
             line = f"{where}: {event['client']} failed: {event['reason']}"
+        case "not_held":
+            line = f"{where}: {event['client']}: the emulation did not hold: {event['reason']}"
         case "unidentified":
             line = f"a client cannot say who it is, and is left out: {event['reason']}"
         case "left_out":

@@ -7,6 +7,7 @@ is what it does in any run.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import median
 
@@ -114,9 +115,15 @@ class Measuring:
         device = self._stack.devices[plan.device]
         return EPOCH_IMAGES / workloads.speed(device, KNOWN, self._host).of_each(clients)
 
+    def _computer(self, client: str) -> str:
+        return next(plan.computer for plan in self._stack.clients if plan.name == client)
+
     def _train(self, model: ModelName, names: Sequence[str], what: str) -> dict[str, list[float]]:
         """Emulated seconds of the epochs of each client, after one run."""
-        slowest = max(self._target(name, len(names)) for name in names) * self._stack.dilation
+        computers = Counter(self._computer(name) for name in names)
+        slowest = self._stack.dilation * max(
+            self._target(name, computers[self._computer(name)]) for name in names
+        )
         experiment = load_experiment("fidelity", [f"model={model}"])
         samples = experiment.data.train_samples or EPOCH_IMAGES
         samples = samples // 3 if self._short else samples

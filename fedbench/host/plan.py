@@ -115,9 +115,9 @@ def plan(
         for client in _clients(computer, part, host, host_speeds, model)
     )
     notes = tuple(_notes(computers, solution.dilation, host))
-    if profile.strict and notes:
+    if profile.strict and (less := [*notes, *_crowded(computers, host)]):
         raise HostError(
-            f"profile {profile.name} is strict, and this host cannot be all of it: {notes[0]}",
+            f"profile {profile.name} is strict, and this host cannot be all of it: {less[0]}",
             "use a larger host, a smaller profile, or --set strict=false",
         )
     return Plan(profile, clients, solution.dilation, notes)
@@ -258,3 +258,12 @@ def _notes(made: Sequence[Computer], dilation: float, host: HostFacts) -> Iterat
                 f"{computer.name}: CPUs take the place of its {computer.device.gpu.model}, "
                 "at the GPU's speed"
             )
+
+
+def _crowded(made: Sequence[Computer], host: HostFacts) -> Iterator[str]:
+    memory = sum(computer.device.memory for computer in made)
+    if memory > host.memory:
+        yield (
+            f"its machines have {memory / 2**30:g} GiB of memory, "
+            f"the host {host.memory / 2**30:.4g} GiB"
+        )

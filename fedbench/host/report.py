@@ -5,19 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from statistics import fmean, median
 
+from fedbench.host.fidelity import BARS, Fidelity, Row
 from fedbench.records import ClientRound, RoundRecord, Summary
 
 Table = tuple[Sequence[str], list[Sequence[str]]]
 
 
 def device_table(summary: Summary) -> Table:
-    """Per client: accuracy and loss of its last local epoch, and seconds per local epoch."""
+    """Per client: accuracy and loss of its last local epoch, and seconds per local epoch.
+
+    Emulated seconds are wall seconds / dilation; the target is what the real device takes.
+    """
     header = (
         "client",
         "device",
         "local accuracy",
         "local loss",
-        "s / local epoch",
+        "wall s / local epoch",
+        "emulated s",
+        "target s",
+        "error",
         "images",
         "rounds",
     )
@@ -37,7 +44,7 @@ def server_table(summary: Summary) -> Table:
         "server loss",
         "server epoch s",
         "rounds",
-        "total s",
+        "total wall s",
         "overhead s / round",
     )
     last = summary.rounds[-1] if summary.rounds else None
@@ -72,7 +79,8 @@ def markdown(summary: Summary) -> str:
         f"# Run {summary.run}",
         f"Experiment {summary.experiment} on profile {summary.profile}: {summary.status}"
         + (f" ({summary.error})" if summary.error else ""),
-        f"Started {summary.started_at}.",
+        f"Started {summary.started_at}. Dilation {summary.dilation:g}: "
+        "emulated seconds are wall seconds divided by it.",
         "## Devices",
         _markdown(device_table(summary)),
         _markdown(resource_table(summary)),
@@ -87,7 +95,50 @@ def markdown(summary: Summary) -> str:
         for client in record.clients
         if client.error
     ]
-    return "\n\n".join(parts + (["## Failures", "\n".join(failures)] if failures else [])) + "\n"
+    if failures:
+        parts += ["## Failures", "\n".join(failures)]
+    if lines := not_held(summary):
+        parts += ["## Where the emulation did not hold", "\n".join(f"- {line}" for line in lines)]
+    return "\n\n".join(parts) + "\n"
+
+
+def not_held(summary: Summary) -> list[str]:
+    """Each device and round for which the host could not hold the emulation, and why."""
+    return [
+        f"round {record.round}: {client.client}: {client.not_held}"
+        for record in summary.rounds
+        for client in record.clients
+        if client.not_held
+    ]
+
+
+def fidelity_tables(result: Fidelity) -> list[tuple[str, Table]]:
+    """What was measured, part by part; each with its bar in the title."""
+    header = ("", "target", "emulated", "error", "n", "lowest to highest")
+    titles = {
+        "devices": "Seconds per epoch, all devices together: the real device's, and emulated",
+        "ratios": "Ratios between devices",
+        "held_out": "Models that no device has a figure of: predicted, and emulated",
+        "interference": "With all others training: alone, and together",
+        "sharing": "Several clients on one computer, and what one more costs",
+    }
+    return [
+        (f"{title} (bar: {BARS[part]:.0%})", (header, list(map(_fidelity_row, rows))))
+        for part, title in titles.items()
+        if (rows := getattr(result, part))
+    ]
+
+
+def _fidelity_row(row: Row) -> Sequence[str]:
+    low, high = row.spread
+    return (
+        row.name,
+        f"{row.target:.4g}",
+        f"{row.emulated:.4g}",
+        f"{row.error:+.1%}",
+        str(row.n),
+        f"{low:.4g} to {high:.4g}",
+    )
 
 
 def _by_client(rounds: Iterable[RoundRecord]) -> dict[str, list[ClientRound]]:
@@ -108,9 +159,17 @@ def _device_row(rounds: list[ClientRound]) -> Sequence[str]:
         _figure(last.local_accuracy, ".4f"),
         _figure(last.local_loss, ".4f"),
         _figure(fmean(seconds) if seconds else None, ".2f"),
+        _figure(fmean(seconds) / last.dilation if seconds else None, ".2f"),
+        _figure(last.target_epoch_seconds, ".2f"),
+        _figure(_error(answered), "+.1%"),
         str(last.samples),
         f"{len(answered)}/{len(rounds)}",
     )
+
+
+def _error(rounds: Sequence[ClientRound]) -> float | None:
+    errors = [c.emulation_error for c in rounds if c.emulation_error is not None]
+    return median(errors) if errors else None
 
 
 def _resource_row(rounds: list[ClientRound]) -> Sequence[str]:

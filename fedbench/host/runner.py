@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -104,9 +103,17 @@ class Runner:
         argv = self._stack.compose.command(
             "exec", "--no-TTY", "server", "python", "-m", _LAUNCH, f"/runs/{run.id}"
         )
-        launch = _spawn(argv, run.path / "launch.log", self._stack.compose.environment())
-        governor = [sys.executable, "-m", _GOVERNOR, str(run.path), str(launch.pid)]
-        _spawn(governor, run.path / "governor.log", dict(os.environ))
+        # In a session of its own: Ctrl-C is for fedbench, which then stops the run in order.
+        with (run.path / "launch.log").open("ab") as log:
+            launch = subprocess.Popen(
+                argv,
+                env=self._stack.compose.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        _govern(run, launch.pid)
         return launch
 
     def follow(
@@ -172,14 +179,15 @@ class Runner:
         }
 
 
-def _spawn(argv: list[str], log: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    # In a session of its own: Ctrl-C is for fedbench, which then stops the run in order.
-    with log.open("ab") as file:
-        return subprocess.Popen(
-            argv,
-            env=environment,
+def _govern(run: Run, launch: int) -> None:
+    """Starts the run's governor, which outlives this process where the run does."""
+    governor = [sys.executable, "-m", _GOVERNOR, str(run.path), str(launch)]
+    with (run.path / "governor.log").open("ab") as log:
+        subprocess.run(
+            ["sh", "-c", '"$@" &', "sh", *governor],
+            check=True,
             stdin=subprocess.DEVNULL,
-            stdout=file,
+            stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )

@@ -48,7 +48,7 @@ class Pace:
 
         Returns the seconds by which they are late, 0 where it waited.
         """
-        if samples < self._samples:  # a new epoch
+        if samples <= self._samples:  # a new epoch
             self._samples, self.due = 0, 0.0
         self.due += (samples - self._samples) / self._speed.of_each(self._active())
         self._samples = samples

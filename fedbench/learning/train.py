@@ -6,9 +6,11 @@ Figures are gathered on the device and fetched once an epoch, so that a GPU neve
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 
 import torch
 from torch import Tensor, nn
@@ -76,6 +78,7 @@ def train(
     data: ImageSet,
     *,
     epochs: int,
+    seconds: float = 0.0,
     batch_size: int,
     learning_rate: float,
     seed: int,
@@ -84,6 +87,8 @@ def train(
     on_epoch: Callable[[Epoch], None] | None = None,
 ) -> list[Epoch]:
     """Train the model in place with Adam on shuffled batches, and return the epochs' figures.
+
+    Further epochs begin until `seconds` have passed since the first one began.
 
     A fresh optimizer each time, as FedAvg's ClientUpdate has it. The seed decides order and
     dropout: give each client and round its own. What a callback raises ends the training and
@@ -103,7 +108,10 @@ def train(
     step = _step(model, data, Adam(model.parameters(), learning_rate), meter, batch_size)
     results = []
     with _mode(model, training=True), _seeded(device, seed), arithmetic(precision, device):
-        for epoch in range(1, epochs + 1):
+        start = time.perf_counter()
+        for epoch in count(1):
+            if epoch > epochs and time.perf_counter() - start >= seconds:
+                break
             meter.start()
             batches = shuffled_batches(len(data), batch_size, order, device)
             for batch, index in enumerate(batches, 1):
@@ -111,7 +119,7 @@ def train(
                 meter.samples += len(index)
                 if on_batch:
                     done = (meter.samples, meter.seconds())
-                    on_batch(Progress(epoch, epochs, batch, len(batches), *done))
+                    on_batch(Progress(epoch, max(epoch, epochs), batch, len(batches), *done))
             results.append(Epoch(*meter.result()))
             if on_epoch:
                 on_epoch(results[-1])

@@ -19,6 +19,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedbench.config import Experiment
+from fedbench.emulation import Emulation
 from fedbench.learning import flat, models
 from fedbench.records import write_summary
 from fedbench.server.checkpoint import RunFolder
@@ -30,7 +31,12 @@ from fedbench.server.strategy import ARRAY, FlatFedAvg
 log = logging.getLogger("fedbench.server")
 app = ServerApp()
 
-_WATCHED_ONLY = ("trained", "evaluated", "failed")  # the round's record has it for the metrics
+_WATCHED_ONLY = (
+    "trained",
+    "evaluated",
+    "failed",
+    "not_held",
+)  # the round's record has it for the metrics
 
 
 @app.main()
@@ -57,7 +63,7 @@ def _run(prompt: PromptGrid, folder: RunFolder, say: Say) -> None:
     experiment = Experiment.model_validate_json((folder.path / "experiment.json").read_bytes())
     facts: dict[str, Any] = json.loads((folder.path / "run.json").read_bytes())
     directory = Directory(prompt, facts["data"], say)
-    rounds = Rounds(experiment, facts["clients"], prompt, directory, say)
+    rounds = Rounds(experiment, facts["clients"], prompt, directory, say, Emulation.of(facts))
     strategy = FlatFedAvg(rounds.choose)
     model = models.build(experiment.model, facts["classes"], experiment.seed)
 
@@ -94,6 +100,7 @@ def _config(experiment: Experiment, facts: dict[str, Any]) -> ConfigRecord:
             "classes": facts["classes"],
             "data": facts["data"],
             "local-epochs": experiment.local_epochs,
+            "local-seconds": experiment.local_seconds,
             "batch-size": experiment.batch_size,
             "learning-rate": experiment.learning_rate,
             "precision": experiment.precision,

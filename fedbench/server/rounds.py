@@ -12,6 +12,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp.strategy import Strategy
 
 from fedbench.config import Experiment
+from fedbench.emulation import REAL, Emulation
 from fedbench.records import RoundRecord
 from fedbench.server.directory import Directory, Member, Say
 from fedbench.server.grid import PromptGrid
@@ -33,6 +34,7 @@ class Rounds:
         grid: PromptGrid,
         directory: Directory,
         say: Say,
+        emulation: Emulation = REAL,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._experiment = experiment
@@ -40,6 +42,7 @@ class Rounds:
         self._grid = grid
         self._directory = directory
         self._say = say
+        self._emulation = emulation
         self._clock = clock
         self._chosen: list[Member] = []
 
@@ -85,7 +88,7 @@ class Rounds:
         self._chosen = [by_name[name] for name in names]
         self._say("round", round=number, rounds=self._experiment.rounds, clients=names)
         started_at, start = datetime.now(UTC).isoformat(timespec="milliseconds"), time.monotonic()
-        tally = Tally(self._chosen, self._directory)
+        tally = Tally(self._chosen, self._directory, self._emulation)
         grid = self._grid.flower
 
         messages = strategy.configure_train(number, arrays, config, grid)
@@ -100,7 +103,11 @@ class Rounds:
             number, list(self._replies(messages, tally.evaluated, "evaluated", number))
         )
         duration = time.monotonic() - start
-        return arrays, tally.record(number, started_at, duration, *aggregating)
+        record = tally.record(number, started_at, duration, *aggregating)
+        for client in record.clients:
+            if client.not_held:
+                self._say("not_held", round=number, client=client.client, reason=client.not_held)
+        return arrays, record
 
     def _replies(
         self,

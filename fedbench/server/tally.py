@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from flwr.app import Message
 
-from fedbench.records import ClientRound, RoundParts, RoundRecord
+from fedbench.emulation import REAL, Emulation
+from fedbench.records import ClientRound, EpochRecord, RoundParts, RoundRecord
 from fedbench.server.directory import Directory, Member
 
 Kind = Literal["train", "evaluate"]
@@ -17,7 +18,10 @@ Kind = Literal["train", "evaluate"]
 class Tally:
     """What each client of one round reported."""
 
-    def __init__(self, members: Iterable[Member], directory: Directory) -> None:
+    def __init__(
+        self, members: Iterable[Member], directory: Directory, emulation: Emulation = REAL
+    ) -> None:
+        self._emulation = emulation
         self._members = list(members)
         self._directory = directory
         self._figures: dict[str, dict[str, Any]] = {
@@ -34,14 +38,22 @@ class Tally:
         if (metrics := self._metrics("train", node_id, reply, lap)) is None:
             return
         figures = self._figures[self._directory.member(node_id).client]
+        epochs = _epochs(metrics)
         figures |= {
             "epoch_seconds": metrics.get("epoch-seconds", []),
+            "epochs": epochs,
             "samples": metrics["num-examples"],
             "local_loss": metrics.get("loss"),
             "local_accuracy": metrics.get("accuracy"),
             "cpu_seconds": metrics["cpu-seconds"],
             "throttled_seconds": metrics["throttled-seconds"],
         }
+        figures |= self._emulation.verdict(
+            figures["client"],
+            metrics["num-examples"],
+            epochs,
+            metrics.get("epoch-due-seconds", []),
+        )
 
     def evaluated(self, node_id: int, reply: Message, lap: Counter[str]) -> None:
         """Counts a reply to an evaluate message; `lap` is what the server spent for it."""
@@ -132,6 +144,18 @@ class Tally:
         return RoundParts(
             send=send, receive=receive, serialise=serialise, aggregate=aggregate, wait=wait
         )
+
+
+def _epochs(metrics: dict[str, Any]) -> list[EpochRecord]:
+    parts = [
+        metrics.get(f"epoch-{part}seconds", []) for part in ("", "cpu-", "throttled-", "steal-")
+    ]
+    return [
+        EpochRecord(
+            seconds=seconds, cpu_seconds=cpu, throttled_seconds=throttled, steal_seconds=steal
+        )
+        for seconds, cpu, throttled, steal in zip(*parts, strict=False)
+    ]
 
 
 def _busy(client: ClientRound) -> float:

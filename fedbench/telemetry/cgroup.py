@@ -60,16 +60,16 @@ class Cgroup:
             quota, period = self._read("cpu.max", "max 100000").split()
         return None if quota in ("max", "-1") else int(quota) / int(period)
 
-    def cpuset_count(self) -> int:
-        """How many CPUs this container may run on."""
+    def cpus(self) -> set[int]:
+        """The CPUs that this container may run on."""
         v1 = self.version == 1
         file = "cpuset/cpuset.effective_cpus" if v1 else "cpuset.cpus.effective"
         cpus = self._read(file, "")
-        return _count(cpus) if cpus else len(os.sched_getaffinity(0))
+        return _numbers(cpus) if cpus else os.sched_getaffinity(0)
 
     def usable_cpus(self) -> float:
         """CPUs' worth of time that this container can use: its quota or its cpuset."""
-        return min(float(self.cpuset_count()), self.cpu_quota() or math.inf)
+        return min(float(len(self.cpus())), self.cpu_quota() or math.inf)
 
     def cpu(self) -> Cpu:
         """CPU time used and withheld so far."""
@@ -111,7 +111,7 @@ class Cgroup:
         return {key: int(value) for key, value in pairs}
 
 
-def _count(cpus: str) -> int:
-    """`0-2,5` -> 4."""
+def _numbers(cpus: str) -> set[int]:
+    """`0-2,5` -> {0, 1, 2, 5}."""
     ranges = (part.split("-") for part in cpus.split(","))
-    return sum(int(ends[-1]) - int(ends[0]) + 1 for ends in ranges)
+    return {cpu for ends in ranges for cpu in range(int(ends[0]), int(ends[-1]) + 1)}

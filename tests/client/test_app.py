@@ -27,11 +27,13 @@ TASK = {
     "classes": 10,
     "data": KEY,
     "local-epochs": 2,
+    "local-seconds": 0.0,
     "batch-size": 16,
     "learning-rate": 0.001,
     "precision": "fp32",
     "seed": 0,
     "server-round": 3,
+    "pace": "{}",
 }
 INITIAL = flat.to_flat(models.build("mobilenet_v2", seed=5))
 

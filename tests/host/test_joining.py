@@ -199,7 +199,7 @@ def request(server: str = "192.168.1.20:9092", **changes: Any) -> Request:
 
 def test_a_device_on_the_lan_runs_within_its_own_limits() -> None:
     options = container_options(
-        request(), HostFacts(16, 64 * 2**30), 1.0, Path("/data/joined"), Path("/ca/ca.pem")
+        request(), HostFacts(16, 64 * 2**30), WHOLE, Path("/data/joined"), Path("/ca/ca.pem")
     )
     assert options == {
         "name": f"{PROJECT}-joined-visitor",
@@ -211,6 +211,7 @@ def test_a_device_on_the_lan_runs_within_its_own_limits() -> None:
             "FEDBENCH_DEVICE": "legacy-pc",
             "FEDBENCH_SERVER": "192.168.1.20:9092",
             "FEDBENCH_METRICS_PORT": "9111",
+            "FEDBENCH_THREADS": "4",
             "OMP_NUM_THREADS": "4",
         },
         "extra_hosts": {},

@@ -16,11 +16,13 @@ from docker.models.containers import Container
 from fedbench import __version__
 from fedbench.config import Experiment, load_devices, load_experiment, load_profile
 from fedbench.errors import ConfigError, DockerError, RunError, RunInterrupted
+from fedbench.host import emulated
 from fedbench.host import runner as runners
 from fedbench.host.plan import HostFacts, plan
 from fedbench.host.runner import Runner
 from fedbench.host.runs import Run
 from fedbench.host.stack import PROJECT, Places, Stack
+from fedbench.host.workloads import ASSUMED
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "runs" / "20260102-030405-digits"
 VERSIONS = {"python": "3.11.2", "flwr": "1.41.0"}
@@ -74,6 +76,12 @@ class FakeDocker:
             "MemTotal": 2**34,
             "CgroupDriver": "cgroupfs",
         }
+
+
+@pytest.fixture(autouse=True)
+def calibrated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that trains as fast as it is assumed to."""
+    monkeypatch.setattr(emulated.calibrate, "calibrate", lambda *_, **__: ASSUMED)
 
 
 @pytest.fixture(autouse=True)
@@ -272,6 +280,12 @@ def test_a_new_run_holds_everything_that_it_takes_to_repeat_it(
     assert (run.path / "compose.yaml").read_text() == "name: fedbench\n"
     facts = json.loads((run.path / "run.json").read_text())
     assert (facts["clients"], facts["classes"]) == (3, 10)
+    assert facts["emulation"]["dilation"] == stack.dilation
+    assert facts["emulation"]["targets"] == {
+        "workstation": pytest.approx(50_000 / 211),
+        "laptop": pytest.approx(50_000 / 33),
+        "legacy-pc": pytest.approx(50_000 / 225),
+    }
     for client in ("workstation", "laptop", "legacy-pc"):
         assert (stack.places.data / client / facts["data"] / "train.safetensors").is_file()
     versions = json.loads((run.path / "versions.json").read_text())

@@ -1,0 +1,76 @@
+"""Whether a device was as fast as it should have been, and whose fault it was if not. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+from fedbench.records import EpochRecord
+
+TOLERANCE = 0.05
+"""An epoch that is farther from its target than this was not emulated."""
+_STEAL = 0.02  # of an epoch's time
+_THROTTLED = 0.05
+
+
+@dataclass(frozen=True)
+class Emulation:
+    """What the host says of a run's devices: the key `emulation` of its `run.json`.
+
+    `targets`: samples per emulated second that each client should train; `shares`: the host CPUs
+    that were planned for it. Clients that are real devices are in neither.
+    """
+
+    dilation: float = 1.0
+    targets: Mapping[str, float] = field(default_factory=dict)
+    shares: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> Emulation:
+        """That of a run; of one of an older version, none."""
+        known = facts.get("emulation", {})
+        return cls(known.get("dilation", 1.0), known.get("targets", {}), known.get("shares", {}))
+
+    def verdict(
+        self, client: str, samples: int, epochs: Sequence[EpochRecord], targets: Sequence[float]
+    ) -> dict[str, Any]:
+        """The emulation's fields of a `ClientRound`.
+
+        `targets` are the wall seconds that the client itself kept to in each epoch, which know how
+        many others trained on its computer; empty where it did not say.
+        """
+        fields: dict[str, Any] = {"dilation": self.dilation}
+        if client not in self.targets or not epochs:
+            return fields
+        due = list(targets) or [samples / self.targets[client] * self.dilation] * len(epochs)
+        errors = [epoch.seconds / wall - 1 for epoch, wall in zip(epochs, due, strict=True)]
+        error = median(errors)
+        fields |= {
+            "target_epoch_seconds": median(due) / self.dilation,
+            "emulation_error": error,
+        }
+        if abs(error) > TOLERANCE:
+            fields["not_held"] = _reason(error, epochs, self.shares.get(client))
+        return fields
+
+
+REAL = Emulation()
+"""A run on real devices."""
+
+
+def _reason(error: float, epochs: Sequence[EpochRecord], planned: float | None) -> str:
+    """Why a device was off its target by more than the tolerance, with the figures."""
+    seconds = sum(epoch.seconds for epoch in epochs)
+    steal = sum(epoch.steal_seconds for epoch in epochs) / seconds
+    throttled = sum(epoch.throttled_seconds for epoch in epochs) / seconds
+    had = sum(epoch.cpu_seconds for epoch in epochs) / seconds
+    text = f"{error:+.0%} off its target: it had {had:.2f} CPUs"
+    if planned is not None:
+        text += f", {planned:.2f} were planned"
+    if steal > _STEAL:
+        return f"{text}; the hypervisor took {steal:.0%} of its time: the host is too busy"
+    if throttled > _THROTTLED:
+        return f"{text}; its quota held it back for {throttled:.0%} of the time"
+    return f"{text}; nothing held it back: the host is too slow or too busy"
