@@ -1,0 +1,148 @@
+"""Measures how fast this host trains each model: alone, on all cores, with threads, under quota.
+
+Each in a container like a client's, and once for each host, software and model (`speeds.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from time import monotonic
+
+import docker
+import psutil
+
+from fedbench.host.machine import Say
+from fedbench.host.speeds import ModelSpeed, Speeds, host_identity, software_identity
+from fedbench.host.workbench import Measurement, Workbench, workbench
+
+QUOTA = 0.25  # of a CPU
+SECONDS = 5.0  # of each measurement, after its warm-up
+GAIN = 1.1  # twice the threads must be so many times as fast, or more of them are not tried
+# Beyond these, an entry says what disturbed it.
+OTHERS = 0.05
+STEAL = 0.01
+SCATTER = 0.25
+
+
+def calibrate(
+    client: docker.DockerClient,
+    image: str,
+    models: Sequence[str],
+    cache: Path,
+    say: Say,
+    *,
+    cores: int,
+    fresh: bool = False,
+) -> dict[str, ModelSpeed]:
+    """How fast the first `cores` cores train each model: from `cache`, or measured now.
+
+    Some 25 s for a model on two cores; `fresh` measures what is known, too.
+
+    Raises:
+        DockerError: the container that measures does not start, or ends.
+    """
+    store = Speeds(cache, host_identity(client, cores), software_identity(client, image))
+    speeds = {} if fresh else store.read(list(models), say)
+    missing = [model for model in dict.fromkeys(models) if model not in speeds]
+    if missing:
+        with workbench(client, image) as bench:
+            for model in missing:
+                speeds[model] = measure(bench, model, cores, say)
+                store.write(speeds[model])
+    return {model: speeds[model] for model in models}
+
+
+def measure(
+    bench: Workbench, model: str, cores: int, say: Say, seconds: float = SECONDS
+) -> ModelSpeed:
+    """One model's speed on this host; each part takes `seconds` and a warm-up.
+
+    Raises:
+        DockerError: the container ended.
+    """
+    say(f"calibrating {model}: alone, on all of {cores} cores, with threads, under a quota")
+    noise = Noise()
+
+    def run(threads: int = 1, copies: int = 1) -> list[Measurement]:
+        results = bench.measure(model, threads=threads, copies=copies, seconds=seconds)
+        noise.ours += sum(result.cpu_seconds for result in results)
+        return results
+
+    (alone,) = run()
+    crowd = run(copies=cores)
+    by_threads = climb(lambda threads: run(threads)[0].samples_per_second, cores, alone)
+    with bench.quota(QUOTA):
+        (held,) = run()
+    speed = ModelSpeed(
+        model=model,
+        by_threads=by_threads,
+        busy=min(one.samples_per_second for one in crowd),
+        quota_efficiency=held.samples_per_cpu_second / alone.samples_per_cpu_second,
+        step_cpu_seconds=alone.step_cpu_seconds,
+        spread=(min(alone.windows), max(alone.windows)),
+        measured_at=datetime.now(UTC),
+        note=noise.note(cores, alone.windows),
+    )
+    say(_line(speed))
+    return speed
+
+
+def climb(speed: Callable[[int], float], cores: int, alone: Measurement) -> dict[int, float]:
+    """Samples/s by number of threads: 1, 2, 4, … up to the cores, as long as that gains 10 %."""
+    found = {1: alone.samples_per_second}
+    threads = 1
+    while threads < cores:
+        before, threads = threads, min(2 * threads, cores)
+        found[threads] = speed(threads)
+        if found[threads] < GAIN * found[before]:
+            break
+    return found
+
+
+class Noise:
+    """What else used the host's CPUs since it was made; `ours` are CPU seconds that we used."""
+
+    def __init__(self) -> None:
+        self.ours = 0.0
+        self._start = _cpu_seconds()
+        self._wall = monotonic()
+
+    def note(self, cores: int, windows: Sequence[float]) -> str | None:
+        """What disturbed a measurement on so many cores, None where nothing did."""
+        used, stolen = (now - then for now, then in zip(_cpu_seconds(), self._start, strict=True))
+        return disturbance(
+            others=(used - self.ours) / (cores * (monotonic() - self._wall)),
+            steal=stolen / (cores * (monotonic() - self._wall)),
+            windows=windows,
+        )
+
+
+def disturbance(*, others: float, steal: float, windows: Sequence[float]) -> str | None:
+    """Shares of the host's CPUs that others and the hypervisor took, and windows -> a note."""
+    middle = median(windows)
+    off = max(max(windows) / middle - 1, 1 - min(windows) / middle)
+    notes = (
+        (others > OTHERS, f"others used {others:.0%} of the CPUs"),
+        (steal > STEAL, f"the hypervisor took {steal:.0%} of them"),
+        (off > SCATTER, f"the speed was up to {off:.0%} off its median"),
+    )
+    return "; ".join(text for holds, text in notes if holds) or None
+
+
+def _cpu_seconds() -> tuple[float, float]:
+    """CPU seconds of the whole machine since its start: used, stolen by its hypervisor."""
+    times = psutil.cpu_times()
+    return times.user + times.nice + times.system + times.irq + times.softirq, times.steal
+
+
+def _line(speed: ModelSpeed) -> str:
+    threads = ", ".join(f"{value:.0f} with {n}" for n, value in speed.by_threads.items() if n > 1)
+    return (
+        f"{speed.model}: {speed.by_threads[1]:.0f} samples/s with one thread"
+        + (f", {threads}" if threads else "")
+        + f"; {speed.busy:.0f} with all cores busy; {speed.quota_efficiency:.0%} under a quota"
+        + (f" (note: {speed.note})" if speed.note else "")
+    )

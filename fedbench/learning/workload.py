@@ -1,0 +1,219 @@
+"""The calibration workload: how fast this computer trains a model, on random images.
+
+`python -m fedbench.learning.workload MODEL [--threads N] [--seconds S] [--samples N] [--copies N]`
+prints a `Measurement` as one line of JSON; with `--copies`, one for each of the processes that
+train at once, each on cores of its own. Without MODEL it says `ready`, then takes such arguments
+from each line of its input and answers in the same way, without importing torch anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import partial
+from statistics import median
+from time import perf_counter, process_time
+
+import torch
+
+from fedbench.learning import models
+from fedbench.learning.data import IMAGE, ImageSet
+from fedbench.learning.train import Progress, set_threads, train
+
+BATCH = 32
+CLASSES = 10
+SECONDS = 5.0
+SAMPLES = 512
+WINDOWS = 8
+# Libraries choose their kernels in the first steps; a slow computer needs longer than a second.
+WARM_UP_SECONDS = 1.0
+WARM_UP_STEPS = 5
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Samples per wall second and per CPU second: medians over windows, and each window's own.
+
+    `step_cpu_seconds` are those of a batch of `BATCH`; `cpu_seconds` all that the process used, its
+    warm-up included. `gpu` is the one that it trained on, with `gpu_memory` bytes.
+    """
+
+    model: str
+    threads: int
+    samples_per_second: float
+    samples_per_cpu_second: float
+    step_cpu_seconds: float
+    windows: list[float]
+    cpu_windows: list[float]
+    cpu_seconds: float
+    torch: str
+    gpu: str | None = None
+    gpu_memory: int | None = None
+
+
+class _Enough(Exception):  # noqa: N818 (the end of a measurement, not an error)
+    """All windows are full."""
+
+
+class Windows:
+    """Cuts a training into `WINDOWS` windows of equal length that end with a batch.
+
+    The warm-up is cut off before the first of them; raises `_Enough` after the last.
+    """
+
+    def __init__(self, seconds: float, device: torch.device) -> None:
+        self.wall: list[float] = []
+        self.cpu: list[float] = []
+        self._length = seconds / WINDOWS
+        self._device = device
+        self._warm = False
+        self._last_samples = 0
+        self._begin()
+
+    def __call__(self, progress: Progress) -> None:
+        """After a batch."""
+        self._samples += progress.samples - (self._last_samples if progress.batch > 1 else 0)
+        self._last_samples = progress.samples
+        self._batches += 1
+        if self._is_full():
+            self._cut()
+        if len(self.wall) == WINDOWS:
+            raise _Enough
+
+    def _is_full(self) -> bool:
+        seconds = perf_counter() - self._wall
+        if self._warm:
+            return seconds >= self._length
+        return seconds >= WARM_UP_SECONDS and self._batches >= WARM_UP_STEPS
+
+    def _cut(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        if self._warm:
+            self.wall.append(self._samples / (perf_counter() - self._wall))
+            self.cpu.append(self._samples / (process_time() - self._cpu))
+        self._warm = True
+        self._begin()
+
+    def _begin(self) -> None:
+        self._samples = self._batches = 0
+        self._wall, self._cpu = perf_counter(), process_time()
+
+
+def measure(
+    model: str, *, threads: int, seconds: float = SECONDS, samples: int = SAMPLES
+) -> Measurement:
+    """Trains a new model on `samples` random images for the warm-up and about `seconds`.
+
+    On the GPU where torch sees one, as a client does. Sets torch's number of threads.
+
+    Raises:
+        ValueError: there is no such model, or there are fewer than two samples.
+    """
+    threads = set_threads(threads)
+    device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    windows = Windows(seconds, device)
+    network = models.build(model, CLASSES).to(device)
+    with suppress(_Enough):
+        train(
+            network,
+            random_images(samples, device),
+            epochs=sys.maxsize - 1,
+            batch_size=BATCH,
+            learning_rate=0.001,
+            seed=0,
+            on_batch=windows,
+        )
+    per_cpu_second = median(windows.cpu)
+    return Measurement(
+        model, threads, median(windows.wall), per_cpu_second, BATCH / per_cpu_second,
+        windows.wall, windows.cpu, process_time(), torch.__version__, *_gpu(device),
+    )  # fmt: skip
+
+
+def random_images(samples: int, device: torch.device | str = "cpu") -> ImageSet:
+    """Images and labels that are the same on every computer."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (samples, *IMAGE), dtype=torch.uint8, generator=generator)
+    labels = torch.randint(CLASSES, (samples,), generator=generator)
+    names = tuple(map(str, range(CLASSES)))
+    return ImageSet(images.to(device), labels.to(device), names)
+
+
+def measure_copies(
+    copies: int, model: str, *, threads: int, seconds: float, samples: int
+) -> list[Measurement]:
+    """`measure` in so many processes at once, each on `threads` cores that no other one has.
+
+    The processes are forks, so that none imports torch anew: the caller must not have computed
+    with torch before, for the threads that did so are not in a fork.
+
+    Raises:
+        ValueError: as `measure`, or more cores are asked for than this process may use.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    if copies * threads > len(cores):
+        raise ValueError(f"{copies} x {threads} threads need as many cores, found {len(cores)}")
+    own = [cores[first : first + threads] for first in range(0, copies * threads, threads)]
+    work = partial(_measure_on, model=model, threads=threads, seconds=seconds, samples=samples)
+    with ProcessPoolExecutor(copies, multiprocessing.get_context("fork")) as pool:
+        return list(pool.map(work, own))
+
+
+def _measure_on(
+    cores: list[int], *, model: str, threads: int, seconds: float, samples: int
+) -> Measurement:
+    os.sched_setaffinity(0, cores)
+    return measure(model, threads=threads, seconds=seconds, samples=samples)
+
+
+def _gpu(device: torch.device) -> tuple[str | None, int | None]:
+    if device.type != "cuda":
+        return None, None
+    properties = torch.cuda.get_device_properties(device)
+    return properties.name, properties.total_memory
+
+
+def _answer(arguments: argparse.Namespace) -> list[Measurement]:
+    options = {name: vars(arguments)[name] for name in ("threads", "seconds", "samples")}
+    if arguments.copies:
+        return measure_copies(arguments.copies, arguments.model, **options)
+    return [measure(arguments.model, **options)]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m fedbench.learning.workload")
+    parser.add_argument("model", nargs="?", choices=sorted(models.MODELS))
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--seconds", type=float, default=SECONDS)
+    parser.add_argument("--samples", type=int, default=SAMPLES)
+    parser.add_argument("--copies", type=int, help="processes at once, each on cores of its own")
+    return parser
+
+
+def main() -> None:
+    """The command line."""
+    parser = _parser()
+    arguments = parser.parse_args()
+    if arguments.model:
+        _print(_answer(arguments))
+        return
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    for line in sys.stdin:
+        _print(_answer(parser.parse_args(line.split())))
+
+
+def _print(results: list[Measurement]) -> None:
+    sys.stdout.writelines(f"{json.dumps(asdict(result))}\n" for result in results)
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
