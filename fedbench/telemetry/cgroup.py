@@ -48,6 +48,7 @@ class Cgroup:
     """The cgroup of this container; `root` is the file system that holds `sys/fs/cgroup`."""
 
     def __init__(self, root: Path = Path("/")) -> None:
+        self.root = root
         self._base = root / "sys/fs/cgroup"
         self.version = 1 if (self._base / "memory").is_dir() else 2
 

@@ -120,6 +120,8 @@ def test_a_run_goes_from_its_folder_to_its_model(
         "classes": 10,
         "data": "digits-1",
         "local-epochs": 3,
+        "local-seconds": 0.0,
+        "pace": "{}",
         "batch-size": 16,
         "learning-rate": 0.01,
         "precision": "fp32",

@@ -47,7 +47,7 @@ def v1(root: Path, used: float, throttled: float, steal: tuple[int, int, int]) -
 def test_a_lap_is_what_was_used_since_the_last(write: object, root: Path) -> None:
     assert callable(write)
     write(root, 10.0, 1.0, (100, 50_000, 300))
-    usage = Usage(Cgroup(root), root)
+    usage = Usage(Cgroup(root))
     write(root, 12.5, 1.5, (150, 90_000, 450))
     first = usage.lap()
     assert (first.cpu, first.throttled) == (2.5, 0.5)
