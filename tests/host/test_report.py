@@ -38,7 +38,10 @@ def test_a_device_has_its_last_accuracy_and_its_mean_seconds(summary: Summary) -
         [
             ("laptop", "laptop", "0.7500", "0.7500", "3.94", "3.94", "-", "-", "479", "2/2"),
             ("legacy-pc", "legacy-pc", "0.5000", "1.5000", "9.50", "9.50", "-", "-", "479", "1/2"),
-            ("workstation", "workstation", "0.8750", "0.5000", "1.50", "1.50", "-", "-", "480", "2/2"),
+            (
+                "workstation", "workstation", "0.8750", "0.5000", "1.50", "1.50", "-", "-", "480",
+                "2/2",
+            ),
         ],
     )  # fmt: skip
 

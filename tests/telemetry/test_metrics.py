@@ -300,6 +300,7 @@ def test_labels_are_few_and_none_grows_with_rounds(
 
     assert after_one == after_fifty
     assert {label for _, labels in after_one for label, _ in labels} == {
+        "client",
         "le",
         "part",
         "phase",
