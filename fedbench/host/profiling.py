@@ -139,4 +139,5 @@ def _gpu(measured: Measurement) -> dict[str, str] | None:
 
 def _source(runner: Runner, one: Measurement, today: str) -> str:
     on = one.gpu or f"{one.threads} thread{'s' if one.threads > 1 else ''}"
-    return f"{COMMAND}, {today}: {on}, torch {one.torch}, {runner.where}"
+    spread = f"{min(one.windows):.0f} to {max(one.windows):.0f}"
+    return f"{COMMAND}, {today}: {spread} on {on}, torch {one.torch}, {runner.where}"
