@@ -275,6 +275,9 @@ def calibrate(
         _print_json({model: speed.model_dump(mode="json") for model, speed in speeds.items()})
         return
     _print_table(*calibrate.table(speeds.values()))
+    for speed in speeds.values():
+        if speed.note:
+            _say(f"note: {speed.model}: {speed.note}")
 
 
 @app.command("profile-this-device")

@@ -470,6 +470,7 @@ def test_speeds_are_a_table_or_json(
         step_cpu_seconds=0.0485,
         spread=(600.0, 700.0),
         measured_at=datetime(2026, 1, 2, tzinfo=UTC),
+        note="others used 12% of the CPUs",
     )
     asked: list[Any] = []
 
@@ -484,7 +485,7 @@ def test_speeds_are_a_table_or_json(
     monkeypatch.setattr(bootstrap, "ensure_client_image", lambda *_, **__: "fedbench:cpu")
     monkeypatch.setattr(calibrate, "calibrate", measure)
     code, out, err = fedbench("calibrate")
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, "note: mobilenet_v2: others used 12% of the CPUs\n")
     assert markdown_rows(out)[2][:5] == ["mobilenet_v2", "660", "600 to 700", "2: 320", "630"]
     code, out, err = fedbench("calibrate", "--model", "mobilenet_v2", "--fresh", "--json")
     assert ModelSpeed.model_validate(json.loads(out)["mobilenet_v2"]) == speed

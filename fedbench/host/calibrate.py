@@ -136,10 +136,10 @@ def disturbance(*, others: float, steal: float, windows: Sequence[float]) -> str
 
 
 def table(speeds: Iterable[ModelSpeed]) -> tuple[Sequence[str], list[Sequence[str]]]:
-    """Header and rows: a model's speeds in samples/s, each with what it was measured under."""
+    """Header and rows: each model's speeds in samples/s, and how they were measured."""
     header = (
-        "model", "1 thread", "spread", "more threads", "all cores busy", "under a quota",
-        "CPU ms / step", "measured", "note",
+        "model", "1 thread", "spread", "by threads", "all cores busy", "quota", "CPU ms / step",
+        "measured (UTC)",
     )  # fmt: skip
     return header, [_row(speed) for speed in speeds]
 
@@ -156,7 +156,6 @@ def _row(speed: ModelSpeed) -> Sequence[str]:
         f"{speed.quota_efficiency:.0%}",
         f"{1000 * speed.step_cpu_seconds:.1f}",
         f"{speed.measured_at:%Y-%m-%d %H:%M}",
-        speed.note or "-",
     )
 
 

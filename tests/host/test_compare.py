@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedbench.host.compare import FEDERATION, METRICS, Comparison, Twins, compare, pair, table
@@ -191,6 +191,7 @@ def test_no_client_has_two_partners_and_none_is_left_that_fits(
     assert not left[0] & left[1]
 
 
+@settings(max_examples=25, deadline=None)
 @given(st.floats(1, 50), st.lists(st.floats(0.5, 2), min_size=2, max_size=2))
 def test_errors_do_not_depend_on_the_dilation(
     tmp_path_factory: pytest.TempPathFactory, dilation: float, factors: list[float]
