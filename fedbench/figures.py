@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from fedbench.explain import nearest
-from fedbench.units import format_bytes, format_rate, format_seconds
+from fedbench.units import format_bytes, format_rate, format_seconds, format_share
 
-NOT_FIGURES = ("name", "description", "sources")
+_NO_FIGURES = ("name", "description", "sources", "share")
+_TEXTS: dict[str, Callable[[Any], str]] = {
+    "memory": format_bytes,
+    "speed": "{:.4g} samples/s".format,
+    "capacity": "{:.4g} samples/s".format,
+    "watts": "{:g} W".format,
+    "down": format_rate,
+    "up": format_rate,
+    "delay": format_seconds,
+    "jitter": format_seconds,
+    "loss": format_share,
+}
 
 
 def figures(values: Mapping[str, Any]) -> dict[str, str]:
@@ -16,7 +27,7 @@ def figures(values: Mapping[str, Any]) -> dict[str, str]:
 
     The keys are those of `sources`; what the device does not have is left out.
     """
-    return dict(_leaves("", {k: v for k, v in values.items() if k not in NOT_FIGURES}))
+    return dict(_leaves("", values))
 
 
 def disagreements(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -42,6 +53,8 @@ def _too_little(known: Mapping[str, str], key: str, least: str) -> str:
 def _leaves(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, value in values.items():
         key = prefix + name
+        if name in _NO_FIGURES:
+            continue
         if isinstance(value, Mapping):
             yield from _leaves(f"{key}.", value)
         elif value is not None:
@@ -49,18 +62,7 @@ def _leaves(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]
 
 
 def _text(key: str, value: Any) -> str:
-    match key.split("."):
-        case ["memory"] | ["gpu", "memory"]:
-            return format_bytes(value)
-        case ["speed" | "capacity", _]:
-            return f"{value:.4g} samples/s"
-        case ["watts", _]:
-            return f"{value:g} W"
-        case ["network", "down" | "up"]:
-            return format_rate(value)
-        case ["network", "delay" | "jitter"]:
-            return format_seconds(value)
-        case ["network", "loss"] | ["gpu", "share"]:
-            return f"{100 * value:.4g} %"
-        case _:
-            return value if isinstance(value, str) else f"{value:g}"
+    names = key.split(".")
+    if text := _TEXTS.get(names[-1]) or _TEXTS.get(names[0]):
+        return text(value)
+    return value if isinstance(value, str) else f"{value:g}"

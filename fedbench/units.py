@@ -95,6 +95,11 @@ def format_seconds(value: float) -> str:
     return f"{value * 1000:.4g} ms" if value < 0.1 else f"{value:.4g} s"
 
 
+def format_share(value: float) -> str:
+    """0 to 1 as `0.5 %`, to four digits."""
+    return f"{100 * value:.4g} %"
+
+
 def _format(value: float, units: Sequence[str], step: int) -> str:
     power = sum(value >= step**power for power in range(1, len(units)))
     return f"{value / step**power:.4g} {units[power]}"
