@@ -9,7 +9,7 @@ DATA_OPT  = $(if $(DATA),--data $(DATA))
 RUN_OPTS  = $(DATA_OPT) $(if $(DETACH),--detach) $(foreach s,$(SET),--set $(s))
 
 .DEFAULT_GOAL := help
-.PHONY: help up run status logs down join plan data devices report fidelity test bench bench-full check format clean
+.PHONY: help up run status logs down join plan data devices report fidelity calibrate test bench bench-full check format clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -46,6 +46,9 @@ devices: .venv/host ## the devices that can be emulated; of one, where its figur
 
 report: .venv/host ## print a run again as Markdown: [RUN=run]
 	@$(FEDBENCH) report $(RUN)
+
+calibrate: .venv/host ## measure how fast this host trains each model: [MODEL=mobilenet_v2] [FRESH=1]
+	@$(FEDBENCH) calibrate $(foreach m,$(MODEL),--model $(m)) $(if $(FRESH),--fresh)
 
 test: check ## lint, type-check and run all tests; end-to-end ones too where Docker can be had
 	.venv/bin/python -m pytest

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import click
 import typer
 import yaml
+from rich import box
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -20,12 +21,14 @@ from rich.table import Table
 from fedbench.config import (
     Device,
     Experiment,
+    ModelName,
     Profile,
     available,
     load_device,
     load_devices,
     load_experiment,
     load_profile,
+    parse_name,
     split_overrides,
 )
 from fedbench.errors import FedbenchError
@@ -59,6 +62,12 @@ Settings = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="machine-readable output")]
 Detach = Annotated[bool, typer.Option("--detach", help="return as soon as the run has started")]
+Models = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model", "-m", click_type=click.Choice(get_args(ModelName)), help="all by default"
+    ),
+]
 RunName = Annotated[str | None, typer.Argument(help="a run's id; the newest by default")]
 
 
@@ -262,6 +271,83 @@ def report(name: RunName = None, as_json: Json = False) -> None:
         console.print(reports.markdown(summary), markup=False, highlight=False, soft_wrap=True)
 
 
+@app.command()
+def calibrate(
+    models: Models = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="measure what is known, too")] = False,
+    as_json: Json = False,
+) -> None:
+    """Measure how fast this host trains each model; what is known is not measured again."""
+    from fedbench.host import bootstrap, calibrate
+    from fedbench.host.stack import host_facts
+
+    client = bootstrap.ensure_docker(_say)
+    image = bootstrap.ensure_client_image(client, _say, root=places.root)
+    speeds = calibrate.calibrate(
+        client, image, models or get_args(ModelName), places.calibration, _say,
+        cores=host_facts(client).cpus, fresh=fresh,
+    )  # fmt: skip
+    if as_json:
+        _print_json({model: speed.model_dump(mode="json") for model, speed in speeds.items()})
+        return
+    _print_table(*calibrate.table(speeds.values()))
+    for speed in speeds.values():
+        if speed.note:
+            _say(f"note: {speed.model}: {speed.note}")
+
+
+@app.command("profile-this-device")
+def profile_this_device(
+    name: Annotated[
+        str | None, typer.Option(help="the device's name; this computer's by default")
+    ] = None,
+    models: Models = None,
+    in_image: Annotated[
+        bool | None,
+        typer.Option("--image/--bare", help="in the image, the default where Docker is, or not"),
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="write it into this file instead")] = None,
+) -> None:
+    """Measure this computer, and print it as a device profile."""
+    from fedbench.host import profiling
+
+    chosen = _device_name(name or profiling.default_name())
+    runner = profiling.find_runner(places.root, _say, in_image=in_image)
+    values = profiling.profile(runner, chosen, models or get_args(ModelName), _say)
+    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100)
+    if output is None:
+        console.print(text, soft_wrap=True, highlight=False, markup=False, end="")
+        return
+    output.write_text(text, encoding="utf-8")
+    _say(f"wrote {output}; `fedbench join --device {output}` uses it")
+
+
+@app.command()
+def compare(
+    run_a: Annotated[str, typer.Argument(help="a run on real devices")],
+    run_b: Annotated[str, typer.Argument(help="its emulated twin")],
+    as_json: Json = False,
+) -> None:
+    """Set an emulated run against one on real devices: the error of each client and metric."""
+    from fedbench.host import compare
+
+    store = RunStore(places.runs)
+    twins = compare.compare(store.find(run_a), store.find(run_b))
+    if as_json:
+        _print_json(twins.model_dump())
+        return
+    _print_table(*compare.table(twins))
+    for line in twins.unpaired:
+        _say(f"note: {line}")
+
+
+def _device_name(name: str) -> str:
+    try:
+        return parse_name(name)
+    except ValueError as error:
+        raise typer.BadParameter(f"{name}: {error}", param_hint="--name") from None
+
+
 def _load(
     profile: str, experiment: str, settings: list[str] | None
 ) -> tuple[Experiment, Profile, dict[str, Device]]:
@@ -361,6 +447,13 @@ def _print_summary(summary: Summary, stack: Stack, as_json: bool) -> None:
         console.print(f"emulated seconds are wall seconds / {summary.dilation:g}", highlight=False)
     console.print(f"recorded in {places.runs / summary.run}", highlight=False, soft_wrap=True)
     _print_urls(stack)
+
+
+def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    table = Table(*header, box=box.MARKDOWN)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
 
 
 def _print_urls(stack: Stack) -> None:

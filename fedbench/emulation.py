@@ -41,13 +41,12 @@ class Emulation:
         `targets` are the wall seconds that the client itself kept to in each epoch, which know how
         many others trained on its computer; empty where it did not say.
         """
-        fields: dict[str, Any] = {"dilation": self.dilation}
         if client not in self.targets or not epochs:
-            return fields
+            return {}
         due = list(targets) or [samples / self.targets[client] * self.dilation] * len(epochs)
         errors = [epoch.seconds / wall - 1 for epoch, wall in zip(epochs, due, strict=True)]
         error = median(errors)
-        fields |= {
+        fields: dict[str, Any] = {
             "target_epoch_seconds": median(due) / self.dilation,
             "emulation_error": error,
         }

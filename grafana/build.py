@@ -56,6 +56,9 @@ def federation() -> Dashboard:
     dashboard.with_row(Row("Run"))
     for panel in run_panels():
         dashboard.with_panel(panel)
+    dashboard.with_row(Row("Emulation"))
+    for panel in emulation_panels():
+        dashboard.with_panel(panel)
     dashboard.with_row(Row("Devices"))
     for panel in device_panels():
         dashboard.with_panel(panel)
@@ -120,6 +123,49 @@ def run_panels() -> list[stat.Panel | timeseries.Panel | statetimeline.Panel]:
                 "failed": of_run("fedbench_clients_failed"),
             },
         ).span(24),
+    ]
+
+
+def emulation_panels() -> list[stat.Panel | timeseries.Panel]:
+    """Show whether the emulated devices are as fast as the real ones."""
+    return [
+        dash_limits(
+            lines(
+                "Local epoch, in emulated seconds, and the real device's",
+                "s",
+                {
+                    "{{client}}": by_client("fedbench_emulated_epoch_seconds", with_run=True),
+                    "{{client}} limit": by_client("fedbench_target_epoch_seconds", with_run=True),
+                },
+            )
+        ).description("Dashed: what the real device takes. The median of a round's epochs."),
+        lines(
+            "How far from the real device",
+            "percentunit",
+            {
+                "{{client}}": f"abs({by_client('fedbench_emulation_error_ratio', with_run=True)})",
+            },
+        ).description("Of the median epoch of each round, too fast or too slow."),
+        lines(
+            "Emulation held",
+            "none",
+            {"{{client}}": by_client("fedbench_emulation_held", with_run=True)},
+        )
+        .max(1)
+        .description("0: the device was more than 5 % off its target in that round."),
+        lines(
+            "Behind the device",
+            "s",
+            {"{{client}}": by_client("fedbench_pace_late_seconds", with_run=True)},
+        ).description(
+            "Within the epoch in progress; a client catches up as far as its quota lets it."
+        ),
+        lines(
+            "Steal",
+            "percentunit",
+            {"{{client}}": rate("fedbench_cpu_steal_seconds_total")},
+        ).description("Share of the time for which the hypervisor kept the client's CPUs."),
+        number("Dilation", "none", of_run("fedbench_dilation")),
     ]
 
 

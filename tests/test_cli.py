@@ -8,19 +8,21 @@ import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import psutil
 import pytest
 import yaml
 
 from fedbench import cli
-from fedbench.config import CONFIGS, Device, available, load_device, load_profile
+from fedbench.config import CONFIGS, Device, ModelName, available, load_device, load_profile
 from fedbench.explain import nearest
-from fedbench.host import bootstrap, planning
+from fedbench.host import bootstrap, calibrate, planning, profiling
 from fedbench.host.plan import HostFacts, plan
+from fedbench.host.speeds import ModelSpeed
 from fedbench.host.stack import Places, Stack
 
 TESTS = Path(__file__).parent
@@ -336,9 +338,10 @@ def test_an_unknown_command_is_a_usage_error(fedbench: Fedbench) -> None:
 def test_help_shows_every_command(fedbench: Fedbench) -> None:
     code, out, err = fedbench("--help")
     assert (code, err) == (0, "")
-    commands = [command.callback.__name__ for command in cli.app.registered_commands]
-    assert {"up", "run", "status", "down", "plan", "devices", "report"} <= {*commands}
-    for command in commands:
+    for command in (
+        "up", "run", "status", "logs", "down", "join", "plan", "data", "devices", "report",
+        "calibrate", "profile-this-device", "compare",
+    ):  # fmt: skip
         assert f" {command} " in out
 
 
@@ -476,6 +479,117 @@ def test_a_report_is_json_for_scripts(fedbench: Fedbench, a_run: Path) -> None:
     summary = json.loads(out)
     assert (code, err, summary["run"], summary["status"]) == (0, "", RUN, "finished")
     assert [len(record["clients"]) for record in summary["rounds"]] == [3, 3]
+
+
+# -- compare
+
+
+def markdown_rows(out: str) -> list[list[str]]:
+    lines = [line for line in out.splitlines() if "|" in line]
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+
+
+def test_a_run_is_compared_with_its_twin(fedbench: Fedbench, a_run: Path) -> None:
+    twin = Path(shutil.copytree(a_run, a_run.parent / "twin"))
+    rounds = (twin / "rounds.jsonl").read_text().replace('"cpu_seconds":4.0', '"cpu_seconds":5.0')
+    (twin / "rounds.jsonl").write_text(rounds.replace('"peak_memory_bytes"', '"other"'))
+    code, out, err = fedbench("compare", RUN, "twin")
+    assert code == 0
+    rows = markdown_rows(out)
+    assert rows[0] == ["client", "device", "metric", "A", "B", "error %", "spread %", "rounds"]
+    assert rows[1][0] == "-" * len(rows[1][0])  # Markdown
+    laptop = ["laptop", "laptop", "CPU s", "3.75", "4.25", "+12.5", "+0.0 to +25.0", "2"]
+    assert laptop in rows
+    assert "note: laptop: peak MiB: only in A\n" in err
+    code, out, err = fedbench("compare", RUN, "twin", "--json")
+    twins = json.loads(out)
+    assert (code, err, twins["a"], twins["b"]) == (0, "", RUN, "twin")
+    assert len(twins["unpaired"]) == 3
+    errors = {(one["client"], one["metric"]): one["error"] for one in twins["comparisons"]}
+    assert (errors["laptop", "CPU s"], errors["workstation", "CPU s"]) == (12.5, 0.0)
+
+
+@pytest.mark.parametrize("argv", [("x-run", RUN), (RUN, "x-run")])
+def test_a_run_to_compare_that_does_not_exist_is_an_error(
+    argv: tuple[str, str], fedbench: Fedbench, a_run: Path
+) -> None:
+    code, out, err = fedbench("compare", *argv)
+    assert (code, out) == (5, "")
+    assert err.startswith(f"error: no run 'x-run' in {a_run.parent}\n")
+
+
+# -- calibrate, profile-this-device
+
+
+def test_without_a_daemon_nothing_is_calibrated(fedbench: Fedbench, places: Places) -> None:
+    code, out, err = fedbench("calibrate")
+    assert (code, out) == (3, "")
+    assert "error: no Docker daemon answers at unix://" in err
+    assert not places.root.exists()
+
+
+@pytest.mark.parametrize("command", ["calibrate", "profile-this-device"])
+def test_an_unknown_model_is_a_usage_error(command: str, fedbench: Fedbench) -> None:
+    code, out, err = fedbench(command, "--model", "lenet")
+    assert (code, out) == (2, "")
+    assert "'lenet' is not one of 'mobilenet_v1', 'mobilenet_v2'" in err
+
+
+def test_speeds_are_a_table_or_json(
+    fedbench: Fedbench, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speed = ModelSpeed(
+        model="mobilenet_v2",
+        by_threads={1: 660.0, 2: 320.0},
+        busy=630.0,
+        quota_efficiency=0.97,
+        step_cpu_seconds=0.0485,
+        spread=(600.0, 700.0),
+        measured_at=datetime(2026, 1, 2, tzinfo=UTC),
+        note="others used 12% of the CPUs",
+    )
+    asked: list[Any] = []
+
+    def measure(*argv: Any, **options: Any) -> dict[str, ModelSpeed]:
+        asked.append((argv[2], argv[3], options))
+        return {"mobilenet_v2": speed}
+
+    daemon = SimpleNamespace(
+        info=lambda: {"NCPU": 2, "MemTotal": 2**33, "CgroupDriver": "cgroupfs"}
+    )
+    monkeypatch.setattr(bootstrap, "ensure_docker", lambda say: daemon)
+    monkeypatch.setattr(bootstrap, "ensure_client_image", lambda *_, **__: "fedbench:cpu")
+    monkeypatch.setattr(calibrate, "calibrate", measure)
+    code, out, err = fedbench("calibrate")
+    assert (code, err) == (0, "note: mobilenet_v2: others used 12% of the CPUs\n")
+    assert markdown_rows(out)[2][:5] == ["mobilenet_v2", "660", "600 to 700", "2: 320", "630"]
+    code, out, err = fedbench("calibrate", "--model", "mobilenet_v2", "--fresh", "--json")
+    assert ModelSpeed.model_validate(json.loads(out)["mobilenet_v2"]) == speed
+    file = places.root / ".fedbench" / "calibration.json"
+    assert asked == [
+        (get_args(ModelName), file, {"cores": 2, "fresh": False}),
+        (["mobilenet_v2"], file, {"cores": 2, "fresh": True}),
+    ]
+
+
+def test_a_device_is_printed_or_written_as_yaml(
+    fedbench: Fedbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = {"description": "a box: mine", "cores": 2, "memory": "512MiB"}
+    monkeypatch.setattr(profiling, "profile", lambda runner, name, *_: {"name": name, **keys})
+    file = tmp_path / "box.yaml"
+    code, out, err = fedbench("profile-this-device", "--bare", "--name", "my-box")
+    assert (code, err, yaml.safe_load(out)) == (0, "", {"name": "my-box", **keys})
+    code, out, err = fedbench("profile-this-device", "--bare", "--output", str(file))
+    assert (code, out) == (0, "")
+    assert err == f"wrote {file}; `fedbench join --device {file}` uses it\n"
+    assert load_device(str(file)).name == profiling.default_name()
+
+
+def test_a_device_needs_a_proper_name(fedbench: Fedbench) -> None:
+    code, out, err = fedbench("profile-this-device", "--bare", "--name", "My Box")
+    assert (code, out) == (2, "")
+    assert f"Invalid value for --name: My Box: {NAME}" in err
 
 
 # -- data

@@ -46,6 +46,7 @@ def test_a_summary_is_written_whole_and_read_back(folder: Path) -> None:
     assert written == summary.model_dump()
     assert set(written) == {
         "run", "status", "experiment", "profile", "started_at", "total_seconds", "rounds", "error",
+        "dilation",
     }  # fmt: skip
     assert {
         "server_accuracy",

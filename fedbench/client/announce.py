@@ -7,14 +7,10 @@ import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import httpx
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from fedbench.client.__main__ import Settings
+from fedbench.client.settings import Settings
 
 INTERVAL_SECONDS = 5.0
 _PATH = "/fedbench/v1/clients"
@@ -27,18 +23,22 @@ class NameTakenError(Exception):
 
 
 class Announcer:
-    """One client's announcements to one server, over the same TLS as its model."""
+    """One client's announcements to one server, over the same TLS as its model.
 
-    def __init__(self, settings: Settings, certificate: Path) -> None:
+    `node_id` is what the server knows its node by; the stock node keeps that to itself.
+    """
+
+    def __init__(self, settings: Settings, node_id: int | None) -> None:
         self._body = {
             "client": settings.client,
             "device": settings.device,
             "instance": settings.instance,
             "metrics_port": settings.metrics_port,
+            "node_id": node_id,
         }
         self._http = httpx.Client(
             base_url=f"https://{settings.server}",
-            verify=ssl.create_default_context(cafile=str(certificate)),
+            verify=ssl.create_default_context(cafile=str(settings.certificate)),
             timeout=5,
         )
 

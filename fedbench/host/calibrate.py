@@ -5,7 +5,7 @@ Each in a container like a client's, and once for each host, software and model 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -71,14 +71,14 @@ def measure(
         noise.ours += sum(result.cpu_seconds for result in results)
         return results
 
-    (alone,) = run()
+    climbed = climb(lambda threads: run(threads)[0], cores)
     crowd = run(copies=cores)
-    by_threads = climb(lambda threads: run(threads)[0].samples_per_second, cores, alone)
     with bench.quota(QUOTA):
         (held,) = run()
+    alone = climbed[1]
     speed = ModelSpeed(
         model=model,
-        by_threads=by_threads,
+        by_threads={threads: one.samples_per_second for threads, one in climbed.items()},
         busy=min(one.samples_per_second for one in crowd),
         quota_efficiency=held.samples_per_cpu_second / alone.samples_per_cpu_second,
         step_cpu_seconds=alone.step_cpu_seconds,
@@ -86,19 +86,22 @@ def measure(
         measured_at=datetime.now(UTC),
         note=noise.note(cores, alone.windows),
     )
-    say(_line(speed))
+    say(
+        f"{model}: {speed.by_threads[1]:.0f} samples/s with one thread, {speed.busy:.0f} with all "
+        f"cores busy" + (f" (note: {speed.note})" if speed.note else "")
+    )
     return speed
 
 
-def climb(speed: Callable[[int], float], cores: int, alone: Measurement) -> dict[int, float]:
-    """Samples/s by number of threads: 1, 2, 4, … up to the cores, as long as that gains 10 %."""
-    found = {1: alone.samples_per_second}
-    threads = 1
-    while threads < cores:
+def climb(run: Callable[[int], Measurement], cores: int) -> dict[int, Measurement]:
+    """Runs 1, 2, 4, … threads, up to the cores, as long as that gains 10 %; by threads."""
+    threads, gains = 1, True
+    found = {1: run(1)}
+    while threads < cores and gains:
         before, threads = threads, min(2 * threads, cores)
-        found[threads] = speed(threads)
-        if found[threads] < GAIN * found[before]:
-            break
+        found[threads] = run(threads)
+        gain = found[threads].samples_per_second / found[before].samples_per_second
+        gains = gain >= GAIN
     return found
 
 
@@ -132,17 +135,31 @@ def disturbance(*, others: float, steal: float, windows: Sequence[float]) -> str
     return "; ".join(text for holds, text in notes if holds) or None
 
 
+def table(speeds: Iterable[ModelSpeed]) -> tuple[Sequence[str], list[Sequence[str]]]:
+    """Header and rows: each model's speeds in samples/s, and how they were measured."""
+    header = (
+        "model", "1 thread", "spread", "by threads", "all cores busy", "quota", "CPU ms / step",
+        "measured (UTC)",
+    )  # fmt: skip
+    return header, [_row(speed) for speed in speeds]
+
+
+def _row(speed: ModelSpeed) -> Sequence[str]:
+    low, high = speed.spread
+    more = ", ".join(f"{n}: {value:.0f}" for n, value in speed.by_threads.items() if n > 1)
+    return (
+        speed.model,
+        f"{speed.by_threads[1]:.0f}",
+        f"{low:.0f} to {high:.0f}",
+        more or "-",
+        f"{speed.busy:.0f}",
+        f"{speed.quota_efficiency:.0%}",
+        f"{1000 * speed.step_cpu_seconds:.1f}",
+        f"{speed.measured_at:%Y-%m-%d %H:%M}",
+    )
+
+
 def _cpu_seconds() -> tuple[float, float]:
     """CPU seconds of the whole machine since its start: used, stolen by its hypervisor."""
     times = psutil.cpu_times()
     return times.user + times.nice + times.system + times.irq + times.softirq, times.steal
-
-
-def _line(speed: ModelSpeed) -> str:
-    threads = ", ".join(f"{value:.0f} with {n}" for n, value in speed.by_threads.items() if n > 1)
-    return (
-        f"{speed.model}: {speed.by_threads[1]:.0f} samples/s with one thread"
-        + (f", {threads}" if threads else "")
-        + f"; {speed.busy:.0f} with all cores busy; {speed.quota_efficiency:.0%} under a quota"
-        + (f" (note: {speed.note})" if speed.note else "")
-    )

@@ -79,8 +79,13 @@ def markdown(summary: Summary) -> str:
         f"# Run {summary.run}",
         f"Experiment {summary.experiment} on profile {summary.profile}: {summary.status}"
         + (f" ({summary.error})" if summary.error else ""),
-        f"Started {summary.started_at}. Dilation {summary.dilation:g}: "
-        "emulated seconds are wall seconds divided by it.",
+        f"Started {summary.started_at}."
+        + (
+            f" Every device is slowed by {summary.dilation:g}: emulated seconds are wall seconds "
+            "divided by that."
+            if summary.dilation > 1
+            else ""
+        ),
         "## Devices",
         _markdown(device_table(summary)),
         _markdown(resource_table(summary)),

@@ -204,6 +204,7 @@ def main() -> None:
     if arguments.model:
         _print(_answer(arguments))
         return
+    parser.set_defaults(copies=1)  # in forks only: this process must not compute, see there
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     for line in sys.stdin:

@@ -11,7 +11,7 @@ import logging
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import numpy as np
@@ -23,7 +23,7 @@ from fedbench.emulation import Emulation
 from fedbench.learning import flat, models
 from fedbench.records import write_summary
 from fedbench.server.checkpoint import RunFolder
-from fedbench.server.directory import Directory, Say
+from fedbench.server.directory import Directory, Say, Why
 from fedbench.server.grid import PromptGrid, RunStopped
 from fedbench.server.rounds import Rounds
 from fedbench.server.strategy import ARRAY, FlatFedAvg
@@ -49,7 +49,7 @@ def main(grid: Grid, context: Context) -> None:
     with operations, closing(prompt):
         say = partial(_tell, folder, operations)
         try:
-            _run(prompt, folder, say)
+            _run(prompt, folder, say, partial(_why, operations))
         except RunStopped:
             say("stopped")
         except Exception as error:
@@ -59,10 +59,10 @@ def main(grid: Grid, context: Context) -> None:
             say("finished")
 
 
-def _run(prompt: PromptGrid, folder: RunFolder, say: Say) -> None:
+def _run(prompt: PromptGrid, folder: RunFolder, say: Say, why: Why) -> None:
     experiment = Experiment.model_validate_json((folder.path / "experiment.json").read_bytes())
     facts: dict[str, Any] = json.loads((folder.path / "run.json").read_bytes())
-    directory = Directory(prompt, facts["data"], say)
+    directory = Directory(prompt, facts["data"], say, why)
     rounds = Rounds(experiment, facts["clients"], prompt, directory, say, Emulation.of(facts))
     strategy = FlatFedAvg(rounds.choose)
     model = models.build(experiment.model, facts["classes"], experiment.seed)
@@ -126,3 +126,13 @@ def _tell(folder: RunFolder, operations: httpx.Client, event: str, **facts: Any)
         operations.post("/events", content=json.dumps(body)).raise_for_status()
     except httpx.HTTPError as error:
         log.warning("%s is not in the metrics: %s", event, error)
+
+
+def _why(operations: httpx.Client, node_id: int, client: str) -> str | None:
+    """What the server was told of a node that is gone."""
+    try:
+        answer = operations.get(f"/lost/{node_id}/{client}").raise_for_status()
+    except httpx.HTTPError as error:
+        log.warning("%s is gone, and nobody says why: %s", client, error)
+        return None
+    return cast("str | None", answer.json()["reason"])

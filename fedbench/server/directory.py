@@ -1,17 +1,22 @@
-"""Which Flower node is which client: asked once of each node, by an ordinary Flower query."""
+"""Which Flower node is which client: asked once of each node, by an ordinary Flower query.
+
+And what became of one that is gone: asked of the server, which may have been told.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from flwr.app import ConfigRecord, Message, MessageType, RecordDict
+from flwr.app import ConfigRecord, Error, Message, MessageType, RecordDict
+from flwr.common.constant import ErrorCode
 
 from fedbench.server.grid import PromptGrid
 
 ANSWER_SECONDS = 120.0  # the stock node starts a process, under its device's quota, to answer
 
 Say = Callable[..., None]
+Why = Callable[[int, str], str | None]
 
 
 @dataclass(frozen=True)
@@ -24,12 +29,16 @@ class Member:
 
 
 class Directory:
-    """Names of the nodes, by node id, for one run's data set."""
+    """Names of the nodes, by node id, for one run's data set.
 
-    def __init__(self, grid: PromptGrid, data: str, say: Say) -> None:
+    `why(node_id, client)` is the reason why a node is gone, None where nobody knows it.
+    """
+
+    def __init__(self, grid: PromptGrid, data: str, say: Say, why: Why) -> None:
         self._grid = grid
         self._data = data
         self._say = say
+        self._why = why
         self._members: dict[int, Member | None] = {}
         self._failed: set[int] = set()
 
@@ -47,11 +56,18 @@ class Directory:
         member = self._members.get(node_id)
         return member or Member(node_id, f"node-{node_id}", "unknown")
 
+    def explained(self, node_id: int, reply: Message) -> Message:
+        """The reply; one that stands for a node that is gone says why it is, if that is known."""
+        gone = reply.has_error() and reply.error.code == ErrorCode.NODE_UNAVAILABLE
+        if gone and (reason := self._why(node_id, self.member(node_id).client)):
+            reply.error = Error(code=reply.error.code, reason=reason)
+        return reply
+
     def _identify(self, nodes: Iterable[int]) -> None:
         content = RecordDict({"config": ConfigRecord({"data": self._data})})
         queries = [Message(content, node, MessageType.QUERY) for node in nodes]
         for node_id, reply in self._grid.exchange(queries, ANSWER_SECONDS):
-            if reply.has_error():
+            if self.explained(node_id, reply).has_error():
                 self._fail(node_id, reply.error.reason)
             else:
                 self._members[node_id] = self._admit(node_id, reply.content["client"])

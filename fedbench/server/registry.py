@@ -1,7 +1,9 @@
-"""Who is in the federation: the clients that announced themselves, as Prometheus targets.
+"""Who is in the federation, as Prometheus targets, and what became of those that were.
 
 A client announces itself every few seconds through the server's public port, wherever it runs;
-one that stays silent for `EXPIRES_SECONDS` left the federation and is no longer scraped.
+one that stays silent for `EXPIRES_SECONDS` left the federation and is no longer scraped. What
+outlives a client's process reports its end; Flower, which believes in a silent node for another
+minute, is told so at once.
 """
 
 from __future__ import annotations
@@ -10,14 +12,22 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 EXPIRES_SECONDS = 30.0
+_FORGOTTEN_SECONDS = 120.0  # Flower believes in a silent node for 60
+
+K = TypeVar("K")
+V = TypeVar("V", "_Entry", "_Loss")
 
 
 class Announcement(BaseModel):
-    """What a client says of itself. `instance` tells a restart from a second client of one name."""
+    """What a client says of itself. `instance` tells a restart from a second client of one name.
+
+    `node_id` is the client's Flower node; None where only Flower knows it, as with the stock node.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -25,25 +35,59 @@ class Announcement(BaseModel):
     device: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$")
     instance: str
     metrics_port: int = Field(ge=1, le=65535)
+    node_id: int | None = Field(default=None, ge=1, lt=2**64)
+
+
+class Ending(BaseModel):
+    """What became of a client's process. `exit_code` is negative for a signal."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    exit_code: int = Field(ge=-64, le=255)
+    killed_for_memory: bool
+    memory_limit: int | None = Field(ge=1)
+
+    def reason(self, device: str) -> str:
+        """For the round's record; a limit in MiB."""
+        if self.killed_for_memory:
+            limit = self.memory_limit
+            which = f"its limit is {limit / 2**20:.0f} MiB" if limit else "it has no limit"
+            return f"killed for memory: {which} (device {device})"
+        how = f"signal {-self.exit_code}" if self.exit_code < 0 else f"exit code {self.exit_code}"
+        return f"the client's process died ({how})"
 
 
 class NameTakenError(Exception):
     """Another live client already has this name."""
 
 
+class UnknownInstanceError(Exception):
+    """No client announced itself with this name and instance."""
+
+
 @dataclass(frozen=True)
 class _Entry:
     announcement: Announcement
     address: str
-    seen: float
+    time: float
+
+
+@dataclass(frozen=True)
+class _Loss:
+    reason: str
+    time: float
 
 
 class Registry:
-    """The live clients, by name. Thread-safe."""
+    """The clients, by name. Thread-safe; `sign_off(node_id)` tells Flower who is gone."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, sign_off: Callable[[int], object], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._sign_off = sign_off
         self._clock = clock
         self._entries: dict[str, _Entry] = {}
+        self._losses: dict[int | str, _Loss] = {}  # by node, or by client where that is unknown
         self._lock = threading.Lock()
         self.run: dict[str, object] | None = None
         """Experiment and data key of the latest run, for whoever wants to join."""
@@ -54,12 +98,15 @@ class Registry:
         Raises:
             NameTakenError: a client of that name is alive and is not this one.
         """
+        name = announcement.client
         with self._lock:
-            known = self._live().get(announcement.client)
+            known = self._entries.get(name)
             if known and known.announcement.instance != announcement.instance:
-                raise NameTakenError(announcement.client)
-            entry = _Entry(announcement, address, self._clock())
-            self._entries[announcement.client] = entry
+                if known.time >= self._clock() - EXPIRES_SECONDS:
+                    raise NameTakenError(name)
+                self._lose(known, "the client was gone without a word, and started anew")
+            self._entries = self._within(_FORGOTTEN_SECONDS, self._entries)
+            self._entries[name] = _Entry(announcement, address, self._clock())
 
     def leave(self, client: str, instance: str) -> None:
         """Forgets a client that says goodbye."""
@@ -68,10 +115,30 @@ class Registry:
             if known and known.announcement.instance == instance:
                 del self._entries[client]
 
+    def end(self, client: str, instance: str, ending: Ending) -> None:
+        """Forgets a client that died, and remembers of what.
+
+        Raises:
+            UnknownInstanceError: this is not a client that announced itself.
+        """
+        with self._lock:
+            known = self._entries.get(client)
+            if known is None or known.announcement.instance != instance:
+                raise UnknownInstanceError(client)
+            del self._entries[client]
+            self._lose(known, ending.reason(known.announcement.device))
+
+    def reason(self, node_id: int, client: str) -> str | None:
+        """Why the node, which may be this client's, is gone; None where nobody said."""
+        with self._lock:
+            losses = self._within(_FORGOTTEN_SECONDS, self._losses)
+            loss = losses.get(node_id) or losses.get(client)
+        return loss.reason if loss else None
+
     def targets(self) -> list[dict[str, object]]:
         """Live clients in the format of Prometheus' HTTP service discovery."""
         with self._lock:
-            live = sorted(self._live().items())
+            live = sorted(self._within(EXPIRES_SECONDS, self._entries).items())
         return [
             {
                 "targets": [_host_port(entry.address, entry.announcement.metrics_port)],
@@ -80,10 +147,16 @@ class Registry:
             for name, entry in live
         ]
 
-    def _live(self) -> dict[str, _Entry]:
-        oldest = self._clock() - EXPIRES_SECONDS
-        self._entries = {name: e for name, e in self._entries.items() if e.seen >= oldest}
-        return self._entries
+    def _lose(self, entry: _Entry, reason: str) -> None:
+        node_id = entry.announcement.node_id
+        self._losses = self._within(_FORGOTTEN_SECONDS, self._losses)
+        self._losses[node_id or entry.announcement.client] = _Loss(reason, self._clock())
+        if node_id:
+            self._sign_off(node_id)
+
+    def _within(self, seconds: float, known: dict[K, V]) -> dict[K, V]:
+        oldest = self._clock() - seconds
+        return {key: value for key, value in known.items() if value.time >= oldest}
 
 
 def _host_port(address: str, port: int) -> str:

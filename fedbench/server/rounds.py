@@ -119,7 +119,8 @@ class Rounds:
         """Good replies as they come; failures are counted and told, and the round goes on."""
         self._grid.timing.lap()
         for node_id, reply in self._grid.exchange(messages, self._experiment.round_timeout_seconds):
-            count(node_id, reply, self._grid.timing.lap())
+            lap = self._grid.timing.lap()
+            count(node_id, self._directory.explained(node_id, reply), lap)
             client = self._directory.member(node_id).client
             if reply.has_error():
                 self._say("failed", round=number, client=client, reason=reply.error.reason)

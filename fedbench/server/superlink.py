@@ -18,14 +18,15 @@ import ssl
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
 from flwr.superlink.cli.flower_superlink import SuperLinkLifespan, _parse_superlink_lifespan_config
 from flwr.superlink.main import create_app
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -36,12 +37,12 @@ from fedbench.records import RoundRecord
 from fedbench.server import executor
 from fedbench.server.bundles import Bundles
 from fedbench.server.control import Control
-from fedbench.server.longpoll import App, LongPoll, Scope
-from fedbench.server.registry import Announcement, NameTakenError, Registry
+from fedbench.server.devices import public_app
+from fedbench.server.longpoll import LongPoll
+from fedbench.server.registry import Registry
 from fedbench.telemetry.metrics import ServerMetrics
 
 _EVERYWHERE = "0.0.0.0"  # noqa: S104 (of the container; compose publishes only the fleet port)
-CLIENTS_PATH = "/fedbench/v1/clients"
 # What a poll waits for: a node for the ServerApp's messages, the ServerApp for replies, the
 # executor for runs.
 _NEWS = {
@@ -74,10 +75,11 @@ PORTS = Ports()
 
 def serve(tls: Path, ports: Ports = PORTS) -> None:
     """Runs until the process is told to stop. `tls` holds server.pem and server.key."""
-    registry = Registry()
+    flower = _flower(ports.control)
+    superlink = LongPoll(Bundles(flower), _NEWS)
+    registry = Registry(partial(sign_off, flower))
     metrics_registry = CollectorRegistry()
     metrics = ServerMetrics(metrics_registry)
-    superlink = _superlink(ports.control)
     control = uvicorn.Config(superlink, "127.0.0.1", ports.control, **_QUIET)
     fleet = uvicorn.Config(
         public_app(superlink, registry),
@@ -113,51 +115,18 @@ async def _serve_all(servers: list[uvicorn.Server]) -> None:
     await asyncio.gather(*tasks)
 
 
-def _superlink(port: int) -> App:
+def _flower(port: int) -> FastAPI:
     # Its state stays in memory: a database file made a round 1.8 times as long.
     sys.argv = [
         "flower-superlink", "--insecure", "--host", "127.0.0.1", "--port", str(port),
         "--disable-runtime-dependency-installation", "--isolation", "process",
     ]  # fmt: skip
-    superlink = create_app(_parse_superlink_lifespan_config(), SuperLinkLifespan)
-    return LongPoll(Bundles(superlink), _NEWS)
+    return create_app(_parse_superlink_lifespan_config(), SuperLinkLifespan)
 
 
-def public_app(superlink: App, registry: Registry) -> App:
-    """What devices may reach: SuperLink's fleet routes, and what joining takes."""
-
-    async def announce(request: Request) -> Response:
-        try:
-            announcement = Announcement.model_validate_json(await request.body())
-            registry.announce(announcement, request.client.host if request.client else "")
-        except ValidationError as error:
-            return JSONResponse({"error": str(error)}, status_code=422)
-        except NameTakenError:
-            return JSONResponse({"error": "name taken"}, status_code=409)
-        return JSONResponse({})
-
-    async def leave(request: Request) -> Response:
-        registry.leave(request.path_params["client"], request.path_params["instance"])
-        return JSONResponse({})
-
-    async def run(_: Request) -> Response:
-        if registry.run is None:
-            return JSONResponse({"error": "no run yet"}, status_code=404)
-        return JSONResponse(registry.run)
-
-    own = Starlette(
-        routes=[
-            Route("/fedbench/v1/run", run),
-            Route(CLIENTS_PATH, announce, methods=["POST"]),
-            Route(CLIENTS_PATH + "/{client}/{instance}", leave, methods=["DELETE"]),
-        ]
-    )
-
-    async def app(scope: Scope, receive: Any, send: Any) -> None:
-        fleet = scope["type"] == "http" and scope["path"].startswith("/v1/fleet/")
-        await (superlink if fleet else own)(scope, receive, send)
-
-    return app
+def sign_off(flower: FastAPI, node_id: int) -> None:
+    """Has a node that died for gone, as if it had said so: SuperLink answers in its place."""
+    flower.state.linkstate_factory.state().deactivate_node(node_id)
 
 
 def operations_app(
@@ -168,7 +137,8 @@ def operations_app(
 ) -> Starlette:
     """Metrics and scrape targets; the ServerApp, a process of its own, reports its rounds here.
 
-    `start` runs what is in a folder, and says whether that completed.
+    It asks as well what became of nodes that it lost. `start` runs what is in a folder, and says
+    whether that completed.
     """
 
     async def targets(_: Request) -> Response:
@@ -188,6 +158,11 @@ def operations_app(
             registry.run = {"experiment": event["experiment"], "data": event["data"]}
         return JSONResponse({})
 
+    async def lost(request: Request) -> Response:
+        if _from_outside(request):
+            return _REFUSED
+        return JSONResponse({"reason": registry.reason(**request.path_params)})
+
     async def runs(request: Request) -> Response:
         if _from_outside(request):
             return _REFUSED
@@ -197,6 +172,7 @@ def operations_app(
         routes=[
             Route("/targets", targets),
             Route("/events", events, methods=["POST"]),
+            Route("/lost/{node_id:int}/{client}", lost),
             Route("/runs", runs, methods=["POST"]),
             Route("/metrics", exposition),
         ]

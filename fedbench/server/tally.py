@@ -25,7 +25,8 @@ class Tally:
         self._members = list(members)
         self._directory = directory
         self._figures: dict[str, dict[str, Any]] = {
-            m.client: {"client": m.client, "device": m.device} for m in self._members
+            m.client: {"client": m.client, "device": m.device, "dilation": emulation.dilation}
+            for m in self._members
         }
         self._answered: dict[tuple[Kind, str], Counter[str]] = {}
 

@@ -48,6 +48,7 @@ class Cgroup:
     """The cgroup of this container; `root` is the file system that holds `sys/fs/cgroup`."""
 
     def __init__(self, root: Path = Path("/")) -> None:
+        self.root = root
         self._base = root / "sys/fs/cgroup"
         self.version = 1 if (self._base / "memory").is_dir() else 2
 
@@ -90,15 +91,20 @@ class Cgroup:
             cache = self._table("memory/memory.stat").get("total_inactive_file", 0)
             peak = int(self._read("memory/memory.max_usage_in_bytes", "0"))
             limit = self._read("memory/memory.limit_in_bytes", "max")
-            kills = self._table("memory/memory.oom_control").get("oom_kill", 0)
         else:
             current = int(self._read("memory.current", "0"))
             cache = self._table("memory.stat").get("inactive_file", 0)
             peak = int(self._read("memory.peak", str(current)))  # Linux 5.19 and later
             limit = self._read("memory.max", "max")
-            kills = self._table("memory.events").get("oom_kill", 0)
         unlimited = limit == "max" or int(limit) >= _V1_UNLIMITED
-        return Memory(max(current - cache, 0), peak, None if unlimited else int(limit), kills)
+        return Memory(
+            max(current - cache, 0), peak, None if unlimited else int(limit), self.oom_kills()
+        )
+
+    def oom_kills(self) -> int:
+        """Processes of this container that were killed because a memory limit was reached."""
+        file = "memory/memory.oom_control" if self.version == 1 else "memory.events"
+        return self._table(file).get("oom_kill", 0)
 
     def _read(self, name: str, absent: str) -> str:
         try:

@@ -10,6 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from fedbench.telemetry.cgroup import Cgroup
+from fedbench.telemetry.usage import steal_seconds
 
 ClientPhase = Literal["waiting", "receiving", "training", "evaluating", "sending"]
 CLIENT_PHASES: tuple[ClientPhase, ...] = get_args(ClientPhase)
@@ -79,6 +80,11 @@ class CgroupCollector(Collector):
         )
         yield CounterMetricFamily(
             "fedbench_cpu_periods", "Scheduler periods with work to do.", cpu.periods
+        )
+        yield CounterMetricFamily(
+            "fedbench_cpu_steal_seconds",
+            "Time for which the hypervisor kept this client's CPUs, as the mean over them.",
+            steal_seconds(self._cgroup),
         )
         yield GaugeMetricFamily(
             "fedbench_usable_cpus",

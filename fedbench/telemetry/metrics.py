@@ -12,11 +12,12 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from statistics import median
 from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
-from fedbench.records import RoundParts, RoundRecord
+from fedbench.records import ClientRound, RoundParts, RoundRecord
 from fedbench.telemetry.cgroup import Cgroup
 from fedbench.telemetry.collectors import CgroupCollector, ClientPhase, PhaseClock
 
@@ -206,6 +207,29 @@ class ServerMetrics:
         self._wanted = runs.gauge("fedbench_clients_wanted", "Clients asked in the last round.")
         self._answered = runs.gauge("fedbench_clients_answered", "Those that answered in time.")
         self._failed = runs.gauge("fedbench_clients_failed", "Those that failed or were too late.")
+        self._dilation = runs.gauge(
+            "fedbench_dilation", "Wall seconds for each second of the emulated devices."
+        )
+        self._emulated = runs.gauge(
+            "fedbench_emulated_epoch_seconds",
+            "Median local epoch of the last round, in seconds of the emulated device.",
+            "client",
+        )
+        self._target = runs.gauge(
+            "fedbench_target_epoch_seconds",
+            "What such an epoch takes on the real device, by its profile.",
+            "client",
+        )
+        self._error = runs.gauge(
+            "fedbench_emulation_error_ratio",
+            "How far the median epoch was from its target: 0.05 is five percent too slow.",
+            "client",
+        )
+        self._held = runs.gauge(
+            "fedbench_emulation_held",
+            "1 where the emulation held in the last round, 0 where the host was too busy for it.",
+            "client",
+        )
         self._phase = runs.gauge(
             "fedbench_run_phase", "1 for the phase that the run is in, else 0.", "phase"
         )
@@ -249,6 +273,8 @@ class ServerMetrics:
             value = getattr(record.parts, part, None)
             self._parts.labels(run, part).set(math.nan if value is None else value)
         self._aggregate.labels(run).set(record.aggregate_seconds)
+        for client in record.clients:
+            self._emulation(client, run)
         for gauge, value in (
             (self._evaluation, record.server_epoch_seconds),
             (self._accuracy, record.server_accuracy),
@@ -256,6 +282,17 @@ class ServerMetrics:
         ):
             if value is not None:
                 gauge.labels(run).set(value)
+
+    def _emulation(self, client: ClientRound, run: str) -> None:
+        self._dilation.labels(run).set(client.dilation)
+        if not client.emulated_epoch_seconds:
+            return
+        emulated = median(client.emulated_epoch_seconds)
+        self._emulated.labels(run, client.client).set(emulated)
+        if client.target_epoch_seconds is not None and client.emulation_error is not None:
+            self._target.labels(run, client.client).set(client.target_epoch_seconds)
+            self._error.labels(run, client.client).set(client.emulation_error)
+            self._held.labels(run, client.client).set(client.not_held is None)
 
 
 class _RunGauges:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 from fedbench.telemetry.cgroup import Cgroup
 
@@ -24,11 +23,10 @@ class Used:
 
 
 class Usage:
-    """Counts from its making, or from the lap before. `root` holds `proc/stat`."""
+    """Counts from its making, or from the lap before."""
 
-    def __init__(self, cgroup: Cgroup, root: Path = Path("/")) -> None:
+    def __init__(self, cgroup: Cgroup) -> None:
         self._cgroup = cgroup
-        self._stat = root / "proc/stat"
         self._before = self._now()
 
     def lap(self) -> Used:
@@ -42,12 +40,13 @@ class Usage:
 
     def _now(self) -> Used:
         cpu = self._cgroup.cpu()
-        return Used(cpu.seconds, cpu.throttled_seconds, steal_seconds(self._cgroup, self._stat))
+        return Used(cpu.seconds, cpu.throttled_seconds, steal_seconds(self._cgroup))
 
 
-def steal_seconds(cgroup: Cgroup, stat: Path = Path("/proc/stat")) -> float:
+def steal_seconds(cgroup: Cgroup) -> float:
     """Seconds, since the host started, that its hypervisor kept this container's CPUs from it."""
     own = {f"cpu{number}" for number in cgroup.cpus()}
-    lines = (line.split() for line in stat.read_text().splitlines())
+    stat = (cgroup.root / "proc/stat").read_text()
+    lines = (line.split() for line in stat.splitlines())
     ticks = [int(words[_STEAL]) for words in lines if words[0] in own]
     return sum(ticks) / os.sysconf("SC_CLK_TCK") / len(ticks) if ticks else 0.0

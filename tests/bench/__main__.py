@@ -10,6 +10,7 @@ from pathlib import Path
 import container
 import crowd
 import curves
+import emulation
 import image
 import memory
 import numerics
@@ -39,6 +40,7 @@ LONG: dict[str, Part] = {
     "train_parts": train.parts_rows,
     "limit": train.limit_rows,
     "numerics": numerics.rows,
+    "emulation": emulation.rows,
     "crowd": crowd.rows,
     "curves": curves.rows,
 }

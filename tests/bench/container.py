@@ -35,6 +35,7 @@ from fedbench.host.project import Paths, compose_project, environment
 from fedbench.host.stack import CONTAINER_UID, host_facts
 
 PROJECT = "fedbench-bench"
+CPU_PERIOD = 100_000  # microseconds
 TURNS, EPOCHS = 5, 2
 USER = f"{CONTAINER_UID}:{CONTAINER_UID}"
 # Trains one epoch for each line of input. It says that it is ready: Docker looks less often then.
@@ -95,7 +96,7 @@ def _service(cores: float) -> Iterator[tuple[Compose, Path, dict[str, str]]]:
     client, image = containers.client(), containers.image()
     device = Device(name="device", description="", cores=cores, memory=2**31)
     profile = Profile(name="bench", machines=(Machine(device="device"),))
-    planned = plan(profile, {"device": device}, host_facts(client))
+    planned = _exactly(plan(profile, {"device": device}, host_facts(client)), cores)
     files = client.containers.run(image, ["sleep", "infinity"], detach=True, init=True)
     with tempfile.TemporaryDirectory() as folder:
         compose = _compose(planned, Path(folder), image)
@@ -107,6 +108,15 @@ def _service(cores: float) -> Iterator[tuple[Compose, Path, dict[str, str]]]:
         finally:
             files.remove(force=True)
             compose.purge()
+
+
+def _exactly(planned: Plan, cores: float) -> Plan:
+    """The plan with a core of one's own, or a quota without a margin."""
+    own = cores.is_integer()
+    quota = 2 * CPU_PERIOD if own else int(cores * CPU_PERIOD)
+    (client,) = planned.clients
+    client = replace(client, threads=1, quota=quota, period=CPU_PERIOD, cpuset="0" if own else None)
+    return replace(planned, clients=(client,))
 
 
 def _compose(planned: Plan, folder: Path, image: str) -> Compose:

@@ -107,7 +107,11 @@ def test_training_reports_what_was_done(folder: Path) -> None:
 
     assert metrics.keys() == COMMON | {
         "epoch-seconds", "loss", "accuracy", "cpu-seconds", "throttled-seconds",
+        "epoch-cpu-seconds", "epoch-throttled-seconds", "epoch-steal-seconds", "epoch-due-seconds",
     }  # fmt: skip
+    assert len(metrics["epoch-cpu-seconds"]) == len(metrics["epoch-seconds"])
+    assert sum(metrics["epoch-cpu-seconds"]) <= metrics["cpu-seconds"]
+    assert metrics["epoch-due-seconds"] == []  # nothing is emulated
     assert metrics["num-examples"] == 64
     assert len(metrics["epoch-seconds"]) == 2
     assert all(seconds > 0 for seconds in metrics["epoch-seconds"])
@@ -241,3 +245,21 @@ def test_training_ends_at_the_next_batch_when_the_run_does(folder: Path) -> None
 
     client.cancelled.clear()
     assert ask(MessageType.TRAIN, folder)["metrics"]["num-examples"] == 64
+
+
+def test_training_keeps_to_the_pace_of_the_device(folder: Path) -> None:
+    pace = json.dumps({"laptop-1": [80.0, 80.0], "other": [1.0, 1.0]})
+    metrics = ask(MessageType.TRAIN, folder, pace=pace)["metrics"]
+
+    assert all(seconds >= 0.8 for seconds in metrics["epoch-seconds"])
+    assert metrics["epoch-due-seconds"] == pytest.approx([0.8, 0.8])
+    assert value("fedbench_pace_late_seconds", run="r1") is not None
+
+
+def test_training_goes_on_for_as_long_as_it_was_told(folder: Path) -> None:
+    pace = json.dumps({"laptop-1": [160.0, 160.0]})
+    metrics = ask(MessageType.TRAIN, folder, pace=pace, local_epochs=1, local_seconds=1.0)[
+        "metrics"
+    ]
+
+    assert sum(metrics["epoch-seconds"][:-1]) < 1.0 <= sum(metrics["epoch-seconds"]) + 0.01

@@ -116,6 +116,16 @@ class Federation:
         environment = {f"FEDBENCH_{key}": value for key, value in settings.items()}
         self.spawn(name, str(HERE / "native_client.py"), str(folder), **environment)
 
+    def worker(self, name: str) -> int:
+        """The process that trains, of the two that a client has."""
+        pid = self.processes[name].pid
+        return int(Path(f"/proc/{pid}/task/{pid}/children").read_text())
+
+    def run_out_of_memory(self, name: str) -> None:
+        """What the kernel does then: it notes down the kill, and kills."""
+        (self.folder / name / "sys/fs/cgroup/memory.events").write_text("oom_kill 1\n")
+        os.kill(self.worker(name), signal.SIGKILL)
+
     def log(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text()
 
@@ -203,6 +213,10 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]
         federation = Federation(folder, control, fleet, operations, metrics, stack)
         federation.start_server()
         for name in metrics:
+            cgroup = folder / name / "sys/fs/cgroup"
+            cgroup.mkdir(parents=True)
+            (cgroup / "memory.events").write_text("oom_kill 0\n")
+            (cgroup / "memory.max").write_text(f"{400 * 2**20}\n")
             (folder / name / "ca.pem").write_bytes((folder / "tls/ca.pem").read_bytes())
             federation.start_client(name)
         until(lambda: all((folder / name / "ready").exists() for name in metrics))
@@ -255,6 +269,7 @@ def test_flwr_is_the_pinned_one() -> None:
         (runtime_handlers.push_messages, ["request", "state", "task"]),
         (LinkState.get_object, ["run_id", "object_id"]),
         (LinkState.store_object, ["run_id", "session_id", "object_id", "object_content"]),
+        (LinkState.deactivate_node, ["node_id"]),
         (ObjectStore.delete, ["object_id"]),
         (FedAvg._construct_messages, ["self", "record", "node_ids", "message_type"]),
         (build_fab_from_disk, ["app"]),
@@ -293,7 +308,8 @@ def test_a_run_ends_with_all_figures(finished: tuple[Run, Summary]) -> None:
         assert {name: client.samples for name, client in clients(record).items()} == SAMPLES["even"]
         for client in record.clients:
             figures = client.model_dump()
-            assert figures.pop("error") is None
+            for absent in ("error", "target_epoch_seconds", "emulation_error", "not_held"):
+                assert figures.pop(absent) is None  # nothing is emulated
             assert None not in figures.values()
             assert len(client.epoch_seconds) == 2
             assert client.peak_memory_bytes or not Cgroup().memory().peak
@@ -416,8 +432,26 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(federation: Federation) -> 
     assert all(client.error is None for client in resumed.rounds[1].clients)
 
 
+def test_a_client_killed_for_memory_is_in_the_record_and_comes_back(federation: Federation) -> None:
+    reason = "killed for memory: its limit is 400 MiB (device laptop)"
+    run = federation.create("uneven", rounds=2, local_epochs=6)
+    federation.launch(run)
+    until(lambda: federation.training("two") and federation.training("three"))
+    federation.run_out_of_memory("two")
+    summary = federation.finish(run)
+
+    first, second = (clients(record) for record in summary.rounds)
+    assert first["two"] == ClientRound(client="two", device="laptop", error=f"train: {reason}")
+    assert [first[name].error for name in ("one", "three")] == [None, None]
+    # It was known before one of as many images had trained, not a minute later.
+    (failed,), others = events(run, "failed"), events(run, "trained")
+    assert failed["time"] < next(e["time"] for e in others if e["client"] == "three")
+    assert failed["reason"] == reason
+    assert second["two"].error is None
+
+
 def test_a_round_goes_on_without_those_that_leave(federation: Federation) -> None:
-    """One is told to stop and signs off, another is killed.
+    """One is told to stop and signs off, another is killed with all its processes.
 
     Flower believes in a dead node until two heartbeats of 30 s were missed: the round's timeout
     is what ends the waiting here.
@@ -425,7 +459,9 @@ def test_a_round_goes_on_without_those_that_leave(federation: Federation) -> Non
     run = federation.create("uneven", rounds=1, local_epochs=8, round_timeout_seconds=8)
     federation.launch(run)
     until(lambda: federation.training("two") and federation.training("three"))
+    worker = federation.worker("two")
     federation.processes["two"].kill()
+    os.kill(worker, signal.SIGKILL)
     federation.processes["three"].terminate()
 
     assert federation.processes["three"].wait(20) == 0

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from urllib.parse import unquote
 import docker
 import pytest
 
+import fedbench
 from fedbench.host.machine import Done
 
 
@@ -84,6 +86,21 @@ def daemon(tmp_path: Path) -> Iterator[FakeDaemon]:
         yield server
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture(scope="session")
+def helper_image(
+    docker_client: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory
+) -> str:
+    """What the helper needs of the image: Python and this checkout's package."""
+    folder = tmp_path_factory.mktemp("image")
+    package = Path(fedbench.__file__).parent
+    shutil.copytree(package, folder / "fedbench", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "Dockerfile").write_text(
+        "FROM python:3.11-slim-bookworm\nENV PYTHONPATH=/opt\nCOPY fedbench /opt/fedbench\n"
+    )
+    docker_client.images.build(path=str(folder), tag="fedbench-test-helper", rm=True)
+    return "fedbench-test-helper"
 
 
 @pytest.fixture

@@ -32,13 +32,16 @@ def without_rounds(status: str, error: str | None) -> Summary:
 def test_a_device_has_its_last_accuracy_and_its_mean_seconds(summary: Summary) -> None:
     assert device_table(summary) == (
         (
-            "client", "device", "local accuracy", "local loss", "s / local epoch", "images",
-            "rounds",
+            "client", "device", "local accuracy", "local loss", "wall s / local epoch",
+            "emulated s", "target s", "error", "images", "rounds",
         ),
         [
-            ("laptop", "laptop", "0.7500", "0.7500", "3.94", "479", "2/2"),
-            ("legacy-pc", "legacy-pc", "0.5000", "1.5000", "9.50", "479", "1/2"),
-            ("workstation", "workstation", "0.8750", "0.5000", "1.50", "480", "2/2"),
+            ("laptop", "laptop", "0.7500", "0.7500", "3.94", "3.94", "-", "-", "479", "2/2"),
+            ("legacy-pc", "legacy-pc", "0.5000", "1.5000", "9.50", "9.50", "-", "-", "479", "1/2"),
+            (
+                "workstation", "workstation", "0.8750", "0.5000", "1.50", "1.50", "-", "-", "480",
+                "2/2",
+            ),
         ],
     )  # fmt: skip
 
@@ -56,7 +59,7 @@ def test_a_device_has_the_sum_of_what_it_used_and_its_highest_peak(summary: Summ
 
 def test_the_server_has_its_last_figures_and_the_median_overhead(summary: Summary) -> None:
     header = (
-        "server accuracy", "server loss", "server epoch s", "rounds", "total s",
+        "server accuracy", "server loss", "server epoch s", "rounds", "total wall s",
         "overhead s / round",
     )  # fmt: skip
     assert server_table(summary) == (header, [("0.5000", "1.5000", "0.50", "2", "35.0", "1.12")])
@@ -96,8 +99,8 @@ def test_what_was_not_measured_is_a_dash(summary: Summary) -> None:
     )
     noop = summary.model_copy(update={"rounds": [record]})
     assert device_table(noop)[1] == [
-        ("a", "laptop", "-", "-", "-", "7", "1/1"),
-        ("b", "laptop", "-", "-", "-", "0", "0/1"),
+        ("a", "laptop", "-", "-", "-", "-", "-", "-", "7", "1/1"),
+        ("b", "laptop", "-", "-", "-", "-", "-", "-", "0", "0/1"),
     ]
     assert resource_table(noop)[1] == [
         ("a", "0.2", "-", "-", "-", "-"),
@@ -109,6 +112,29 @@ def test_what_was_not_measured_is_a_dash(summary: Summary) -> None:
 
 def test_the_report_is_the_golden_one(summary: Summary) -> None:
     assert markdown(summary) == (GOLDEN / "report.md").read_text()
+
+
+def test_emulated_seconds_stand_beside_wall_seconds(summary: Summary) -> None:
+    client = ClientRound(
+        client="a",
+        device="laptop",
+        epoch_seconds=[5.0, 6.0],
+        samples=480,
+        dilation=2.5,
+        target_epoch_seconds=2.0,
+        emulation_error=0.1,
+        not_held="+10% off its target: nothing held it back",
+    )
+    record = summary.rounds[0].model_copy(update={"clients": [client]})
+    slowed = summary.model_copy(update={"rounds": [record], "dilation": 2.5})
+    row = ("a", "laptop", "-", "-", "5.50", "2.20", "2.00", "+10.0%", "480", "1/1")
+    assert device_table(slowed)[1] == [row]
+    report = markdown(slowed)
+    assert "slowed by 2.5: emulated seconds are wall seconds divided by that" in report
+    assert report.endswith(
+        "## Where the emulation did not hold\n\n"
+        "- round 1: a: +10% off its target: nothing held it back\n"
+    )
 
 
 def test_a_failure_of_many_lines_is_one_item(summary: Summary) -> None:

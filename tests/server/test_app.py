@@ -16,7 +16,7 @@ from fedbench.config import Experiment, Machine, Profile
 from fedbench.host.runs import Run, RunStore
 from fedbench.learning import flat, models
 from fedbench.server import grid as grid_module
-from fedbench.server.app import _tell, app
+from fedbench.server.app import _tell, _why, app
 from fedbench.server.checkpoint import RunFolder
 
 NOBODY = "http://127.0.0.1:1"  # no metrics: a run needs none
@@ -120,6 +120,8 @@ def test_a_run_goes_from_its_folder_to_its_model(
         "classes": 10,
         "data": "digits-1",
         "local-epochs": 3,
+        "local-seconds": 0.0,
+        "pace": "{}",
         "batch-size": 16,
         "learning-rate": 0.01,
         "precision": "fp32",
@@ -197,3 +199,8 @@ def test_a_loss_that_is_no_number_ends_no_run(tmp_path: Path) -> None:
 
     event = json.loads((tmp_path / "events.jsonl").read_text())
     assert (event["event"], event["round"]) == ("recorded", 1)
+
+
+def test_a_loss_that_nobody_explains_is_no_failure() -> None:
+    with httpx.Client(base_url=NOBODY) as operations:
+        assert _why(operations, 77, "pc") is None

@@ -4,8 +4,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 from flwr.app import ConfigRecord, Error, Message, MessageType, RecordDict
+from flwr.common.constant import ErrorCode
 
-from fedbench.server.directory import ANSWER_SECONDS, Directory, Member
+from fedbench.server.directory import ANSWER_SECONDS, Directory, Member, Why
 from fedbench.server.grid import PromptGrid
 
 DATA = "digits-iid-1"
@@ -46,8 +47,8 @@ def identity(client: str, samples: int = 100) -> ConfigRecord:
     return ConfigRecord({"client": client, "device": "laptop", "samples": samples})
 
 
-def directory(nodes: Nodes, said: Said) -> Directory:
-    return Directory(cast("PromptGrid", nodes), DATA, said)
+def directory(nodes: Nodes, said: Said, why: Why = lambda node, client: None) -> Directory:
+    return Directory(cast("PromptGrid", nodes), DATA, said, why)
 
 
 def test_clients_are_known_by_name_and_sorted() -> None:
@@ -103,6 +104,36 @@ def test_a_node_that_cannot_say_who_it_is_is_told_once_and_asked_again() -> None
     nodes.answers[1] = identity("a")
     assert [member.client for member in known.connected()] == ["a"]
     assert nodes.asked == [1, 1, 1]
+
+
+REASON = "killed for memory: its limit is 300 MiB (device laptop)"
+
+
+def told(node: int, client: str) -> str | None:
+    return {(1, "node-1"): REASON, (2, "b"): REASON}.get((node, client))
+
+
+def test_a_node_that_is_lost_before_it_said_who_it_is_is_explained() -> None:
+    said = Said()
+    lost = Error(code=ErrorCode.NODE_UNAVAILABLE, reason="no heartbeat")
+    directory(Nodes({1: lost}), said, told).connected()
+
+    assert said == [("unidentified", {"node": 1, "reason": REASON})]
+
+
+def test_an_error_says_why_a_node_is_gone_if_that_is_known() -> None:
+    known = directory(Nodes({2: identity("b"), 3: identity("c")}), Said(), told)
+    known.connected()
+
+    def explained(node: int, code: int) -> str:
+        question = Message(RecordDict(), node, MessageType.TRAIN)
+        reply = Message(Error(code=code, reason="as it was"), reply_to=question)
+        return str(known.explained(node, reply).error.reason)
+
+    assert explained(2, ErrorCode.NODE_UNAVAILABLE) == REASON
+    assert explained(3, ErrorCode.NODE_UNAVAILABLE) == "as it was"
+    # It answered: it is not gone, whatever became of it before.
+    assert explained(2, ErrorCode.CLIENT_APP_RAISED_EXCEPTION) == "as it was"
 
 
 def test_a_silent_node_is_asked_again() -> None:

@@ -3,7 +3,16 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from fedbench.server.registry import EXPIRES_SECONDS, Announcement, NameTakenError, Registry
+from fedbench.server.registry import (
+    EXPIRES_SECONDS,
+    Announcement,
+    Ending,
+    NameTakenError,
+    Registry,
+    UnknownInstanceError,
+)
+
+KILLED = Ending(exit_code=-9, killed_for_memory=True, memory_limit=512 * 2**20)
 
 
 class Clock:
@@ -19,12 +28,21 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def registry(clock: Clock) -> Registry:
-    return Registry(clock)
+def signed_off() -> list[int]:
+    return []
 
 
-def announcement(client: str = "laptop", instance: str = "first", port: int = 9101) -> Announcement:
-    return Announcement(client=client, device="laptop", instance=instance, metrics_port=port)
+@pytest.fixture
+def registry(clock: Clock, signed_off: list[int]) -> Registry:
+    return Registry(signed_off.append, clock)
+
+
+def announcement(
+    client: str = "laptop", instance: str = "first", port: int = 9101, node_id: int | None = None
+) -> Announcement:
+    return Announcement(
+        client=client, device="laptop", instance=instance, metrics_port=port, node_id=node_id
+    )
 
 
 def listed(registry: Registry) -> list[Any]:
@@ -105,9 +123,144 @@ def test_nobody_says_goodbye_for_another(registry: Registry) -> None:
         {"device": "laptop\n"},
         {"metrics_port": 0},
         {"metrics_port": 65536},
+        {"node_id": 0},
+        {"node_id": 2**64},
         {"extra": 1},
     ],
 )
 def test_what_prometheus_could_not_take_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Announcement.model_validate(announcement().model_dump() | change)
+
+
+def test_a_client_that_died_is_forgotten_and_its_node_signed_off(
+    registry: Registry, signed_off: list[int]
+) -> None:
+    registry.announce(announcement(node_id=77), "10.0.0.1")
+    registry.end("laptop", "first", KILLED)
+
+    assert signed_off == [77]
+    assert listed(registry) == []
+    assert (
+        registry.reason(77, "laptop") == "killed for memory: its limit is 512 MiB (device laptop)"
+    )
+    registry.announce(announcement(instance="second", node_id=78), "10.0.0.1")
+    assert listed(registry) == ["laptop"]
+    assert registry.reason(78, "laptop") is None
+
+
+@pytest.mark.parametrize(
+    ("ending", "reason"),
+    [
+        (KILLED, "killed for memory: its limit is 512 MiB (device laptop)"),
+        (
+            KILLED.model_copy(update={"memory_limit": None}),
+            "killed for memory: it has no limit (device laptop)",
+        ),
+        (
+            Ending(exit_code=-11, killed_for_memory=False, memory_limit=None),
+            "the client's process died (signal 11)",
+        ),
+        (
+            Ending(exit_code=3, killed_for_memory=False, memory_limit=None),
+            "the client's process died (exit code 3)",
+        ),
+    ],
+)
+def test_the_reason_says_what_it_died_of(ending: Ending, reason: str) -> None:
+    assert ending.reason("laptop") == reason
+
+
+@pytest.mark.parametrize(("client", "instance"), [("laptop", "second"), ("unknown", "first")])
+def test_nobody_reports_the_end_of_another(
+    registry: Registry, signed_off: list[int], client: str, instance: str
+) -> None:
+    registry.announce(announcement(node_id=77), "10.0.0.1")
+
+    with pytest.raises(UnknownInstanceError, match=client):
+        registry.end(client, instance, KILLED)
+
+    assert listed(registry) == ["laptop"]
+    assert signed_off == []
+    assert registry.reason(77, "laptop") is None
+
+
+def test_an_end_is_reported_once(registry: Registry, signed_off: list[int]) -> None:
+    registry.announce(announcement(node_id=77), "10.0.0.1")
+    registry.end("laptop", "first", KILLED)
+
+    with pytest.raises(UnknownInstanceError):
+        registry.end("laptop", "first", KILLED)
+    assert signed_off == [77]
+
+
+def test_a_client_whose_node_only_flower_knows_is_remembered_by_name(
+    registry: Registry, signed_off: list[int], clock: Clock
+) -> None:
+    registry.announce(announcement(), "10.0.0.1")
+    registry.end("laptop", "first", KILLED)
+
+    assert signed_off == []
+    assert (registry.reason(77, "laptop") or "").startswith("killed for memory")
+    assert registry.reason(77, "workstation") is None
+    clock.now += 300  # another loss of that client, if there was one, had another reason
+    assert registry.reason(77, "laptop") is None
+
+
+def test_a_client_that_was_busy_for_a_minute_may_still_be_reported(
+    registry: Registry, signed_off: list[int], clock: Clock
+) -> None:
+    """Just before it is killed for memory, a client may hardly get on."""
+    registry.announce(announcement(node_id=77), "10.0.0.1")
+    clock.now += 60
+    registry.end("laptop", "first", KILLED)
+
+    assert signed_off == [77]
+
+
+def test_a_slow_client_is_not_given_up(
+    registry: Registry, signed_off: list[int], clock: Clock
+) -> None:
+    registry.announce(announcement(node_id=77), "10.0.0.1")
+    clock.now += 60
+    registry.announce(announcement(client="workstation", node_id=78), "10.0.0.2")
+    registry.announce(announcement(node_id=77), "10.0.0.1")
+
+    assert signed_off == []
+    assert listed(registry) == ["laptop", "workstation"]
+
+
+def test_a_client_that_is_back_after_it_went_without_a_word_has_no_other_node(
+    registry: Registry, signed_off: list[int], clock: Clock
+) -> None:
+    registry.announce(announcement(node_id=77), "10.0.0.1")
+    clock.now += EXPIRES_SECONDS + 1
+    registry.announce(announcement(instance="second", node_id=78), "10.0.0.1")
+
+    assert signed_off == [77]
+    assert registry.reason(77, "laptop") == ("the client was gone without a word, and started anew")
+
+
+def test_names_of_long_ago_are_not_kept(registry: Registry, clock: Clock) -> None:
+    for number in range(100):
+        registry.announce(announcement(client=f"laptop-{number}", node_id=number + 2), "10.0.0.1")
+        registry.end(f"laptop-{number}", "first", KILLED)
+        registry.announce(announcement(client=f"pc-{number}"), "10.0.0.1")
+        clock.now += 10
+
+    assert len(registry._entries) == len(registry._losses) == 13
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"exit_code": 256},
+        {"exit_code": -65},
+        {"memory_limit": 0},
+        {"killed_for_memory": "often"},
+        {"reason": "x"},
+    ],
+)
+def test_an_ending_that_makes_no_sense_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Ending.model_validate(KILLED.model_dump() | change)

@@ -65,6 +65,7 @@ class World:
         self.said: list[tuple[str, dict[str, Any]]] = []
         self.flower = None
         self.timing = Timing[str]()
+        self.lost: dict[int, str] = {}
         self.now = 0.0
         self.at: dict[float, Callable[[], None]] = {}
 
@@ -73,6 +74,11 @@ class World:
 
     def member(self, node_id: int) -> Member:
         return {member.node_id: member for member in (LAPTOP, PC)}[node_id]
+
+    def explained(self, node_id: int, reply: Message) -> Message:
+        if reply.has_error() and node_id in self.lost:
+            reply.error = Error(code=3, reason=self.lost[node_id])
+        return reply
 
     def pause(self, seconds: float) -> None:
         self.now += seconds
@@ -227,6 +233,16 @@ def test_a_failed_client_is_recorded_left_out_of_the_mean_and_not_waited_for_aga
     )
     assert (MessageType.EVALUATE, 2) not in world.asked
     assert ("failed", {"round": 1, "client": "pc", "reason": "out of memory"}) in world.said
+
+
+def test_the_record_and_the_event_say_why_a_client_is_gone(world: World) -> None:
+    world.answers[MessageType.TRAIN, 2] = failed
+    world.lost[2] = "killed for memory"
+
+    _, record = one_round(world)
+
+    assert record.clients[1].error == "train: killed for memory"
+    assert ("failed", {"round": 1, "client": "pc", "reason": "killed for memory"}) in world.said
 
 
 def test_a_late_client_is_recorded_as_late(world: World) -> None:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import closing
 from typing import Any
 
 import httpx
 import pytest
+from flwr.app import ConfigRecord, Message, MessageType, RecordDict
+from flwr.common.constant import ErrorCode
 from prometheus_client import CollectorRegistry, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -12,8 +15,10 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from fedbench.records import ClientRound, RoundRecord
+from fedbench.server.devices import public_app
+from fedbench.server.grid import PromptGrid
 from fedbench.server.registry import Registry
-from fedbench.server.superlink import observe, operations_app, public_app
+from fedbench.server.superlink import observe, operations_app, sign_off
 from fedbench.telemetry.metrics import ServerMetrics
 
 ANNOUNCEMENT = {"client": "pc", "device": "legacy-pc", "instance": "i1", "metrics_port": 9101}
@@ -58,8 +63,13 @@ class Peer:
 
 
 @pytest.fixture
-def registry() -> Registry:
-    return Registry()
+def signed_off() -> list[int]:
+    return []
+
+
+@pytest.fixture
+def registry(signed_off: list[int]) -> Registry:
+    return Registry(signed_off.append)
 
 
 @pytest.fixture
@@ -162,6 +172,60 @@ def test_a_name_is_taken_until_its_owner_says_goodbye(devices: Peer, registry: R
     assert devices.post(CLIENTS, json=other).status_code == 200
 
 
+ENDING = {"exit_code": -9, "killed_for_memory": True, "memory_limit": 512 * 2**20}
+
+
+def test_a_client_that_died_is_reported_and_the_run_can_ask_why(
+    devices: Peer, operations: Peer, registry: Registry, signed_off: list[int]
+) -> None:
+    devices.post(CLIENTS, json=ANNOUNCEMENT | {"node_id": 77})
+    assert operations.get("/lost/77/pc").json() == {"reason": None}
+
+    assert devices.post(f"{CLIENTS}/pc/i1/ending", json=ENDING).status_code == 200
+
+    assert signed_off == [77]
+    assert operations.get("/lost/77/pc").json() == {
+        "reason": "killed for memory: its limit is 512 MiB (device legacy-pc)"
+    }
+    other = ANNOUNCEMENT | {"instance": "i2", "node_id": 78}
+    assert devices.post(CLIENTS, json=other).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["pc/i2", "laptop/i1", "pc/%2e%2e"])
+def test_a_device_reports_the_end_of_none_but_itself(
+    devices: Peer, registry: Registry, signed_off: list[int], path: str
+) -> None:
+    devices.post(CLIENTS, json=ANNOUNCEMENT | {"node_id": 77})
+
+    assert devices.post(f"{CLIENTS}/{path}/ending", json=ENDING).status_code == 404
+    assert len(registry.targets()) == 1
+    assert signed_off == []
+
+
+@pytest.mark.parametrize("body", [b"", b"null", b"{}", b'{"exit_code": "x"}'])
+def test_an_ending_that_says_too_little_is_refused(
+    devices: Peer, signed_off: list[int], body: bytes
+) -> None:
+    devices.post(CLIENTS, json=ANNOUNCEMENT | {"node_id": 77})
+
+    assert devices.post(f"{CLIENTS}/pc/i1/ending", content=body).status_code == 422
+    assert signed_off == []
+
+
+def test_a_node_that_is_signed_off_is_answered_for_at_once(superlink: Any) -> None:
+    dead, alive = superlink.join(), superlink.join()
+    content = RecordDict({"config": ConfigRecord({"round": 3})})
+    questions = [Message(content, node, MessageType.TRAIN) for node in (dead, alive)]
+    with closing(PromptGrid(superlink.grid, lambda: False)) as grid:
+        answers = grid.exchange(questions, 60)
+        sign_off(superlink.app, dead)
+        node, reply = next(answers)
+
+        assert (node, reply.error.code) == (dead, ErrorCode.NODE_UNAVAILABLE)
+        assert grid.node_ids() == [alive]
+    sign_off(superlink.app, 12345)  # a node that was never there
+
+
 def test_devices_cannot_list_the_clients(devices: Peer) -> None:
     assert devices.get(CLIENTS).status_code == 405
 
@@ -199,6 +263,15 @@ def test_runs_are_started_from_inside_the_server_only(
     app = operations_app(registry, ServerMetrics(metrics_registry), metrics_registry, refuse)
 
     assert Peer(app, host).post("/runs", json={"folder": "/runs/r1"}).status_code == 403
+
+
+@pytest.mark.parametrize("host", OUTSIDERS)
+def test_what_became_of_clients_is_for_the_server_only(
+    registry: Registry, metrics_registry: CollectorRegistry, host: str
+) -> None:
+    app = operations_app(registry, ServerMetrics(metrics_registry), metrics_registry, start)
+
+    assert Peer(app, host).get("/lost/77/pc").status_code == 403
 
 
 @pytest.mark.parametrize("host", OUTSIDERS)

@@ -9,7 +9,8 @@ from flwr.app import Error, Message, MessageType, MetricRecord, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedbench.records import ClientRound, RoundParts
+from fedbench.emulation import Emulation
+from fedbench.records import ClientRound, EpochRecord, RoundParts
 from fedbench.server.directory import Directory, Member
 from fedbench.server.tally import Tally, _mean
 
@@ -107,6 +108,30 @@ def test_parts_are_unknown_of_a_client_that_did_not_evaluate(tally: Tally) -> No
     tally.evaluated(1, Message(Error(code=2, reason="no"), reply_to=question), LATER)
 
     assert parts(tally) == RoundParts(aggregate=0.75)
+
+
+def test_what_each_epoch_had_is_recorded_and_held_against_the_target() -> None:
+    emulation = Emulation(2.0, {LAPTOP.client: 16.0}, {LAPTOP.client: 0.5})
+    tally = Tally([LAPTOP, PC], cast("Directory", People()), emulation)
+    epochs = {
+        "num-examples": 64,
+        "epoch-seconds": [8.0, 10.0],
+        "epoch-cpu-seconds": [4.0, 5.0],
+        "epoch-throttled-seconds": [0.0, 0.5],
+        "epoch-steal-seconds": [0.0, 1.0],
+        "epoch-due-seconds": [8.0, 8.0],
+    }
+    both(tally, epochs, {})
+    laptop, pc = tally.record(1, "", 300.0, 64.0, 0.75).clients
+    assert laptop.epochs[1] == EpochRecord(
+        seconds=10.0, cpu_seconds=5.0, throttled_seconds=0.5, steal_seconds=1.0
+    )
+    assert laptop.epochs[1].share == 0.5
+    assert laptop.emulated_epoch_seconds == [4.0, 5.0]
+    assert (laptop.dilation, laptop.target_epoch_seconds) == (2.0, 4.0)
+    assert laptop.emulation_error == pytest.approx(0.125)
+    assert laptop.not_held
+    assert (pc.dilation, pc.target_epoch_seconds, pc.not_held) == (2.0, None, None)
 
 
 def test_nobody_has_no_parts() -> None:

@@ -33,8 +33,17 @@ RECORD = RoundRecord(
     parts=RoundParts(send=0.5, receive=0.25, serialise=0.125, aggregate=0.0625, wait=0.5625),
     aggregate_seconds=0.125,
     clients=[
-        ClientRound(client="laptop", device="laptop", epoch_seconds=[3.0, 4.0], samples=600),
-        ClientRound(client="pc", device="legacy-pc", error="timed out"),
+        ClientRound(
+            client="laptop",
+            device="laptop",
+            epoch_seconds=[3.0, 4.0],
+            samples=600,
+            dilation=2.0,
+            target_epoch_seconds=1.5,
+            emulation_error=0.125,
+            not_held="too busy",
+        ),
+        ClientRound(client="pc", device="legacy-pc", error="timed out", dilation=2.0),
     ],
 )
 
@@ -55,6 +64,8 @@ def client(registry: CollectorRegistry, clock: Clock, tmp_path: Path) -> ClientM
     base.mkdir(parents=True)
     for name, text in CGROUP.items():
         (base / name).write_text(text)
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/stat").write_text("cpu0 1 0 1 1 0 0 0 200 0 0\ncpu1 1 0 1 1 0 0 0 400 0 0\n")
     return ClientMetrics(registry, Cgroup(tmp_path), clock)
 
 
@@ -109,6 +120,7 @@ def test_a_client_says_what_it_did(client: ClientMetrics, registry: CollectorReg
         "fedbench_cpu_throttled_seconds_total 0.5",
         "fedbench_cpu_throttled_periods_total 10.0",
         "fedbench_cpu_periods_total 40.0",
+        "fedbench_cpu_steal_seconds_total 3.0",
         "fedbench_usable_cpus 1.5",
         "fedbench_memory_bytes 300.0",
         "fedbench_memory_peak_bytes 900.0",
@@ -148,6 +160,11 @@ def test_a_server_says_how_the_run_goes(server: ServerMetrics, registry: Collect
         'fedbench_clients_wanted{run="r1"} 2.0',
         'fedbench_clients_answered{run="r1"} 1.0',
         'fedbench_clients_failed{run="r1"} 1.0',
+        'fedbench_dilation{run="r1"} 2.0',
+        'fedbench_emulated_epoch_seconds{client="laptop",run="r1"} 1.75',
+        'fedbench_target_epoch_seconds{client="laptop",run="r1"} 1.5',
+        'fedbench_emulation_error_ratio{client="laptop",run="r1"} 0.125',
+        # fedbench_emulation_held is 0, which samples() leaves out.
         'fedbench_run_phase{phase="running",run="r1"} 1.0',
         "fedbench_round_seconds_count 1.0",
         "fedbench_round_seconds_sum 9.0",
@@ -283,6 +300,7 @@ def test_labels_are_few_and_none_grows_with_rounds(
 
     assert after_one == after_fifty
     assert {label for _, labels in after_one for label, _ in labels} == {
+        "client",
         "le",
         "part",
         "phase",

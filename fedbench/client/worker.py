@@ -1,0 +1,101 @@
+"""The process that trains: connects to the server, serves what it asks for, until it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+from prometheus_client import start_http_server
+
+from fedbench.client.announce import Announcer
+from fedbench.client.settings import Settings
+from fedbench.imports import importing
+from fedbench.telemetry.cgroup import Cgroup
+
+QUOTA_POLL_SECONDS = 0.05
+
+log = logging.getLogger("fedbench.client")
+
+
+def work(settings: Settings) -> int:
+    """Runs one connection; non-zero when it was lost, so that the container starts again."""
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    stop = threading.Event()
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+    return _stock(settings, stop) if settings.stock else _fedbench(settings, stop)
+
+
+def _fedbench(settings: Settings, stop: threading.Event) -> int:
+    # Importing torch takes seconds of CPU: before the client says that it is ready.
+    with importing():
+        from fedbench.client import app
+        from fedbench.client.node import Node
+        from fedbench.learning.train import set_threads
+
+    start_http_server(settings.listen_port)
+    node = Node(app.app, settings.node_config(), app.metrics, app.wire, app.cancelled)
+    with contextlib.ExitStack() as stack:
+
+        def ready(node_id: int) -> None:
+            stack.enter_context(_announced(settings, node_id))
+            if settings.limited:
+                wait_for_quota(app.cgroup, stop)
+            set_threads(settings.threads or app.cgroup.usable_cpus())
+            app.metrics.connected(True)
+            log.info("%s (%s) is node %s", settings.client, settings.device, node_id)
+
+        node.serve(settings.server, settings.certificate.read_bytes(), ready, stop)
+    return 0 if stop.is_set() else 1
+
+
+def _stock(settings: Settings, stop: threading.Event) -> int:
+    from prometheus_client import REGISTRY
+
+    from fedbench.telemetry.metrics import ClientMetrics
+
+    cgroup = Cgroup()
+    ClientMetrics(REGISTRY, cgroup).connected(True)
+    start_http_server(settings.listen_port)
+    config = " ".join(f'{key}="{value}"' for key, value in settings.node_config().items())
+    command = ["flower-supernode", "--superlink", settings.server]
+    command += ["--root-certificates", str(settings.certificate), "--node-config", config]
+    with _announced(settings, None):
+        if settings.limited:
+            wait_for_quota(cgroup, stop)
+        with subprocess.Popen(command) as supernode:
+            while supernode.poll() is None and not stop.wait(1):
+                pass
+            supernode.terminate()
+    return 0 if stop.is_set() else 1
+
+
+def wait_for_quota(cgroup: Cgroup, stop: threading.Event) -> None:
+    """Waits until this container has a CPU quota, or `stop` is set.
+
+    The host lifts the quota while a client starts, and puts it in force when the client is ready;
+    a host that dies in between leaves a client that waits, not one that trains too fast.
+    """
+    if cgroup.cpu_quota() is None:
+        log.info("waiting for the CPU quota")
+        while cgroup.cpu_quota() is None and not stop.wait(QUOTA_POLL_SECONDS):
+            pass
+
+
+@contextlib.contextmanager
+def _announced(settings: Settings, node_id: int | None) -> Iterator[None]:
+    with Announcer(settings, node_id).running():
+        settings.ready.touch()
+        try:
+            yield
+        finally:
+            settings.ready.unlink(missing_ok=True)

@@ -1,0 +1,42 @@
+"""Carries out one order and ends: `python -m fedbench.helper '{"quotas": [...]}'`.
+
+The answer is JSON on stdout: `{"error": text}` with exit code 1 where the order failed.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from fedbench.errors import HostError
+from fedbench.helper.cgroup import set_parent_quota
+
+
+def obey(order: dict[str, Any]) -> dict[str, Any]:
+    """Does what the order's only key says; each of a list's entries has its own keys.
+
+    Raises:
+        HostError: it cannot be done.
+    """
+    ((verb, links),) = order.items()
+    if verb == "quotas":
+        for link in links:
+            set_parent_quota(Path("/"), **link)
+        return {}
+    raise HostError(f"the helper knows no order {verb!r}")
+
+
+def main() -> int:
+    """Exit code: 0, or 1 where the order failed."""
+    try:
+        answer = obey(json.loads(sys.argv[1]))
+    except (HostError, OSError) as error:
+        answer = {"error": str(error)}
+    sys.stdout.write(json.dumps(answer))
+    return int("error" in answer)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

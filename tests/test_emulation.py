@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedbench.emulation import REAL, TOLERANCE, Emulation
+from fedbench.records import EpochRecord
+
+LAPTOP = Emulation(2.0, {"laptop": 100.0}, {"laptop": 0.8})
+
+
+def epoch(
+    seconds: float, cpu: float = 0.0, throttled: float = 0.0, steal: float = 0.0
+) -> EpochRecord:
+    return EpochRecord(
+        seconds=seconds, cpu_seconds=cpu, throttled_seconds=throttled, steal_seconds=steal
+    )
+
+
+@given(
+    st.lists(st.floats(0.1, 1000), min_size=1, max_size=9),
+    st.integers(1, 50_000),
+    st.floats(1, 2000),
+    st.floats(1, 20),
+)
+def test_held_is_within_the_tolerance_of_the_target(
+    seconds: list[float], samples: int, speed: float, dilation: float
+) -> None:
+    emulation = Emulation(dilation, {"a": speed})
+    fields = emulation.verdict("a", samples, [epoch(s) for s in seconds], [])
+    assert fields["target_epoch_seconds"] == pytest.approx(samples / speed)
+    wall = samples / speed * dilation
+    middle = sorted(s / wall - 1 for s in seconds)[len(seconds) // 2]
+    if len(seconds) % 2:
+        assert fields["emulation_error"] == pytest.approx(middle)
+    assert ("not_held" in fields) == (abs(fields["emulation_error"]) > TOLERANCE)
+
+
+def test_a_real_device_has_no_target() -> None:
+    assert REAL.verdict("phone", 100, [epoch(3)], []) == {}
+    assert LAPTOP.verdict("visitor", 100, [epoch(3)], []) == {}
+
+
+def test_a_client_knows_best_what_was_due() -> None:
+    """Others on its computer may have finished in between."""
+    fields = LAPTOP.verdict("laptop", 100, [epoch(6), epoch(3)], [6.0, 3.0])
+    assert fields["emulation_error"] == 0
+    assert fields["target_epoch_seconds"] == 2.25
+
+
+@pytest.mark.parametrize(
+    ("one", "reason"),
+    [
+        (
+            epoch(4, cpu=2.4, steal=0.5),
+            "+100% off its target: it had 0.60 CPUs, 0.80 were planned; "
+            "the hypervisor took 12% of its time: the host is too busy",
+        ),
+        (
+            epoch(4, cpu=3.2, throttled=1.0),
+            "+100% off its target: it had 0.80 CPUs, 0.80 were planned; "
+            "its quota held it back for 25% of the time",
+        ),
+        (
+            epoch(4, cpu=2.4),
+            "+100% off its target: it had 0.60 CPUs, 0.80 were planned; "
+            "nothing held it back: the host is too slow or too busy",
+        ),
+    ],
+)
+def test_what_did_not_hold_is_told_with_its_cause(one: EpochRecord, reason: str) -> None:
+    assert LAPTOP.verdict("laptop", 100, [one], [])["not_held"] == reason
+
+
+def test_facts_of_an_older_run_are_those_of_real_devices() -> None:
+    assert Emulation.of({"run": "r"}) == REAL
+    facts = {"emulation": {"dilation": 2.0, "targets": {"a": 1.0}, "shares": {"a": 0.5}}}
+    assert Emulation.of(facts) == Emulation(2.0, {"a": 1.0}, {"a": 0.5})
