@@ -109,5 +109,5 @@ def _split(value: object, unit: str) -> tuple[float, str] | None:
     """A number and its unit, of which the pattern has one group; None where it is neither."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return (value, "") if 0 <= value < math.inf else None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*" + unit, str(value).strip().lower())
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*" + unit, str(value).strip().lower())
     return (float(match[1]), match[2]) if match and not isinstance(value, bool) else None
