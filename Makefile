@@ -9,7 +9,7 @@ DATA_OPT  = $(if $(DATA),--data $(DATA))
 RUN_OPTS  = $(DATA_OPT) $(if $(DETACH),--detach) $(foreach s,$(SET),--set $(s))
 
 .DEFAULT_GOAL := help
-.PHONY: help up run status logs down join plan data report fidelity calibrate test bench bench-full check format clean
+.PHONY: help up run status logs down join plan data devices report fidelity calibrate test bench bench-full check format clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -40,6 +40,9 @@ plan: .venv/host ## print the compose project that `up` would start
 
 data: .venv/host ## partition the data and show who holds what
 	@$(FEDBENCH) data $(PROFILE) --experiment $(EXPERIMENT) $(DATA_OPT)
+
+devices: .venv/host ## the devices that can be emulated; of one, where its figures were read: [DEVICE=raspberry-pi-4]
+	@$(FEDBENCH) devices $(DEVICE)
 
 report: .venv/host ## print a run again as Markdown: [RUN=run]
 	@$(FEDBENCH) report $(RUN)

@@ -23,6 +23,7 @@ from fedbench.config import (
     Experiment,
     ModelName,
     Profile,
+    available,
     load_device,
     load_devices,
     load_experiment,
@@ -246,6 +247,21 @@ def data(
 
 
 @app.command()
+def devices(
+    name: Annotated[str | None, typer.Argument(help="one of them; all by default")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show the devices that can be emulated; of one, every figure and where it was read."""
+    chosen = [load_device(each) for each in ([name] if name else available("device"))]
+    if as_json:
+        _print_json([{**d.model_dump(), "estimated": d.estimated()} for d in chosen])
+    elif name:
+        _print_device(chosen[0])
+    else:
+        _print_devices(chosen)
+
+
+@app.command()
 def report(name: RunName = None, as_json: Json = False) -> None:
     """Print a run again, as Markdown."""
     summary = RunStore(places.runs).find(name).summary()
@@ -372,6 +388,30 @@ def _run(stack: Stack, prepare: Callable[[Any], Run], detach: bool, as_json: boo
         )
         summary = runner.follow(chosen, process, look)
     _print_summary(summary, stack, as_json)
+
+
+def _print_devices(chosen: Iterable[Device]) -> None:
+    table = Table("device", "cores", "memory", "GPU", "samples/s", "of", "W idle", "W load")
+    for device in chosen:
+        figures = device.figures()
+        gpu, watts = device.gpu, device.watts
+        table.add_row(
+            device.name, figures["cores"], figures["memory"], gpu.model if gpu else "-",
+            "\n".join(f"{speed:.0f}" for speed in device.speed.values()) or "-",
+            "\n".join(device.speed) or "-",
+            *((f"{watts.idle:g}", f"{watts.load:g}") if watts else "--"),
+        )  # fmt: skip
+    console.print(table)
+    console.print("`fedbench devices NAME` says where a device's figures were read", style="dim")
+
+
+def _print_device(device: Device) -> None:
+    console.print(f"{device.name}: {device.description}", highlight=False, markup=False)
+    for key, value in device.figures().items():
+        source = device.sources.get(key, "estimated")
+        console.print(
+            f"{key:<26} {value:<16} {source}", highlight=False, markup=False, soft_wrap=True
+        )
 
 
 def _print_fidelity(result: Fidelity) -> None:

@@ -9,13 +9,25 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from fedbench.errors import ConfigError
 from fedbench.explain import explain, nearest
+from fedbench.figures import disagreements, figures
 from fedbench.units import parse_bytes, parse_rate, parse_seconds, parse_share, parse_speed
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -81,7 +93,13 @@ class Network(Model):
     loss: Share = 0.0
 
 
-NetworkOrName = Network | Name
+def _form(network: object) -> str:
+    return "[name]" if isinstance(network, str) else "[keys]"
+
+
+NetworkOrName = Annotated[
+    Annotated[Network, Tag("[keys]")] | Annotated[Name, Tag("[name]")], Discriminator(_form)
+]
 
 
 class Device(Model):
@@ -104,6 +122,20 @@ class Device(Model):
     watts: Watts | None = None
     network: NetworkOrName | None = None
     sources: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _figures_agree(self) -> Self:
+        for key, problem in disagreements(self.model_dump()):
+            raise PydanticCustomError("figure", "{problem}", {"key": key, "problem": problem})
+        return self
+
+    def figures(self) -> dict[str, str]:
+        """Its figures by dotted key, each with its unit, such as `speed.mobilenet_v2`."""
+        return figures(self.model_dump())
+
+    def estimated(self) -> list[str]:
+        """Keys of the figures that no source is given for."""
+        return [key for key in self.figures() if key not in self.sources]
 
 
 class Machine(Model):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -11,7 +11,11 @@ from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 # Where pydantic speaks of Python's types, and the file is YAML.
-_EXPECTED = {"model_type": "expected keys and values", "tuple_type": "expected a list"}
+_EXPECTED = {
+    "model_type": "expected keys and values",
+    "dict_type": "expected keys and values",
+    "tuple_type": "expected a list",
+}
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
@@ -24,11 +28,17 @@ def explain(
     item: ErrorDetails, model: type[BaseModel], path: Path, overrides: Sequence[str]
 ) -> str:
     """One of a validation's errors as a line: file or option, key, what was expected."""
-    key = ".".join(map(str, item["loc"]))
+    key = ".".join(map(str, _keys(item)))
     # The last one wins, as in the loader.
     settings = (setting for setting in reversed(overrides) if _sets(setting, key))
     source = next((f"--set {setting}" for setting in settings), str(path))
     return f"{source}: {key}: {_problem(item, model)}"
+
+
+def _keys(item: ErrorDetails) -> list[int | str]:
+    """Where the error is in the file: without the marks of a union's form or of a mapping's key."""
+    found = [part for part in item["loc"] if not str(part).startswith("[")]
+    return [*found, item["ctx"]["key"]] if item["type"] == "figure" else found
 
 
 def _sets(setting: str, key: str) -> bool:
@@ -38,7 +48,9 @@ def _sets(setting: str, key: str) -> bool:
 
 
 def _problem(item: ErrorDetails, model: type[BaseModel]) -> str:
-    *parents, leaf = item["loc"]
+    *parents, leaf = _keys(item)
+    if item["type"] == "figure":
+        return item["msg"]
     if item["type"] == "extra_forbidden":
         known = list(_inner(model, parents).model_fields)
         return "no such key" + (nearest(str(leaf), known) or f"; known are {', '.join(known)}")
@@ -54,7 +66,13 @@ def _problem(item: ErrorDetails, model: type[BaseModel]) -> str:
 def _inner(model: type[BaseModel], parents: Sequence[int | str]) -> type[BaseModel]:
     """The model that a key belongs to: Machine for `machines.0.count`."""
     for field in (part for part in parents if isinstance(part, str)):
-        annotation: Any = model.model_fields[field].annotation
-        kinds = (annotation, *get_args(annotation))
-        model = next(k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel))
+        model = next(_models(model.model_fields[field].annotation))
     return model
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models in a field's type: Machine in `tuple[Machine, ...]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models(inner)

@@ -1,9 +1,10 @@
-"""What a configuration writes with a unit -> plain numbers: bytes, bit/s, seconds, samples/s."""
+"""What a configuration writes with a unit <-> plain numbers: bytes, bit/s, seconds, samples/s."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 
 _BYTES = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 _BITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
@@ -79,9 +80,34 @@ def parse_speed(value: object) -> float:
     return number * (REFERENCE_SPEED if unit == "x" else 1)
 
 
+def format_bytes(value: int) -> str:
+    """Bytes as `8 GiB`, to four digits."""
+    return _format(value, ("B", "KiB", "MiB", "GiB", "TiB"), 1024)
+
+
+def format_rate(value: float) -> str:
+    """bit/s as `10 Mbit/s`, to four digits."""
+    return _format(value, ("bit/s", "kbit/s", "Mbit/s", "Gbit/s"), 1000)
+
+
+def format_seconds(value: float) -> str:
+    """Seconds as `10 ms` or `0.5 s`: below a tenth in ms."""
+    return f"{value * 1000:.4g} ms" if value < 0.1 else f"{value:.4g} s"
+
+
+def format_share(value: float) -> str:
+    """0 to 1 as `0.5 %`, to four digits."""
+    return f"{100 * value:.4g} %"
+
+
+def _format(value: float, units: Sequence[str], step: int) -> str:
+    power = sum(value >= step**power for power in range(1, len(units)))
+    return f"{value / step**power:.4g} {units[power]}"
+
+
 def _split(value: object, unit: str) -> tuple[float, str] | None:
     """A number and its unit, of which the pattern has one group; None where it is neither."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return (value, "") if 0 <= value < math.inf else None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*" + unit, str(value).strip().lower())
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*" + unit, str(value).strip().lower())
     return (float(match[1]), match[2]) if match and not isinstance(value, bool) else None

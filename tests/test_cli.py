@@ -18,7 +18,8 @@ import pytest
 import yaml
 
 from fedbench import cli
-from fedbench.config import CONFIGS, ModelName, load_device, load_profile
+from fedbench.config import CONFIGS, Device, ModelName, available, load_device, load_profile
+from fedbench.explain import nearest
 from fedbench.host import bootstrap, calibrate, planning, profiling
 from fedbench.host.plan import HostFacts, plan
 from fedbench.host.speeds import ModelSpeed
@@ -28,9 +29,17 @@ TESTS = Path(__file__).parent
 INVALID = TESTS / "invalid"
 HOST = HostFacts(cpus=2, memory=8 * 2**30)
 RUN = "20260102-030405-digits"
-DEVICES = (
-    f"hint: known devices: laptop, legacy-pc, workstation; others go into {CONFIGS / 'devices'}"
-)
+
+
+def known(kind: str) -> str:
+    """The hint of an error about a name that is not known."""
+    return f"hint: known {kind}s: {', '.join(available(kind))}; others go into {CONFIGS}/{kind}s"
+
+
+def unknown(kind: str, name: str) -> str:
+    """What is said of a name that is not known: those like it, then all."""
+    return f"unknown {kind} {name!r}{nearest(name, available(kind))}\n{known(kind)}"
+
 
 Fedbench = Callable[..., tuple[int, str, str]]
 
@@ -76,13 +85,34 @@ def stack(places: Places) -> Stack:
 SIZE = "expected a size such as 8GiB or 512MiB"
 NAME = "expected lower-case letters, digits and '-', at most 41 characters"
 
+TIME = "expected a time such as 10ms or 0.5s"
+RATE = "expected a rate such as 10Mbit or 500kbit"
+SPEED = "expected a speed such as `225 s/epoch`, `39.1 samples/s` or `0.95x`"
+MODELS = (
+    "Input should be 'mobilenet_v1', 'mobilenet_v2', 'mobilenet_v3_small' or 'mobilenet_v3_large'"
+)
+
 BAD_DEVICES = {
     "Bad_Name": f"{{}}: name: {NAME}, found 'Bad_Name'",
     "a-list": "{}: expected keys and values, found [{{'cores': 4}}, {{'memory': '4GiB'}}]",
+    "bad-delay": f"{{}}: network.delay: {TIME}, found '1min'",
+    "bad-jitter": f"{{}}: network.jitter: {TIME}, found '-1ms'",
+    "bad-loss": "{}: network.loss: expected a share such as 0.5% or 0.005, found '101%'",
+    "bad-network-name": f"{{}}: network: {NAME}, found 'Home Wifi'",
+    "bad-rate": f"{{}}: network.down: {RATE}, found '10MB'",
+    "bad-speed-unit": f"{{}}: speed.mobilenet_v2: {SPEED}, found '225 s/round'",
+    "capacity-below-speed": "{}: capacity.mobilenet_v2: expected at least speed.mobilenet_v2, "
+    "222.2 samples/s, found 100 samples/s",
+    "capacity-without-speed": "{}: capacity.mobilenet_v1: expected only with a speed.mobilenet_v1",
     "empty": "{}: expected keys and values, found nothing",
     "gpu-as-text": "{}: gpu: expected keys and values, found 'RTX 3060'",
     "infinite": "{}: cores: Input should be a finite number, found inf",
     "key-missing": "{}: memory: this key is missing",
+    "load-below-idle": "{}: watts.load: expected at least watts.idle, 20 W, found 12.5 W",
+    "negative-watts": "{}: watts.idle: Input should be greater than or equal to 0, found -1",
+    "network-as-number": "{}: network: expected keys and values, found 3",
+    "no-rate": f"{{}}: network.up: {RATE}, found 0",
+    "no-speed": f"{{}}: speed.mobilenet_v2: {SPEED}, found '0 samples/s'",
     "not-a-size": f"{{}}: memory: {SIZE}, found 'plenty'",
     "not-utf8": "{}: cannot be read as YAML: 'utf-8' codec can't decode byte 0xe9 in position 16: "
     "invalid continuation byte",
@@ -90,19 +120,30 @@ BAD_DEVICES = {
     "out-of-range": "{}: cores: Input should be greater than 0, found 0",
     "several-problems": "{0}: cores: Input should be a valid number, found 'four'\n"
     f"{{0}}: memory: {SIZE}, found 'plenty'\n"
-    "{0}: colour: no such key; did you mean cores or source?",
+    "{0}: colour: no such key; did you mean cores or sources?",
+    "source-of-unknown-figure": "{}: sources.speed.mobilenet_v1: no such figure; "
+    "did you mean speed.mobilenet_v2?",
+    "speed-as-text": "{}: speed: expected keys and values, found '225 s/epoch'",
+    "speed-of-unknown-model": f"{{}}: speed.mobilenet_v4: {MODELS}, found 'mobilenet_v4'",
     "too-little-memory": "{}: memory: expected at least 256MiB, found '64MiB'",
     "unknown-gpu-key": "{}: gpu.modle: no such key; did you mean model?",
-    "unknown-key": "{}: core: no such key; did you mean cores or source or memory?",
+    "unknown-key": "{}: core: no such key; did you mean cores or sources or memory?",
+    "unknown-network-key": "{}: network.dwon: no such key; did you mean down?",
     "wrong-type": "{}: cores: Input should be a valid number, found 'four'",
 }
 BAD_PROFILES = {
     "a-list": "{}: expected keys and values, found [{{'device': 'laptop'}}]",
     "bad-name": f"{{}}: machines.0.name: {NAME}, found 'My Laptop'",
+    "bad-rate": f"{{}}: network.up: {RATE}, found 'fast'",
     "device-of-no-known-name": "profile device-of-no-known-name: machines.0.device: "
-    f"unknown device 'zzz'\n{DEVICES}",
+    + unknown("device", "zzz"),
+    "dilation-below-one": "{}: dilation: Input should be greater than or equal to 1, found 0.5",
     "empty": "{}: expected keys and values, found nothing",
     "machine-as-text": "{}: machines.0: expected keys and values, found 'laptop'",
+    "machine-bad-delay": f"{{}}: machines.0.network.delay: {TIME}, found '10 seconds'",
+    "machine-negative-gpu": "{}: machines.0.gpu: Input should be greater than or equal to 0, "
+    "found -1",
+    "machine-unknown-network-key": "{}: machines.0.network.los: no such key; did you mean loss?",
     "machines-as-text": "{}: machines: expected a list, found 'laptop'",
     "named-server": "profile named-server: machines: server is the name of one of the "
     "federation's own services\nhint: give each machine a name of its own",
@@ -115,8 +156,7 @@ BAD_PROFILES = {
     "hint: give each machine a name of its own",
     "two-of-one-numbered-name": "profile two-of-one-numbered-name: machines: "
     "two clients are named laptop-2\nhint: give each machine a name of its own",
-    "unknown-device": "profile unknown-device: machines.1.device: unknown device 'lptop'; "
-    f"did you mean laptop?\n{DEVICES}",
+    "unknown-device": "profile unknown-device: machines.1.device: " + unknown("device", "lptop"),
     "unknown-key": "{}: stritc: no such key; did you mean strict or description?",
     "unknown-machine-key": "{}: machines.0.cuont: no such key; did you mean count or clients?",
     "unknown-node": "{}: node: Input should be 'fedbench' or 'stock', found 'stok'",
@@ -151,8 +191,7 @@ BAD_EXPERIMENTS = {
     "found 'imagenet'",
     "unknown-data-key": "{}: data.partitions: no such key; did you mean partition?",
     "unknown-key": "{}: round: no such key; did you mean rounds or fraction or precision?",
-    "unknown-model": "{}: model: Input should be 'mobilenet_v1', 'mobilenet_v2', "
-    "'mobilenet_v3_small' or 'mobilenet_v3_large', found 'mobilenet_v9'",
+    "unknown-model": f"{{}}: model: {MODELS}, found 'mobilenet_v9'",
     "wrong-type": "{}: rounds: Input should be a valid integer, found 'many'",
 }
 
@@ -220,28 +259,15 @@ def test_every_fixture_is_tested(kind: str, tested: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("argv", "err"),
     [
-        (
-            ["plan", "hetero"],
-            "unknown profile 'hetero'; did you mean heterogeneous?\n"
-            "hint: known profiles: crowd, heterogeneous, homogeneous, legacy-pair; "
-            f"others go into {CONFIGS / 'profiles'}",
-        ),
+        (["plan", "hetero"], unknown("profile", "hetero")),
         (
             ["up", "../profiles/heterogeneous"],
-            "unknown profile '../profiles/heterogeneous'; "
-            "did you mean heterogeneous or homogeneous?\n"
-            "hint: known profiles: crowd, heterogeneous, homogeneous, legacy-pair; "
-            f"others go into {CONFIGS / 'profiles'}",
+            unknown("profile", "../profiles/heterogeneous"),
         ),
-        (
-            ["data", "-e", "digts"],
-            "unknown experiment 'digts'; did you mean digits?\n"
-            "hint: known experiments: cifar10, digits, noop; "
-            f"others go into {CONFIGS / 'experiments'}",
-        ),
+        (["data", "-e", "digts"], unknown("experiment", "digts")),
         (
             ["join", "--server", "localhost:9092", "--device", "lptop"],
-            f"unknown device 'lptop'; did you mean laptop?\n{DEVICES}",
+            unknown("device", "lptop"),
         ),
         (["plan", "nowhere.yaml"], "nowhere.yaml: no such profile file"),
         (
@@ -313,8 +339,8 @@ def test_help_shows_every_command(fedbench: Fedbench) -> None:
     code, out, err = fedbench("--help")
     assert (code, err) == (0, "")
     for command in (
-        "up", "run", "status", "logs", "down", "join", "plan", "data", "report", "calibrate",
-        "profile-this-device", "compare",
+        "up", "run", "status", "logs", "down", "join", "plan", "data", "devices", "report",
+        "calibrate", "profile-this-device", "compare",
     ):  # fmt: skip
         assert f" {command} " in out
 
@@ -347,6 +373,56 @@ def test_plan_prints_the_same_project_as_json(
     assert json.loads(as_json[1]) == yaml.safe_load(as_yaml[1])
     notes = "note: this host's own speed is not looked at here: `up` calibrates, and plans anew\n"
     assert (as_yaml[2], as_json[2]) == (notes, notes)
+
+
+# -- devices
+
+
+def test_devices_are_listed_with_their_speed_and_watts(fedbench: Fedbench) -> None:
+    code, out, err = fedbench("devices")
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines()]
+    listed = {row[0]: row[1:] for row in rows if row}
+    assert (code, err, sorted(listed)) == (0, "", available("device"))
+    assert listed["legacy-pc"] == ["4", "4 GiB", "-", "222", "mobilenet_v2", "45", "115"]
+    assert listed["laptop"][2:4] == ["RTX 3060 Mobile", "1515"]
+
+
+def test_a_device_without_speed_and_watts_is_listed_too(
+    fedbench: Fedbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = Device(name="bare", description="d", cores=2, memory=2**30)
+    monkeypatch.setattr(cli, "load_device", lambda name: bare)
+    monkeypatch.setattr(cli, "available", lambda kind: ["bare"])
+    _, out, _ = fedbench("devices")
+    row = next(line for line in out.splitlines() if "bare" in line)
+    assert [cell.strip() for cell in row.split("│")[4:-1]] == ["-"] * 5
+
+
+def test_of_one_device_every_figure_has_its_source_or_is_estimated(fedbench: Fedbench) -> None:
+    code, out, err = fedbench("devices", "legacy-pc")
+    title, *lines = out.splitlines()
+    device = load_device("legacy-pc")
+    assert (code, err, title) == (0, "", f"legacy-pc: {device.description}")
+    found = {line.split()[0]: line for line in lines}
+    assert list(found) == list(device.figures())
+    assert found["speed.mobilenet_v2"].split(maxsplit=3)[1:] == [
+        "222.2", "samples/s", "Negi & Chinara, Table II",
+    ]  # fmt: skip
+    assert found["memory"].split()[1:] == ["4", "GiB", "estimated"]
+
+
+def test_devices_are_json_for_scripts(fedbench: Fedbench) -> None:
+    code, out, _ = fedbench("devices", "--json")
+    assert (code, [device["name"] for device in json.loads(out)]) == (0, available("device"))
+    code, out, _ = fedbench("devices", "legacy-pc", "--json")
+    [device] = json.loads(out)
+    assert device["estimated"] == ["memory", "watts.idle", "watts.load"]
+    del device["estimated"]
+    assert Device.model_validate(device) == load_device("legacy-pc")
+
+
+def test_an_unknown_device_is_not_shown(fedbench: Fedbench) -> None:
+    assert fedbench("devices", "legacy-cp") == (2, "", f"error: {unknown('device', 'legacy-cp')}\n")
 
 
 # -- nothing is up, no runs

@@ -3,14 +3,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from fedbench.config import (
     Device,
     Experiment,
     Machine,
+    Network,
     Profile,
     available,
     load_device,
@@ -21,7 +20,6 @@ from fedbench.config import (
     split_overrides,
 )
 from fedbench.errors import ConfigError
-from fedbench.units import parse_bytes
 
 
 def write(path: Path, text: str) -> Path:
@@ -64,6 +62,37 @@ def test_a_device_is_read_with_its_units() -> None:
     assert device.speed == {"mobilenet_v2": pytest.approx(50_000 / 211)}
 
 
+def test_a_network_is_a_name_or_keys(tmp_path: Path) -> None:
+    machines = "machines: [{device: laptop, network: {down: 10Mbit, delay: 10ms, loss: 1%}}]\n"
+    profile = load_profile(str(write(tmp_path / "mine.yaml", f"{machines}network: lte\n")))
+    link = Network(down=1e7, delay=0.01, loss=0.01)
+    assert profile.network == "lte"
+    assert profile.machines == (Machine(device="laptop", network=link),)
+    assert Profile.model_validate_json(profile.model_dump_json()) == profile
+
+
+def test_a_key_of_an_inner_network_is_blamed_on_the_option_that_sets_it() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_profile("homogeneous", ["network.down=fast", "network.dely=1ms"])
+    assert caught.value.message.splitlines() == [
+        "--set network.down=fast: network.down: "
+        "expected a rate such as 10Mbit or 500kbit, found 'fast'",
+        "--set network.dely=1ms: network.dely: no such key; did you mean delay?",
+    ]
+
+
+@pytest.mark.parametrize("name", available("device"))
+def test_a_device_reads_back_from_json(name: str) -> None:
+    device = load_device(name)
+    assert Device.model_validate_json(device.model_dump_json()) == device
+
+
+def test_a_profile_is_dilated_and_lets_cpus_stand_in_for_gpus() -> None:
+    profile = load_profile("homogeneous", ["dilation=2", "gpu_stand_in=false"])
+    assert (profile.dilation, profile.gpu_stand_in) == (2.0, False)
+    assert load_profile("homogeneous").dilation is None
+
+
 def test_configurations_are_looked_up_in_another_folder_too(tmp_path: Path) -> None:
     write(tmp_path / "devices/phone.yaml", "description: d\ncores: 2.5\nmemory: 1GiB\n")
     assert available("device", tmp_path) == ["phone"]
@@ -88,35 +117,6 @@ def test_a_device_that_cannot_be_loaded_is_traced_to_the_machine(tmp_path: Path)
     assert caught.value.message == (
         f"profile one: machines.0.device: {file}: cores: Input should be greater than 0, found 0"
     )
-
-
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [
-        ("8GiB", 8 * 2**30),
-        ("8gb", 8 * 2**30),
-        ("8G", 8 * 2**30),
-        ("512m", 512 * 2**20),
-        (" 1.5 GiB ", 3 * 2**29),
-        ("1KiB", 1024),
-        ("2TiB", 2 * 2**40),
-        ("300B", 300),
-        (300, 300),
-    ],
-)
-def test_a_size_has_a_unit_or_is_in_bytes(text: object, size: int) -> None:
-    assert parse_bytes(text) == size
-
-
-@pytest.mark.parametrize("text", ["", "lots", "8GiBs", "-1", "1e3", "8 Gi B", True, None, [1]])
-def test_what_is_no_size_is_refused(text: object) -> None:
-    with pytest.raises(ValueError, match="expected a size such as 8GiB or 512MiB"):
-        parse_bytes(text)
-
-
-@given(st.integers(0, 2**50))
-def test_a_size_in_bytes_is_itself(size: int) -> None:
-    assert parse_bytes(size) == parse_bytes(str(size)) == size
 
 
 @pytest.mark.parametrize("name", ["a", "legacy-pc", "3", "a" * 41])
