@@ -75,8 +75,7 @@ class Side:
     @classmethod
     def of(cls, run: Run) -> Side:
         """A run's complete rounds, its wall seconds as emulated ones."""
-        rounds = run.rounds()
-        dilation = float(run.facts().get("emulation", {}).get("dilation", 1.0))
+        rounds, dilation = run.rounds(), run.summary().dilation
         devices = {c.client: c.device for record in rounds for c in record.clients}
         figures = {name: _of_client(name, rounds, dilation) for name in devices}
         durations = {r.round: r.duration_seconds / dilation for r in rounds}

@@ -36,12 +36,13 @@ _CPU_KEYS = (
 
 
 class ModelSpeed(Record):
-    """How fast this host trains one model in batches of 32, in samples per wall second.
+    """How fast this host trains one model in batches of 32, in samples/s.
 
     `by_threads`: alone on the host, by number of threads, on as many cores. `busy`: one thread on
-    each core at once, the slowest of them. `quota_efficiency`: samples per CPU second under a
-    quota, as a share of those without. `step_cpu_seconds`: CPU seconds of one batch, alone.
-    `spread`: the slowest and the fastest window of one thread alone. `note`: what disturbed it.
+    each core at once, the slowest of them. Those of one thread are per CPU second.
+    `quota_efficiency`: samples per CPU second under a quota, as a share of those without.
+    `step_cpu_seconds`: CPU seconds of one batch, alone. `spread`: the slowest and the fastest
+    window of one thread alone. `note`: what disturbed it.
     """
 
     model: str
@@ -75,12 +76,11 @@ class Speeds:
     software: str
 
     def read(self, models: list[str], say: Say) -> dict[str, ModelSpeed]:
-        """Those that are known of these models; says of which day, unless they are new."""
+        """Those that are known of these models; says which are old, or were disturbed."""
         own = [e.speed for e in self._entries() if self._is_of(e) and e.speed.model in models]
         for speed in own:
-            if datetime.now(UTC) - speed.measured_at > OLD:
-                day = f"{speed.measured_at:%Y-%m-%d %H:%M} UTC"
-                say(f"calibration of {speed.model} from {day}; `--fresh` measures anew")
+            if speed.note or datetime.now(UTC) - speed.measured_at > OLD:
+                say(_dated(speed))
         return {speed.model: speed for speed in own}
 
     def write(self, speed: ModelSpeed) -> None:
@@ -98,6 +98,14 @@ class Speeds:
         with suppress(FileNotFoundError, ValidationError):
             return _File.model_validate_json(self.path.read_bytes()).entries
         return ()
+
+
+def _dated(speed: ModelSpeed) -> str:
+    note = f", when {speed.note}" if speed.note else ""
+    day = f"{speed.measured_at:%Y-%m-%d %H:%M} UTC"
+    return (
+        f"calibration of {speed.model} from {day}{note}: `fedbench calibrate --fresh` measures anew"
+    )
 
 
 def host_identity(client: docker.DockerClient, cores: int, cpuinfo: Path = CPUINFO) -> str:

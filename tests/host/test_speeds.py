@@ -25,7 +25,9 @@ model name\t: another
 PI = "processor\t: 0\nBogoMIPS\t: 108.00\nCPU implementer\t: 0x41\nCPU part\t: 0xd08\n"
 
 
-def speed(model: str = "mobilenet_v2", age: float = 0.0, one: float = 660.0) -> ModelSpeed:
+def speed(
+    model: str = "mobilenet_v2", age: float = 0.0, one: float = 660.0, note: str | None = None
+) -> ModelSpeed:
     return ModelSpeed(
         model=model,
         by_threads={1: one, 2: 320.0},
@@ -34,7 +36,7 @@ def speed(model: str = "mobilenet_v2", age: float = 0.0, one: float = 660.0) -> 
         step_cpu_seconds=0.048,
         spread=(600.0, 700.0),
         measured_at=datetime.now(UTC) - timedelta(days=age),
-        note="others used 12% of the CPUs",
+        note=note,
     )
 
 
@@ -73,13 +75,21 @@ def test_a_speed_holds_for_one_host_and_one_software(file: Path) -> None:
     assert [one.by_threads[1] for one in known] == [1, 2, 3, 4]
 
 
-def test_an_old_speed_is_used_and_dated(file: Path) -> None:
+@pytest.mark.parametrize(
+    ("age", "note", "why"),
+    [(1.5, None, ""), (0.0, "others used 12% of the CPUs", ", when others used 12% of the CPUs")],
+)
+def test_an_old_or_a_disturbed_speed_is_used_and_dated(
+    age: float, note: str | None, why: str, file: Path
+) -> None:
     store, said = Speeds(file, "host", "software"), list[str]()
-    old = speed(age=1.5)
-    store.write(old)
-    assert store.read(["mobilenet_v2"], said.append) == {"mobilenet_v2": old}
-    day = f"{old.measured_at:%Y-%m-%d %H:%M}"
-    assert said == [f"calibration of mobilenet_v2 from {day} UTC; `--fresh` measures anew"]
+    known = speed(age=age, note=note)
+    store.write(known)
+    assert store.read(["mobilenet_v2"], said.append) == {"mobilenet_v2": known}
+    assert said == [
+        f"calibration of mobilenet_v2 from {known.measured_at:%Y-%m-%d %H:%M} UTC{why}: "
+        "`fedbench calibrate --fresh` measures anew"
+    ]
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"entries": [{"host": "host"}]}'])
