@@ -10,6 +10,7 @@ import docker
 from docker.models.containers import Container
 
 from fedbench.config import Network
+from fedbench.errors import DockerError
 from fedbench.host import helper
 from fedbench.host.parents import pid_of
 
@@ -75,11 +76,18 @@ def shape(
     left out.
 
     Raises:
-        DockerError: a container is not running, or the kernel refuses.
+        DockerError: a container is not running or has the host's network, or the kernel refuses.
     """
-    order = [{"pid": pid_of(container), **_fields(network)} for container, network in links.items()]
+    order = [{"pid": _pid(container), **_fields(network)} for container, network in links.items()]
     if order:
         helper.run(client, image, {"shape": order}, **_RIGHTS)
+
+
+def _pid(container: Container) -> int:
+    pid = pid_of(container)
+    if container.attrs["HostConfig"]["NetworkMode"] == "host":
+        raise DockerError(f"{container.name} has the host's network, which is not shaped")
+    return pid
 
 
 def _fields(network: Network | None) -> dict[str, Any]:

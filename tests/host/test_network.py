@@ -141,7 +141,7 @@ def test_the_host_and_what_has_ended_are_not_shaped(
         helper_image, ["sleep", "infinity"], network_mode="host", init=True, detach=True
     )
     try:
-        with pytest.raises(DockerError, match="has no network of its own"):
+        with pytest.raises(DockerError, match="has the host's network, which is not shaped"):
             shape(docker_client, helper_image, {host: Network(up=RATE)})
     finally:
         host.remove(force=True)
