@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from typing import cast
 
 import docker
 import pytest
@@ -87,8 +88,9 @@ def transfer(client: Container) -> Transfer:
     def run(way: str, size: int) -> tuple[float, int]:
         argv = ["python", "-c", CLIENT.replace('"server"', '"fedbench-test-network-server"')]
         done = client.exec_run([*argv, way, str(size)])
-        assert done.exit_code == 0, done.output.decode()
-        seconds, wire = json.loads(done.output)
+        output = cast("bytes", done.output)
+        assert done.exit_code == 0, output.decode()
+        seconds, wire = json.loads(output)
         print(f"{way}, {size} bytes: {seconds:.3f} s, {wire} bytes on the wire")
         return seconds, wire
 
@@ -165,7 +167,8 @@ def test_delay_is_added_each_way_where_the_kernel_can(
         "socket.create_connection(('fedbench-test-network-server', 9000));"
         "print(time.monotonic() - start)"
     )
-    assert 0.1 <= float(client.exec_run(["python", "-c", connect]).output) < 0.2
+    output = cast("bytes", client.exec_run(["python", "-c", connect]).output)
+    assert 0.1 <= float(output) < 0.2
 
 
 ALL = Capabilities(tbf=True, ifb=True, netem=True)
