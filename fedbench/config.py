@@ -7,7 +7,7 @@ Every error names the file, the key, what was expected and what to do.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -91,6 +91,14 @@ class Network(Model):
     delay: Seconds = 0.0
     jitter: Seconds = 0.0
     loss: Share = 0.0
+
+
+class NetworkClass(Network):
+    """A kind of link that has a name; `sources` as of a device."""
+
+    name: Name
+    description: str
+    sources: dict[Literal["down", "up", "delay", "jitter", "loss"], str] = {}
 
 
 def _form(network: object) -> str:
@@ -245,6 +253,26 @@ def load_devices(profile: Profile, root: Path = CONFIGS) -> dict[str, Device]:
             where = f"profile {profile.name}: machines.{number}.device"
             raise ConfigError(f"{where}: {error.message}", error.hint) from None
     return devices
+
+
+def load_network(name: str, root: Path = CONFIGS) -> NetworkClass:
+    """The network of that name, or in that file."""
+    return _load(NetworkClass, "network", name, (), root)
+
+
+def load_networks(
+    profile: Profile, devices: Mapping[str, Device], root: Path = CONFIGS
+) -> list[Network | None]:
+    """The network of each machine of `profile`: its own, the profile's, or its device's."""
+    networks = []
+    for number, machine in enumerate(profile.machines):
+        network = machine.network or profile.network or devices[machine.device].network
+        try:
+            networks.append(load_network(network, root) if isinstance(network, str) else network)
+        except ConfigError as error:
+            where = f"profile {profile.name}: the network of machines.{number} ({machine.device})"
+            raise ConfigError(f"{where}: {error.message}", error.hint) from None
+    return networks
 
 
 def load_profile(name: str, overrides: Sequence[str] = (), root: Path = CONFIGS) -> Profile:

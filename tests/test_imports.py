@@ -59,6 +59,13 @@ def test_host_needs_neither_torch_nor_flower(module: str) -> None:
     assert under(reached(module), *forbidden) == []
 
 
+@pytest.mark.parametrize("module", under(MODULES, "fedbench.helper"))
+def test_the_helper_needs_neither_torch_nor_flower_nor_docker(module: str) -> None:
+    forbidden = ("torch", "flwr", "docker", "fedbench.host", "fedbench.client", "fedbench.server")
+
+    assert under(reached(module), *forbidden) == []
+
+
 def test_imports_are_seen_through_other_modules() -> None:
     """Else the two tests above could not fail."""
     assert "torch" in imports("fedbench.learning.models")

@@ -1,5 +1,6 @@
 """Carries out one order and ends: `python -m fedbench.helper '{"quotas": [...]}'`.
 
+Orders: `quotas`, a list of `set_parent_quota`'s arguments; `shape`, a list of `Link`s; `probe`.
 The answer is JSON on stdout: `{"error": text}` with exit code 1 where the order failed.
 """
 
@@ -20,11 +21,18 @@ def obey(order: dict[str, Any]) -> dict[str, Any]:
     Raises:
         HostError: it cannot be done.
     """
-    ((verb, links),) = order.items()
+    ((verb, entries),) = order.items()
     if verb == "quotas":
-        for link in links:
-            set_parent_quota(Path("/"), **link)
+        for entry in entries:
+            set_parent_quota(Path("/"), **entry)
         return {}
+    from fedbench.helper import shape  # noqa: PLC0415 (the governor's orders need not wait for it)
+
+    if verb == "shape":
+        shape.shape(shape.Link(**entry) for entry in entries)
+        return {}
+    if verb == "probe":
+        return shape.probe()
     raise HostError(f"the helper knows no order {verb!r}")
 
 

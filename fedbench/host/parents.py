@@ -29,7 +29,7 @@ def set_quotas(
     Raises:
         DockerError: a container is not running, or the kernel refuses.
     """
-    pids = {container: _pid(container) for container in quotas}
+    pids = {container: pid_of(container) for container in quotas}
     order = [
         {"pid": pids[container], "period": period, "quota": quota}
         for container, (period, quota) in quotas.items()
@@ -45,7 +45,7 @@ def set_quotas(
         raise DockerError(error.message) from None
 
 
-def _pid(container: Container) -> int:
+def pid_of(container: Container) -> int:
     """A container's first process as it is now: a restart changes it."""
     try:
         container.reload()

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import docker
+import pyroute2
 import pytest
 
 import fedbench
@@ -92,12 +93,14 @@ def daemon(tmp_path: Path) -> Iterator[FakeDaemon]:
 def helper_image(
     docker_client: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory
 ) -> str:
-    """What the helper needs of the image: Python and this checkout's package."""
+    """What the helper needs of the image: Python, this checkout's package and pyroute2."""
     folder = tmp_path_factory.mktemp("image")
-    package = Path(fedbench.__file__).parent
-    shutil.copytree(package, folder / "fedbench", ignore=shutil.ignore_patterns("__pycache__"))
+    for package in (fedbench, pyroute2):
+        source = Path(str(package.__file__)).parent
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(source, folder / "opt" / source.name, ignore=ignore)
     (folder / "Dockerfile").write_text(
-        "FROM python:3.11-slim-bookworm\nENV PYTHONPATH=/opt\nCOPY fedbench /opt/fedbench\n"
+        "FROM python:3.11-slim-bookworm\nENV PYTHONPATH=/opt\nCOPY opt /opt\n"
     )
     docker_client.images.build(path=str(folder), tag="fedbench-test-helper", rm=True)
     return "fedbench-test-helper"

@@ -1,0 +1,158 @@
+"""What a device's network does to its packets, in the network namespace of its container.
+
+A token bucket (tbf) holds the rate, netem in it adds delay, jitter and loss. What leaves is shaped
+at the interface itself; what arrives is led through an ifb device, which is shaped likewise.
+See tc-tbf(8), tc-netem(8) and tc-mirred(8).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from pyroute2 import IPRoute, netns
+from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.netlink.rtnl import TC_H_INGRESS, TC_H_ROOT
+
+from fedbench.errors import HostError
+
+INTERFACE = "eth0"  # of every container that Docker puts on one network
+LOOPBACK = 1  # in every network namespace
+_IFB = "fedbench-down"
+_BUCKET, _NETEM, _INGRESS = 0x10000, 0x20000, 0xFFFF0000  # handles 1:, 2: and ffff:
+_ETHERNET = 14  # bytes of its header, which the bucket counts
+_BURST_SECONDS = 0.005  # a timer of a busy host may be so late, and no rate is lost
+_QUEUE_SECONDS = 0.1
+_QUEUE = 2 * 65_536  # bytes: a packet has up to 64 KiB before it is cut up
+_ALL_PACKETS = 0x0003  # ETH_P_ALL
+
+
+@dataclass(frozen=True)
+class Link:
+    """The link of the container that has process `pid`.
+
+    Rates are in bit/s, None for no limit; `delay` and `jitter` (s) and `loss` (0 to 1) hold for
+    each direction.
+    """
+
+    pid: int
+    down: float | None = None
+    up: float | None = None
+    delay: float = 0.0
+    jitter: float = 0.0
+    loss: float = 0.0
+
+
+def probe() -> dict[str, bool]:
+    """Which of tbf, ifb and netem this kernel has; tried on this process's own network."""
+    with IPRoute() as ipr:
+        return {
+            "tbf": _works(lambda: _bucket(ipr, LOOPBACK, 1e6, 1500)) and _clear(ipr, LOOPBACK),
+            "netem": _works(lambda: _netem(ipr, LOOPBACK, TC_H_ROOT, Link(0, delay=0.01), 1000)),
+            "ifb": _works(lambda: _divert(ipr, LOOPBACK)),
+        }
+
+
+def shape(links: Iterable[Link]) -> None:
+    """Shapes each link as it says, whatever was in force before; of it, what this kernel can do.
+
+    This process ends up in the network namespace of the last one.
+
+    Raises:
+        HostError: a process has ended, or the kernel refuses.
+    """
+    able = probe()
+    for link in links:
+        _enter(link.pid)
+        try:
+            with IPRoute() as ipr:
+                _shape(ipr, link, able)
+        except NetlinkError as error:
+            raise HostError(f"process {link.pid}: {INTERFACE} cannot be shaped: {error}") from None
+
+
+def _enter(pid: int) -> None:
+    try:
+        with open(f"/proc/{pid}/ns/net") as namespace:
+            netns.setns(namespace.fileno())
+    except FileNotFoundError:
+        raise HostError(f"process {pid} is not there: its container has ended") from None
+
+
+def _shape(ipr: Any, link: Link, able: dict[str, bool]) -> None:
+    (interface,) = ipr.get_links(ifname=INTERFACE)
+    index, mtu = interface["index"], interface.get_attr("IFLA_MTU")
+    _clear(ipr, index)
+    for ifb in ipr.link_lookup(ifname=_IFB):
+        ipr.link("del", index=ifb)
+    _discipline(ipr, index, mtu, link.up, link, able)
+    if able["ifb"] and (link.down or _impaired(link, able)):
+        _discipline(ipr, _divert(ipr, index), mtu, link.down, link, able)
+
+
+def _discipline(
+    ipr: Any, index: int, mtu: int, rate: float | None, link: Link, able: dict[str, bool]
+) -> None:
+    """Shapes what a device sends: the queue of a bucket, or of the device, is netem's."""
+    parent, packets = TC_H_ROOT, 10_000
+    if rate and able["tbf"]:
+        _bucket(ipr, index, rate, mtu)
+        waiting = rate / 8 * (link.delay + link.jitter) + _queue(rate)
+        parent, packets = _BUCKET + 1, math.ceil(waiting / mtu)
+    if _impaired(link, able):
+        _netem(ipr, index, parent, link, packets)
+
+
+def _impaired(link: Link, able: dict[str, bool]) -> bool:
+    return able["netem"] and bool(link.delay or link.jitter or link.loss)
+
+
+def _bucket(ipr: Any, index: int, rate: float, mtu: int) -> None:
+    burst = max(2 * (mtu + _ETHERNET), rate / 8 * _BURST_SECONDS)
+    limit = burst + _queue(rate)
+    ipr.tc("add", "tbf", index, _BUCKET, rate=rate / 8, burst=int(burst), limit=int(limit))
+
+
+def _queue(rate: float) -> float:
+    """Bytes that may wait for their turn at so many bit/s."""
+    return max(_QUEUE, rate / 8 * _QUEUE_SECONDS)
+
+
+def _netem(ipr: Any, index: int, parent: int, link: Link, packets: int) -> None:
+    microseconds = {"delay": link.delay * 1e6, "jitter": link.jitter * 1e6}
+    impairments = {**microseconds, "loss": link.loss * 100, "limit": packets}
+    ipr.tc("add", "netem", index, _NETEM, parent=parent, **impairments)
+
+
+def _divert(ipr: Any, index: int) -> int:
+    """Leads what arrives at a device through a new ifb device; the index of that."""
+    ipr.link("add", ifname=_IFB, kind="ifb")
+    (ifb,) = ipr.link_lookup(ifname=_IFB)
+    ipr.link("set", index=ifb, state="up")
+    ipr.tc("add", "ingress", index, _INGRESS)
+    redirect = {"kind": "mirred", "direction": "egress", "action": "redirect", "ifindex": ifb}
+    ipr.tc(
+        "add-filter", "u32", index, parent=_INGRESS, prio=1, protocol=_ALL_PACKETS,
+        target=_BUCKET, keys=["0x0/0x0+0"], action=redirect,
+    )  # fmt: skip
+    return int(ifb)
+
+
+def _clear(ipr: Any, index: int) -> bool:
+    """Removes what shapes a device; True."""
+    for found in ipr.get_qdiscs(index):
+        if found["handle"] in (_BUCKET, _NETEM) and found["parent"] == TC_H_ROOT:
+            ipr.tc("del", index=index, parent=TC_H_ROOT)
+        if found["parent"] == TC_H_INGRESS:
+            ipr.tc("del", "ingress", index)
+    return True
+
+
+def _works(attempt: Callable[[], object]) -> bool:
+    try:
+        attempt()
+    except NetlinkError:
+        return False
+    return True
