@@ -21,7 +21,7 @@ from pathlib import Path
 import psutil
 
 from fedbench.errors import FedbenchError
-from fedbench.host import bootstrap
+from fedbench.host import bootstrap, links
 from fedbench.host.plan import ClientPlan
 from fedbench.host.prometheus import Prometheus
 from fedbench.host.quotas import Quotas
@@ -160,6 +160,7 @@ def main(folder: Path, launch: int) -> None:
         while psutil.pid_exists(launch):
             time.sleep(TICK_SECONDS)
             try:
+                links.enforce(stack, client, stack.containers(client))
                 corrections = governor.tick(time.monotonic())
             except FedbenchError as error:  # the federation was taken down, or its Prometheus was
                 print(error.message, file=sys.stderr)  # noqa: T201 (into its own log)

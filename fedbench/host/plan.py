@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 
-from fedbench.config import Device, Machine, ModelName, Profile
+from fedbench.config import Device, Machine, ModelName, Network, Profile
 from fedbench.errors import ConfigError, HostError
 from fedbench.host import workloads
+from fedbench.host.network import Capabilities, dilated, unapplied
 from fedbench.host.solve import Demand, Part, Solution, period_seconds, solve
 from fedbench.host.workloads import HostSpeeds
 
@@ -72,6 +73,7 @@ class Computer:
     device: Device
     clients: tuple[str, ...]
     gpu: int | None = None
+    network: Network | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,8 @@ class Plan:
     clients: tuple[ClientPlan, ...]
     dilation: float
     notes: tuple[str, ...]
+    networks: Mapping[str, Network] = field(default_factory=dict)
+    """Of each client that has one, in wall seconds."""
 
 
 def client_names(profile: Profile) -> list[str]:
@@ -99,28 +103,35 @@ def plan(
     host: HostFacts,
     host_speeds: HostSpeeds = workloads.ASSUMED,
     model: ModelName = "mobilenet_v2",
+    networks: Sequence[Network | None] = (),
+    kernel: Capabilities | None = None,
 ) -> Plan:
     """Divides the host among the profile's clients, to train `model`.
+
+    `networks` are those of the profile's machines, `kernel` what of them can be put in force.
 
     Raises:
         ConfigError: two clients of one name.
         HostError: the host has no GPU for a device, and none may stand in for it; a dilation that
             is too small; or `strict` and the host is smaller than the profile.
     """
-    computers = _computers(profile, devices, host)
+    computers = _computers(profile, devices, host, networks)
     solution = _solve(profile, computers, host, host_speeds, model)
     clients = tuple(
         client
         for computer, part in zip(computers, solution.parts, strict=True)
         for client in _clients(computer, part, host, host_speeds, model)
     )
-    notes = tuple(_notes(computers, solution.dilation, host))
+    notes = (
+        *_notes(computers, solution.dilation, host),
+        *(_network_notes(computers, kernel) if kernel else ()),
+    )
     if profile.strict and (less := [*notes, *_crowded(computers, host)]):
         raise HostError(
             f"profile {profile.name} is strict, and this host cannot be all of it: {less[0]}",
             "use a larger host, a smaller profile, or --set strict=false",
         )
-    return Plan(profile, clients, solution.dilation, notes)
+    return Plan(profile, clients, solution.dilation, notes, _networks(computers, solution.dilation))
 
 
 def _names(profile: Profile) -> list[tuple[Machine, list[str]]]:
@@ -157,9 +168,15 @@ def _refuse_twins(profile: Profile, names: list[str]) -> None:
         )
 
 
-def _computers(profile: Profile, devices: Mapping[str, Device], host: HostFacts) -> list[Computer]:
+def _computers(
+    profile: Profile,
+    devices: Mapping[str, Device],
+    host: HostFacts,
+    networks: Sequence[Network | None],
+) -> list[Computer]:
     taken = {machine.gpu for machine in profile.machines}
     free = (index for index in range(host.gpus) if index not in taken)
+    links = dict(zip(profile.machines, networks, strict=False))
     made = []
     for machine, names in _names(profile):
         device = devices[machine.device]
@@ -167,7 +184,7 @@ def _computers(profile: Profile, devices: Mapping[str, Device], host: HostFacts)
         if device.gpu:
             gpu = next(free, None) if machine.gpu is None else machine.gpu
             _require_gpu(profile, device, gpu, host)
-        made.append(Computer(names[0], device, tuple(names), gpu))
+        made.append(Computer(names[0], device, tuple(names), gpu, links.get(machine)))
     return made
 
 
@@ -258,6 +275,21 @@ def _notes(made: Sequence[Computer], dilation: float, host: HostFacts) -> Iterat
                 f"{computer.name}: CPUs take the place of its {computer.device.gpu.model}, "
                 "at the GPU's speed"
             )
+
+
+def _networks(made: Sequence[Computer], dilation: float) -> dict[str, Network]:
+    return {
+        name: dilated(computer.network, dilation)
+        for computer in made
+        if computer.network
+        for name in computer.clients
+    }
+
+
+def _network_notes(made: Sequence[Computer], kernel: Capabilities) -> Iterator[str]:
+    for computer in made:
+        for note in unapplied(computer.network, kernel) if computer.network else ():
+            yield f"{computer.name}: {note}"
 
 
 def _crowded(made: Sequence[Computer], host: HostFacts) -> Iterator[str]:

@@ -12,8 +12,8 @@ from typing import Any
 
 import psutil
 
-from fedbench.config import Device, Experiment, Profile
-from fedbench.host import bootstrap, calibrate, data, ports, starting, workloads
+from fedbench.config import Device, Experiment, Profile, load_networks
+from fedbench.host import bootstrap, calibrate, data, links, network, ports, starting, workloads
 from fedbench.host.machine import Say
 from fedbench.host.plan import HostFacts, Plan, client_names, plan
 from fedbench.host.project import compose_project
@@ -48,6 +48,7 @@ def bring_up(
     data.prepare(experiment, client_names(profile), places.data, source=source, say=say)
     client = bootstrap.ensure_docker(say)
     host = host_facts(client)
+    networks = load_networks(profile, devices)
     roughly = plan(profile, devices, host)  # refuses what cannot be, before anything is built
     known = Stack.load(places)
     ports.require_free(profile.ports, known.published(client) if known else ())
@@ -57,7 +58,8 @@ def bring_up(
     measured = calibrate.calibrate(
         client, images.fedbench, models, places.calibration, say, cores=host.cpus
     )
-    planned = plan(profile, devices, host, measured, experiment.model)
+    kernel = network.probe(client, images.fedbench) if any(networks) else None
+    planned = plan(profile, devices, host, measured, experiment.model, networks, kernel)
     for note in planned.notes:
         say(f"note: {note}")
     if images.grafana is None:
@@ -68,6 +70,7 @@ def bring_up(
     stack.compose.up()
     starting.lift_quotas(stack, client, before)
     starting.wait_ready(stack, client, say)
+    links.enforce(stack, client, stack.containers(client))
     return stack
 
 

@@ -19,7 +19,7 @@ from fedbench import __version__
 from fedbench.config import Experiment
 from fedbench.errors import ConfigError, DockerError, RunError, RunInterrupted
 from fedbench.explain import nearest
-from fedbench.host import data, starting
+from fedbench.host import data, links, starting
 from fedbench.host.emulated import calibrated, emulation_facts
 from fedbench.host.machine import Say, cpu_model
 from fedbench.host.runs import Run, RunStore
@@ -97,8 +97,12 @@ class Runner:
         return run
 
     def start(self, run: Run) -> subprocess.Popen[bytes]:
-        """Starts the run, every client under its quota; the process ends when the run does."""
+        """Starts the run, every client under its quota and on its network.
+
+        The process ends when the run does.
+        """
         starting.enforce_quotas(self._stack, self._client)
+        links.enforce(self._stack, self._client, self._stack.containers(self._client))
         give_to_containers(run.path, *run.path.iterdir())
         argv = self._stack.compose.command(
             "exec", "--no-TTY", "server", "python", "-m", _LAUNCH, f"/runs/{run.id}"

@@ -12,7 +12,7 @@ import docker
 import yaml
 from docker.models.containers import Container
 
-from fedbench.config import Device, Profile
+from fedbench.config import Device, Network, Profile
 from fedbench.errors import FedbenchError
 from fedbench.host import tls
 from fedbench.host.compose import Compose
@@ -78,6 +78,7 @@ class Stack:
     devices: dict[str, Device]
     clients: tuple[ClientPlan, ...]
     dilation: float
+    networks: dict[str, Network]
     cgroup_driver: str
     compose: Compose
 
@@ -94,6 +95,7 @@ class Stack:
             {name: Device.model_validate(device) for name, device in saved["devices"].items()},
             tuple(ClientPlan(**client) for client in saved["clients"]),
             saved["dilation"],
+            {name: Network.model_validate(link) for name, link in saved["networks"].items()},
             saved["cgroup_driver"],
             Compose(PROJECT, places.state / "compose.yaml", saved["variables"]),
         )
@@ -120,6 +122,10 @@ class Stack:
             "devices": {name: d.model_dump(mode="json") for name, d in devices.items()},
             "clients": [asdict(client) for client in plan.clients],
             "dilation": plan.dilation,
+            "networks": {
+                name: link.model_dump(include=set(Network.model_fields))
+                for name, link in plan.networks.items()
+            },
             "cgroup_driver": cgroup_driver,
             "variables": environment(plan, paths, images),
         }

@@ -199,6 +199,7 @@ def test_no_secret_is_in_what_describes_the_stack(places: Places, stack: Stack) 
         "devices",
         "clients",
         "dilation",
+        "networks",
         "cgroup_driver",
         "variables",
     }
