@@ -103,7 +103,7 @@ def _impairments(network: Network) -> list[str]:
     found = (
         (network.delay, f"delay {network.delay * 1e3:g} ms"),
         (network.jitter, f"jitter {network.jitter * 1e3:g} ms"),
-        (network.loss, f"loss {network.loss:.2%}"),
+        (network.loss, f"loss {network.loss * 100:g}%"),
     )
     return [text for value, text in found if value]
 

@@ -191,7 +191,7 @@ def test_a_slower_federation_has_a_slower_network() -> None:
         (
             DSL,
             Capabilities(tbf=True, ifb=True, netem=False),
-            ["delay 10 ms, jitter 5 ms, loss 0.20% are not applied: this kernel has no netem"],
+            ["delay 10 ms, jitter 5 ms, loss 0.2% are not applied: this kernel has no netem"],
         ),
         (
             Network(down=16e6, delay=0.01),
