@@ -9,7 +9,7 @@ from typing import Any
 
 import docker
 import pytest
-from harness import ROOT, SET_PORTS, Done, fedbench, run, run_id, summary
+from harness import ROOT, SET_PORTS, Done, fedbench, purge, run, run_id, summary
 
 pytestmark = pytest.mark.docker
 
@@ -21,13 +21,13 @@ ON_THE_WIRE = 1514 / 1448
 @pytest.fixture(scope="module")
 def taken_down(clean: docker.DockerClient) -> Iterator[None]:
     yield
-    fedbench("down", "--volumes")
+    purge(clean)
 
 
 def measured(*arguments: str) -> Done:
     """`make fidelity`, once more where the host was too busy for it and said so."""
     done = run("make", "fidelity", *arguments, SET=SET_PORTS, timeout=1200)
-    if done.code == 6 and "did not hold" in done.output:
+    if done.code and "did not hold" in done.output:
         done = run("make", "fidelity", *arguments, SET=SET_PORTS, timeout=1200)
     return done
 
@@ -123,11 +123,11 @@ class TestNetwork:
     def test_strict_refuses_what_the_kernel_cannot_do(self, tmp_path: Path) -> None:
         profile = tmp_path / "far-away.yaml"
         profile.write_text(
-            "machines:\n  - device: legacy-pc\n    network: {up: 10Mbit, delay: 20ms}\nstrict: true\n"
+            "machines:\n  - device: legacy-pc\n    network: {up: 10Mbit, delay: 20ms}\n"
+            "strict: true\n"
         )
-        done = run(
-            "make", "up", f"PROFILE={profile}", "EXPERIMENT=noop", SET=f"{SET_PORTS} rounds=1"
-        )
+        ports = [word for port in SET_PORTS.split() for word in ("--set", port)]
+        done = fedbench("up", str(profile), "-e", "noop", *ports)
         if done.code == 0:
             pytest.skip("this kernel has netem")
         assert done.code == 3
