@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
 import time
 import zlib
@@ -32,6 +33,7 @@ from torch import nn
 
 from fedbench.client.node import WIRE_PARTS, Cancelled, WirePart
 from fedbench.learning import data, flat, models
+from fedbench.learning.gpu import TimeShare, limit_memory
 from fedbench.learning.pace import Companions, Pace, Speed
 from fedbench.learning.train import Epoch, Progress, evaluate, train
 from fedbench.telemetry.cgroup import Cgroup
@@ -78,6 +80,10 @@ wire = Wire(metrics)
 cancelled = threading.Event()
 # A GPU is there where the plan reserved one for this client.
 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+# The plan's, of the GPU that it reserved.
+gpu_share = float(os.environ.get("FEDBENCH_GPU_SHARE", "1")) if device.type == "cuda" else 1.0
+if device.type == "cuda" and "FEDBENCH_GPU_MEMORY" in os.environ:
+    limit_memory(int(os.environ["FEDBENCH_GPU_MEMORY"]), device)
 DEVICE = Path("/device")  # of the clients of one computer, where there are several
 
 
@@ -143,6 +149,7 @@ def _train(message: Message, context: Context, task: Any) -> tuple[ArrayRecord, 
     client = str(context.node_config["client"])
     companions = Companions(DEVICE, client)
     pace = _pace(task, client, companions)
+    gpu_time = TimeShare(gpu_share, torch.cuda.synchronize) if gpu_share < 1 else None
 
     def on_batch(progress: Progress) -> None:
         if cancelled.is_set():
@@ -157,6 +164,8 @@ def _train(message: Message, context: Context, task: Any) -> tuple[ArrayRecord, 
             samples=progress.samples,
             seconds=progress.seconds,
         )
+        if gpu_time:
+            gpu_time.after_batch()
         if pace:
             metrics.late(run, pace.wait(progress.samples, _done(progress)))
 

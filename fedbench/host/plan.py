@@ -52,6 +52,7 @@ class ClientPlan:
     memory: int
     gpu: int | None = None
     gpu_memory: int | None = None
+    gpu_share: float = 1.0
     group: str | None = None
 
     @property
@@ -250,6 +251,7 @@ def _clients(
             memory=min(device.memory, host.memory) // len(names),
             gpu=computer.gpu,
             gpu_memory=device.gpu.memory if device.gpu and computer.gpu is not None else None,
+            gpu_share=device.gpu.share if device.gpu else 1.0,
             group=computer.name if len(names) > 1 else None,
         )
 

@@ -80,6 +80,7 @@ def _service(client: ClientPlan, plan: Plan, paths: Paths) -> dict[str, Any]:
     }
     if client.gpu_memory:
         environment["FEDBENCH_GPU_MEMORY"] = str(client.gpu_memory)
+        environment["FEDBENCH_GPU_SHARE"] = f"{client.gpu_share:g}"
     volumes = [
         f"{paths.data / client.name}:/data:ro",
         f"{paths.tls / 'ca.pem'}:/tls/ca.pem:ro",
