@@ -45,7 +45,7 @@ app = typer.Typer(
     add_completion=False,
 )
 # A pipe has no width of its own: room for whole words.
-console = Console(width=None if sys.stdout.isatty() else 120)
+console = Console(width=None if sys.stdout.isatty() else 140)
 progress = Console(stderr=True)
 places = Places(Path(__file__).resolve().parent.parent)
 
@@ -436,7 +436,12 @@ def _print_summary(summary: Summary, stack: Stack, as_json: bool) -> None:
     if as_json:
         _print_json(summary.model_dump())
         return
-    tables = (reports.device_table, reports.resource_table, reports.server_table)
+    tables = (
+        reports.device_table,
+        reports.epoch_table,
+        reports.resource_table,
+        reports.server_table,
+    )
     for header, rows in (table(summary) for table in tables):
         table = Table(*header)
         for row in rows:
