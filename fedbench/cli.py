@@ -32,6 +32,7 @@ from fedbench.config import (
     split_overrides,
 )
 from fedbench.errors import FedbenchError
+from fedbench.host import corrections
 from fedbench.host import report as reports
 from fedbench.host.fidelity import Fidelity
 from fedbench.host.runs import Run, RunStore
@@ -264,11 +265,13 @@ def devices(
 @app.command()
 def report(name: RunName = None, as_json: Json = False) -> None:
     """Print a run again, as Markdown."""
-    summary = RunStore(places.runs).find(name).summary()
+    run = RunStore(places.runs).find(name)
     if as_json:
-        _print_json(summary.model_dump())
+        _print_json(run.summary().model_dump())
     else:
-        console.print(reports.markdown(summary), markup=False, highlight=False, soft_wrap=True)
+        corrected = corrections.described(corrections.read(run.path))
+        text = reports.markdown(run.summary(), corrected)
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -447,6 +450,8 @@ def _print_summary(summary: Summary, stack: Stack, as_json: bool) -> None:
         for row in rows:
             table.add_row(*row)
         console.print(table)
+    for line in corrections.described(corrections.read(places.runs / summary.run)):
+        console.print(f"corrected: {line}", markup=False, highlight=False, soft_wrap=True)
     _print_not_held(reports.not_held(summary))
     if summary.dilation > 1:
         console.print(f"emulated seconds are wall seconds / {summary.dilation:g}", highlight=False)

@@ -98,8 +98,8 @@ def round_table(summary: Summary) -> Table:
     return header, [_round_row(record, summary.dilation) for record in summary.rounds]
 
 
-def markdown(summary: Summary) -> str:
-    """The whole report."""
+def markdown(summary: Summary, corrected: Sequence[str] = ()) -> str:
+    """The whole report; `corrected` says what the run's governor did."""
     parts = [
         f"# Run {summary.run}",
         f"Experiment {summary.experiment} on profile {summary.profile}: {summary.status}"
@@ -128,6 +128,8 @@ def markdown(summary: Summary) -> str:
     ]
     if failures:
         parts += ["## Failures", "\n".join(failures)]
+    if corrected:
+        parts += ["## Corrected quotas", "\n".join(f"- {line}" for line in corrected)]
     if lines := not_held(summary):
         parts += ["## Where the emulation did not hold", "\n".join(f"- {line}" for line in lines)]
     return "\n\n".join(parts) + "\n"
