@@ -253,13 +253,24 @@ def devices(
     as_json: Json = False,
 ) -> None:
     """Show the devices that can be emulated; of one, every figure and where it was read."""
+    from fedbench.host import devices as profiles
+
     chosen = [load_device(each) for each in ([name] if name else available("device"))]
     if as_json:
         _print_json([{**d.model_dump(), "estimated": d.estimated()} for d in chosen])
     elif name:
         _print_device(chosen[0])
     else:
-        _print_devices(chosen)
+        header, rows = profiles.table(chosen)
+        table = Table(*header)
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+        console.print(
+            "samples/s of MobileNets, ~ where estimated; "
+            "`fedbench devices NAME` says where a device's figures were read",
+            style="dim", highlight=False,
+        )  # fmt: skip
 
 
 @app.command()
@@ -391,21 +402,6 @@ def _run(stack: Stack, prepare: Callable[[Any], Run], detach: bool, as_json: boo
         )
         summary = runner.follow(chosen, process, look)
     _print_summary(summary, stack, as_json)
-
-
-def _print_devices(chosen: Iterable[Device]) -> None:
-    table = Table("device", "cores", "memory", "GPU", "samples/s", "of", "W idle", "W load")
-    for device in chosen:
-        figures = device.figures()
-        gpu, watts = device.gpu, device.watts
-        table.add_row(
-            device.name, figures["cores"], figures["memory"], gpu.model if gpu else "-",
-            "\n".join(f"{speed:.0f}" for speed in device.speed.values()) or "-",
-            "\n".join(device.speed) or "-",
-            *((f"{watts.idle:g}", f"{watts.load:g}") if watts else "--"),
-        )  # fmt: skip
-    console.print(table)
-    console.print("`fedbench devices NAME` says where a device's figures were read", style="dim")
 
 
 def _print_device(device: Device) -> None:
