@@ -32,6 +32,7 @@ from fedbench.config import (
     split_overrides,
 )
 from fedbench.errors import FedbenchError
+from fedbench.host import corrections
 from fedbench.host import report as reports
 from fedbench.host.fidelity import Fidelity
 from fedbench.host.runs import Run, RunStore
@@ -45,7 +46,7 @@ app = typer.Typer(
     add_completion=False,
 )
 # A pipe has no width of its own: room for whole words.
-console = Console(width=None if sys.stdout.isatty() else 120)
+console = Console(width=None if sys.stdout.isatty() else 140)
 progress = Console(stderr=True)
 places = Places(Path(__file__).resolve().parent.parent)
 
@@ -252,23 +253,36 @@ def devices(
     as_json: Json = False,
 ) -> None:
     """Show the devices that can be emulated; of one, every figure and where it was read."""
+    from fedbench.host import devices as profiles
+
     chosen = [load_device(each) for each in ([name] if name else available("device"))]
     if as_json:
         _print_json([{**d.model_dump(), "estimated": d.estimated()} for d in chosen])
     elif name:
         _print_device(chosen[0])
     else:
-        _print_devices(chosen)
+        header, rows = profiles.table(chosen)
+        table = Table(*header)
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+        console.print(
+            "samples/s of MobileNets, ~ where estimated; "
+            "`fedbench devices NAME` says where a device's figures were read",
+            style="dim", highlight=False,
+        )  # fmt: skip
 
 
 @app.command()
 def report(name: RunName = None, as_json: Json = False) -> None:
     """Print a run again, as Markdown."""
-    summary = RunStore(places.runs).find(name).summary()
+    run = RunStore(places.runs).find(name)
     if as_json:
-        _print_json(summary.model_dump())
+        _print_json(run.summary().model_dump())
     else:
-        console.print(reports.markdown(summary), markup=False, highlight=False, soft_wrap=True)
+        corrected = corrections.described(corrections.read(run.path))
+        text = reports.markdown(run.summary(), corrected)
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -390,21 +404,6 @@ def _run(stack: Stack, prepare: Callable[[Any], Run], detach: bool, as_json: boo
     _print_summary(summary, stack, as_json)
 
 
-def _print_devices(chosen: Iterable[Device]) -> None:
-    table = Table("device", "cores", "memory", "GPU", "samples/s", "of", "W idle", "W load")
-    for device in chosen:
-        figures = device.figures()
-        gpu, watts = device.gpu, device.watts
-        table.add_row(
-            device.name, figures["cores"], figures["memory"], gpu.model if gpu else "-",
-            "\n".join(f"{speed:.0f}" for speed in device.speed.values()) or "-",
-            "\n".join(device.speed) or "-",
-            *((f"{watts.idle:g}", f"{watts.load:g}") if watts else "--"),
-        )  # fmt: skip
-    console.print(table)
-    console.print("`fedbench devices NAME` says where a device's figures were read", style="dim")
-
-
 def _print_device(device: Device) -> None:
     console.print(f"{device.name}: {device.description}", highlight=False, markup=False)
     for key, value in device.figures().items():
@@ -436,12 +435,19 @@ def _print_summary(summary: Summary, stack: Stack, as_json: bool) -> None:
     if as_json:
         _print_json(summary.model_dump())
         return
-    tables = (reports.device_table, reports.resource_table, reports.server_table)
+    tables = (
+        reports.device_table,
+        reports.epoch_table,
+        reports.resource_table,
+        reports.server_table,
+    )
     for header, rows in (table(summary) for table in tables):
         table = Table(*header)
         for row in rows:
             table.add_row(*row)
         console.print(table)
+    for line in corrections.described(corrections.read(places.runs / summary.run)):
+        console.print(f"corrected: {line}", markup=False, highlight=False, soft_wrap=True)
     _print_not_held(reports.not_held(summary))
     if summary.dilation > 1:
         console.print(f"emulated seconds are wall seconds / {summary.dilation:g}", highlight=False)

@@ -11,8 +11,7 @@ from fedbench.records import EpochRecord
 
 TOLERANCE = 0.05
 """An epoch that is farther from its target than this was not emulated."""
-_STEAL = 0.02  # of an epoch's time
-_THROTTLED = 0.05
+_THROTTLED = 0.05  # of an epoch's time
 
 
 @dataclass(frozen=True)
@@ -32,6 +31,10 @@ class Emulation:
         """That of a run; of one of an older version, none."""
         known = facts.get("emulation", {})
         return cls(known.get("dilation", 1.0), known.get("targets", {}), known.get("shares", {}))
+
+    def dilation_of(self, client: str) -> float:
+        """That of one client: nothing slows a real device that joined."""
+        return self.dilation if client in self.targets or client in self.shares else 1.0
 
     def verdict(
         self, client: str, samples: int, epochs: Sequence[EpochRecord], targets: Sequence[float]
@@ -68,7 +71,9 @@ def _reason(error: float, epochs: Sequence[EpochRecord], planned: float | None) 
     text = f"{error:+.0%} off its target: it had {had:.2f} CPUs"
     if planned is not None:
         text += f", {planned:.2f} were planned"
-    if steal > _STEAL:
+    if error < 0:
+        return f"{text}; nothing held it back to its pace"
+    if steal > error / (1 + error) / 2:  # of what it lost, the better part
         return f"{text}; the hypervisor took {steal:.0%} of its time: the host is too busy"
     if throttled > _THROTTLED:
         return f"{text}; its quota held it back for {throttled:.0%} of the time"

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, computed_field
 
 _ENDINGS = {"finished": "finished", "stopped": "interrupted", "error": "failed"}
 
@@ -35,6 +35,7 @@ class EpochRecord(Record):
     throttled_seconds: float
     steal_seconds: float
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def share(self) -> float:
         """The CPUs that it had."""
@@ -76,6 +77,7 @@ class ClientRound(Record):
     emulation_error: float | None = None
     not_held: str | None = None
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def emulated_epoch_seconds(self) -> list[float]:
         """Seconds of each local epoch on the emulated device."""
@@ -118,7 +120,10 @@ class RoundRecord(Record):
 
 
 class Summary(Record):
-    """`summary.json`: how the run ended, and all its rounds."""
+    """`summary.json`: how the run ended, and all its rounds.
+
+    `rounds_not_held` counts them by client, for those that have a target.
+    """
 
     run: str
     status: str
@@ -129,6 +134,7 @@ class Summary(Record):
     rounds: list[RoundRecord]
     error: str | None = None
     dilation: float = 1.0
+    rounds_not_held: dict[str, int] = {}
 
 
 def summarise(folder: Path) -> Summary:
@@ -142,6 +148,7 @@ def summarise(folder: Path) -> Summary:
     )
     # Neither an ending nor a start after it: the server died, or was never reached.
     status = _ENDINGS.get(ending.get("event", ""), "failed")
+    rounds = read_rounds(folder)
     missing = "the server never started it" if not ending else "the server died"
     return Summary(
         run=folder.name,
@@ -150,10 +157,19 @@ def summarise(folder: Path) -> Summary:
         profile=facts["profile"],
         started_at=facts["created"],
         total_seconds=(last - created).total_seconds(),
-        rounds=read_rounds(folder),
+        rounds=rounds,
         error=ending.get("reason", missing) if status == "failed" else None,
         dilation=facts.get("emulation", {}).get("dilation", 1.0),
+        rounds_not_held=_rounds_not_held(rounds),
     )
+
+
+def _rounds_not_held(rounds: list[RoundRecord]) -> dict[str, int]:
+    judged = [c for r in rounds for c in r.clients if c.emulation_error is not None]
+    counts = dict.fromkeys((client.client for client in judged), 0)
+    for client in judged:
+        counts[client.client] += client.not_held is not None
+    return counts
 
 
 def write_summary(folder: Path) -> Summary:

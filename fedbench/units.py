@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 
 _BYTES = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 _BITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
+# Far above the figures of any computer; with its largest unit it is still finite.
+_LIMIT = 1e18
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 
 EPOCH_IMAGES = 50_000
@@ -108,6 +109,8 @@ def _format(value: float, units: Sequence[str], step: int) -> str:
 def _split(value: object, unit: str) -> tuple[float, str] | None:
     """A number and its unit, of which the pattern has one group; None where it is neither."""
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return (value, "") if 0 <= value < math.inf else None
+        return (value, "") if 0 <= value < _LIMIT else None
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*" + unit, str(value).strip().lower())
-    return (float(match[1]), match[2]) if match and not isinstance(value, bool) else None
+    if match is None or isinstance(value, bool) or float(match[1]) >= _LIMIT:
+        return None
+    return float(match[1]), match[2]

@@ -73,7 +73,7 @@ def run_panels() -> list[stat.Panel | timeseries.Panel | statetimeline.Panel]:
         number("Rounds wanted", "none", of_run("fedbench_rounds")),
         number("Server accuracy", "percentunit", of_run("fedbench_server_accuracy")),
         number("Server loss", "none", of_run("fedbench_server_loss")),
-        number("Last round", "s", of_run("fedbench_round_last_seconds")),
+        number("Last round, wall", "s", of_run("fedbench_round_last_seconds")),
         number("Clients connected", "none", "fedbench_clients_connected"),
         phases(),
         lines(
@@ -95,7 +95,7 @@ def run_panels() -> list[stat.Panel | timeseries.Panel | statetimeline.Panel]:
             },
         ).description(models),
         lines(
-            "Duration of a round",
+            "Duration of a round, in wall seconds",
             "s",
             {
                 "round": of_run("fedbench_round_last_seconds"),
@@ -135,7 +135,7 @@ def emulation_panels() -> list[stat.Panel | timeseries.Panel]:
                 "s",
                 {
                     "{{client}}": by_client("fedbench_emulated_epoch_seconds", with_run=True),
-                    "{{client}} limit": by_client("fedbench_target_epoch_seconds", with_run=True),
+                    "{{client}} target": by_client("fedbench_target_epoch_seconds", with_run=True),
                 },
             )
         ).description("Dashed: what the real device takes. The median of a round's epochs."),
@@ -173,12 +173,12 @@ def device_panels() -> list[timeseries.Panel]:
     """Show what each device does with its time, CPU, memory and network."""
     return [
         lines(
-            "Last local epoch",
+            "Last local epoch, in wall seconds",
             "s",
             {"{{client}}": by_client("fedbench_local_epoch_last_seconds", with_run=True)},
         ).description("The slowest device holds the round back."),
         lines(
-            "Training speed, samples per second",
+            "Training speed, samples per wall second",
             "none",
             {"{{client}}": by_client("fedbench_samples_per_second", with_run=True)},
         ).description("Of the local epoch in progress, or the last one."),
@@ -301,9 +301,11 @@ def bottom_legend(mode: LegendDisplayMode) -> common.VizLegendOptions:
 
 
 def dash_limits(panel: timeseries.Panel) -> timeseries.Panel:
-    """Dash the lines whose legend ends in `limit`."""
+    """Dash the lines whose legend ends in `limit` or `target`."""
     style = {"fill": "dash", "dash": [8, 8]}
-    return panel.override_by_regexp("/ limit$/", [DynamicConfigValue("custom.lineStyle", style)])
+    return panel.override_by_regexp(
+        "/ (limit|target)$/", [DynamicConfigValue("custom.lineStyle", style)]
+    )
 
 
 def stacked(panel: timeseries.Panel) -> timeseries.Panel:

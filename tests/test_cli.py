@@ -113,6 +113,7 @@ BAD_DEVICES = {
     "network-as-number": "{}: network: expected keys and values, found 3",
     "no-rate": f"{{}}: network.up: {RATE}, found 0",
     "no-speed": f"{{}}: speed.mobilenet_v2: {SPEED}, found '0 samples/s'",
+    "beyond-all-sizes": f"{{}}: memory: {SIZE}, found {10**400}",
     "not-a-size": f"{{}}: memory: {SIZE}, found 'plenty'",
     "not-utf8": "{}: cannot be read as YAML: 'utf-8' codec can't decode byte 0xe9 in position 16: "
     "invalid continuation byte",
@@ -381,10 +382,12 @@ def test_plan_prints_the_same_project_as_json(
 def test_devices_are_listed_with_their_speed_and_watts(fedbench: Fedbench) -> None:
     code, out, err = fedbench("devices")
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines()]
-    listed = {row[0]: row[1:] for row in rows if row}
+    listed = {row[0]: row[1:] for row in rows if row and row[0]}
     assert (code, err, sorted(listed)) == (0, "", available("device"))
-    assert listed["legacy-pc"] == ["4", "4 GiB", "-", "222", "mobilenet_v2", "45", "115"]
-    assert listed["laptop"][2:4] == ["RTX 3060 Mobile", "1515"]
+    assert listed["legacy-pc"] == ["4", "4 GiB", "-", "222 v2", "45-115", "-"]
+    assert listed["raspberry-pi-4"][3:] == ["~26 v2", "1.6-7.2", "939 Mbit/s"]
+    assert listed["phone"][-1] == "lte"
+    assert listed["laptop"][2:4] == ["RTX 3060 Mobile", "1515 v2"]
 
 
 def test_a_device_without_speed_and_watts_is_listed_too(
@@ -395,7 +398,7 @@ def test_a_device_without_speed_and_watts_is_listed_too(
     monkeypatch.setattr(cli, "available", lambda kind: ["bare"])
     _, out, _ = fedbench("devices")
     row = next(line for line in out.splitlines() if "bare" in line)
-    assert [cell.strip() for cell in row.split("│")[4:-1]] == ["-"] * 5
+    assert [cell.strip() for cell in row.split("│")[4:-1]] == ["-"] * 4
 
 
 def test_of_one_device_every_figure_has_its_source_or_is_estimated(fedbench: Fedbench) -> None:

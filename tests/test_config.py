@@ -15,6 +15,7 @@ from fedbench.config import (
     load_device,
     load_devices,
     load_experiment,
+    load_networks,
     load_profile,
     parse_name,
     split_overrides,
@@ -189,3 +190,10 @@ def test_file_and_option_are_told_apart(tmp_path: Path) -> None:
         f"{file}: rounds: Input should be a valid integer, found 'many'",
     ]
     assert caught.value.hint == f"edit {file}"
+
+
+@pytest.mark.parametrize("name", available("device"))
+def test_the_network_of_every_device_is_known(name: str) -> None:
+    profile = Profile(name="one", machines=(Machine(device=name),))
+    (network,) = load_networks(profile, load_devices(profile))
+    assert (network is None) == (load_device(name).network is None)

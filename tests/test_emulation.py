@@ -49,13 +49,27 @@ def test_a_client_knows_best_what_was_due() -> None:
     assert fields["target_epoch_seconds"] == 2.25
 
 
+def test_nothing_slows_a_real_device() -> None:
+    assert [LAPTOP.dilation_of(client) for client in ("laptop", "visitor")] == [2.0, 1.0]
+
+
 @pytest.mark.parametrize(
     ("one", "reason"),
     [
         (
-            epoch(4, cpu=2.4, steal=0.5),
+            epoch(4, cpu=2.4, steal=1.5),
             "+100% off its target: it had 0.60 CPUs, 0.80 were planned; "
-            "the hypervisor took 12% of its time: the host is too busy",
+            "the hypervisor took 38% of its time: the host is too busy",
+        ),
+        (
+            epoch(4, cpu=2.4, throttled=1.0, steal=0.5),  # half of what it took was lost
+            "+100% off its target: it had 0.60 CPUs, 0.80 were planned; "
+            "its quota held it back for 25% of the time",
+        ),
+        (
+            epoch(1, cpu=0.95),
+            "-50% off its target: it had 0.95 CPUs, 0.80 were planned; "
+            "nothing held it back to its pace",
         ),
         (
             epoch(4, cpu=3.2, throttled=1.0),

@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
-from fedbench.records import ClientRound, RoundRecord, read_lines, summarise, write_summary
+from fedbench.records import (
+    ClientRound,
+    EpochRecord,
+    RoundRecord,
+    read_lines,
+    summarise,
+    write_summary,
+)
 
 GOLDEN = Path(__file__).parent / "golden" / "runs" / "20260102-030405-digits"
 
@@ -46,7 +53,7 @@ def test_a_summary_is_written_whole_and_read_back(folder: Path) -> None:
     assert written == summary.model_dump()
     assert set(written) == {
         "run", "status", "experiment", "profile", "started_at", "total_seconds", "rounds", "error",
-        "dilation",
+        "dilation", "rounds_not_held",
     }  # fmt: skip
     assert {
         "server_accuracy",
@@ -99,6 +106,33 @@ def test_a_run_without_records_has_a_summary(folder: Path) -> None:
         (folder / name).unlink()
     summary = summarise(folder)
     assert (summary.status, summary.rounds, summary.total_seconds) == ("failed", [], 0.0)
+
+
+def test_a_summary_counts_the_rounds_that_did_not_hold(folder: Path) -> None:
+    record = summarise(folder).rounds[0]
+    laptop, legacy, desk = record.clients
+    clients = [
+        laptop.model_copy(update={"emulation_error": 0.2, "not_held": "+20% off its target"}),
+        legacy.model_copy(update={"emulation_error": 0.01}),
+        desk,
+    ]
+    missed = record.model_copy(update={"clients": clients})
+    with (folder / "rounds.jsonl").open("a") as file:
+        file.write(missed.model_dump_json() + "\n")
+
+    assert summarise(folder).rounds_not_held == {"laptop": 1, "legacy-pc": 0}
+
+
+def test_a_round_is_read_back_as_it_was_written() -> None:
+    epoch = EpochRecord(seconds=4.0, cpu_seconds=3.0, throttled_seconds=0.5, steal_seconds=0.25)
+    client = ClientRound(
+        client="laptop", device="laptop", epoch_seconds=[4.0], epochs=[epoch], dilation=2.5
+    )
+    written = json.loads(client.model_dump_json())
+
+    assert written["emulated_epoch_seconds"] == [1.6]
+    assert written["epochs"][0]["share"] == 0.75
+    assert ClientRound.model_validate(written) == client
 
 
 @pytest.mark.parametrize("keep", range(1, 12))

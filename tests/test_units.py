@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -184,3 +185,10 @@ def test_what_is_printed_can_be_read_again(size: int, number: float, share: floa
 )
 def test_quantities_are_printed_with_their_unit(printed: str, text: str) -> None:
     assert printed == text
+
+
+@pytest.mark.parametrize("parse", PARSERS)
+def test_what_no_computer_has_is_refused_not_infinite(parse: Callable[[object], float]) -> None:
+    for value in (10**400, 1e300, "9" * 400, f"{'9' * 305}GiB", f"{'9' * 400} s/epoch", "9e9"):
+        with pytest.raises(ValueError, match=r"^expected a "):
+            parse(value)

@@ -22,6 +22,7 @@ import psutil
 
 from fedbench.errors import FedbenchError
 from fedbench.host import bootstrap, links
+from fedbench.host.corrections import FILE, Correction
 from fedbench.host.plan import ClientPlan
 from fedbench.host.prometheus import Prometheus
 from fedbench.host.quotas import Quotas
@@ -71,18 +72,6 @@ def corrected(quota: float, seen: Observation, most: float) -> float:
         return max(quota, min(quota * _STEP, most)) if seen.used > _USED_UP * quota else quota
     wanted = seen.used * MARGIN
     return wanted if wanted < _USED_UP * quota else quota
-
-
-@dataclass(frozen=True)
-class Correction:
-    """One change of a quota, in CPUs, and what it was made for."""
-
-    time: str
-    computer: str
-    quota_before: float
-    quota_after: float
-    late: float
-    used: float
 
 
 class Governor:
@@ -156,7 +145,7 @@ def main(folder: Path, launch: int) -> None:
         return Quotas(stack, client, stack.containers(client))
 
     governor = Governor(stack.clients, quotas, prometheus, host_facts(client).cpus)
-    with (folder / "corrections.jsonl").open("a", encoding="utf-8") as log:
+    with (folder / FILE).open("a", encoding="utf-8") as log:
         while psutil.pid_exists(launch):
             time.sleep(TICK_SECONDS)
             try:

@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from fedbench.emulation import Emulation
 from fedbench.errors import HostError
 from fedbench.host.machine import Say
 from fedbench.host.prometheus import Prometheus
@@ -20,7 +21,11 @@ from fedbench.records import RoundRecord
 _METRICS = (
     "fedbench_client_phase", "fedbench_local_epoch", "fedbench_local_epochs",
     "fedbench_local_epoch_last_seconds", "fedbench_samples_per_second", "fedbench_local_accuracy",
-    "fedbench_local_loss",
+    "fedbench_local_loss", "fedbench_target_epoch_seconds",
+)  # fmt: skip
+_HEADER = (
+    "client", "phase", "epoch", "images / wall s", "wall s / epoch", "emulated s",
+    "target emulated s", "accuracy", "loss",
 )  # fmt: skip
 _LINES = 6  # of what happened, above the live table
 _QUERY = f'{{__name__=~"{"|".join(_METRICS)}", client!=""}}'
@@ -32,6 +37,7 @@ class Lines:
     def __init__(self, run: Run, say: Say) -> None:
         self._run = run
         self._say = say
+        self._emulation = Emulation.of(run.facts())
         self._told = len(run.events())  # a run that goes on has told its past already
 
     def __call__(self) -> None:
@@ -39,7 +45,7 @@ class Lines:
         events = self._run.events()
         rounds = self._run.rounds()
         for event in events[self._told :]:
-            if line := describe(event, rounds):
+            if line := describe(event, rounds, self._emulation):
                 self._say(line)
         self._told = len(events)
 
@@ -49,6 +55,7 @@ class View:
 
     def __init__(self, run: Run, clients: list[str], prometheus: Prometheus, live: Live) -> None:
         self._run = run
+        self._emulation = Emulation.of(run.facts())
         self._clients = clients
         self._prometheus = prometheus
         self._live = live
@@ -56,19 +63,33 @@ class View:
     def __call__(self) -> None:
         """Draws the present state."""
         events, rounds = self._run.events(), self._run.rounds()
-        said = list(filter(None, (describe(event, rounds) for event in events)))
+        said = list(filter(None, (describe(event, rounds, self._emulation) for event in events)))
         lines = [Text(line) for line in said[-_LINES:] or ["starting"]]
         self._live.update(Group(*lines, self._table()), refresh=True)
 
     def _table(self) -> Table:
-        table = Table("client", "phase", "epoch", "images/s", "s / epoch", "accuracy", "loss")
+        table = Table(*_HEADER)
         try:
             figures = client_figures(self._prometheus)
         except HostError:  # it starts after the clients, and is only for looking
             figures = {}
         for client in sorted({*self._clients, *figures}):
-            table.add_row(client, *_cells(figures.get(client, {})))
+            table.add_row(client, *self._cells(client, figures.get(client, {})))
         return table
+
+    def _cells(self, client: str, figures: dict[str, Any]) -> Iterator[str]:
+        def cell(name: str, form: str, divisor: float = 1.0) -> str:
+            return format(figures[name] / divisor, form) if name in figures else "-"
+
+        yield str(figures.get("phase", "-"))
+        epochs = figures.get("local_epochs")
+        yield f"{figures['local_epoch']:.0f}/{epochs:.0f}" if epochs else "-"
+        yield cell("samples_per_second", ".0f")
+        yield cell("local_epoch_last_seconds", ".1f")
+        yield cell("local_epoch_last_seconds", ".1f", self._emulation.dilation_of(client))
+        yield cell("target_epoch_seconds", ".1f")
+        yield cell("local_accuracy", ".4f")
+        yield cell("local_loss", ".4f")
 
 
 def client_figures(prometheus: Prometheus) -> dict[str, dict[str, Any]]:
@@ -84,7 +105,7 @@ def client_figures(prometheus: Prometheus) -> dict[str, dict[str, Any]]:
     return figures
 
 
-def describe(event: dict[str, Any], rounds: list[RoundRecord]) -> str:
+def describe(event: dict[str, Any], rounds: list[RoundRecord], emulation: Emulation) -> str:
     """One event as a line, empty for those that are not worth one; `rounds` are those so far."""
     line = ""
     where = f"round {event.get('round')}"
@@ -101,13 +122,13 @@ def describe(event: dict[str, Any], rounds: list[RoundRecord]) -> str:
         case "round":
             line = f"{where}/{event['rounds']}: training on {', '.join(event['clients'])}"
         case "trained":
-            seconds = event["seconds"]
+            took = _seconds(event["seconds"], emulation.dilation_of(event["client"]))
             accuracy = event.get("accuracy")
             how = f", local accuracy {accuracy:.4f}" if accuracy is not None else ""
-            line = f"{where}: {event['client']} trained in {seconds:.1f} s{how}"
+            line = f"{where}: {event['client']} trained in {took}{how}"
         case "recorded":
             so_far = [record for record in rounds if record.round <= event["round"]]
-            line = describe_round(so_far, event["rounds"])
+            line = describe_round(so_far, event["rounds"], emulation.dilation)
         case "failed":
             line = f"{where}: {event['client']} failed: {event['reason']}"
         case "not_held":
@@ -119,33 +140,27 @@ def describe(event: dict[str, Any], rounds: list[RoundRecord]) -> str:
     return line
 
 
-def describe_round(rounds: list[RoundRecord], total: int) -> str:
-    """The last of these rounds as a line, with the time that is left."""
+def describe_round(rounds: list[RoundRecord], total: int, dilation: float) -> str:
+    """The last of these rounds as a line, with the wall time that is left."""
     last = rounds[-1]
     parts = [f"round {last.round}/{total}:"]
     if last.server_accuracy is not None and last.server_loss is not None:
         parts.append(f"accuracy {last.server_accuracy:.4f}, loss {last.server_loss:.4f},")
-    parts.append(f"{last.duration_seconds:.1f} s (overhead {last.overhead_seconds:.2f} s)")
+    overhead = f"{last.overhead_seconds:.2f} s" + (" wall" if dilation != 1 else "")
+    parts.append(f"{_seconds(last.duration_seconds, dilation)} (overhead {overhead})")
     if last.round < total:
         left = fmean(r.duration_seconds for r in rounds) * (total - last.round)
         parts.append(f"about {_duration(left)} left")
     return " ".join(parts)
 
 
+def _seconds(wall: float, dilation: float) -> str:
+    """One figure where the two are the same."""
+    emulated = f"{wall / dilation:.1f} s"
+    return emulated if dilation == 1 else f"{wall:.1f} s wall, {emulated} emulated"
+
+
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
-
-
-def _cells(figures: dict[str, Any]) -> Iterator[str]:
-    def cell(name: str, form: str) -> str:
-        return format(figures[name], form) if name in figures else "-"
-
-    yield str(figures.get("phase", "-"))
-    epochs = figures.get("local_epochs")
-    yield f"{figures['local_epoch']:.0f}/{epochs:.0f}" if epochs else "-"
-    yield cell("samples_per_second", ".0f")
-    yield cell("local_epoch_last_seconds", ".1f")
-    yield cell("local_accuracy", ".4f")
-    yield cell("local_loss", ".4f")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from statistics import fmean, median
+from statistics import median
 
 from fedbench.host.fidelity import BARS, Fidelity, Row
 from fedbench.records import ClientRound, RoundRecord, Summary
@@ -12,69 +12,94 @@ Table = tuple[Sequence[str], list[Sequence[str]]]
 
 
 def device_table(summary: Summary) -> Table:
-    """Per client: accuracy and loss of its last local epoch, and seconds per local epoch.
+    """Per client: accuracy and loss of its last local epoch."""
+    header = ("client", "device", "local accuracy", "local loss", "images", "rounds")
+    return header, [_device_row(rounds) for rounds in _by_client(summary.rounds).values()]
+
+
+def epoch_table(summary: Summary) -> Table:
+    """Per client: its median local epoch, and in how many rounds the emulation held.
 
     Emulated seconds are wall seconds / dilation; the target is what the real device takes.
     """
     header = (
         "client",
-        "device",
-        "local accuracy",
-        "local loss",
         "wall s / local epoch",
-        "emulated s",
-        "target s",
+        "emulated s / local epoch",
+        "target emulated s",
         "error",
-        "images",
-        "rounds",
+        "rounds held",
     )
-    return header, [_device_row(rounds) for rounds in _by_client(summary.rounds).values()]
+    return header, [_epoch_row(rounds) for rounds in _by_client(summary.rounds).values()]
 
 
 def resource_table(summary: Summary) -> Table:
-    """Per client: what it used in the whole run; the peak counts file cache, too."""
-    header = ("client", "CPU s", "throttled s", "peak MiB", "sent MB", "received MB")
+    """Per client: what it used in the whole run; the peak counts file cache, too.
+
+    The CPUs that it had while it trained, and the steal, are those of the median local epoch;
+    throttling is added up over CPUs.
+    """
+    header = (
+        "client",
+        "CPU s",
+        "CPUs had",
+        "throttled CPU s",
+        "steal",
+        "peak MiB",
+        "sent MB",
+        "received MB",
+    )
     return header, [_resource_row(rounds) for rounds in _by_client(summary.rounds).values()]
 
 
 def server_table(summary: Summary) -> Table:
-    """The global model: accuracy, loss and seconds of its evaluation, total time, overhead."""
+    """The global model: accuracy, loss and seconds of the server epoch, total time, overhead.
+
+    The overhead is that of the median round.
+    """
     header = (
         "server accuracy",
         "server loss",
-        "server epoch s",
+        "epoch wall s",
+        "epoch emulated s",
         "rounds",
         "total wall s",
-        "overhead s / round",
+        "total emulated s",
+        "overhead wall s",
     )
     last = summary.rounds[-1] if summary.rounds else None
+    epoch = last.server_epoch_seconds if last else None
     row = (
         _figure(last.server_accuracy if last else None, ".4f"),
         _figure(last.server_loss if last else None, ".4f"),
-        _figure(last.server_epoch_seconds if last else None, ".2f"),
+        _figure(epoch, ".2f"),
+        _figure(None if epoch is None else epoch / summary.dilation, ".2f"),
         str(len(summary.rounds)),
         f"{summary.total_seconds:.1f}",
+        f"{summary.total_seconds / summary.dilation:.1f}",
         _figure(median(r.overhead_seconds for r in summary.rounds) if last else None, ".2f"),
     )
     return header, [row]
 
 
 def round_table(summary: Summary) -> Table:
-    """Round by round: the global model, and what the round took."""
+    """Round by round: the global model, what the round took, and which devices did not hold."""
     header = (
         "round",
         "server accuracy",
         "server loss",
-        "duration s",
-        "overhead s",
+        "wall s",
+        "emulated s",
+        "overhead wall s",
         "clients",
         "slowest",
+        "not held",
     )
-    return header, [_round_row(record) for record in summary.rounds]
+    return header, [_round_row(record, summary.dilation) for record in summary.rounds]
 
 
-def markdown(summary: Summary) -> str:
-    """The whole report."""
+def markdown(summary: Summary, corrected: Sequence[str] = ()) -> str:
+    """The whole report; `corrected` says what the run's governor did."""
     parts = [
         f"# Run {summary.run}",
         f"Experiment {summary.experiment} on profile {summary.profile}: {summary.status}"
@@ -88,6 +113,7 @@ def markdown(summary: Summary) -> str:
         ),
         "## Devices",
         _markdown(device_table(summary)),
+        _markdown(epoch_table(summary)),
         _markdown(resource_table(summary)),
         "## Server",
         _markdown(server_table(summary)),
@@ -102,6 +128,8 @@ def markdown(summary: Summary) -> str:
     ]
     if failures:
         parts += ["## Failures", "\n".join(failures)]
+    if corrected:
+        parts += ["## Corrected quotas", "\n".join(f"- {line}" for line in corrected)]
     if lines := not_held(summary):
         parts += ["## Where the emulation did not hold", "\n".join(f"- {line}" for line in lines)]
     return "\n\n".join(parts) + "\n"
@@ -157,24 +185,33 @@ def _by_client(rounds: Iterable[RoundRecord]) -> dict[str, list[ClientRound]]:
 def _device_row(rounds: list[ClientRound]) -> Sequence[str]:
     answered = [client for client in rounds if client.error is None]
     last = answered[-1] if answered else rounds[-1]
-    seconds = [second for client in answered for second in client.epoch_seconds]
     return (
         last.client,
         last.device,
         _figure(last.local_accuracy, ".4f"),
         _figure(last.local_loss, ".4f"),
-        _figure(fmean(seconds) if seconds else None, ".2f"),
-        _figure(fmean(seconds) / last.dilation if seconds else None, ".2f"),
-        _figure(last.target_epoch_seconds, ".2f"),
-        _figure(_error(answered), "+.1%"),
         str(last.samples),
         f"{len(answered)}/{len(rounds)}",
     )
 
 
-def _error(rounds: Sequence[ClientRound]) -> float | None:
+def _epoch_row(rounds: list[ClientRound]) -> Sequence[str]:
     errors = [c.emulation_error for c in rounds if c.emulation_error is not None]
-    return median(errors) if errors else None
+    targets = (c.target_epoch_seconds for c in rounds if c.target_epoch_seconds is not None)
+    held = sum(c.emulation_error is not None and c.not_held is None for c in rounds)
+    return (
+        rounds[0].client,
+        _figure(_median(second for c in rounds for second in c.epoch_seconds), ".2f"),
+        _figure(_median(second for c in rounds for second in c.emulated_epoch_seconds), ".2f"),
+        _figure(_median(targets), ".2f"),
+        _figure(_median(errors), "+.1%"),
+        f"{held}/{len(errors)}" if errors else "-",
+    )
+
+
+def _median(values: Iterable[float]) -> float | None:
+    known = list(values)
+    return median(known) if known else None
 
 
 def _resource_row(rounds: list[ClientRound]) -> Sequence[str]:
@@ -187,17 +224,20 @@ def _resource_row(rounds: list[ClientRound]) -> Sequence[str]:
         return _figure(sum(values) / unit if values else None, ".1f")
 
     peaks = known("peak_memory_bytes")
+    epochs = [epoch for client in rounds for epoch in client.epochs]
     return (
         rounds[0].client,
         total("cpu_seconds"),
+        _figure(_median(epoch.share for epoch in epochs), ".2f"),
         total("throttled_seconds"),
+        _figure(_median(epoch.steal_seconds / epoch.seconds for epoch in epochs), ".1%"),
         _figure(max(peaks) / 2**20 if peaks else None, ".0f"),
         total("bytes_sent", 1e6),
         total("bytes_received", 1e6),
     )
 
 
-def _round_row(record: RoundRecord) -> Sequence[str]:
+def _round_row(record: RoundRecord, dilation: float) -> Sequence[str]:
     busy = {c.client: sum(c.epoch_seconds) + (c.evaluate_seconds or 0) for c in record.clients}
     answered = sum(client.error is None for client in record.clients)
     return (
@@ -205,9 +245,11 @@ def _round_row(record: RoundRecord) -> Sequence[str]:
         _figure(record.server_accuracy, ".4f"),
         _figure(record.server_loss, ".4f"),
         f"{record.duration_seconds:.2f}",
+        f"{record.duration_seconds / dilation:.2f}",
         f"{record.overhead_seconds:.2f}",
         f"{answered}/{len(record.clients)}",
         max(busy, key=lambda name: busy[name]) if any(busy.values()) else "-",
+        ", ".join(client.client for client in record.clients if client.not_held) or "-",
     )
 
 

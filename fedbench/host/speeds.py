@@ -63,6 +63,9 @@ class Entry(Record):
     speed: ModelSpeed
 
 
+_said: set[str] = set()
+
+
 class _File(Record):
     entries: tuple[Entry, ...] = ()
 
@@ -80,7 +83,7 @@ class Speeds:
         own = [e.speed for e in self._entries() if self._is_of(e) and e.speed.model in models]
         for speed in own:
             if speed.note or datetime.now(UTC) - speed.measured_at > OLD:
-                say(_dated(speed))
+                _say_once(_dated(speed), say)
         return {speed.model: speed for speed in own}
 
     def write(self, speed: ModelSpeed) -> None:
@@ -98,6 +101,13 @@ class Speeds:
         with suppress(FileNotFoundError, ValidationError):
             return _File.model_validate_json(self.path.read_bytes()).entries
         return ()
+
+
+def _say_once(line: str, say: Say) -> None:
+    # One command looks speeds up for each of its runs.
+    if line not in _said:
+        _said.add(line)
+        say(line)
 
 
 def _dated(speed: ModelSpeed) -> str:

@@ -25,7 +25,11 @@ class Tally:
         self._members = list(members)
         self._directory = directory
         self._figures: dict[str, dict[str, Any]] = {
-            m.client: {"client": m.client, "device": m.device, "dilation": emulation.dilation}
+            m.client: {
+                "client": m.client,
+                "device": m.device,
+                "dilation": emulation.dilation_of(m.client),
+            }
             for m in self._members
         }
         self._answered: dict[tuple[Kind, str], Counter[str]] = {}

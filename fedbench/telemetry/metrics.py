@@ -227,7 +227,7 @@ class ServerMetrics:
         )
         self._held = runs.gauge(
             "fedbench_emulation_held",
-            "1 where the emulation held in the last round, 0 where the host was too busy for it.",
+            "1 where the emulation held in the last round, 0 where it was too far off its target.",
             "client",
         )
         self._phase = runs.gauge(
@@ -273,6 +273,8 @@ class ServerMetrics:
             value = getattr(record.parts, part, None)
             self._parts.labels(run, part).set(math.nan if value is None else value)
         self._aggregate.labels(run).set(record.aggregate_seconds)
+        # Real devices among the clients have none.
+        self._dilation.labels(run).set(max((c.dilation for c in record.clients), default=1.0))
         for client in record.clients:
             self._emulation(client, run)
         for gauge, value in (
@@ -284,7 +286,6 @@ class ServerMetrics:
                 gauge.labels(run).set(value)
 
     def _emulation(self, client: ClientRound, run: str) -> None:
-        self._dilation.labels(run).set(client.dilation)
         if not client.emulated_epoch_seconds:
             return
         emulated = median(client.emulated_epoch_seconds)

@@ -7,6 +7,8 @@ import os
 import re
 import signal
 import subprocess
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,6 +69,19 @@ def run_id(output: str) -> str:
 def summary(run: str) -> dict[str, Any]:
     text = (ROOT / "runs" / run / "summary.json").read_text()
     return dict(json.loads(text))
+
+
+def text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+def until(condition: Callable[[], Any], what: str, seconds: float = 120) -> Any:
+    """Waits for something that must come true."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
+        time.sleep(0.5)
+    return value
 
 
 def leftovers(client: docker.DockerClient) -> list[str]:

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import docker
 import pytest
-from harness import ROOT, SET_PORTS, Done, fedbench, purge, run, run_id, summary
+from harness import (
+    PROJECT,
+    ROOT,
+    SET_PORTS,
+    Done,
+    fedbench,
+    purge,
+    run,
+    run_id,
+    summary,
+    text,
+    until,
+)
 
 pytestmark = pytest.mark.docker
 
@@ -78,21 +91,26 @@ class TestSharing:
         assert seconds == pytest.approx([225, 343, 517], rel=0.1)
         assert rows[-1]["emulated"] == pytest.approx(517 / 343, rel=0.1)
 
-    def test_who_finishes_early_gives_its_share_to_the_others(self) -> None:
-        """The trio is still up: two clients train, one of them for longer."""
+    def test_a_client_that_is_gone_leaves_its_share_to_the_other(
+        self, clean: docker.DockerClient
+    ) -> None:
+        """The trio is still up: two of its clients train, and one is killed amid the round."""
         done = fedbench(
-            "run", "-e", "fidelity", "--set", "clients=[legacy-pc-1, legacy-pc-2]",
-            "--set", "local_epochs=6", "--set", "data.train_samples=320",
+            "run", "-e", "fidelity", "--detach", "--set", "clients=[legacy-pc-1, legacy-pc-2]",
+            "--set", "local_epochs=16", "--set", "data.train_samples=320",
         )  # fmt: skip
         assert done.code == 0
-        together = summary(run_id(done.output))["rounds"][0]["clients"]
-        alone = fedbench(
-            "run", "-e", "fidelity", "--set", "clients=[legacy-pc-1]",
-            "--set", "local_epochs=6", "--set", "data.train_samples=320",
-        )  # fmt: skip
-        (single,) = summary(run_id(alone.output))["rounds"][0]["clients"]
-        shared = together[0]["target_epoch_seconds"]
-        assert shared == pytest.approx(single["target_epoch_seconds"] * 343 / 225, rel=0.1)
+        folder = ROOT / "runs" / run_id(done.output)
+        until(lambda: '"round"' in text(folder / "events.jsonl"), "the round's start")
+        time.sleep(10)
+        other = clean.containers.get(f"{PROJECT}-legacy-pc-2-1")
+        other.exec_run(["sh", "-c", "kill -9 $(cat /proc/1/task/1/children)"])
+        until((folder / "summary.json").exists, "the run's end", 300)
+        clients = summary(folder.name)["rounds"][0]["clients"]
+        one = next(client for client in clients if client["client"] == "legacy-pc-1")
+        epoch = 320 / 50_000
+        assert one["emulated_epoch_seconds"][1] == pytest.approx(343 * epoch, rel=0.1)
+        assert one["emulated_epoch_seconds"][-1] == pytest.approx(225 * epoch, rel=0.1)
 
 
 @pytest.mark.usefixtures("taken_down")

@@ -10,12 +10,23 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from docker.models.containers import Container
-from harness import PORTS, ROOT, SET_PORTS, Done, environment, fedbench, run, run_id, summary
+from harness import (
+    PORTS,
+    ROOT,
+    SET_PORTS,
+    Done,
+    environment,
+    fedbench,
+    run,
+    run_id,
+    summary,
+    text,
+    until,
+)
 from pictures import write_parquet
 from safetensors.numpy import load_file
 
@@ -32,24 +43,18 @@ FIELDS = {
 Containers = Callable[[], dict[str, Container]]
 
 
-def until(condition: Callable[[], Any], what: str, seconds: float = 120) -> Any:
-    """Waits for something that must come true."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
-        time.sleep(0.5)
-    return value
-
-
 class TestFirstRun:
     def test_ends_with_the_tables(self, first_run: Done) -> None:
         assert first_run.code == 0
-        for word in ("local accuracy", "emulated s", "server accuracy", "overhead s / round"):
+        for word in (
+            "local accuracy", "wall s / local epoch", "emulated s / local epoch",
+            "server accuracy", "overhead wall s",
+        ):  # fmt: skip
             assert word in first_run.output
         assert f"Prometheus http://127.0.0.1:{PORTS['prometheus']}" in first_run.output
 
     def test_says_how_the_host_was_divided(self, first_run: Done) -> None:
-        dilation = json.loads((ROOT / ".fedbench/fedbench-test/stack.json").read_text())["dilation"]
+        dilation = json.loads((ROOT / ".fedbench/fedbench-test/stack.json").readtext())["dilation"]
         if dilation == 1:
             pytest.skip("a host as large as the profile")
         assert f"emulated seconds are wall seconds / {dilation:g}" in first_run.output
@@ -78,7 +83,7 @@ class TestFirstRun:
             "experiment.json", "profile.json", "compose.yaml", "rounds.jsonl", "summary.json",
             "model.safetensors", "versions.json",
         }  # fmt: skip
-        versions = json.loads((folder / "versions.json").read_text())
+        versions = json.loads((folder / "versions.json").readtext())
         assert versions["flwr"] == "1.41.0"
         weights = load_file(folder / "model.safetensors")
         assert all(np.isfinite(tensor).all() for tensor in weights.values())
@@ -113,14 +118,14 @@ class TestFirstRun:
 
     def test_a_governor_watched_over_the_run(self, first_run: Done) -> None:
         folder = ROOT / "runs" / run_id(first_run.output)
-        assert (folder / "governor.log").read_text() == ""
-        for line in (folder / "corrections.jsonl").read_text().splitlines():
+        assert (folder / "governor.log").readtext() == ""
+        for line in (folder / "corrections.jsonl").readtext().splitlines():
             assert json.loads(line).keys() >= {"computer", "quota_before", "quota_after"}
 
 
 class TestContainers:
     def test_limits_are_those_of_the_plan(self, containers: Containers) -> None:
-        saved = json.loads((ROOT / ".fedbench/fedbench-test/stack.json").read_text())
+        saved = json.loads((ROOT / ".fedbench/fedbench-test/stack.json").readtext())
         for client in saved["clients"]:
             container = containers()[client["name"]]
             cpus, memory = _limits(container)
@@ -174,7 +179,7 @@ class TestMonitoring:
         assert {target.health for target in targets} == {"up"}
 
     def test_fills_every_panel(self, prometheus: Prometheus, first_run: Done) -> None:
-        dashboard = json.loads((ROOT / "grafana/dashboards/federation.json").read_text())
+        dashboard = json.loads((ROOT / "grafana/dashboards/federation.json").readtext())
         run_name = run_id(first_run.output)
         empty = [
             (panel["title"], target["expr"])
@@ -252,10 +257,10 @@ class TestCommands:
         planned = _planned_threads()
         name = run_id(run("make", "run", "DETACH=1", SET="rounds=1 local_epochs=4").output)
         folder = ROOT / "runs" / name
-        until(lambda: '"round"' in _text(folder / "events.jsonl"), "the round's start")
+        until(lambda: '"round"' in text(folder / "events.jsonl"), "the round's start")
         found = containers()
         assert all(0 < _limits(found[client])[0] <= threads for client, threads in planned.items())
-        assert _text(folder / "rounds.jsonl") == ""  # they are at it
+        assert text(folder / "rounds.jsonl") == ""  # they are at it
         until((folder / "summary.json").exists, "the run's end")
 
     def test_a_client_without_its_quota_takes_no_part(
@@ -350,12 +355,8 @@ class TestOtherProfiles:
 
 def _planned_threads() -> dict[str, int]:
     """The threads of each client, beyond which no quota goes."""
-    saved = json.loads((ROOT / ".fedbench/fedbench-test/stack.json").read_text())
+    saved = json.loads((ROOT / ".fedbench/fedbench-test/stack.json").readtext())
     return {client["name"]: client["threads"] for client in saved["clients"]}
-
-
-def _text(path: Path) -> str:
-    return path.read_text() if path.exists() else ""
 
 
 def _limits(container: Container) -> tuple[float, int]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import docker
 import pytest
-from harness import PORTS, PROJECT, ROOT, SET_PORTS, Done, fedbench, run_id, summary
+from harness import PORTS, PROJECT, ROOT, SET_PORTS, Done, fedbench, run_id, summary, until
 
 from fedbench.host.prometheus import Prometheus
 
@@ -48,15 +47,6 @@ def rounds(name: str) -> list[dict[str, Any]]:
     """Each round: what became of each client, by name."""
     records = summary(name)["rounds"]
     return [{c["client"]: c["error"] for c in record["clients"]} for record in records]
-
-
-def until(condition: Callable[[], Any], what: str, seconds: float = 120) -> Any:
-    """Waits for something that must come true."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
-        time.sleep(0.5)
-    return value
 
 
 def test_every_round_goes_on_without_the_client_that_was_killed(small_run: Done) -> None:

@@ -12,8 +12,9 @@ from pictures import write_parquet
 
 pytestmark = pytest.mark.docker
 
-# The first is the fixture of test_federation.py, the second is what runs this test.
-ELSEWHERE = ["make up PROFILE=heterogeneous", "make test"]
+# The first is the fixture of test_federation.py, the second is what runs this test, the third is
+# in test_emulation.py, with SHORT=1.
+ELSEWHERE = ["make up PROFILE=heterogeneous", "make test", "make fidelity PROFILE=table2"]
 # In an order in which they make sense, with what a reader would put in their place.
 COMMANDS = [
     "make up PROFILE=heterogeneous EXPERIMENT=cifar10 DATA=/path/to/folder",
@@ -24,6 +25,8 @@ COMMANDS = [
     "make report",
     "make plan PROFILE=legacy-pair",
     "make data PROFILE=heterogeneous",
+    "make devices DEVICE=legacy-pc",
+    "make calibrate",
     "make down",
 ]
 SMALL = "rounds=1 local_epochs=1 data.train_samples=120 data.test_samples=40"

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,11 +11,12 @@ from typing import Any
 from urllib.parse import unquote
 
 import docker
-import pyroute2
 import pytest
 
-import fedbench
+from fedbench.host.bootstrap import ensure_client_image
 from fedbench.host.machine import Done
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass
@@ -90,20 +90,9 @@ def daemon(tmp_path: Path) -> Iterator[FakeDaemon]:
 
 
 @pytest.fixture(scope="session")
-def helper_image(
-    docker_client: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory
-) -> str:
-    """What the helper needs of the image: Python, this checkout's package and pyroute2."""
-    folder = tmp_path_factory.mktemp("image")
-    for package in (fedbench, pyroute2):
-        source = Path(str(package.__file__)).parent
-        ignore = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(source, folder / "opt" / source.name, ignore=ignore)
-    (folder / "Dockerfile").write_text(
-        "FROM python:3.11-slim-bookworm\nENV PYTHONPATH=/opt\nCOPY opt /opt\n"
-    )
-    docker_client.images.build(path=str(folder), tag="fedbench-test-helper", rm=True)
-    return "fedbench-test-helper"
+def helper_image(docker_client: docker.DockerClient) -> str:
+    """The image of server and clients, which has the helper too."""
+    return ensure_client_image(docker_client, print, root=ROOT)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 from pathlib import Path
 from typing import Any, cast
@@ -9,6 +10,7 @@ import pytest
 from rich.console import Console
 from rich.live import Live
 
+from fedbench.emulation import REAL, Emulation
 from fedbench.errors import HostError
 from fedbench.host.live import Lines, View, client_figures, describe, describe_round
 from fedbench.host.prometheus import Prometheus, Sample
@@ -16,6 +18,7 @@ from fedbench.host.runs import Run
 from fedbench.records import RoundRecord
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "runs" / "20260102-030405-digits"
+SLOWED = Emulation(2.5, {"laptop": 100.0})
 STORY = [
     "waiting for clients: 2 of 3 (laptop, workstation)",
     "round 1/2: training on laptop, legacy-pc, workstation",
@@ -112,11 +115,39 @@ def rounds(run: Run) -> list[RoundRecord]:
     ],
 )
 def test_an_event_is_a_line(event: dict[str, Any], line: str, run: Run) -> None:
-    assert describe(event, rounds(run)) == line
+    assert describe(event, rounds(run), REAL) == line
+
+
+@pytest.mark.parametrize(
+    ("event", "line"),
+    [
+        (
+            {"event": "trained", "round": 2, "client": "laptop", "seconds": 5.0, "accuracy": 0.5},
+            "round 2: laptop trained in 5.0 s wall, 2.0 s emulated, local accuracy 0.5000",
+        ),
+        (
+            {"event": "trained", "round": 2, "client": "visitor", "seconds": 5.0},
+            "round 2: visitor trained in 5.0 s",
+        ),
+        (
+            {"event": "recorded", "round": 1, "rounds": 2},
+            "round 1/2: accuracy 0.2500, loss 2.1250, 22.5 s wall, 9.0 s emulated "
+            "(overhead 1.50 s wall) about 0 min 22 s left",
+        ),
+        (
+            {"event": "not_held", "round": 2, "client": "laptop", "reason": "+10% off"},
+            "round 2: laptop: the emulation did not hold: +10% off",
+        ),
+    ],
+)
+def test_a_line_tells_wall_seconds_from_emulated_ones(
+    event: dict[str, Any], line: str, run: Run
+) -> None:
+    assert describe(event, rounds(run), SLOWED) == line
 
 
 def test_every_event_of_a_run_can_be_told(run: Run) -> None:
-    lines = [describe(event, rounds(run)) for event in run.events()]
+    lines = [describe(event, rounds(run), REAL) for event in run.events()]
     assert [line for line in lines if line] == STORY
 
 
@@ -130,14 +161,14 @@ def test_every_event_of_a_run_can_be_told(run: Run) -> None:
     ],
 )
 def test_the_time_left_follows_from_the_mean_round(total: int, left: str, run: Run) -> None:
-    line = describe_round(rounds(run), total)
+    line = describe_round(rounds(run), total, 1.0)
     start = f"round 2/{total}: accuracy 0.5000, loss 1.5000, 9.0 s (overhead 0.75 s)"
     assert line == start + left
 
 
 def test_a_round_that_nobody_evaluated_has_no_accuracy(run: Run) -> None:
     record = rounds(run)[1].model_copy(update={"server_accuracy": None, "server_loss": None})
-    assert describe_round([record], 2) == "round 2/2: 9.0 s (overhead 0.75 s)"
+    assert describe_round([record], 2, 1.0) == "round 2/2: 9.0 s (overhead 0.75 s)"
 
 
 def test_each_event_is_told_once_however_the_file_grows(run: Run) -> None:
@@ -219,19 +250,30 @@ def test_the_view_shows_what_each_client_does(run: Run) -> None:
         local_epoch_last_seconds=4.25,
         local_accuracy=0.625,
         local_loss=1.25,
+        target_epoch_seconds=1.75,
     ) + samples("visitor", "idle")
     shown = drawn(run, ["laptop", "legacy-pc"], answer)
     assert [line[0] for line in shown[:6]] == STORY[-6:]
     rows = [row for row in shown if row[0] in ("laptop", "legacy-pc", "visitor")]
     assert rows == [
-        ["laptop", "training", "2/3", "120", "4.2", "0.6250", "1.2500"],
-        ["legacy-pc", "-", "-", "-", "-", "-", "-"],
-        ["visitor", "idle", "-", "-", "-", "-", "-"],
+        ["laptop", "training", "2/3", "120", "4.2", "4.2", "1.8", "0.6250", "1.2500"],
+        ["legacy-pc", *["-"] * 8],
+        ["visitor", "idle", *["-"] * 7],
     ]
+
+
+def test_the_view_shows_emulated_seconds_beside_wall_seconds(run: Run) -> None:
+    facts = run.facts() | {"emulation": {"dilation": 2.5, "targets": {"laptop": 100.0}}}
+    (run.path / "run.json").write_text(json.dumps(facts))
+    answer = samples("laptop", "training", local_epoch_last_seconds=4.25)
+    answer += samples("visitor", "training", local_epoch_last_seconds=4.25)
+    shown = drawn(run, ["laptop"], answer)
+    seconds = {row[0]: row[4:6] for row in shown if row[0] in ("laptop", "visitor")}
+    assert seconds == {"laptop": ["4.2", "1.7"], "visitor": ["4.2", "4.2"]}
 
 
 def test_the_view_does_without_prometheus(run: Run) -> None:
     (run.path / "events.jsonl").unlink()
     shown = drawn(run, ["laptop"], None)
     assert shown[0] == ["starting"]
-    assert ["laptop", "-", "-", "-", "-", "-", "-"] in shown
+    assert ["laptop", *["-"] * 8] in shown

@@ -20,9 +20,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from fedbench.errors import HostError
 from fedbench.host.prometheus import Prometheus, Sample, Target
-from fedbench.records import ClientRound, RoundRecord
+from fedbench.records import ClientRound, RoundParts, RoundRecord
 from fedbench.telemetry.cgroup import Cgroup
-from fedbench.telemetry.metrics import ClientMetrics, ServerMetrics
+from fedbench.telemetry.metrics import ROUND_PARTS, ClientMetrics, ServerMetrics
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CONFIG = ROOT / "compose/prometheus/prometheus.yml"
@@ -127,6 +127,7 @@ def client_registry(cgroup: Cgroup) -> CollectorRegistry:
     metrics.epoch_finished(
         run="r1", round_number=1, seconds=2.0, loss=1.5, accuracy=0.5, samples=600
     )
+    metrics.late("r1", 0.25)
     metrics.evaluated(run="r1", round_number=1, seconds=0.5, loss=1.25, accuracy=0.625)
     metrics.transferred(sent=9_000_000, received=9_000_000)
     return registry
@@ -147,7 +148,17 @@ def server_registry() -> CollectorRegistry:
         duration_seconds=3.0,
         overhead_seconds=0.5,
         aggregate_seconds=0.125,
-        clients=[ClientRound(client=name, device=name) for name in ("desk", "lap")],
+        parts=RoundParts(send=0.1, receive=0.1, serialise=0.05, aggregate=0.125, wait=0.125),
+        clients=[
+            ClientRound(
+                client=name,
+                device=name,
+                epoch_seconds=[2.0],
+                target_epoch_seconds=1.9,
+                emulation_error=2.0 / 1.9 - 1,
+            )
+            for name in ("desk", "lap")
+        ],
     )
     metrics.observe(record, "r1", 5)
     return registry
@@ -227,6 +238,8 @@ def limited_cgroup(root: Path) -> Cgroup:
     base.mkdir(parents=True)
     (base / "cpu.max").write_text("50000 100000")
     (base / "memory.max").write_text("1073741824")
+    (root / "proc").mkdir()
+    (root / "proc/stat").write_text("cpu0 9 0 9 9 0 0 0 200 0 0\n")
     return Cgroup(root)
 
 
@@ -264,7 +277,8 @@ def test_every_panel_has_data(expression: str, live: Prometheus) -> None:
 
     samples = live.query(expression)
 
-    assert len(samples) == (2 if "by (client)" in expression else 1)
+    grouped = {"by (client)": 2, "by (part)": len(ROUND_PARTS)}
+    assert len(samples) == next((n for by, n in grouped.items() if by in expression), 1)
     assert not any(math.isnan(sample.value) for sample in samples)
 
 

@@ -4,8 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from fedbench.host.report import device_table, markdown, resource_table, round_table, server_table
-from fedbench.records import ClientRound, RoundRecord, Summary, summarise
+from fedbench.host.report import (
+    device_table,
+    epoch_table,
+    markdown,
+    resource_table,
+    round_table,
+    server_table,
+)
+from fedbench.records import ClientRound, EpochRecord, RoundRecord, Summary, summarise
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 
@@ -29,53 +36,68 @@ def without_rounds(status: str, error: str | None) -> Summary:
     )
 
 
-def test_a_device_has_its_last_accuracy_and_its_mean_seconds(summary: Summary) -> None:
+def test_a_device_has_its_last_accuracy(summary: Summary) -> None:
     assert device_table(summary) == (
+        ("client", "device", "local accuracy", "local loss", "images", "rounds"),
+        [
+            ("laptop", "laptop", "0.7500", "0.7500", "479", "2/2"),
+            ("legacy-pc", "legacy-pc", "0.5000", "1.5000", "479", "1/2"),
+            ("workstation", "workstation", "0.8750", "0.5000", "480", "2/2"),
+        ],
+    )
+
+
+def test_a_device_has_its_median_epoch(summary: Summary) -> None:
+    assert epoch_table(summary) == (
         (
-            "client", "device", "local accuracy", "local loss", "wall s / local epoch",
-            "emulated s", "target s", "error", "images", "rounds",
+            "client", "wall s / local epoch", "emulated s / local epoch", "target emulated s",
+            "error", "rounds held",
         ),
         [
-            ("laptop", "laptop", "0.7500", "0.7500", "3.94", "3.94", "-", "-", "479", "2/2"),
-            ("legacy-pc", "legacy-pc", "0.5000", "1.5000", "9.50", "9.50", "-", "-", "479", "1/2"),
-            (
-                "workstation", "workstation", "0.8750", "0.5000", "1.50", "1.50", "-", "-", "480",
-                "2/2",
-            ),
+            ("laptop", "3.88", "3.88", "-", "-", "-"),
+            ("legacy-pc", "9.50", "9.50", "-", "-", "-"),
+            ("workstation", "1.50", "1.50", "-", "-", "-"),
         ],
     )  # fmt: skip
 
 
 def test_a_device_has_the_sum_of_what_it_used_and_its_highest_peak(summary: Summary) -> None:
     assert resource_table(summary) == (
-        ("client", "CPU s", "throttled s", "peak MiB", "sent MB", "received MB"),
+        (
+            "client", "CPU s", "CPUs had", "throttled CPU s", "steal", "peak MiB", "sent MB",
+            "received MB",
+        ),
         [
-            ("laptop", "7.5", "10.0", "476", "18.2", "27.3"),
-            ("legacy-pc", "4.5", "14.0", "454", "9.1", "18.2"),
-            ("workstation", "6.0", "0.0", "690", "18.2", "27.3"),
+            ("laptop", "7.5", "-", "10.0", "-", "476", "18.2", "27.3"),
+            ("legacy-pc", "4.5", "-", "14.0", "-", "454", "9.1", "18.2"),
+            ("workstation", "6.0", "-", "0.0", "-", "690", "18.2", "27.3"),
         ],
-    )
+    )  # fmt: skip
 
 
 def test_the_server_has_its_last_figures_and_the_median_overhead(summary: Summary) -> None:
     header = (
-        "server accuracy", "server loss", "server epoch s", "rounds", "total wall s",
-        "overhead s / round",
+        "server accuracy", "server loss", "epoch wall s", "epoch emulated s", "rounds",
+        "total wall s", "total emulated s", "overhead wall s",
     )  # fmt: skip
-    assert server_table(summary) == (header, [("0.5000", "1.5000", "0.50", "2", "35.0", "1.12")])
-    row = ("-", "-", "-", "0", "0.0", "-")
+    row = ("0.5000", "1.5000", "0.50", "0.50", "2", "35.0", "35.0", "1.12")
+    assert server_table(summary) == (header, [row])
+    row = ("0.5000", "1.5000", "0.50", "0.20", "2", "35.0", "14.0", "1.12")
+    slowed = summary.model_copy(update={"dilation": 2.5})
+    assert server_table(slowed)[1] == [row], "the overhead is in wall seconds"
+    row = ("-", "-", "-", "-", "0", "0.0", "0.0", "-")
     assert server_table(without_rounds("failed", "x")) == (header, [row])
 
 
 def test_a_round_names_the_client_that_took_longest(summary: Summary) -> None:
     assert round_table(summary) == (
         (
-            "round", "server accuracy", "server loss", "duration s", "overhead s", "clients",
-            "slowest",
+            "round", "server accuracy", "server loss", "wall s", "emulated s", "overhead wall s",
+            "clients", "slowest", "not held",
         ),
         [
-            ("1", "0.2500", "2.1250", "22.50", "1.50", "3/3", "legacy-pc"),
-            ("2", "0.5000", "1.5000", "9.00", "0.75", "2/3", "laptop"),
+            ("1", "0.2500", "2.1250", "22.50", "22.50", "1.50", "3/3", "legacy-pc", "-"),
+            ("2", "0.5000", "1.5000", "9.00", "9.00", "0.75", "2/3", "laptop", "-"),
         ],
     )  # fmt: skip
 
@@ -99,15 +121,16 @@ def test_what_was_not_measured_is_a_dash(summary: Summary) -> None:
     )
     noop = summary.model_copy(update={"rounds": [record]})
     assert device_table(noop)[1] == [
-        ("a", "laptop", "-", "-", "-", "-", "-", "-", "7", "1/1"),
-        ("b", "laptop", "-", "-", "-", "-", "-", "-", "0", "0/1"),
+        ("a", "laptop", "-", "-", "7", "1/1"),
+        ("b", "laptop", "-", "-", "0", "0/1"),
     ]
+    assert epoch_table(noop)[1] == [(name, "-", "-", "-", "-", "-") for name in "ab"]
     assert resource_table(noop)[1] == [
-        ("a", "0.2", "-", "-", "-", "-"),
-        ("b", "-", "-", "-", "-", "-"),
+        ("a", "0.2", "-", "-", "-", "-", "-", "-"),
+        ("b", "-", "-", "-", "-", "-", "-", "-"),
     ]
-    assert round_table(noop)[1] == [("1", "-", "-", "2.00", "2.00", "1/2", "-")]
-    assert server_table(noop)[1] == [("-", "-", "-", "1", "35.0", "2.00")]
+    assert round_table(noop)[1] == [("1", "-", "-", "2.00", "2.00", "2.00", "1/2", "-", "-")]
+    assert server_table(noop)[1] == [("-", "-", "-", "-", "1", "35.0", "35.0", "2.00")]
 
 
 def test_the_report_is_the_golden_one(summary: Summary) -> None:
@@ -124,11 +147,26 @@ def test_emulated_seconds_stand_beside_wall_seconds(summary: Summary) -> None:
         target_epoch_seconds=2.0,
         emulation_error=0.1,
         not_held="+10% off its target: nothing held it back",
+        epochs=[
+            EpochRecord(seconds=5.0, cpu_seconds=3.0, throttled_seconds=0, steal_seconds=0.5),
+            EpochRecord(seconds=6.0, cpu_seconds=4.8, throttled_seconds=0, steal_seconds=1.2),
+        ],
     )
-    record = summary.rounds[0].model_copy(update={"clients": [client]})
-    slowed = summary.model_copy(update={"rounds": [record], "dilation": 2.5})
-    row = ("a", "laptop", "-", "-", "5.50", "2.20", "2.00", "+10.0%", "480", "1/1")
-    assert device_table(slowed)[1] == [row]
+    held = client.model_copy(update={"emulation_error": 0.02, "not_held": None})
+    visitor = ClientRound(client="b", device="phone", epoch_seconds=[3.0])
+    records = [
+        summary.rounds[0].model_copy(update={"clients": [client, visitor]}),
+        summary.rounds[1].model_copy(update={"clients": [held, visitor]}),
+    ]
+    slowed = summary.model_copy(update={"rounds": records, "dilation": 2.5})
+    assert epoch_table(slowed)[1] == [
+        ("a", "5.50", "2.20", "2.00", "+6.0%", "1/2"),
+        ("b", "3.00", "3.00", "-", "-", "-"),
+    ]
+    had = [(row[2], row[4]) for row in resource_table(slowed)[1]]
+    assert had == [("0.70", "15.0%"), ("-", "-")]
+    times = [(row[3], row[4], row[5], row[8]) for row in round_table(slowed)[1]]
+    assert times == [("22.50", "9.00", "1.50", "a"), ("9.00", "3.60", "0.75", "-")]
     report = markdown(slowed)
     assert "slowed by 2.5: emulated seconds are wall seconds divided by that" in report
     assert report.endswith(

@@ -1,10 +1,12 @@
 from collections.abc import Iterator
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -217,6 +219,22 @@ def test_progress_after_every_batch() -> None:
     first, second = [p.seconds for p in seen[:3]], [p.seconds for p in seen[3:]]
     assert 0 < first[0] < first[1] < first[2] < epochs[0].seconds
     assert 0 < second[0] < second[1] < second[2] < epochs[1].seconds
+
+
+@given(epochs=st.integers(1, 3), seconds=st.floats(0, 0.03))
+@hypothesis_settings(max_examples=20, deadline=None)
+def test_epochs_go_on_until_their_time_has_passed(epochs: int, seconds: float) -> None:
+    seen: list[Progress] = []
+    start = perf_counter()
+
+    took = fit(tiny(), image_set(32), epochs=epochs, seconds=seconds, on_batch=seen.append)
+
+    assert len(took) >= epochs
+    assert perf_counter() - start >= seconds
+    assert len(took) == epochs or sum(epoch.seconds for epoch in took[:-1]) < seconds
+    assert [(p.epoch, p.epochs) for p in seen[::2]] == [
+        (number, max(number, epochs)) for number in range(1, len(took) + 1)
+    ]
 
 
 def test_epochs_are_told_as_they_end() -> None:
