@@ -168,7 +168,7 @@ SMALL_HOSTS = {
     "strict-cores": (
         HostFacts(cpus=4, memory=960 * 2**30),
         "every device is slowed by one factor, for this host has 4 cores: "
-        "emulated seconds are wall seconds / 1.56",
+        "emulated seconds are wall seconds / 1.62",
     ),
     "strict-memory": (
         HostFacts(cpus=12, memory=8 * 2**30),
@@ -548,6 +548,7 @@ def test_speeds_are_a_table_or_json(
         quota_efficiency=0.97,
         step_cpu_seconds=0.0485,
         spread=(600.0, 700.0),
+        of_reference=1.0,
         measured_at=datetime(2026, 1, 2, tzinfo=UTC),
         note="others used 12% of the CPUs",
     )

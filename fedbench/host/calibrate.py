@@ -20,6 +20,8 @@ from fedbench.host.workbench import Measurement, Workbench, workbench
 
 QUOTA = 0.25  # of a CPU
 SECONDS = 5.0  # of each measurement, after its warm-up
+REFERENCE = "mobilenet_v2"
+TURNS, TURN_SECONDS = 3, 1.5
 GAIN = 1.1  # twice the threads must be so many times as fast, or more of them are not tried
 # Beyond these, an entry says what disturbed it.
 OTHERS = 0.05
@@ -76,6 +78,7 @@ def measure(
     with bench.quota(QUOTA):
         (held,) = run()
     alone = climbed[1]
+    of_reference = _of_reference(bench, model)
     speed = ModelSpeed(
         model=model,
         by_threads=_by_threads(climbed),
@@ -83,6 +86,7 @@ def measure(
         quota_efficiency=held.samples_per_cpu_second / alone.samples_per_cpu_second,
         step_cpu_seconds=alone.step_cpu_seconds,
         spread=(min(alone.cpu_windows), max(alone.cpu_windows)),
+        of_reference=of_reference,
         measured_at=datetime.now(UTC),
         note=noise.note(cores, alone.cpu_windows),
     )
@@ -91,6 +95,19 @@ def measure(
         f"cores busy" + (f" (note: {speed.note})" if speed.note else "")
     )
     return speed
+
+
+def _of_reference(bench: Workbench, model: str) -> float:
+    """How many times as fast the model trains as the reference one, in turns."""
+    if model == REFERENCE:
+        return 1.0
+    ratios = []
+    for _ in range(TURNS):
+        (own,), (other,) = (
+            bench.measure(name, threads=1, seconds=TURN_SECONDS) for name in (model, REFERENCE)
+        )
+        ratios.append(own.samples_per_cpu_second / other.samples_per_cpu_second)
+    return median(ratios)
 
 
 def _by_threads(climbed: dict[int, Measurement]) -> dict[int, float]:

@@ -1,10 +1,9 @@
 """Corrects the quotas of a run's clients until each keeps its device's pace, and says what it did.
 
-`python -m fedbench.host.governor RUN-FOLDER` runs beside a run, detached or not, and ends with it.
-Calibration says what a device takes of the host; this sees what it takes in fact: a client that is
-late and uses its quota up gets more, as far as the host has any; one that keeps its pace with much
-less gets less, so that what is not paced, such as evaluation, is as slow as planned. Each
-correction is a line of `corrections.jsonl`.
+`python -m fedbench.host.governor RUN-FOLDER PID` runs beside a run, detached or not, and ends with
+its process. Calibration says what a device takes of the host; this sees what it takes in fact: a
+client that is late and uses its quota up gets more, as far as the host has any, and what it needs
+no more is taken back. Each correction is a line of `corrections.jsonl`.
 """
 
 from __future__ import annotations
@@ -38,8 +37,12 @@ _TRAINING = 0.9  # of a tick: a client that trained for less says nothing of its
 
 @dataclass(frozen=True)
 class Reading:
-    """A client's counters of training and of CPU time, and how late it is, in seconds."""
+    """A client's counters from one scrape, in seconds: of all phases, of training, of CPU time.
 
+    `late` is by how much it is behind its device.
+    """
+
+    wall: float
     training: float
     cpu: float
     late: float
@@ -53,9 +56,10 @@ class Observation:
     used: float
 
 
-def observe(before: Reading, after: Reading, seconds: float) -> Observation | None:
+def observe(before: Reading, after: Reading) -> Observation | None:
     """What became of a tick; None where the client did not train for nearly all of it."""
-    if after.training - before.training < _TRAINING * seconds:
+    seconds = after.wall - before.wall
+    if seconds <= 0 or after.training - before.training < _TRAINING * seconds:
         return None
     return Observation(after.late, (after.cpu - before.cpu) / seconds)
 
@@ -65,12 +69,16 @@ def together(observations: Sequence[Observation]) -> Observation:
     return Observation(max(o.late for o in observations), sum(o.used for o in observations))
 
 
-def corrected(quota: float, seen: Observation, most: float) -> float:
-    """The quota that a computer should have, in CPUs; it is raised to `most` at most."""
+def corrected(quota: float, seen: Observation, least: float, most: float) -> float:
+    """The quota that a computer should have, in CPUs.
+
+    It is raised to `most` at most, and what was added is taken back down to `least`, the plan's:
+    a host that is fast now may be slow again before the next tick.
+    """
     if seen.late > LATE_SECONDS:
         # Late without using it up: the host is too busy, and a larger quota would not help.
         return max(quota, min(quota * _STEP, most)) if seen.used > _USED_UP * quota else quota
-    wanted = seen.used * MARGIN
+    wanted = max(seen.used * MARGIN, least)
     return wanted if wanted < _USED_UP * quota else quota
 
 
@@ -85,24 +93,26 @@ class Governor:
         cpus: float,
     ) -> None:
         self._computers = {client.name: client.computer for client in clients}
+        self._planned = {client.computer: client.cpus for client in clients}
         self._threads = Counter[str]()
         for client in clients:
             self._threads[client.computer] += client.threads
         self._quotas = look
         self._prometheus = prometheus
         self._cpus = cpus
-        self._before: dict[str, tuple[float, Reading]] = {}
+        self._before: dict[str, Reading] = {}
 
-    def tick(self, now: float) -> list[Correction]:
-        """Corrects what has to be; `now` in seconds."""
-        seen = self._look(now)
+    def tick(self) -> list[Correction]:
+        """Corrects what has to be."""
+        seen = self._look()
         control = self._quotas()
         quotas = control.in_force()
         made = []
         for computer in seen.keys() & quotas.keys():
             quota, observation = quotas[computer], together(seen[computer])
             free = self._cpus - sum(quotas.values())
-            new = corrected(quota, observation, min(quota + free, self._threads[computer]))
+            most = min(quota + free, self._threads[computer])
+            new = corrected(quota, observation, self._planned[computer], most)
             if new != quota:
                 control.correct(computer, new)
                 quotas[computer] = new
@@ -110,21 +120,25 @@ class Governor:
                 made.append(Correction(stamp, computer, quota, new, **asdict(observation)))
         return made
 
-    def _look(self, now: float) -> dict[str, list[Observation]]:
+    def _look(self) -> dict[str, list[Observation]]:
         seen = defaultdict(list)
         for client, reading in self._readings().items():
-            then, before = self._before.get(client, (now, reading))
-            self._before[client] = now, reading
-            if now > then and (observation := observe(before, reading, now - then)):
+            before = self._before.get(client, reading)
+            self._before[client] = reading
+            if observation := observe(before, reading):
                 seen[self._computers[client]].append(observation)
         return seen
 
     def _readings(self) -> dict[str, Reading]:
-        training = self._values('fedbench_client_phase_seconds_total{phase="training"}')
-        cpu = self._values("fedbench_cpu_seconds_total")
-        late = self._values("fedbench_pace_late_seconds")
-        known = training.keys() & cpu.keys() & late.keys() & self._computers.keys()
-        return {name: Reading(training[name], cpu[name], late[name]) for name in known}
+        phases = "fedbench_client_phase_seconds_total"
+        figures = [
+            self._values(f"sum by (client) ({phases})"),
+            self._values(f'{phases}{{phase="training"}}'),
+            self._values("fedbench_cpu_seconds_total"),
+            self._values("fedbench_pace_late_seconds"),
+        ]
+        known = self._computers.keys() & set.intersection(*(set(one) for one in figures))
+        return {name: Reading(*(one[name] for one in figures)) for name in known}
 
     def _values(self, query: str) -> Mapping[str, float]:
         return {
@@ -150,7 +164,7 @@ def main(folder: Path, launch: int) -> None:
             time.sleep(TICK_SECONDS)
             try:
                 links.enforce(stack, client, stack.containers(client))
-                corrections = governor.tick(time.monotonic())
+                corrections = governor.tick()
             except FedbenchError as error:  # the federation was taken down, or its Prometheus was
                 print(error.message, file=sys.stderr)  # noqa: T201 (into its own log)
                 continue

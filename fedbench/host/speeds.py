@@ -42,7 +42,8 @@ class ModelSpeed(Record):
     each core at once, the slowest of them. Those of one thread are per CPU second.
     `quota_efficiency`: samples per CPU second under a quota, as a share of those without.
     `step_cpu_seconds`: CPU seconds of one batch, alone. `spread`: the slowest and the fastest
-    window of one thread alone. `note`: what disturbed it.
+    window of one thread alone. `of_reference`: its samples/s for each of MobileNetV2's, measured in
+    turns, for a host's speed drifts from one calibration to the next. `note`: what disturbed it.
     """
 
     model: str
@@ -51,6 +52,7 @@ class ModelSpeed(Record):
     quota_efficiency: float
     step_cpu_seconds: float
     spread: tuple[float, float]
+    of_reference: float
     measured_at: datetime
     note: str | None = None
 

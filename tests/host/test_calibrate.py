@@ -121,7 +121,7 @@ def test_a_model_is_measured_alone_with_threads_on_all_cores_and_under_a_quota(
     speed = speeds["mobilenet_v2"]
     assert (speed.by_threads, speed.busy) == ({1: 100, 2: 135, 4: 144}, 87)
     assert (speed.quota_efficiency, speed.step_cpu_seconds) == (0.9, 0.32)
-    assert speed.spread == (95, 105)
+    assert (speed.spread, speed.of_reference) == ((95, 105), 1.0)
     assert said[0].startswith("calibrating mobilenet_v2: ")
     assert said[1].startswith("mobilenet_v2: 100 samples/s with one thread, 87 with all cores busy")
 
@@ -263,3 +263,15 @@ def test_this_host_is_calibrated(docker_client: docker.DockerClient, tmp_path: P
     assert speed.spread[0] <= speed.by_threads[1] <= speed.spread[1]
     assert ModelSpeed.model_validate_json(speed.model_dump_json()) == speed
     assert docker_client.containers.list(all=True, filters={"name": NAME}) == []
+
+
+def test_another_model_is_held_against_the_reference_in_turns(
+    daemon: FakeDocker, tmp_path: Path
+) -> None:
+    cache = tmp_path / "calibration.json"
+    speeds = calibrate(
+        daemon.client, "fedbench:cpu", ["mobilenet_v3_small"], cache, lambda _: None, cores=1
+    )
+    assert speeds["mobilenet_v3_small"].of_reference == 1.0  # the fake trains all alike
+    turns = [request.split()[0] for request in daemon.requests[-6:]]
+    assert turns == ["mobilenet_v3_small", "mobilenet_v2"] * 3

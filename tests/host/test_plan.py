@@ -15,6 +15,7 @@ from fedbench.config import Device, Gpu, Machine, Profile, load_devices, load_pr
 from fedbench.errors import ConfigError, HostError
 from fedbench.host.plan import MIN_QUOTA, HostFacts, Plan, client_names, plan
 from fedbench.host.project import Paths, cgroup_parent, compose_project, environment
+from fedbench.host.solve import MARGIN
 from fedbench.host.workloads import Assumed
 from fedbench.telemetry.cgroup import Cgroup
 
@@ -129,7 +130,7 @@ def test_a_machine_of_two_clients_is_one_computer() -> None:
     host = {"mobilenet_v2": Assumed(1000)}
     made = plan(profile(Machine(device="pc", clients=2)), {"pc": pc}, LARGE, host)
     assert [(c.need, c.cpus, c.threads, c.memory, c.group, c.computer) for c in made.clients] == [
-        (pytest.approx(0.15), pytest.approx(0.375), 1, 2 * GIB, "pc-1", "pc-1")
+        (pytest.approx(0.15), pytest.approx(0.15 * 2 * MARGIN), 1, 2 * GIB, "pc-1", "pc-1")
     ] * 2
     services = compose_project(made, PATHS)["services"]
     assert {service["cgroup_parent"] for service in services.values()} == {"/fedbench-pc-1"}

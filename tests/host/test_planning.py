@@ -135,7 +135,7 @@ def test_a_federation_is_brought_up(
     ]
     assert said[1:] == [
         "note: every device is slowed by one factor, for this host has 2 cores: "
-        "emulated seconds are wall seconds / 1.86",
+        "emulated seconds are wall seconds / 1.94",
         "note: laptop: memory limited to the host's 8.0 GiB (the device has 16 GiB)",
         "note: laptop: CPUs take the place of its RTX 3060 Mobile, at the GPU's speed",
         "note: Grafana is left out: its image could not be had",

@@ -35,6 +35,7 @@ def speed(
         quota_efficiency=0.97,
         step_cpu_seconds=0.048,
         spread=(600.0, 700.0),
+        of_reference=1.0,
         measured_at=datetime.now(UTC) - timedelta(days=age),
         note=note,
     )
