@@ -1,8 +1,9 @@
 """What a device's network does to its packets, in the network namespace of its container.
 
 A token bucket (tbf) holds the rate, netem in it adds delay, jitter and loss. What leaves is shaped
-at the interface itself; what arrives is led through an ifb device, which is shaped likewise.
-See tc-tbf(8), tc-netem(8) and tc-mirred(8).
+at the interface itself; what arrives is led through an ifb device, which is shaped likewise. Where
+there is a rate, the client's metrics, which a real device's link does not carry, go past it (htb).
+See tc-htb(8), tc-tbf(8), tc-netem(8) and tc-mirred(8).
 """
 
 from __future__ import annotations
@@ -18,15 +19,21 @@ from pyroute2.netlink.rtnl import TC_H_INGRESS, TC_H_ROOT
 
 from fedbench.errors import HostError
 
+METRICS_PORT = 9101  # of fedbench.client.settings, which the helper does not import
 INTERFACE = "eth0"  # of every container that Docker puts on one network
 LOOPBACK = 1  # in every network namespace
 _IFB = "fedbench-down"
-_BUCKET, _NETEM, _INGRESS = 0x10000, 0x20000, 0xFFFF0000  # handles 1:, 2: and ffff:
+_ROOT, _BUCKET, _NETEM, _INGRESS = 0x10000, 0x20000, 0x30000, 0xFFFF0000  # 1:, 2:, 3:, ffff:
+_UNLIMITED = 2**32 - 1  # bytes per second: what a rate may be in 32 bits
 _ETHERNET = 14  # bytes of its header, which the bucket counts
+_LARGEST = 65_550  # bytes of a packet before it is cut up
 _BURST_SECONDS = 0.005  # a timer of a busy host may be so late, and no rate is lost
 _QUEUE_SECONDS = 0.1
 _QUEUE = 2 * 65_536  # bytes: a packet has up to 64 KiB before it is cut up
-_ALL_PACKETS = 0x0003  # ETH_P_ALL
+_ALL_PACKETS, _IPV4 = 0x0003, 0x0800  # ETH_P_ALL, ETH_P_IP
+_TCP = "0x06/0xff+9"  # the protocol in an IPv4 header; ports follow it
+_FROM_METRICS = f"{METRICS_PORT:#06x}/0xffff+20"
+_TO_METRICS = f"{METRICS_PORT:#06x}/0xffff+22"
 
 
 @dataclass(frozen=True)
@@ -49,8 +56,10 @@ def probe() -> dict[str, bool]:
     """Which of tbf, ifb and netem this kernel has; tried on this process's own network."""
     with IPRoute() as ipr:
         return {
-            "tbf": _works(lambda: _bucket(ipr, LOOPBACK, 1e6, 1500)) and _clear(ipr, LOOPBACK),
-            "netem": _works(lambda: _netem(ipr, LOOPBACK, TC_H_ROOT, Link(0, delay=0.01), 1000)),
+            "tbf": _works(lambda: _discipline(ipr, LOOPBACK, 1500, 1e6, Link(0), {"tbf": True}))
+            and _clear(ipr, LOOPBACK),
+            "netem": _works(lambda: _netem(ipr, LOOPBACK, TC_H_ROOT, Link(0, delay=0.01), 1000))
+            and _clear(ipr, LOOPBACK),
             "ifb": _works(lambda: _divert(ipr, LOOPBACK)),
         }
 
@@ -98,21 +107,37 @@ def _discipline(
     """Shapes what a device sends: the queue of a bucket, or of the device, is netem's."""
     parent, packets = TC_H_ROOT, 10_000
     if rate and able["tbf"]:
-        _bucket(ipr, index, rate, mtu)
+        parent = _bucket(ipr, index, _past_metrics(ipr, index), rate, mtu)
         waiting = rate / 8 * (link.delay + link.jitter) + _queue(rate)
-        parent, packets = _BUCKET + 1, math.ceil(waiting / mtu)
+        packets = math.ceil(waiting / mtu)
     if _impaired(link, able):
         _netem(ipr, index, parent, link, packets)
 
 
 def _impaired(link: Link, able: dict[str, bool]) -> bool:
-    return able["netem"] and bool(link.delay or link.jitter or link.loss)
+    return able.get("netem", False) and bool(link.delay or link.jitter or link.loss)
 
 
-def _bucket(ipr: Any, index: int, rate: float, mtu: int) -> None:
+def _past_metrics(ipr: Any, index: int) -> int:
+    """Sends a client's metrics, and what asks for them, at once; the parent of all the rest."""
+    ipr.tc("add", "htb", index, _ROOT, default=1)
+    rest = {"parent": _ROOT, "rate": _UNLIMITED, "quantum": _LARGEST}
+    ipr.tc("add-class", "htb", index, _ROOT + 1, **rest)
+    for priority, port in enumerate((_FROM_METRICS, _TO_METRICS), start=1):
+        ipr.tc(
+            "add-filter", "u32", index, parent=_ROOT, prio=priority, protocol=_IPV4,
+            target=_ROOT, keys=[_TCP, port],
+        )  # fmt: skip
+    return _ROOT + 1
+
+
+def _bucket(ipr: Any, index: int, parent: int, rate: float, mtu: int) -> int:
+    """Holds the rate; returns the parent of the queue in it."""
     burst = max(2 * (mtu + _ETHERNET), rate / 8 * _BURST_SECONDS)
-    limit = burst + _queue(rate)
-    ipr.tc("add", "tbf", index, _BUCKET, rate=rate / 8, burst=int(burst), limit=int(limit))
+    limit = int(burst + _queue(rate))
+    bucket = {"rate": rate / 8, "burst": int(burst), "limit": limit}
+    ipr.tc("add", "tbf", index, _BUCKET, parent=parent, **bucket)
+    return _BUCKET + 1
 
 
 def _queue(rate: float) -> float:
@@ -143,7 +168,7 @@ def _divert(ipr: Any, index: int) -> int:
 def _clear(ipr: Any, index: int) -> bool:
     """Removes what shapes a device; True."""
     for found in ipr.get_qdiscs(index):
-        if found["handle"] in (_BUCKET, _NETEM) and found["parent"] == TC_H_ROOT:
+        if found["handle"] in (_ROOT, _NETEM) and found["parent"] == TC_H_ROOT:
             ipr.tc("del", index=index, parent=TC_H_ROOT)
         if found["parent"] == TC_H_INGRESS:
             ipr.tc("del", "ingress", index)

@@ -23,7 +23,7 @@ _RIGHTS = {
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What Docker's kernel has: rates (tbf), what arrives (ifb), delay and loss (netem)."""
+    """What Docker's kernel has: rates (tbf and htb), what arrives (ifb), delay and loss (netem)."""
 
     tbf: bool
     ifb: bool
@@ -55,7 +55,7 @@ def unapplied(network: Network, capabilities: Capabilities) -> list[str]:
     """What of a network this kernel cannot do, and why: `delay 10 ms is not applied: …`."""
     rates = [(f"{way} {rate / 1e6:g} Mbit/s", way) for way, rate in _rates(network).items()]
     notes = [
-        f"{text} is not applied: this kernel has no {'tbf' if not capabilities.tbf else 'ifb'}"
+        f"{text} is not applied: this kernel has no {'ifb' if capabilities.tbf else 'tbf or htb'}"
         for text, way in rates
         if not capabilities.tbf or (way == "down" and not capabilities.ifb)
     ]

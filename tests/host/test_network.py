@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import cast
 
@@ -9,8 +10,10 @@ import docker
 import pytest
 from docker.models.containers import Container
 
+from fedbench.client.settings import METRICS_PORT
 from fedbench.config import Network
 from fedbench.errors import DockerError
+from fedbench.helper import shape as helper_shape
 from fedbench.host.network import Capabilities, dilated, probe, shape, unapplied
 
 RATE = 10e6
@@ -47,6 +50,11 @@ with socket.create_server(("", 9000)) as server:
                 left -= len(link.recv(min(left, 1 << 16)))
             link.sendall(b".")
         link.close()
+"""
+
+SCRAPE = f"""
+import urllib.request
+urllib.request.urlopen("http://fedbench-test-network-client:{METRICS_PORT}/", timeout=2).read()
 """
 
 
@@ -125,6 +133,21 @@ def test_another_network_takes_the_place_of_the_last_and_none_is_no_limit(
 
 
 @pytest.mark.docker
+def test_metrics_go_past_a_transfer_that_fills_the_link(
+    client: Container, docker_client: docker.DockerClient, helper_image: str
+) -> None:
+    """Else a slow device would be missing in the dashboard whenever it sends its model."""
+    shape(docker_client, helper_image, {client: Network(down=1e5, up=1e5)})
+    client.exec_run(["python", "-m", "http.server", str(METRICS_PORT)], workdir="/opt", detach=True)
+    client.exec_run(["python", "-c", CLIENT, "up", "200000"], detach=True)
+    server = docker_client.containers.get("fedbench-test-network-server")
+    for _ in range(4):
+        time.sleep(2)  # as Prometheus does, which waits for two seconds
+        done = server.exec_run(["python", "-c", SCRAPE])
+        assert done.exit_code == 0, cast("bytes", done.output).decode()
+
+
+@pytest.mark.docker
 def test_a_restart_takes_it_off_and_it_is_put_on_again(
     client: Container, transfer: Transfer, docker_client: docker.DockerClient, helper_image: str
 ) -> None:
@@ -175,6 +198,10 @@ ALL = Capabilities(tbf=True, ifb=True, netem=True)
 DSL = Network(down=16e6, up=1e6, delay=0.01, jitter=0.005, loss=0.002)
 
 
+def test_the_helper_lets_the_port_pass_that_a_client_is_scraped_on() -> None:
+    assert METRICS_PORT == helper_shape.METRICS_PORT
+
+
 def test_a_slower_federation_has_a_slower_network() -> None:
     slow = dilated(DSL, 4)
     assert (slow.down, slow.up) == (4e6, 250e3)
@@ -205,8 +232,8 @@ def test_a_slower_federation_has_a_slower_network() -> None:
             Network(down=16e6, up=1e6),
             Capabilities(tbf=False, ifb=True, netem=True),
             [
-                "down 16 Mbit/s is not applied: this kernel has no tbf",
-                "up 1 Mbit/s is not applied: this kernel has no tbf",
+                "down 16 Mbit/s is not applied: this kernel has no tbf or htb",
+                "up 1 Mbit/s is not applied: this kernel has no tbf or htb",
             ],
         ),
     ],
