@@ -90,9 +90,7 @@ def _service(client: ClientPlan, plan: Plan, paths: Paths) -> dict[str, Any]:
     return {
         "extends": {"file": str(paths.root / "compose" / "client.yaml"), "service": "client"},
         "hostname": client.name,
-        # Not `cpus`: Docker lifts such a limit from no container that runs.
-        "cpu_period": client.period,
-        "cpu_quota": client.quota,
+        **_quota(client),
         **({"cpuset": client.cpuset} if client.cpuset else {}),
         # Swap would hide that a device's memory does not suffice: none beyond the limit.
         "mem_limit": client.memory,
@@ -101,6 +99,15 @@ def _service(client: ClientPlan, plan: Plan, paths: Paths) -> dict[str, Any]:
         "volumes": volumes,
         **({} if client.gpu is None else {"deploy": _gpu(client.gpu)}),
     }
+
+
+def _quota(client: ClientPlan) -> dict[str, int]:
+    # Of several clients on one computer, a container that had one could not be created where the
+    # cgroup that holds them is left over with a smaller one (cgroup v1); it waits for its quota.
+    if client.group:
+        return {}
+    # Not `cpus`: Docker lifts such a limit from no container that runs.
+    return {"cpu_period": client.period, "cpu_quota": client.quota}
 
 
 def _gpu(index: int) -> dict[str, Any]:

@@ -45,16 +45,17 @@ def measured(*arguments: str) -> Done:
     return done
 
 
-@pytest.mark.usefixtures("taken_down")
+@pytest.fixture(scope="module")
+def table2(taken_down: None) -> Done:
+    return measured("PROFILE=table2", "SHORT=1")
+
+
+@pytest.fixture(scope="module")
+def figures(table2: Done) -> dict[str, Any]:
+    return dict(json.loads((ROOT / "runs/fidelity/fidelity.json").read_text()))
+
+
 class TestFidelity:
-    @pytest.fixture(scope="class")
-    def table2(self) -> Done:
-        return measured("PROFILE=table2", "SHORT=1")
-
-    @pytest.fixture(scope="class")
-    def figures(self, table2: Done) -> dict[str, Any]:
-        return dict(json.loads((ROOT / "runs/fidelity/fidelity.json").read_text()))
-
     def test_every_bar_is_met(self, table2: Done) -> None:
         assert table2.code == 0
 
