@@ -54,7 +54,7 @@ class TestFirstRun:
         assert f"Prometheus http://127.0.0.1:{PORTS['prometheus']}" in first_run.output
 
     def test_says_how_the_host_was_divided(self, first_run: Done) -> None:
-        dilation = json.loads((ROOT / ".fedbench/fedbench-test/stack.json").readtext())["dilation"]
+        dilation = json.loads((ROOT / ".fedbench/fedbench-test/stack.json").read_text())["dilation"]
         if dilation == 1:
             pytest.skip("a host as large as the profile")
         assert f"emulated seconds are wall seconds / {dilation:g}" in first_run.output
@@ -83,7 +83,7 @@ class TestFirstRun:
             "experiment.json", "profile.json", "compose.yaml", "rounds.jsonl", "summary.json",
             "model.safetensors", "versions.json",
         }  # fmt: skip
-        versions = json.loads((folder / "versions.json").readtext())
+        versions = json.loads((folder / "versions.json").read_text())
         assert versions["flwr"] == "1.41.0"
         weights = load_file(folder / "model.safetensors")
         assert all(np.isfinite(tensor).all() for tensor in weights.values())
@@ -118,14 +118,14 @@ class TestFirstRun:
 
     def test_a_governor_watched_over_the_run(self, first_run: Done) -> None:
         folder = ROOT / "runs" / run_id(first_run.output)
-        assert (folder / "governor.log").readtext() == ""
-        for line in (folder / "corrections.jsonl").readtext().splitlines():
+        assert (folder / "governor.log").read_text() == ""
+        for line in (folder / "corrections.jsonl").read_text().splitlines():
             assert json.loads(line).keys() >= {"computer", "quota_before", "quota_after"}
 
 
 class TestContainers:
     def test_limits_are_those_of_the_plan(self, containers: Containers) -> None:
-        saved = json.loads((ROOT / ".fedbench/fedbench-test/stack.json").readtext())
+        saved = json.loads((ROOT / ".fedbench/fedbench-test/stack.json").read_text())
         for client in saved["clients"]:
             container = containers()[client["name"]]
             cpus, memory = _limits(container)
@@ -179,7 +179,7 @@ class TestMonitoring:
         assert {target.health for target in targets} == {"up"}
 
     def test_fills_every_panel(self, prometheus: Prometheus, first_run: Done) -> None:
-        dashboard = json.loads((ROOT / "grafana/dashboards/federation.json").readtext())
+        dashboard = json.loads((ROOT / "grafana/dashboards/federation.json").read_text())
         run_name = run_id(first_run.output)
         empty = [
             (panel["title"], target["expr"])
@@ -355,7 +355,7 @@ class TestOtherProfiles:
 
 def _planned_threads() -> dict[str, int]:
     """The threads of each client, beyond which no quota goes."""
-    saved = json.loads((ROOT / ".fedbench/fedbench-test/stack.json").readtext())
+    saved = json.loads((ROOT / ".fedbench/fedbench-test/stack.json").read_text())
     return {client["name"]: client["threads"] for client in saved["clients"]}
 
 
