@@ -16,7 +16,8 @@ import psutil
 
 from fedbench.host.machine import Say
 from fedbench.host.speeds import ModelSpeed, Speeds, host_identity, software_identity
-from fedbench.host.workbench import Measurement, Workbench, workbench
+from fedbench.host.workbench import Workbench, workbench
+from fedbench.measurement import Measurement
 
 QUOTA = 0.25  # of a CPU
 SECONDS = 5.0  # of each measurement, after its warm-up

@@ -21,7 +21,8 @@ from fedbench.host import bootstrap
 from fedbench.host.calibrate import GAIN, climb
 from fedbench.host.machine import Machine, Say, cpu_model
 from fedbench.host.stack import host_facts
-from fedbench.host.workbench import WORKLOAD, Measurement, docker_run
+from fedbench.host.workbench import WORKLOAD, docker_run
+from fedbench.measurement import Measurement
 
 BOARD = Path("/sys/firmware/devicetree/base/model")  # ARM boards name themselves here
 COMMAND = "fedbench profile-this-device"

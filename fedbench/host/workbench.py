@@ -14,7 +14,7 @@ from docker.errors import DockerException
 
 from fedbench.errors import DockerError
 from fedbench.host.stack import PROJECT, container_user
-from fedbench.records import Record
+from fedbench.measurement import Measurement
 
 NAME = f"{PROJECT}-calibrate"
 WORKLOAD = "fedbench.learning.workload"
@@ -25,22 +25,6 @@ FLAGS = (
 )  # fmt: skip
 PERIOD = 100_000  # of the kernel's scheduler, in microseconds
 _UNLIMITED = -1
-
-
-class Measurement(Record):
-    """What `fedbench.learning.workload` prints; its docstrings say what the figures are."""
-
-    model: str
-    threads: int
-    samples_per_second: float
-    samples_per_cpu_second: float
-    step_cpu_seconds: float
-    windows: list[float]
-    cpu_windows: list[float]
-    cpu_seconds: float
-    torch: str
-    gpu: str | None = None
-    gpu_memory: int | None = None
 
 
 def docker_run(image: str, *options: str) -> list[str]:

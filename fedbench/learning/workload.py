@@ -9,13 +9,11 @@ from each line of its input and answers in the same way, without importing torch
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from functools import partial
 from statistics import median
 from time import perf_counter, process_time
@@ -25,6 +23,7 @@ import torch
 from fedbench.learning import models
 from fedbench.learning.data import IMAGE, ImageSet
 from fedbench.learning.train import Progress, set_threads, train
+from fedbench.measurement import Measurement
 
 BATCH = 32
 CLASSES = 10
@@ -34,27 +33,6 @@ WINDOWS = 8
 # Libraries choose their kernels in the first steps; a slow computer needs longer than a second.
 WARM_UP_SECONDS = 1.0
 WARM_UP_STEPS = 5
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """Samples per wall second and per CPU second: medians over windows, and each window's own.
-
-    `step_cpu_seconds` are those of a batch of `BATCH`; `cpu_seconds` all that the process used, its
-    warm-up included. `gpu` is the one that it trained on, with `gpu_memory` bytes.
-    """
-
-    model: str
-    threads: int
-    samples_per_second: float
-    samples_per_cpu_second: float
-    step_cpu_seconds: float
-    windows: list[float]
-    cpu_windows: list[float]
-    cpu_seconds: float
-    torch: str
-    gpu: str | None = None
-    gpu_memory: int | None = None
 
 
 class _Enough(Exception):  # noqa: N818 (the end of a measurement, not an error)
@@ -131,10 +109,20 @@ def measure(
             on_batch=windows,
         )
     per_cpu_second = median(windows.cpu)
+    gpu, gpu_memory = _gpu(device)
     return Measurement(
-        model, threads, median(windows.wall), per_cpu_second, BATCH / per_cpu_second,
-        windows.wall, windows.cpu, process_time(), torch.__version__, *_gpu(device),
-    )  # fmt: skip
+        model=model,
+        threads=threads,
+        samples_per_second=median(windows.wall),
+        samples_per_cpu_second=per_cpu_second,
+        step_cpu_seconds=BATCH / per_cpu_second,
+        windows=windows.wall,
+        cpu_windows=windows.cpu,
+        cpu_seconds=process_time(),
+        torch=torch.__version__,
+        gpu=gpu,
+        gpu_memory=gpu_memory,
+    )
 
 
 def random_images(samples: int, device: torch.device | str = "cpu") -> ImageSet:
@@ -212,7 +200,7 @@ def main() -> None:
 
 
 def _print(results: list[Measurement]) -> None:
-    sys.stdout.writelines(f"{json.dumps(asdict(result))}\n" for result in results)
+    sys.stdout.writelines(f"{result.model_dump_json()}\n" for result in results)
     sys.stdout.flush()
 
 

@@ -20,7 +20,8 @@ from fedbench.host import calibrate as calibrating
 from fedbench.host.bootstrap import ensure_client_image
 from fedbench.host.calibrate import GAIN, Noise, calibrate, climb, disturbance, measure, table
 from fedbench.host.speeds import ModelSpeed
-from fedbench.host.workbench import NAME, Measurement, workbench
+from fedbench.host.workbench import NAME, workbench
+from fedbench.measurement import Measurement
 
 ROOT = Path(__file__).resolve().parents[2]
 # Answers as the workload does: 100 samples per CPU second with one thread, 90 with every core busy,
