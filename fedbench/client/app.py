@@ -152,6 +152,7 @@ def _train(message: Message, context: Context, task: Any) -> tuple[ArrayRecord, 
     gpu_time = TimeShare(gpu_share, torch.cuda.synchronize) if gpu_share < 1 else None
 
     def on_batch(progress: Progress) -> None:
+        began = time.perf_counter()
         if cancelled.is_set():
             raise Cancelled
         if progress.epoch == progress.batch == 1:
@@ -167,7 +168,9 @@ def _train(message: Message, context: Context, task: Any) -> tuple[ArrayRecord, 
         if gpu_time:
             gpu_time.after_batch()
         if pace:
-            metrics.late(run, pace.wait(progress.samples, _done(progress)))
+            _finish_batch()
+            waited = time.perf_counter() - began
+            metrics.late(run, pace.wait(progress.samples, progress.seconds + waited))
 
     used: list[Used] = []
     due: list[float] = []
@@ -220,12 +223,10 @@ def _pace(task: Any, client: str, companions: Companions) -> Pace | None:
     return Pace(Speed(*speeds[client]), companions.active) if client in speeds else None
 
 
-def _done(progress: Progress) -> float:
-    """Seconds of the epoch once the batch is done: a GPU has only been handed it."""
-    start = time.perf_counter()
+def _finish_batch() -> None:
+    """Waits for a GPU, which has only been handed it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return progress.seconds + time.perf_counter() - start
 
 
 def _touched(message: Message, context: Context) -> ArrayRecord:
