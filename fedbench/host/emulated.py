@@ -3,27 +3,42 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import docker
 
-from fedbench.config import ModelName
+from fedbench.config import Device, ModelName
 from fedbench.host import calibrate, workloads
 from fedbench.host.machine import Say
 from fedbench.host.stack import Stack, host_facts
 from fedbench.host.workloads import HostSpeeds
 
 
-def calibrated(stack: Stack, client: docker.DockerClient, say: Say, model: ModelName) -> HostSpeeds:
+def calibrated(
+    client: docker.DockerClient,
+    image: str,
+    devices: Iterable[Device],
+    model: ModelName,
+    cache: Path,
+    say: Say,
+) -> HostSpeeds:
     """How fast this host trains the model, and those that the devices have figures of.
 
     Raises:
         DockerError: it is not known yet, and cannot be measured.
     """
-    models = workloads.workloads(stack.devices.values(), model)
-    cores = host_facts(client).cpus
-    cache = stack.places.calibration
-    return calibrate.calibrate(client, stack.image, models, cache, say, cores=cores)
+    models = workloads.workloads(devices, model)
+    return calibrate.calibrate(client, image, models, cache, say, cores=host_facts(client).cpus)
+
+
+def calibrated_for(
+    stack: Stack, client: docker.DockerClient, say: Say, model: ModelName
+) -> HostSpeeds:
+    """The same for the devices of a stack."""
+    devices, cache = stack.devices.values(), stack.places.calibration
+    return calibrated(client, stack.image, devices, model, cache, say)
 
 
 def emulation_facts(stack: Stack, model: ModelName, host: HostSpeeds) -> dict[str, Any]:

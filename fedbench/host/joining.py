@@ -18,7 +18,8 @@ from pydantic import BaseModel, ValidationError
 
 from fedbench.config import Device, Experiment, parse_name
 from fedbench.errors import ConfigError, DockerError, HostError
-from fedbench.host import bootstrap, calibrate, data, ports, workloads
+from fedbench.host import bootstrap, data, ports, workloads
+from fedbench.host.emulated import calibrated
 from fedbench.host.machine import Say
 from fedbench.host.plan import HostFacts
 from fedbench.host.solve import Demand, Part, solve
@@ -200,7 +201,7 @@ def _part(
         cpus = min(device.cores, host.cpus)
         return Part(max(1, floor(cpus)), cpus, cpus)
     model = workloads.workload(device, "mobilenet_v2")
-    measured = calibrate.calibrate(client, image, [model], places.calibration, say, cores=host.cpus)
+    measured = calibrated(client, image, [device], model, places.calibration, say)
     single = device.speed[model]
     demand = Demand(device.name, single, single, workloads.loaded(measured[model]))
     return solve([demand], host.cpus, stack.dilation).parts[0]

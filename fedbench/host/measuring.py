@@ -16,7 +16,7 @@ import docker
 from fedbench.config import Experiment, ModelName, load_experiment
 from fedbench.errors import RunError
 from fedbench.host import fidelity, workloads
-from fedbench.host.emulated import calibrated
+from fedbench.host.emulated import calibrated_for
 from fedbench.host.fidelity import Fidelity, Row
 from fedbench.host.machine import Say
 from fedbench.host.plan import ClientPlan
@@ -42,7 +42,7 @@ class Measuring:
         self._client = client
         self._say = say
         self._short = short
-        self._host = calibrated(stack, client, say, KNOWN)
+        self._host = calibrated_for(stack, client, say, KNOWN)
         self._runner = Runner(stack, client, say)
         self._runs: list[str] = []
         self._not_held: list[str] = []

@@ -116,23 +116,23 @@ def plan(
         HostError: the host has no GPU for a device, and none may stand in for it; a dilation that
             is too small; or `strict` and the host is smaller than the profile.
     """
-    computers = _computers(profile, devices, host, networks)
-    solution = _solve(profile, computers, host, host_speeds, model)
+    made = computers(profile, devices, host, networks)
+    solution = _solve(profile, made, host, host_speeds, model)
     clients = tuple(
         client
-        for computer, part in zip(computers, solution.parts, strict=True)
+        for computer, part in zip(made, solution.parts, strict=True)
         for client in _clients(computer, part, host, host_speeds, model)
     )
     notes = (
-        *_notes(computers, solution.dilation, host),
-        *(_network_notes(computers, kernel) if kernel else ()),
+        *_notes(made, solution.dilation, host),
+        *(_network_notes(made, kernel) if kernel else ()),
     )
-    if profile.strict and (less := [*notes, *_crowded(computers, host)]):
+    if profile.strict and (less := [*notes, *_crowded(made, host)]):
         raise HostError(
             f"profile {profile.name} is strict, and this host cannot be all of it: {less[0]}",
             "use a larger host, a smaller profile, or --set strict=false",
         )
-    return Plan(profile, clients, solution.dilation, notes, _networks(computers, solution.dilation))
+    return Plan(profile, clients, solution.dilation, notes, _networks(made, solution.dilation))
 
 
 def _names(profile: Profile) -> list[tuple[Machine, list[str]]]:
@@ -169,12 +169,18 @@ def _refuse_twins(profile: Profile, names: list[str]) -> None:
         )
 
 
-def _computers(
+def computers(
     profile: Profile,
     devices: Mapping[str, Device],
     host: HostFacts,
-    networks: Sequence[Network | None],
+    networks: Sequence[Network | None] = (),
 ) -> list[Computer]:
+    """The profile's computers, each with the networks' own entry and a GPU of the host's.
+
+    Raises:
+        ConfigError: two clients of one name.
+        HostError: the host has no GPU for a device, and none may stand in for it.
+    """
     taken = {machine.gpu for machine in profile.machines}
     free = (index for index in range(host.gpus) if index not in taken)
     links = dict(zip(profile.machines, networks, strict=False))

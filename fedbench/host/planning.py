@@ -13,9 +13,10 @@ from typing import Any
 import psutil
 
 from fedbench.config import Device, Experiment, Profile, load_networks
-from fedbench.host import bootstrap, calibrate, data, links, network, ports, starting, workloads
+from fedbench.host import bootstrap, data, links, network, ports, starting
+from fedbench.host.emulated import calibrated
 from fedbench.host.machine import Say
-from fedbench.host.plan import HostFacts, Plan, client_names, plan
+from fedbench.host.plan import HostFacts, Plan, client_names, computers, plan
 from fedbench.host.project import compose_project
 from fedbench.host.stack import PROJECT, Places, Stack, host_facts
 
@@ -49,14 +50,14 @@ def bring_up(
     client = bootstrap.ensure_docker(say)
     host = host_facts(client)
     networks = load_networks(profile, devices)
-    roughly = plan(profile, devices, host)  # refuses what cannot be, before anything is built
+    # Refuses names and GPUs that cannot be, before anything is built; the speed is measured later.
+    made = computers(profile, devices, host, networks)
     known = Stack.load(places)
     ports.require_free(profile.ports, known.published(client) if known else ())
-    gpu = any(planned.gpu is not None for planned in roughly.clients)
+    gpu = any(computer.gpu is not None for computer in made)
     images = bootstrap.ensure_images(client, say, root=places.root, cuda=gpu)
-    models = workloads.workloads(devices.values(), experiment.model)
-    measured = calibrate.calibrate(
-        client, images.fedbench, models, places.calibration, say, cores=host.cpus
+    measured = calibrated(
+        client, images.fedbench, devices.values(), experiment.model, places.calibration, say
     )
     kernel = network.probe(client, images.fedbench) if any(networks) else None
     planned = plan(profile, devices, host, measured, experiment.model, networks, kernel)

@@ -20,7 +20,7 @@ from fedbench.config import Experiment
 from fedbench.errors import ConfigError, DockerError, RunError, RunInterrupted
 from fedbench.explain import nearest
 from fedbench.host import data, links, starting
-from fedbench.host.emulated import calibrated, emulation_facts
+from fedbench.host.emulated import calibrated_for, emulation_facts
 from fedbench.host.machine import Say, cpu_model
 from fedbench.host.runs import Run, RunStore
 from fedbench.host.stack import Stack, give_to_containers
@@ -55,7 +55,7 @@ class Runner:
         self._require_idle()
         names = [client.name for client in self._stack.clients]
         _require_known(experiment, names)
-        host = calibrated(self._stack, self._client, self._say, experiment.model)
+        host = calibrated_for(self._stack, self._client, self._say, experiment.model)
         prepared = data.prepare(
             experiment, names, self._stack.places.data, source=source, say=self._say
         )

@@ -177,10 +177,30 @@ def test_a_federation_that_is_up_may_be_brought_up_again(
             up(profile)
 
 
+def test_a_host_that_is_fast_enough_is_not_refused_for_what_hosts_usually_are(
+    places: Places,
+    daemon: FakeDocker,
+    docker_command: Any,
+    up: Up,
+    ports: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    crowd = ["machines=[{device: legacy-pc, count: 14}]", "dilation=1"]
+    profile = load_profile("legacy-pair", [*ports, *crowd])
+    with pytest.raises(HostError, match="dilation 1 is too small"):
+        up(profile)
+    monkeypatch.setattr(calibrate, "calibrate", lambda *_, **__: {"mobilenet_v2": Assumed(6000)})
+    assert up(profile).dilation == 1
+
+
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        (["ports.server=9090"], HostError, "ports.server and ports.prometheus are both 9090"),
+        (
+            ["ports.server=9090", "ports.prometheus=9090"],
+            HostError,
+            "ports.server and ports.prometheus are both 9090",
+        ),
         (
             ["strict=true", "machines=[{device: legacy-pc, count: 50}]"],
             HostError,
@@ -202,9 +222,10 @@ def test_what_is_refused_starts_nothing(
     daemon: FakeDocker,
     docker_command: Any,
     up: Up,
+    ports: list[str],
 ) -> None:
     with pytest.raises(error, match=message):
-        up(load_profile("legacy-pair", settings))
+        up(load_profile("legacy-pair", [*ports, *settings]))
     assert not places.state.exists()
     assert not (docker_command.folder / "calls").exists()
 
