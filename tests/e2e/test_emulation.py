@@ -118,6 +118,13 @@ class TestSharing:
         assert one["emulated_epoch_seconds"][1] == pytest.approx(343 * epoch, rel=0.1)
         assert one["emulated_epoch_seconds"][-1] == pytest.approx(225 * epoch, rel=0.1)
 
+    def test_two_clients_on_the_laptop_take_what_its_cpu_client_took_beside_another(self) -> None:
+        """And 99 s once that one had finished, in the paper."""
+        done = measured("PROFILE=laptop-pair", "SHORT=1")
+        assert done.code == 0
+        rows = json.loads((ROOT / "runs/fidelity/fidelity.json").read_text())["sharing"]
+        assert [row["target"] for row in rows[:2]] == pytest.approx([99, 126], rel=0.001)
+
 
 @pytest.mark.usefixtures("taken_down")
 class TestNetwork:
