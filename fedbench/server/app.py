@@ -1,8 +1,4 @@
-"""The ServerApp: one run, from its folder to its result.
-
-The host writes `runs/<id>/experiment.json` and `run.json` (the clients that the profile has and
-the key of their data); everything else in the folder is written here.
-"""
+"""The ServerApp: one run on SuperLink, its events in the folder and in the metrics."""
 
 from __future__ import annotations
 
@@ -14,19 +10,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import httpx
-import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context
+from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from fedbench.config import Experiment
-from fedbench.emulation import Emulation
-from fedbench.learning import flat, models
-from fedbench.records import write_summary
+from fedbench.server import running
 from fedbench.server.checkpoint import RunFolder
-from fedbench.server.directory import Directory, Say, Why
-from fedbench.server.grid import PromptGrid, RunStopped
-from fedbench.server.rounds import Rounds
-from fedbench.server.strategy import ARRAY, FlatFedAvg
+from fedbench.server.grid import PromptGrid
 
 log = logging.getLogger("fedbench.server")
 app = ServerApp()
@@ -48,75 +37,12 @@ def main(grid: Grid, context: Context) -> None:
     prompt = PromptGrid(grid, folder.stop_requested)
     with operations, closing(prompt):
         say = partial(_tell, folder, operations)
-        try:
-            _run(prompt, folder, say, partial(_why, operations))
-        except RunStopped:
-            say("stopped")
-        except Exception as error:
-            say("error", reason=f"{type(error).__name__}: {error}")
-            raise
-        else:
-            say("finished")
-
-
-def _run(prompt: PromptGrid, folder: RunFolder, say: Say, why: Why) -> None:
-    experiment = Experiment.model_validate_json((folder.path / "experiment.json").read_bytes())
-    facts: dict[str, Any] = json.loads((folder.path / "run.json").read_bytes())
-    directory = Directory(prompt, facts["data"], say, why)
-    rounds = Rounds(experiment, facts["clients"], prompt, directory, say, Emulation.of(facts))
-    strategy = FlatFedAvg(rounds.choose)
-    model = models.build(experiment.model, facts["classes"], experiment.seed)
-
-    resumed = folder.resume()
-    # The host copies the file that `initial_weights` names into the folder.
-    initial = folder.path / "initial.safetensors"
-    first = flat.load(initial, model) if initial.exists() else flat.to_flat(model)
-    if experiment.noop_megabytes is not None:
-        first = np.resize(first, int(experiment.noop_megabytes * 1e6 / first.itemsize))
-    last, weights = resumed or (0, first)
-    arrays = ArrayRecord({ARRAY: Array(weights)})
-    say(
-        "started",
-        after_round=last,
-        experiment=experiment.model_dump(mode="json"),
-        data=facts["data"],
-    )
-    for number in range(last + 1, experiment.rounds + 1):
-        config = _config(experiment, facts)
-        arrays, record = rounds.run(strategy, number, arrays, config)
-        weights = arrays[ARRAY].numpy()
-        folder.add_round(record, weights)
-        say("recorded", round=number, rounds=experiment.rounds, record=record.model_dump())
-    if experiment.noop_megabytes is None:
-        flat.save(folder.path / "model.safetensors", weights, model)
-
-
-def _config(experiment: Experiment, facts: dict[str, Any]) -> ConfigRecord:
-    return ConfigRecord(
-        {
-            "run": facts["run"],
-            "task": experiment.task,
-            "model": experiment.model,
-            "classes": facts["classes"],
-            "data": facts["data"],
-            "local-epochs": experiment.local_epochs,
-            "local-seconds": experiment.local_seconds,
-            "batch-size": experiment.batch_size,
-            "learning-rate": experiment.learning_rate,
-            "precision": experiment.precision,
-            "seed": experiment.seed,
-            # Of every client: each finds its own.
-            "pace": json.dumps(facts.get("emulation", {}).get("pace", {})),
-        }
-    )
+        running.execute(prompt, folder, say, partial(_why, operations))
 
 
 def _tell(folder: RunFolder, operations: httpx.Client, event: str, **facts: Any) -> None:
     """Writes the event for whoever watches the folder, and hands it to the metrics."""
-    # The record itself is a line of rounds.jsonl already.
-    folder.event(event, **{key: value for key, value in facts.items() if key != "record"})
-    if event in ("finished", "stopped", "error"):
-        write_summary(folder.path)
+    running.note(folder, event, **facts)
     if event in _WATCHED_ONLY:
         return
     body = {"run": folder.path.name, "event": event} | facts

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from flwr.app import ConfigRecord, Error, Message, MessageType, RecordDict
 from flwr.common.constant import ErrorCode
 
-from fedbench.server.grid import PromptGrid
+from fedbench.server.exchange import Exchange
 
 ANSWER_SECONDS = 120.0  # the stock node starts a process, under its device's quota, to answer
 
@@ -34,7 +34,7 @@ class Directory:
     `why(node_id, client)` is the reason why a node is gone, None where nobody knows it.
     """
 
-    def __init__(self, grid: PromptGrid, data: str, say: Say, why: Why) -> None:
+    def __init__(self, grid: Exchange, data: str, say: Say, why: Why) -> None:
         self._grid = grid
         self._data = data
         self._say = say

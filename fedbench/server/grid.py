@@ -31,16 +31,13 @@ from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_conte
 
 from fedbench import bundles
 from fedbench.bundles import RUNTIME_OBJECTS, RUNTIME_PULL, RUNTIME_PUSH
+from fedbench.server.exchange import RunStopped
 from fedbench.server.timing import ServerPart
 from fedbench.telemetry.timing import Timing
 
 POLL_SECONDS = 0.05  # the server holds back its answer while there is no reply
 _OBJECT_BACKOFF_SECONDS = 0.05
 _PATIENCE_SECONDS = 5.0  # SuperLink is in the same container
-
-
-class RunStopped(Exception):  # noqa: N818 (the user's wish, not an error)
-    """The user asked to stop the run."""
 
 
 class PromptGrid:
@@ -65,11 +62,7 @@ class PromptGrid:
         return list(self.flower.get_node_ids())
 
     def pause(self, seconds: float) -> None:
-        """Sleeps.
-
-        Raises:
-            RunStopped: the user asked to stop.
-        """
+        """As `Exchange` has it."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             self._heed()
@@ -82,14 +75,7 @@ class PromptGrid:
     def exchange(
         self, messages: Iterable[Message], timeout: float
     ) -> Iterator[tuple[int, Message]]:
-        """Sends the messages; yields (node id, reply), first come first served.
-
-        A reply may be an error, of a node that died as well. A node that has not answered after
-        `timeout` seconds is given up: no reply is yielded for it.
-
-        Raises:
-            RunStopped: the user asked to stop.
-        """
+        """As `Exchange` has it."""
         messages = list(messages)
         ids = self._push(messages)
         deadline = time.monotonic() + timeout  # of the clients: they have their messages now

@@ -15,7 +15,7 @@ from fedbench.config import Experiment
 from fedbench.emulation import REAL, Emulation
 from fedbench.records import RoundRecord
 from fedbench.server.directory import Directory, Member, Say
-from fedbench.server.grid import PromptGrid
+from fedbench.server.exchange import Exchange
 from fedbench.server.selection import select
 from fedbench.server.tally import Tally
 from fedbench.server.timing import Stopwatch
@@ -31,7 +31,7 @@ class Rounds:
         self,
         experiment: Experiment,
         expected: int,
-        grid: PromptGrid,
+        grid: Exchange,
         directory: Directory,
         say: Say,
         emulation: Emulation = REAL,

@@ -50,8 +50,8 @@ class Tally:
             "samples": metrics["num-examples"],
             "local_loss": metrics.get("loss"),
             "local_accuracy": metrics.get("accuracy"),
-            "cpu_seconds": metrics["cpu-seconds"],
-            "throttled_seconds": metrics["throttled-seconds"],
+            "cpu_seconds": metrics.get("cpu-seconds"),
+            "throttled_seconds": metrics.get("throttled-seconds"),
         }
         figures |= self._emulation.verdict(
             figures["client"],
@@ -87,7 +87,7 @@ class Tally:
         for key in ("bytes_sent", "bytes_received", "download_seconds", "serialise_seconds"):
             if (value := metrics.get(key.replace("_", "-"))) is not None:
                 figures[key] = figures.get(key, 0) + value
-        figures["peak_memory_bytes"] = metrics["peak-memory-bytes"]
+        figures["peak_memory_bytes"] = metrics.get("peak-memory-bytes")
         return metrics
 
     def record(

@@ -7,7 +7,7 @@ from flwr.app import ConfigRecord, Error, Message, MessageType, RecordDict
 from flwr.common.constant import ErrorCode
 
 from fedbench.server.directory import ANSWER_SECONDS, Directory, Member, Why
-from fedbench.server.grid import PromptGrid
+from fedbench.server.exchange import Exchange
 
 DATA = "digits-iid-1"
 
@@ -48,7 +48,7 @@ def identity(client: str, samples: int = 100) -> ConfigRecord:
 
 
 def directory(nodes: Nodes, said: Said, why: Why = lambda node, client: None) -> Directory:
-    return Directory(cast("PromptGrid", nodes), DATA, said, why)
+    return Directory(cast("Exchange", nodes), DATA, said, why)
 
 
 def test_clients_are_known_by_name_and_sorted() -> None:

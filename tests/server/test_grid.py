@@ -19,7 +19,8 @@ from flwr.app import (
 )
 
 from fedbench.server import grid as grid_module
-from fedbench.server.grid import PromptGrid, RunStopped
+from fedbench.server.exchange import RunStopped
+from fedbench.server.grid import PromptGrid
 
 LONG = 60.0
 WEIGHTS = np.arange(1000, dtype=np.float32)

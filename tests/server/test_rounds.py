@@ -19,7 +19,7 @@ from flwr.app import (
 from fedbench.config import Experiment
 from fedbench.records import ClientRound, RoundRecord
 from fedbench.server.directory import Directory, Member
-from fedbench.server.grid import PromptGrid, RunStopped
+from fedbench.server.exchange import Exchange, RunStopped
 from fedbench.server.rounds import SAY_SECONDS, WAIT_POLL_SECONDS, Rounds
 from fedbench.server.selection import select
 from fedbench.server.strategy import FlatFedAvg
@@ -105,7 +105,7 @@ class World:
         return Rounds(
             chosen,
             expected,
-            cast("PromptGrid", self),
+            cast("Exchange", self),
             cast("Directory", self),
             self.say,
             clock=lambda: self.now,

@@ -1,0 +1,96 @@
+"""One run, from its folder to its result, over any kind of Grid.
+
+The host writes `runs/<id>/experiment.json` and `run.json` (the clients that the profile has and
+the key of their data); everything else in the folder is written here.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord
+
+from fedbench.config import Experiment
+from fedbench.emulation import Emulation
+from fedbench.learning import flat, models
+from fedbench.records import write_summary
+from fedbench.server.checkpoint import RunFolder
+from fedbench.server.directory import Directory, Say, Why
+from fedbench.server.exchange import Exchange, RunStopped
+from fedbench.server.rounds import Rounds
+from fedbench.server.strategy import ARRAY, FlatFedAvg
+
+
+def execute(grid: Exchange, folder: RunFolder, say: Say, why: Why) -> None:
+    """Runs the experiment of `folder`, and says how it ended."""
+    try:
+        _run(grid, folder, say, why)
+    except RunStopped:
+        say("stopped")
+    except Exception as error:
+        say("error", reason=f"{type(error).__name__}: {error}")
+        raise
+    else:
+        say("finished")
+
+
+def note(folder: RunFolder, event: str, **facts: Any) -> None:
+    """Writes an event for whoever watches the folder; with the last one, the run's summary."""
+    # The record itself is a line of rounds.jsonl already.
+    folder.event(event, **{key: value for key, value in facts.items() if key != "record"})
+    if event in ("finished", "stopped", "error"):
+        write_summary(folder.path)
+
+
+def _run(grid: Exchange, folder: RunFolder, say: Say, why: Why) -> None:
+    experiment = Experiment.model_validate_json((folder.path / "experiment.json").read_bytes())
+    facts: dict[str, Any] = json.loads((folder.path / "run.json").read_bytes())
+    directory = Directory(grid, facts["data"], say, why)
+    rounds = Rounds(experiment, facts["clients"], grid, directory, say, Emulation.of(facts))
+    strategy = FlatFedAvg(rounds.choose)
+    model = models.build(experiment.model, facts["classes"], experiment.seed)
+
+    resumed = folder.resume()
+    # The host copies the file that `initial_weights` names into the folder.
+    initial = folder.path / "initial.safetensors"
+    first = flat.load(initial, model) if initial.exists() else flat.to_flat(model)
+    if experiment.noop_megabytes is not None:
+        first = np.resize(first, int(experiment.noop_megabytes * 1e6 / first.itemsize))
+    last, weights = resumed or (0, first)
+    arrays = ArrayRecord({ARRAY: Array(weights)})
+    say(
+        "started",
+        after_round=last,
+        experiment=experiment.model_dump(mode="json"),
+        data=facts["data"],
+    )
+    for number in range(last + 1, experiment.rounds + 1):
+        config = _config(experiment, facts)
+        arrays, record = rounds.run(strategy, number, arrays, config)
+        weights = arrays[ARRAY].numpy()
+        folder.add_round(record, weights)
+        say("recorded", round=number, rounds=experiment.rounds, record=record.model_dump())
+    if experiment.noop_megabytes is None:
+        flat.save(folder.path / "model.safetensors", weights, model)
+
+
+def _config(experiment: Experiment, facts: dict[str, Any]) -> ConfigRecord:
+    return ConfigRecord(
+        {
+            "run": facts["run"],
+            "task": experiment.task,
+            "model": experiment.model,
+            "classes": facts["classes"],
+            "data": facts["data"],
+            "local-epochs": experiment.local_epochs,
+            "local-seconds": experiment.local_seconds,
+            "batch-size": experiment.batch_size,
+            "learning-rate": experiment.learning_rate,
+            "precision": experiment.precision,
+            "seed": experiment.seed,
+            # Of every client: each finds its own.
+            "pace": json.dumps(facts.get("emulation", {}).get("pace", {})),
+        }
+    )
