@@ -122,3 +122,12 @@ def test_gradients_of_a_whole_model_are_the_plain_ones() -> None:
         assert a.grad is not None
         assert b.grad is not None
         assert torch.allclose(a.grad, b.grad, rtol=1e-9, atol=1e-12), name
+
+
+def test_a_layer_that_was_evaluated_first_can_be_trained() -> None:
+    layer = DepthwiseConv2d(6, 6, 3, stride=1, padding=1, groups=6, bias=False)
+    images = torch.rand(3, 6, 1, 2)  # a size that no other test has: what is cached is cached here
+    with torch.inference_mode():
+        layer(images)
+    layer(images).sum().backward()
+    assert layer.weight.grad is not None

@@ -1,0 +1,79 @@
+"""`python -m fedbench.engine runs/<id>`: executes a run that the host has prepared.
+
+`run.json` names its clients: for each the device and the folder of its data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import torch
+
+from fedbench.config import Experiment
+from fedbench.engine.grid import MemoryGrid
+from fedbench.engine.workers import Client, Workers
+from fedbench.server import running
+from fedbench.server.checkpoint import RunFolder
+
+SAY_SECONDS = 10.0
+
+
+def main() -> int:
+    """Runs the command; 0 when the run ended in order, be it that it was asked to."""
+    parser = argparse.ArgumentParser(prog="python -m fedbench.engine", description=__doc__)
+    parser.add_argument("folder", type=Path)
+    folder = RunFolder(parser.parse_args().folder)
+    facts = json.loads((folder.path / "run.json").read_bytes())
+    workers = _workers(facts)
+    with closing(workers):
+        say = partial(running.note, folder)
+        progress = Progress(workers, say, _samples(folder, facts))
+        grid = MemoryGrid(workers, folder.stop_requested, progress)
+        running.execute(grid, folder, say, lambda _node, _client: None)
+    return 0
+
+
+class Progress:
+    """Says every few seconds how many images were trained since it was made, of how many."""
+
+    def __init__(self, workers: Workers, say: Any, total: int) -> None:
+        self._workers = workers
+        self._say = say
+        self._total = total
+        self._next = monotonic() + SAY_SECONDS
+
+    def __call__(self) -> None:
+        """Says it where it is due."""
+        if monotonic() < self._next:
+            return
+        self._next = monotonic() + SAY_SECONDS
+        self._say("progress", images=self._workers.trained(), of=self._total)
+
+
+def _samples(folder: RunFolder, facts: dict[str, Any]) -> int:
+    """Images that the rounds to come train, each as often as it is."""
+    experiment = Experiment.model_validate_json((folder.path / "experiment.json").read_bytes())
+    last, _ = folder.resume() or (0, None)
+    rounds = experiment.rounds - last
+    return int(rounds * experiment.local_epochs * facts["engine"]["samples"] * experiment.fraction)
+
+
+def _workers(facts: dict[str, Any]) -> Workers:
+    clients = [Client(**client) for client in facts["engine"]["clients"]]
+    cores = len(os.sched_getaffinity(0))
+    count = facts["engine"]["workers"]
+    if count is None:  # a GPU is one device, and one process fills it
+        count = 1 if torch.cuda.is_available() else min(len(clients), cores)
+    return Workers(dict(enumerate(clients, 1)), count, max(1, cores // max(count, 1)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""The clients of a run in memory: processes that call the ClientApp, one message at a time.
+
+A worker serves any client: who it is for the moment comes with the message. So there are as many
+as the host can use, and not one for each client.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing.synchronize import Event
+from typing import Any
+
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.common.constant import ErrorCode
+from flwr.supercore.task_identity import TaskIdentity
+from prometheus_client import REGISTRY
+
+from fedbench.client import app
+from fedbench.learning.train import set_threads
+
+WATCH_SECONDS = 0.5
+_TRAINED = "fedbench_trained_samples_total"
+# Figures of a client's own container, of which there is none here.
+_OF_A_CONTAINER = (
+    "cpu-seconds", "throttled-seconds", "peak-memory-bytes",
+    "epoch-cpu-seconds", "epoch-throttled-seconds", "epoch-steal-seconds", "epoch-due-seconds",
+)  # fmt: skip
+
+_spawning = multiprocessing.get_context("spawn")  # a fork would share CUDA and threads
+
+
+@dataclass(frozen=True)
+class Client:
+    """One client: its name, its device's, and the folder of its data."""
+
+    name: str
+    device: str
+    data: str
+
+    def context(self, node_id: int) -> Context:
+        """What the ClientApp finds around it."""
+        config = {"client": self.name, "device": self.device, "data": self.data}
+        return Context(1, node_id, config, RecordDict(), {})
+
+
+class Workers:
+    """`count` processes with `threads` threads each; with 0, this process does the work itself.
+
+    `Ctrl-C` is not for them: whoever started them says when they stop.
+    """
+
+    def __init__(self, clients: Mapping[int, Client], count: int, threads: int = 1) -> None:
+        identify()
+        self._clients = clients
+        self._cancelled = _spawning.Event()
+        self._trained = _spawning.Value("q", 0)
+        self._pool = None
+        if count:
+            start = (self._cancelled, self._trained, os.getpid(), threads)
+            self._pool = ProcessPoolExecutor(count, _spawning, _begin, start)
+
+    @property
+    def node_ids(self) -> list[int]:
+        """Of all clients."""
+        return list(self._clients)
+
+    def trained(self) -> int:
+        """Images that were trained so far, each as often as it was."""
+        return int(self._trained.value)
+
+    def submit(self, message: Message) -> Future[Message]:
+        """The reply, once it is there; an exception of the ClientApp is an error reply."""
+        node_id = message.metadata.dst_node_id
+        task = (self._clients[node_id], node_id, message)
+        if self._pool:
+            return self._pool.submit(_answer, *task)
+        future = Future[Message]()
+        future.set_result(_answer(*task))
+        return future
+
+    def cancel(self) -> None:
+        """Ends what is going on after the batch at hand."""
+        self._cancelled.set()
+
+    def close(self) -> None:
+        """Ends the processes."""
+        self.cancel()
+        if self._pool:
+            self._pool.shutdown(cancel_futures=True)
+
+
+def identify() -> None:
+    """Lets this process make messages, as Flower does for the process of a run."""
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+
+
+def _begin(cancelled: Event, trained: Any, parent: int, threads: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    identify()
+    set_threads(threads)
+    watch = threading.Thread(
+        target=_watch, args=(cancelled, trained, parent, app.cancelled.set), daemon=True
+    )
+    watch.start()
+
+
+def _watch(cancelled: Event, trained: Any, parent: int, cancel: Callable[[], None]) -> None:
+    """Counts what Prometheus would see, and ends this process when its parent is gone."""
+    before = 0
+    while os.getppid() == parent:
+        now = int(REGISTRY.get_sample_value(_TRAINED) or 0)
+        with trained.get_lock():
+            trained.value += now - before
+        before = now
+        if cancelled.is_set():
+            cancel()
+        time.sleep(WATCH_SECONDS)
+    os._exit(1)
+
+
+def _answer(client: Client, node_id: int, message: Message) -> Message:
+    try:
+        reply = app.app(message, client.context(node_id))
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message)
+    if reply.has_content() and "metrics" in reply.content:
+        for key in _OF_A_CONTAINER:
+            reply.content["metrics"].pop(key, None)
+    return reply
