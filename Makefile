@@ -1,6 +1,7 @@
 # One line per target; `make` alone prints this help. Every target sets up what it needs.
 PROFILE    ?= heterogeneous
 EXPERIMENT ?= digits
+WHAT       ?= table3
 PYTHON     ?= python3
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
@@ -9,7 +10,7 @@ DATA_OPT  = $(if $(DATA),--data $(DATA))
 RUN_OPTS  = $(DATA_OPT) $(if $(DETACH),--detach) $(foreach s,$(SET),--set $(s))
 
 .DEFAULT_GOAL := help
-.PHONY: help up run status logs down join plan data devices report fidelity calibrate test bench bench-full check format clean
+.PHONY: help up run status logs down join plan data devices report fidelity reproduce calibrate test bench bench-full check format clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -34,6 +35,9 @@ join: .venv/host ## join from this computer: SERVER=host:port DEVICE=legacy-pc [
 
 fidelity: .venv/host ## emulated epoch times against the real ones: PROFILE=table2 [SHORT=1]
 	@$(FEDBENCH) fidelity $(PROFILE) $(if $(SHORT),--short) $(foreach s,$(SET),--set $(s))
+
+reproduce: .venv/node ## the paper's tables, with ours beside: WHAT=table3 [ENGINE=in-process] [SCALE=0.1] [ROUNDS=2] [DATA=folder] [JSON=file]
+	@$(FEDBENCH) reproduce $(WHAT) $(if $(ENGINE),--engine $(ENGINE)) $(if $(SCALE),--scale $(SCALE)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(JSON),--json $(JSON)) $(DATA_OPT)
 
 plan: .venv/host ## print the compose project that `up` would start
 	@$(FEDBENCH) plan $(PROFILE) $(foreach s,$(SET),--set $(s))
@@ -75,8 +79,17 @@ clean: ## remove virtual environment and caches; runs and data are kept
 	@touch $@
 
 # PyTorch without CUDA, where its index can be reached; elsewhere pip takes what it is configured for.
+# A GPU needs CUDA's: make reproduce TORCH_INDEX=https://download.pytorch.org/whl/cu128
+NODE_INDEX = $$(curl -sfIm 5 $(TORCH_INDEX)/ >/dev/null && echo --extra-index-url $(TORCH_INDEX))
+
+.venv/node: pyproject.toml
+	@echo "setting up .venv with what training on this host needs (a minute or two)"
+	@$(PYTHON) -m venv .venv
+	@.venv/bin/python -m pip install -qq --editable '.[node]' $(NODE_INDEX)
+	@touch $@ .venv/host
+
 .venv/dev: pyproject.toml
 	@echo "setting up .venv with what the tests need (a minute or two)"
 	@$(PYTHON) -m venv .venv
-	@.venv/bin/python -m pip install -qq --editable '.[node,dev]' $$(curl -sfIm 5 $(TORCH_INDEX)/ >/dev/null && echo --extra-index-url $(TORCH_INDEX))
-	@touch $@ .venv/host
+	@.venv/bin/python -m pip install -qq --editable '.[node,dev]' $(NODE_INDEX)
+	@touch $@ .venv/node .venv/host

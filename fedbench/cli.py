@@ -34,10 +34,13 @@ from fedbench.config import (
 from fedbench.errors import FedbenchError
 from fedbench.host import corrections
 from fedbench.host import report as reports
+from fedbench.host.datasets import local_cifar10
 from fedbench.host.fidelity import Fidelity
+from fedbench.host.reference import Study
+from fedbench.host.reproduce import Engine
 from fedbench.host.runs import Run, RunStore
 from fedbench.host.stack import Places, Stack, require
-from fedbench.records import Summary
+from fedbench.records import Summary, replace_text
 
 app = typer.Typer(
     help="A federation of unequal computers on one machine.",
@@ -149,6 +152,69 @@ def fidelity(
         _print_fidelity(result)
         console.print(f"recorded in {path}", highlight=False, soft_wrap=True)
     result.require_bars()
+
+
+@app.command()
+def reproduce(
+    what: Annotated[str | None, typer.Argument(help="table2 or table3")] = None,
+    run: Annotated[
+        str | None, typer.Option("--run", help="a published run instead: rounds x epochs, as 10x5")
+    ] = None,
+    models: Models = None,
+    scale: Annotated[
+        float, typer.Option(min=0.0001, max=1, help="the part of the data; times are scaled")
+    ] = 1.0,
+    rounds: Annotated[int | None, typer.Option(min=1, help="fewer rounds than the paper's")] = None,
+    engine: Annotated[
+        Engine, typer.Option(help="on emulated devices, or in one program for accuracies alone")
+    ] = "containers",
+    data: Source = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="processes that train at once, in-process")
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="repeat runs that are there")] = False,
+    output: Annotated[
+        Path | None, typer.Option("--json", help="write the figures into this file, too")
+    ] = None,
+) -> None:
+    """Repeat the paper's runs, and print its tables with ours beside; goes on where it stopped."""
+    from fedbench.host import reproduce as repeating
+
+    studies = repeating.choose(what, run, models or [])
+    found: list[tuple[Study, Summary]] = []
+    rows: list[repeating.Beside] = []
+    for study in studies:
+        chosen = repeating.experiment(study, scale, rounds, seed)
+        source = data or local_cifar10(places.root)
+        runner = _runner(load_profile(study.profile), chosen, source, engine, workers)
+        summary = repeating.Reproduction(
+            runner, RunStore(places.runs), engine, _say, fresh=fresh
+        ).run(study, chosen, source)
+        found.append((study, summary))
+        rows += repeating.beside(study, summary, scale, engine)
+        if output:  # a long table is there as far as it came
+            replace_text(output, json.dumps([row.model_dump() for row in rows], indent=2) + "\n")
+    for study, summary in found:
+        console.print(f"\n{study.model}, run {summary.run}", highlight=False)
+        _print_table(*repeating.curves(study, summary))
+    console.print()
+    _print_table(*repeating.table(rows))
+    for line in repeating.caveats(scale, rounds, engine):
+        _say(f"note: {line}")
+
+
+def _runner(
+    profile: Profile, chosen: Experiment, source: Path | None, engine: Engine, workers: int | None
+) -> Any:
+    from fedbench.host import bootstrap
+    from fedbench.host.inprocess import InProcess
+    from fedbench.host.runner import Runner
+
+    if engine == "in-process":
+        return InProcess(places, profile, _say, workers)
+    stack = _bring_up(profile, load_devices(profile), chosen, source)
+    return Runner(stack, bootstrap.ensure_docker(_say), _say)
 
 
 @app.command()

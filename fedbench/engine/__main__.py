@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import os
 import sys
@@ -22,8 +23,10 @@ from fedbench.engine.grid import MemoryGrid
 from fedbench.engine.workers import Client, Workers
 from fedbench.server import running
 from fedbench.server.checkpoint import RunFolder
+from fedbench.server.directory import Say
 
 SAY_SECONDS = 10.0
+_RARELY = 0.02  # of the time that went by: a run of days is told of in hundreds of lines
 
 
 def main() -> int:
@@ -32,8 +35,10 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     folder = RunFolder(parser.parse_args().folder)
     facts = json.loads((folder.path / "run.json").read_bytes())
+    lock = (folder.path / "engine.lock").open("w")
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # two would write into each other's records
     workers = _workers(facts)
-    with closing(workers):
+    with lock, closing(workers):
         say = partial(running.note, folder)
         progress = Progress(workers, say, _samples(folder, facts))
         grid = MemoryGrid(workers, folder.stop_requested, progress)
@@ -42,20 +47,26 @@ def main() -> int:
 
 
 class Progress:
-    """Says every few seconds how many images were trained since it was made, of how many."""
+    """Says now and then how many images were trained since it was made, of how many.
 
-    def __init__(self, workers: Workers, say: Any, total: int) -> None:
+    `seconds_left` takes the rest to be as slow, evaluations included.
+    """
+
+    def __init__(self, workers: Workers, say: Say, total: int) -> None:
         self._workers = workers
         self._say = say
         self._total = total
-        self._next = monotonic() + SAY_SECONDS
+        self._start = monotonic()
+        self._next = SAY_SECONDS
 
     def __call__(self) -> None:
         """Says it where it is due."""
-        if monotonic() < self._next:
+        seconds = monotonic() - self._start
+        if seconds < self._next or not (done := self._workers.trained()):
             return
-        self._next = monotonic() + SAY_SECONDS
-        self._say("progress", images=self._workers.trained(), of=self._total)
+        self._next = seconds + max(SAY_SECONDS, _RARELY * seconds)
+        left = max(seconds * (self._total / done - 1), 0.0)
+        self._say("progress", images=done, of=self._total, seconds_left=round(left))
 
 
 def _samples(folder: RunFolder, facts: dict[str, Any]) -> int:

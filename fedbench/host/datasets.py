@@ -177,6 +177,12 @@ def open_data_set(name: str, source: Path | None) -> Embedded | Hub | Folder:
     return Embedded() if name == "digits" else Hub()
 
 
+def local_cifar10(root: Path) -> Path | None:
+    """A copy of CIFAR-10 in or beside the checkout `root`; None where there is none."""
+    places = (root / "data" / "cifar10", root.parent / "shared" / "data" / "cifar10-jpeg")
+    return next((place for place in places if place.is_dir()), None)
+
+
 def _numbered(splits: tuple[Split, Split]) -> tuple[str, ...]:
     return tuple(str(label) for label in range(int(splits[0].labels.max()) + 1))
 

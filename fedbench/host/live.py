@@ -126,6 +126,9 @@ def describe(event: dict[str, Any], rounds: list[RoundRecord], emulation: Emulat
             accuracy = event.get("accuracy")
             how = f", local accuracy {accuracy:.4f}" if accuracy is not None else ""
             line = f"{where}: {event['client']} trained in {took}{how}"
+        case "progress":
+            line = f"{event['images'] / event['of']:.0%} of all images trained, "
+            line += f"about {_duration(event['seconds_left'])} left"
         case "recorded":
             so_far = [record for record in rounds if record.round <= event["round"]]
             line = describe_round(so_far, event["rounds"], emulation.dilation)

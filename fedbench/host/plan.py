@@ -95,7 +95,16 @@ def client_names(profile: Profile) -> list[str]:
     Raises:
         ConfigError: two clients of one name.
     """
-    return [name for _, names in _names(profile) for name in names]
+    return list(client_devices(profile))
+
+
+def client_devices(profile: Profile) -> dict[str, str]:
+    """Each client's device, by its name.
+
+    Raises:
+        ConfigError: two clients of one name.
+    """
+    return {name: machine.device for machine, names in _names(profile) for name in names}
 
 
 def plan(

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,17 +14,15 @@ import psutil
 
 from fedbench import __version__
 from fedbench.config import Experiment
-from fedbench.errors import ConfigError, DockerError, RunError, RunInterrupted
+from fedbench.errors import ConfigError, DockerError, RunError
 from fedbench.explain import nearest
-from fedbench.host import data, links, starting
+from fedbench.host import data, following, links, starting
 from fedbench.host.emulated import calibrated_for, emulation_facts
 from fedbench.host.machine import Say, cpu_model
 from fedbench.host.runs import Run, RunStore
 from fedbench.host.stack import Stack, give_to_containers
-from fedbench.records import Summary, write_summary
+from fedbench.records import Summary
 
-POLL_SECONDS = 0.5
-STOP_SECONDS = 60.0
 _LAUNCH = "fedbench.server.launch"
 _GOVERNOR = "fedbench.host.governor"
 _VERSIONS = (
@@ -54,7 +49,7 @@ class Runner:
         """
         self._require_idle()
         names = [client.name for client in self._stack.clients]
-        _require_known(experiment, names)
+        require_known(experiment, names)
         host = calibrated_for(self._stack, self._client, self._say, experiment.model)
         prepared = data.prepare(
             experiment, names, self._stack.places.data, source=source, say=self._say
@@ -65,10 +60,7 @@ class Runner:
             "data": prepared.key,
             "emulation": emulation_facts(self._stack, experiment.model, host),
         }
-        initial = _initial_weights(experiment)
         run = self._store.create(experiment, self._stack.profile, facts)
-        if initial:
-            shutil.copyfile(initial, run.path / "initial.safetensors")
         (run.path / "compose.yaml").write_text(self._stack.compose.config())
         (run.path / "versions.json").write_text(json.dumps(self._versions(), indent=2) + "\n")
         return run
@@ -129,28 +121,15 @@ class Runner:
             RunInterrupted: the user pressed Ctrl-C; the run was stopped and is recorded.
             RunError: it failed.
         """
-        try:
-            _wait(process, look)
-        except KeyboardInterrupt:
-            self._stop(run, process)
-        look()
-        summary = write_summary(run.path)
-        if summary.status == "interrupted":
-            raise RunInterrupted(
-                f"run {run.id} stopped after {len(summary.rounds)} rounds; what was recorded is in "
-                f"{run.path}",
-                f"`make run RESUME={run.id}` goes on from there, `make run` starts anew, "
-                "`make down` takes the federation down",
-            )
-        if summary.status != "finished":
-            raise RunError(f"run {run.id} failed: {summary.error}", "`make logs` shows why")
-        return summary
-
-    def _stop(self, run: Run, process: subprocess.Popen[bytes]) -> None:
-        self._say("stopping the run (Ctrl-C again leaves at once)")
-        run.request_stop()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(STOP_SECONDS)
+        return following.follow(
+            run,
+            process,
+            look,
+            self._say,
+            go_on=f"`make run RESUME={run.id}` goes on from there, `make run` starts anew, "
+            "`make down` takes the federation down",
+            why="`make logs` shows why",
+        )
 
     def _require_idle(self) -> None:
         server = self._stack.containers(self._client).get("server")
@@ -197,13 +176,12 @@ def _govern(run: Run, launch: int) -> None:
         )
 
 
-def _wait(process: subprocess.Popen[bytes], look: Callable[[], None]) -> None:
-    while process.poll() is None:
-        look()
-        time.sleep(POLL_SECONDS)
+def require_known(experiment: Experiment, names: Sequence[str]) -> None:
+    """Nothing, where the experiment asks for none but these clients.
 
-
-def _require_known(experiment: Experiment, names: Sequence[str]) -> None:
+    Raises:
+        ConfigError: it asks for another.
+    """
     unknown = [name for name in experiment.clients or () if name not in names]
     if unknown:
         raise ConfigError(
@@ -211,15 +189,3 @@ def _require_known(experiment: Experiment, names: Sequence[str]) -> None:
             + nearest(unknown[0], names),
             f"this federation has {', '.join(names)}",
         )
-
-
-def _initial_weights(experiment: Experiment) -> Path | None:
-    if experiment.initial_weights is None:
-        return None
-    path = Path(experiment.initial_weights).expanduser()
-    if not path.is_file():
-        raise ConfigError(
-            f"experiment {experiment.name}: initial_weights: no such file: {path}",
-            "give a .safetensors file, such as runs/<id>/model.safetensors",
-        )
-    return path

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import json
+import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from fedbench.config import Experiment, Profile
-from fedbench.errors import RunError
+from fedbench.errors import ConfigError, RunError
 from fedbench.records import RoundRecord, Summary, read_lines, read_rounds, summarise
 
 
@@ -80,10 +81,17 @@ class RunStore:
     path: Path
 
     def create(self, experiment: Experiment, profile: Profile, facts: dict[str, Any]) -> Run:
-        """A new run's folder, with its resolved inputs. `facts` goes to the server as run.json."""
+        """A new run's folder, with its resolved inputs. `facts` goes to the server as run.json.
+
+        Raises:
+            ConfigError: the file of its initial weights is missing.
+        """
         now = datetime.now(UTC)
+        initial = _initial_weights(experiment)
         self.path.mkdir(parents=True, exist_ok=True)
         run = Run(_new_folder(self.path, f"{now:%Y%m%d-%H%M%S}-{experiment.name}"))
+        if initial:
+            shutil.copyfile(initial, run.path / "initial.safetensors")
         (run.path / "experiment.json").write_text(experiment.model_dump_json(indent=2) + "\n")
         (run.path / "profile.json").write_text(profile.model_dump_json(indent=2) + "\n")
         facts = facts | {
@@ -127,3 +135,15 @@ def _new_folder(parent: Path, name: str) -> Path:
             continue
         return path
     raise RunError(f"{parent}: no free folder name for {name}")
+
+
+def _initial_weights(experiment: Experiment) -> Path | None:
+    if experiment.initial_weights is None:
+        return None
+    path = Path(experiment.initial_weights).expanduser()
+    if not path.is_file():
+        raise ConfigError(
+            f"experiment {experiment.name}: initial_weights: no such file: {path}",
+            "give a .safetensors file, such as runs/<id>/model.safetensors",
+        )
+    return path

@@ -49,6 +49,11 @@ class Places:
         """One folder of partitions per client."""
         return self.root / "data" / PROJECT
 
+    @property
+    def in_process(self) -> Path:
+        """The same for runs in one program."""
+        return self.root / "data" / "in-process"
+
     def paths(self) -> Paths:
         """What the compose project mounts."""
         return Paths(self.root, self.data, self.runs, self.state / "tls", container_user())

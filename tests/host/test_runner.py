@@ -16,8 +16,7 @@ from docker.models.containers import Container
 from fedbench import __version__
 from fedbench.config import Experiment, load_devices, load_experiment, load_profile
 from fedbench.errors import ConfigError, DockerError, RunError, RunInterrupted
-from fedbench.host import emulated
-from fedbench.host import runner as runners
+from fedbench.host import emulated, following
 from fedbench.host.plan import HostFacts, plan
 from fedbench.host.runner import Runner
 from fedbench.host.runs import Run
@@ -86,7 +85,7 @@ def calibrated(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runners, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(following, "POLL_SECONDS", 0.01)
 
 
 @pytest.fixture(autouse=True)
