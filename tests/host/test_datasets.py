@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from fedbench.host import digits
-from fedbench.host.datasets import CIFAR10_CLASSES, open_data_set
+from fedbench.host.datasets import CIFAR10_CLASSES, local_cifar10, open_data_set
 
 REAL_CIFAR10 = Path("/work/shared/data/cifar10-jpeg")
 SIZES = {"train": 40, "test": 20}
@@ -171,7 +171,7 @@ LOAD_FROM_HUB = """
 import json, sys
 from pathlib import Path
 from fedbench.errors import DataError
-from fedbench.host.datasets import open_data_set
+from fedbench.host.datasets import open_data_set, local_cifar10
 try:
     data = open_data_set("cifar10", None).load(Path(sys.argv[1]), lambda _: None)
     print(json.dumps([len(data.train.labels), len(data.test.labels), data.classes]))
@@ -258,3 +258,14 @@ def _handler(body: Callable[[str], bytes], commit: str) -> type[http.server.Base
             pass
 
     return Handler
+
+
+def test_a_copy_of_cifar10_in_or_beside_the_checkout_is_found(tmp_path: Path) -> None:
+    checkout = tmp_path / "checkout"
+    assert local_cifar10(checkout) is None
+    beside = tmp_path / "shared" / "data" / "cifar10-jpeg"
+    beside.mkdir(parents=True)
+    assert local_cifar10(checkout) == beside
+    own = checkout / "data" / "cifar10"
+    own.mkdir(parents=True)
+    assert local_cifar10(checkout) == own
