@@ -28,6 +28,7 @@ COMMANDS = [
     "make devices DEVICE=legacy-pc",
     "make calibrate",
     "make down",
+    "make reproduce WHAT=table3 ENGINE=in-process SCALE=0.01 ROUNDS=2 DATA=/path/to/folder",
 ]
 SMALL = "rounds=1 local_epochs=1 data.train_samples=120 data.test_samples=40"
 
