@@ -150,7 +150,7 @@ def describe_round(rounds: list[RoundRecord], total: int, dilation: float) -> st
     parts.append(f"{_seconds(last.duration_seconds, dilation)} (overhead {overhead})")
     if last.round < total:
         left = fmean(r.duration_seconds for r in rounds) * (total - last.round)
-        parts.append(f"about {_duration(left)} left")
+        parts.append(f"about {duration(left)} left")
     return " ".join(parts)
 
 
@@ -160,7 +160,8 @@ def _seconds(wall: float, dilation: float) -> str:
     return emulated if dilation == 1 else f"{wall:.1f} s wall, {emulated} emulated"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """A time as people say it, such as `3 min 20 s` or `2 h 5 min`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
