@@ -118,9 +118,7 @@ def run(
 
 @app.command()
 def sweep(
-    names: Annotated[
-        list[str], typer.Argument(metavar="SWEEP…", help="names in configs/sweeps, or YAML files")
-    ],
+    names: Annotated[list[str], typer.Argument(help="names in configs/sweeps, or YAML files")],
     data: Source = None,
     settings: Settings = None,
     output: Annotated[

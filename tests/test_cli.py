@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -30,7 +31,8 @@ from fedbench.config import (
 )
 from fedbench.errors import RunError
 from fedbench.explain import nearest
-from fedbench.host import bootstrap, calibrate, planning, profiling
+from fedbench.host import bootstrap, calibrate, planning, profiling, starting
+from fedbench.host import runner as runners
 from fedbench.host.data import prepare as prepare_data
 from fedbench.host.plan import HostFacts, client_names, plan
 from fedbench.host.runs import Run, RunStore
@@ -467,6 +469,56 @@ def test_a_sweep_that_is_finished_needs_no_daemon(
     assert rows[0]["sweep"] == "partitions"
     assert rows[0]["settings"] == {"data.partition": "iid", "local_epochs": 1}
     assert rows[0]["accuracy"]["n"] == 2
+
+
+class GoldenRunner:
+    """Makes real run folders; each run is the golden one, but for the second, which fails."""
+
+    def __init__(self, stack: Stack, client: object, say: Callable[[str], None]) -> None:
+        self._stack = stack
+        self._runs = 0
+
+    def create(self, experiment: Experiment, source: Path | None) -> Run:
+        return RunStore(self._stack.places.runs).create(experiment, self._stack.profile, {})
+
+    def start(self, run: Run) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(["true"])
+
+    def follow(
+        self, run: Run, process: subprocess.Popen[bytes], look: Callable[[], None]
+    ) -> Summary:
+        process.wait()
+        self._runs += 1
+        if self._runs == 2:
+            raise RunError(f"run {run.id} failed: the server died")
+        for name in ("rounds.jsonl", "events.jsonl"):
+            shutil.copy(TESTS / "golden" / "runs" / RUN / name, run.path)
+        look()
+        return run.summary()
+
+
+def test_a_sweep_goes_on_after_a_failure_and_says_so_at_its_end(
+    fedbench: Fedbench, stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[Stack] = []
+    monkeypatch.setattr(cli, "_bring_up", lambda *_: stack)
+    monkeypatch.setattr(bootstrap, "ensure_docker", lambda say: None)
+    monkeypatch.setattr(runners, "Runner", GoldenRunner)
+    monkeypatch.setattr(starting, "wait_ready", lambda stack, client, say: waited.append(stack))
+    code, out, err = fedbench("sweep", "partitions")
+    assert code == 5
+    assert "| iid            | 2            | 1/2 |" in out
+    lines = err.splitlines()
+    failed = RunStore(stack.places.runs).all()[1].id
+    why = f"run {failed} failed: the server died"
+    assert f"failed: {why}" in lines
+    assert "run 8/8 (data.partition=replicated, local_epochs=2, seed=1), about " in err
+    assert "round 2/2: accuracy 0.5000, loss 1.5000, 9.0 s (overhead 0.75 s)" in err
+    assert lines[-3:-1] == [
+        "error: 1 runs failed",
+        f"data.partition=iid, local_epochs=2, seed=0: {why}",
+    ]
+    assert waited == [stack], "until what died is there again"
 
 
 def test_two_sweeps_of_one_name_are_refused(fedbench: Fedbench, places: Places) -> None:
