@@ -164,15 +164,17 @@ class Sweeping:
 
     def _open(self, task: Task, runs: Runs, source: Path | None) -> Run:
         """The run that was begun, or else a new one."""
-        if begun := self._book.run(task):
-            try:
-                run = runs.resume(begun.id)
-            except RunError as error:
-                self._say(f"{error.message}: it starts anew")
-            else:
-                self._say(f"going on with run {run.id} after round {len(run.rounds())}")
-                return run
-        return runs.create(task.point.experiment, source)
+        begun = self._book.run(task)
+        if begun is None:
+            return runs.create(task.point.experiment, source)
+        try:
+            run = runs.resume(begun.id)
+        except RunError as error:
+            run = runs.create(task.point.experiment, source)
+            self._say(f"{error.message}: it starts anew")
+        else:
+            self._say(f"going on with run {run.id} after round {len(run.rounds())}")
+        return run
 
     def _failed(self, task: Task, run: Run | None, error: FedbenchError) -> None:
         self._book.note(task, run, error.message)
