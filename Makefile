@@ -10,7 +10,7 @@ DATA_OPT  = $(if $(DATA),--data $(DATA))
 RUN_OPTS  = $(DATA_OPT) $(if $(DETACH),--detach) $(foreach s,$(SET),--set $(s))
 
 .DEFAULT_GOAL := help
-.PHONY: help up run status logs down join plan data devices report fidelity reproduce calibrate test bench bench-full check format clean
+.PHONY: help up run sweep status logs down join plan data devices report fidelity reproduce calibrate test bench bench-full check format clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -20,6 +20,9 @@ up: .venv/host ## bring a federation up and run: PROFILE=heterogeneous EXPERIMEN
 
 run: .venv/host ## another run on the federation that is up: EXPERIMENT=digits [RESUME=run]
 	@$(FEDBENCH) run $(if $(RESUME),--resume $(RESUME),--experiment $(EXPERIMENT)) $(RUN_OPTS)
+
+sweep: .venv/host ## a grid of experiments, and one table: SWEEP=partitions [DATA=folder] [SET="rounds=5"]
+	@$(FEDBENCH) sweep $(SWEEP) $(DATA_OPT) $(foreach s,$(SET),--set $(s))
 
 status: .venv/host ## what is up, and where the dashboards are
 	@$(FEDBENCH) status

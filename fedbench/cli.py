@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import click
 import typer
@@ -31,16 +32,21 @@ from fedbench.config import (
     parse_name,
     split_overrides,
 )
-from fedbench.errors import FedbenchError
-from fedbench.host import corrections
+from fedbench.errors import FedbenchError, RunError
+from fedbench.host import corrections, sweep_table
 from fedbench.host import report as reports
 from fedbench.host.datasets import local_cifar10
 from fedbench.host.fidelity import Fidelity
-from fedbench.host.reference import Study
+from fedbench.host.reference import PaperRun
 from fedbench.host.reproduce import Engine
 from fedbench.host.runs import Run, RunStore
 from fedbench.host.stack import Places, Stack, require
+from fedbench.host.sweep import Study, load_study
 from fedbench.records import Summary, replace_text
+
+if TYPE_CHECKING:  # slow imports
+    from fedbench.host.runner import Runner
+    from fedbench.host.sweeping import Sweeping
 
 app = typer.Typer(
     help="A federation of unequal computers on one machine.",
@@ -114,6 +120,42 @@ def run(
 
 
 @app.command()
+def sweep(
+    names: Annotated[list[str], typer.Argument(help="names in configs/sweeps, or YAML files")],
+    data: Source = None,
+    settings: Settings = None,
+    output: Annotated[
+        Path | None, typer.Option(help="write the table into this CSV file, too")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a grid of experiments on one federation; what is finished is skipped."""
+    studies = [load_study(name, settings or ()) for name in names]
+    if len({study.sweep.name for study in studies}) < len(studies):
+        raise typer.BadParameter("two sweeps have one name, and with it one folder")
+    sweeps = [_prepare(study, data) for study in studies]
+    try:
+        for each in sweeps:
+            _run_sweep(each, data)
+    finally:
+        found = {each.name: each.rows() for each in sweeps}
+        if output:
+            output.write_text(sweep_table.as_csv(found), encoding="utf-8")
+    if as_json:
+        rows = [{"sweep": name, **row.model_dump()} for name, rows in found.items() for row in rows]
+        _print_json(rows)
+    else:
+        for each in sweeps:
+            _print_table(*sweep_table.table(each.rows()))
+            console.print(f"recorded in {each.folder}", highlight=False, soft_wrap=True)
+    if failures := [line for each in sweeps for line in each.failures()]:
+        raise RunError(
+            f"{len(failures)} runs failed\n" + "\n".join(failures),
+            "the same command tries them again, and nothing else; `make logs` shows why",
+        )
+
+
+@app.command()
 def plan(
     profile: ProfileName = "heterogeneous", settings: Settings = None, as_json: Json = False
 ) -> None:
@@ -181,23 +223,23 @@ def reproduce(
     """Repeat the paper's runs, and print its tables with ours beside; goes on where it stopped."""
     from fedbench.host import reproduce as repeating
 
-    studies = repeating.choose(what, run, models or [])
-    found: list[tuple[Study, Summary]] = []
+    originals = repeating.choose(what, run, models or [])
+    found: list[tuple[PaperRun, Summary]] = []
     rows: list[repeating.Beside] = []
-    for study in studies:
-        chosen = repeating.experiment(study, scale, rounds, seed)
+    for original in originals:
+        chosen = repeating.experiment(original, scale, rounds, seed)
         source = data or local_cifar10(places.root)
-        runner = _runner(load_profile(study.profile), chosen, source, engine, workers)
+        runner = _runner(load_profile(original.profile), chosen, source, engine, workers)
         summary = repeating.Reproduction(
             runner, RunStore(places.runs), engine, _say, fresh=fresh
-        ).run(study, chosen, source)
-        found.append((study, summary))
-        rows += repeating.beside(study, summary, scale, engine)
+        ).run(original, chosen, source)
+        found.append((original, summary))
+        rows += repeating.beside(original, summary, scale, engine)
         if output:  # a long table is there as far as it came
             replace_text(output, json.dumps([row.model_dump() for row in rows], indent=2) + "\n")
-    for study, summary in found:
-        console.print(f"\n{study.model}, run {summary.run}", highlight=False)
-        _print_table(*repeating.curves(study, summary))
+    for original, summary in found:
+        console.print(f"\n{original.model}, run {summary.run}", highlight=False)
+        _print_table(*repeating.curves(original, summary))
     console.print()
     _print_table(*repeating.table(rows))
     for line in repeating.caveats(scale, rounds, engine):
@@ -447,8 +489,6 @@ def _bring_up(
 
 def _run(stack: Stack, prepare: Callable[[Any], Run], detach: bool, as_json: bool) -> None:
     from fedbench.host import bootstrap
-    from fedbench.host.live import Lines, View
-    from fedbench.host.prometheus import Prometheus
     from fedbench.host.runner import Runner
 
     runner = Runner(stack, bootstrap.ensure_docker(_say), _say)
@@ -458,16 +498,59 @@ def _run(stack: Stack, prepare: Callable[[Any], Run], detach: bool, as_json: boo
     if detach:
         _say("it goes on by itself: `make status`, `fedbench report`")
         return
+    _print_summary(_follow(stack, runner, chosen, process), stack, as_json)
+
+
+def _prepare(study: Study, source: Path | None) -> Sweeping:
+    from fedbench.host import data as partitions
+    from fedbench.host.plan import client_names
+    from fedbench.host.sweeping import Sweeping
+
+    clients = client_names(study.profile)
+
+    def prepare(experiment: Experiment) -> partitions.Prepared:
+        return partitions.prepare(experiment, clients, places.data, source=source, say=_say)
+
+    return Sweeping(study, RunStore(places.runs), prepare, _say)
+
+
+def _run_sweep(each: Sweeping, source: Path | None) -> None:
+    from fedbench.host import bootstrap, starting
+    from fedbench.host.runner import Runner
+
+    each.announce()
+    if not each.pending():
+        return
+    study = each.study
+    # Always by the first, so that a sweep that goes on finds the federation that it began on.
+    stack = _bring_up(study.profile, study.devices, study.points[0].experiment, source)
+    client = bootstrap.ensure_docker(_say)
+    runner = Runner(stack, client, _say)
+
+    def execute(run: Run) -> Summary:
+        process = runner.start(run)
+        _say(f"run {run.id}")
+        try:
+            return _follow(stack, runner, run, process)
+        except RunError:
+            # What died with the run is started again by Docker: the next one waits for it.
+            starting.wait_ready(stack, client, _say)
+            raise
+
+    each.run(runner, source, execute)
+
+
+def _follow(stack: Stack, runner: Runner, run: Run, process: subprocess.Popen[bytes]) -> Summary:
+    from fedbench.host.live import Lines, View
+    from fedbench.host.prometheus import Prometheus
+
     live = Live(console=progress, auto_refresh=False) if progress.is_terminal else None
     with live or nullcontext():
         names = [client.name for client in stack.clients]
         look = (
-            View(chosen, names, Prometheus(stack.prometheus_url), live)
-            if live
-            else Lines(chosen, _say)
+            View(run, names, Prometheus(stack.prometheus_url), live) if live else Lines(run, _say)
         )
-        summary = runner.follow(chosen, process, look)
-    _print_summary(summary, stack, as_json)
+        return runner.follow(run, process, look)
 
 
 def _print_device(device: Device) -> None:

@@ -234,13 +234,13 @@ M = TypeVar("M", bound=Model)
 
 
 def available(kind: str, root: Path = CONFIGS) -> list[str]:
-    """Names of all `device`s, `network`s, `profile`s or `experiment`s."""
+    """Names of all `device`s, `network`s, `profile`s, `experiment`s or `sweep`s."""
     return sorted(path.stem for path in (root / f"{kind}s").glob("*.yaml"))
 
 
 def load_device(name: str, overrides: Sequence[str] = (), root: Path = CONFIGS) -> Device:
     """The device profile of that name, or in that file."""
-    return _load(Device, "device", name, overrides, root)
+    return load(Device, "device", name, overrides, root)
 
 
 def load_devices(profile: Profile, root: Path = CONFIGS) -> dict[str, Device]:
@@ -257,7 +257,7 @@ def load_devices(profile: Profile, root: Path = CONFIGS) -> dict[str, Device]:
 
 def load_network(name: str, root: Path = CONFIGS) -> NetworkClass:
     """The network of that name, or in that file."""
-    return _load(NetworkClass, "network", name, (), root)
+    return load(NetworkClass, "network", name, (), root)
 
 
 def load_networks(
@@ -277,12 +277,12 @@ def load_networks(
 
 def load_profile(name: str, overrides: Sequence[str] = (), root: Path = CONFIGS) -> Profile:
     """The federation of that name, or in that file."""
-    return _load(Profile, "profile", name, overrides, root)
+    return load(Profile, "profile", name, overrides, root)
 
 
 def load_experiment(name: str, overrides: Sequence[str] = (), root: Path = CONFIGS) -> Experiment:
     """The experiment of that name, or in that file."""
-    return _load(Experiment, "experiment", name, overrides, root)
+    return load(Experiment, "experiment", name, overrides, root)
 
 
 def split_overrides(settings: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -306,21 +306,36 @@ def split_overrides(settings: Sequence[str]) -> tuple[list[str], list[str]]:
     return experiment, profile
 
 
-def _load(model: type[M], kind: str, name: str, overrides: Sequence[str], root: Path) -> M:
-    path = _find(kind, name, root)
+def load(model: type[M], kind: str, name: str, overrides: Sequence[str], root: Path) -> M:
+    """The configuration of that kind and name, or in that file, as `model` has it.
+
+    Raises:
+        ConfigError: there is none, or something in it or in an override is not as expected.
+    """
+    path = find(kind, name, root)
     values = _read(path)
     values.setdefault("name", path.stem)
     for setting in overrides:
-        _override(values, setting)
+        override(values, setting)
     try:
         return model.model_validate(values)
     except ValidationError as error:
         problems = [explain(item, model, path, overrides) for item in error.errors()]
-        edit = any(problem.startswith(f"{path}: ") for problem in problems)
-        raise ConfigError("\n".join(problems), f"edit {path}" if edit else "") from None
+        raise refusal(problems, path) from None
 
 
-def _find(kind: str, name: str, root: Path) -> Path:
+def refusal(problems: Sequence[str], path: Path) -> ConfigError:
+    """The error of these lines; where one of them is about the file, it says to edit that."""
+    edit = any(problem.startswith(f"{path}: ") for problem in problems)
+    return ConfigError("\n".join(problems), f"edit {path}" if edit else "")
+
+
+def find(kind: str, name: str, root: Path = CONFIGS) -> Path:
+    """The file of that kind and name, or of that path.
+
+    Raises:
+        ConfigError: there is none.
+    """
     if name.endswith((".yaml", ".yml")):
         path = Path(name)
         if not path.is_file():
@@ -348,15 +363,33 @@ def _read(path: Path) -> dict[str, Any]:
     return values
 
 
-def _override(values: dict[str, Any], setting: str) -> None:
-    key, _, text = setting.partition("=")
+def assign(values: dict[str, Any], key: str, value: object) -> None:
+    """Sets a dotted key in nested mappings.
+
+    Raises:
+        ValueError: something on the way to it is no mapping.
+    """
     *parents, leaf = key.split(".")
     for parent in parents:
         inner = values.setdefault(parent, {})
         if not isinstance(inner, dict):
-            raise ConfigError(f"--set {setting}: {parent!r} has no keys of its own")
+            raise ValueError(f"{parent!r} has no keys of its own")
         values = inner
+    values[leaf] = value
+
+
+def override(values: dict[str, Any], setting: str) -> None:
+    """Sets what a `--set` option says.
+
+    Raises:
+        ConfigError: its value is not YAML, or something on the way to its key is no mapping.
+    """
+    key, _, text = setting.partition("=")
     try:
-        values[leaf] = yaml.safe_load(text)
+        value = yaml.safe_load(text)
     except yaml.YAMLError:
         raise ConfigError(f"--set {setting}: the value is not YAML") from None
+    try:
+        assign(values, key, value)
+    except ValueError as error:
+        raise ConfigError(f"--set {setting}: {error}") from None

@@ -25,7 +25,7 @@ def nearest(name: str, known: Sequence[str]) -> str:
 
 
 def explain(
-    item: ErrorDetails, model: type[BaseModel], path: Path, overrides: Sequence[str]
+    item: ErrorDetails, model: type[BaseModel], path: Path | str, overrides: Sequence[str]
 ) -> str:
     """One of a validation's errors as a line: file or option, key, what was expected."""
     key = ".".join(map(str, _keys(item)))

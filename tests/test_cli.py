@@ -6,24 +6,41 @@ import json
 import os
 import shutil
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import psutil
 import pytest
 import yaml
 
 from fedbench import cli
-from fedbench.config import CONFIGS, Device, ModelName, available, load_device, load_profile
+from fedbench.config import (
+    CONFIGS,
+    Device,
+    Experiment,
+    ModelName,
+    available,
+    load_device,
+    load_profile,
+)
+from fedbench.errors import RunError
 from fedbench.explain import nearest
-from fedbench.host import bootstrap, calibrate, planning, profiling
-from fedbench.host.plan import HostFacts, plan
+from fedbench.host import bootstrap, calibrate, planning, profiling, starting
+from fedbench.host import runner as runners
+from fedbench.host.data import prepare as prepare_data
+from fedbench.host.plan import HostFacts, client_names, plan
+from fedbench.host.runs import Run, RunStore
 from fedbench.host.speeds import ModelSpeed
 from fedbench.host.stack import Places, Stack
+from fedbench.host.sweep import load_study
+from fedbench.host.sweeping import Sweeping
+from fedbench.records import Summary
 
 TESTS = Path(__file__).parent
 INVALID = TESTS / "invalid"
@@ -91,6 +108,7 @@ SPEED = "expected a speed such as `225 s/epoch`, `39.1 samples/s` or `0.95x`"
 MODELS = (
     "Input should be 'mobilenet_v1', 'mobilenet_v2', 'mobilenet_v3_small' or 'mobilenet_v3_large'"
 )
+SEEDS = "expected how many seeds, such as 3, or a list of them, such as [0, 7]"
 
 BAD_DEVICES = {
     "Bad_Name": f"{{}}: name: {NAME}, found 'Bad_Name'",
@@ -195,11 +213,40 @@ BAD_EXPERIMENTS = {
     "unknown-model": f"{{}}: model: {MODELS}, found 'mobilenet_v9'",
     "wrong-type": "{}: rounds: Input should be a valid integer, found 'many'",
 }
+BAD_SWEEPS = {
+    "a-list": "{}: expected keys and values, found [{{'profile': 'heterogeneous'}}]",
+    "bad-name": f"{{}}: name: {NAME}, found 'My Sweep'",
+    "empty": "{}: expected keys and values, found nothing",
+    "grid-as-list": "{}: grid: expected keys and values, found ['rounds']",
+    "key-below-a-value": "{}: rounds.all: 'rounds' has no keys of its own",
+    "key-missing": "{}: profile: this key is missing",
+    "key-set-and-varied": "{}: grid.rounds: rounds is given twice",
+    "key-twice": "{}: grid.rounds: rounds is given twice",
+    "name-in-grid": "{}: grid.name: expected a key that changes what is learned",
+    "negative-seed": "{}: seed: Input should be greater than or equal to 0, found -1",
+    "no-seeds": f"{{}}: seeds: {SEEDS}, found 0",
+    "no-values": "{}: grid.rounds: expected a list of different values, found []",
+    "not-yaml": "{}, line 4: not YAML: expected ',' or '}}', but got '<stream end>'",
+    "seed-in-grid": "{}: grid.seed: seeds are given by `seeds`, beside `grid`",
+    "seeds-as-text": f"{{}}: seeds: {SEEDS}, found 'many'",
+    "unknown-experiment": "{}: experiment: " + unknown("experiment", "digts"),
+    "unknown-experiment-key": "{0}: data.partitions: no such key; did you mean partition?\n"
+    "{0}: local_epoch: no such key; did you mean local_epochs or local_seconds?",
+    "unknown-key": "{}: grids: no such key; did you mean grid or seeds?",
+    "unknown-profile": "{}: profile: " + unknown("profile", "hetero"),
+    "value-not-a-list": "{}: grid.rounds: expected a list, found 5",
+    "value-twice": "{}: grid.rounds: expected a list of different values, found [5, 5]",
+    "values-of-unequal-length": "{}: grid.rounds, local_epochs: expected lists of 2 values, "
+    "found 10",
+    "values-out-of-range": "{0}: rounds: Input should be greater than or equal to 1, found 0\n"
+    f"{{0}}: model: {MODELS}, found 'mobilenet_v9'",
+}
 
 
 def refusal(message: str, file: Path) -> tuple[int, str, str]:
     text = f"error: {message.format(file)}\n"
-    return 2, "", text + (f"hint: edit {file}\n" if message.startswith("{") else "")
+    edit = message.startswith("{") and "hint: " not in message
+    return 2, "", text + (f"hint: edit {file}\n" if edit else "")
 
 
 @pytest.mark.parametrize("name", BAD_DEVICES)
@@ -228,6 +275,14 @@ def test_a_bad_experiment_is_refused(name: str, fedbench: Fedbench, places: Plac
     assert not places.root.exists()
 
 
+@pytest.mark.parametrize("name", BAD_SWEEPS)
+def test_a_bad_sweep_is_refused(name: str, fedbench: Fedbench, places: Places) -> None:
+    file = INVALID / "sweeps" / f"{name}.yaml"
+    answer = fedbench("sweep", "partitions", str(file))
+    assert answer == refusal(BAD_SWEEPS[name], file)
+    assert not places.root.exists()
+
+
 @pytest.mark.parametrize("name", SMALL_HOSTS)
 def test_strict_refuses_a_host_that_is_too_small(
     name: str, fedbench: Fedbench, monkeypatch: pytest.MonkeyPatch
@@ -248,6 +303,7 @@ def test_strict_refuses_a_host_that_is_too_small(
         ("devices", BAD_DEVICES),
         ("profiles", BAD_PROFILES | SMALL_HOSTS),
         ("experiments", BAD_EXPERIMENTS),
+        ("sweeps", BAD_SWEEPS),
     ],
 )
 def test_every_fixture_is_tested(kind: str, tested: dict[str, Any]) -> None:
@@ -266,6 +322,16 @@ def test_every_fixture_is_tested(kind: str, tested: dict[str, Any]) -> None:
             unknown("profile", "../profiles/heterogeneous"),
         ),
         (["data", "-e", "digts"], unknown("experiment", "digts")),
+        (["sweep", "partitons"], unknown("sweep", "partitons")),
+        (
+            ["sweep", "partitions", "--set", "local_epochs=3"],
+            "--set local_epochs=3: local_epochs differs between the runs of partitions\n"
+            f"hint: leave it out, or edit {CONFIGS}/sweeps/partitions.yaml",
+        ),
+        (
+            ["sweep", "partitions", "--set", "rounds=many"],
+            "--set rounds=many: rounds: Input should be a valid integer, found 'many'",
+        ),
         (
             ["join", "--server", "localhost:9092", "--device", "lptop"],
             unknown("device", "lptop"),
@@ -340,10 +406,126 @@ def test_help_shows_every_command(fedbench: Fedbench) -> None:
     code, out, err = fedbench("--help")
     assert (code, err) == (0, "")
     for command in (
-        "up", "run", "status", "logs", "down", "join", "plan", "data", "devices", "report",
+        "up", "run", "sweep", "status", "logs", "down", "join", "plan", "data", "devices", "report",
         "calibrate", "profile-this-device", "compare",
     ):  # fmt: skip
         assert f" {command} " in out
+
+
+# -- sweep
+
+
+@pytest.fixture
+def swept(places: Places) -> list[Run]:
+    """The sweep `partitions`, with all runs but the last finished, and that one failed."""
+    study = load_study("partitions")
+    store = RunStore(places.runs)
+    prepare = partial(prepare_data, clients=client_names(study.profile), root=places.data)
+    runs: list[Run] = []
+
+    def create(experiment: Experiment, source: Path | None) -> Run:
+        runs.append(store.create(experiment, study.profile, {}))
+        return runs[-1]
+
+    def execute(run: Run) -> Summary:
+        for name in ("rounds.jsonl", "events.jsonl"):
+            shutil.copy(TESTS / "golden" / "runs" / RUN / name, run.path)
+        if len(runs) == len(study.points):
+            event = {"time": "2026-01-02T03:05:00.000+00:00", "event": "error", "reason": "[it]"}
+            with (run.path / "events.jsonl").open("a") as file:
+                file.write(json.dumps(event) + "\n")
+            raise RunError(f"run {run.id} failed: [it]")
+        return run.summary()
+
+    runner = cast("Any", SimpleNamespace(create=create))
+    Sweeping(study, store, prepare, lambda _: None).run(runner, None, execute)
+    return runs
+
+
+def test_what_is_finished_is_skipped_and_the_rest_needs_a_daemon(
+    fedbench: Fedbench, swept: list[Run], tmp_path: Path
+) -> None:
+    code, out, err = fedbench("sweep", "partitions", "--output", f"{tmp_path}/table.csv")
+    assert (code, out) == (3, "")
+    first, second = err.splitlines()[:2]
+    assert first == "sweep partitions: 8 runs, 7 of them finished; about 0 min 37 s left"
+    assert second.startswith("error: no Docker daemon answers")
+    assert (tmp_path / "table.csv").read_text().startswith("sweep,data.partition,local_epochs,n,")
+
+
+def test_a_sweep_that_is_finished_needs_no_daemon(
+    fedbench: Fedbench, places: Places, swept: list[Run]
+) -> None:
+    last = swept[-1].path / "events.jsonl"
+    last.write_text("".join(last.read_text().splitlines(keepends=True)[:-1]))
+    folder = places.runs / "sweeps" / "partitions"
+    code, out, err = fedbench("sweep", "partitions")
+    assert (code, err) == (0, "sweep partitions: 8 runs, 8 of them finished\n")
+    assert "| replicated     | 2            | 2/2 | 0.5000 ± 0.0000" in out
+    assert out.endswith(f"recorded in {folder}\n")
+    code, out, _ = fedbench("sweep", "partitions", "--json")
+    rows = json.loads(out)
+    assert (code, len(rows)) == (0, 4)
+    assert rows[0]["sweep"] == "partitions"
+    assert rows[0]["settings"] == {"data.partition": "iid", "local_epochs": 1}
+    assert rows[0]["accuracy"]["n"] == 2
+
+
+class GoldenRunner:
+    """Makes real run folders; each run is the golden one, but for the second, which fails."""
+
+    def __init__(self, stack: Stack, client: object, say: Callable[[str], None]) -> None:
+        self._stack = stack
+        self._runs = 0
+
+    def create(self, experiment: Experiment, source: Path | None) -> Run:
+        return RunStore(self._stack.places.runs).create(experiment, self._stack.profile, {})
+
+    def start(self, run: Run) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(["true"])
+
+    def follow(
+        self, run: Run, process: subprocess.Popen[bytes], look: Callable[[], None]
+    ) -> Summary:
+        process.wait()
+        self._runs += 1
+        if self._runs == 2:
+            raise RunError(f"run {run.id} failed: the server died")
+        for name in ("rounds.jsonl", "events.jsonl"):
+            shutil.copy(TESTS / "golden" / "runs" / RUN / name, run.path)
+        look()
+        return run.summary()
+
+
+def test_a_sweep_goes_on_after_a_failure_and_says_so_at_its_end(
+    fedbench: Fedbench, stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[Stack] = []
+    monkeypatch.setattr(cli, "_bring_up", lambda *_: stack)
+    monkeypatch.setattr(bootstrap, "ensure_docker", lambda say: None)
+    monkeypatch.setattr(runners, "Runner", GoldenRunner)
+    monkeypatch.setattr(starting, "wait_ready", lambda stack, client, say: waited.append(stack))
+    code, out, err = fedbench("sweep", "partitions")
+    assert code == 5
+    assert "| iid            | 2            | 1/2 |" in out
+    lines = err.splitlines()
+    failed = RunStore(stack.places.runs).all()[1].id
+    why = f"run {failed} failed: the server died"
+    assert f"failed: {why}" in lines
+    assert "run 8/8 (data.partition=replicated, local_epochs=2, seed=1), about " in err
+    assert "round 2/2: accuracy 0.5000, loss 1.5000, 9.0 s (overhead 0.75 s)" in err
+    assert lines[-3:-1] == [
+        "error: 1 runs failed",
+        f"data.partition=iid, local_epochs=2, seed=0: {why}",
+    ]
+    assert waited == [stack], "until what died is there again"
+
+
+def test_two_sweeps_of_one_name_are_refused(fedbench: Fedbench, places: Places) -> None:
+    code, out, err = fedbench("sweep", "partitions", f"{CONFIGS}/sweeps/partitions.yaml")
+    assert (code, out) == (2, "")
+    assert err.endswith("two sweeps have one name, and with it one folder\n")
+    assert not places.root.exists()
 
 
 # -- plan

@@ -128,7 +128,7 @@ def describe(event: dict[str, Any], rounds: list[RoundRecord], emulation: Emulat
             line = f"{where}: {event['client']} trained in {took}{how}"
         case "progress":
             line = f"{event['images'] / event['of']:.0%} of all images trained, "
-            line += f"about {_duration(event['seconds_left'])} left"
+            line += f"about {duration(event['seconds_left'])} left"
         case "recorded":
             so_far = [record for record in rounds if record.round <= event["round"]]
             line = describe_round(so_far, event["rounds"], emulation.dilation)
@@ -153,7 +153,7 @@ def describe_round(rounds: list[RoundRecord], total: int, dilation: float) -> st
     parts.append(f"{_seconds(last.duration_seconds, dilation)} (overhead {overhead})")
     if last.round < total:
         left = fmean(r.duration_seconds for r in rounds) * (total - last.round)
-        parts.append(f"about {_duration(left)} left")
+        parts.append(f"about {duration(left)} left")
     return " ".join(parts)
 
 
@@ -163,7 +163,8 @@ def _seconds(wall: float, dilation: float) -> str:
     return emulated if dilation == 1 else f"{wall:.1f} s wall, {emulated} emulated"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """A time as people say it, such as `3 min 20 s` or `2 h 5 min`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

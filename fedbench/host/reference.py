@@ -38,7 +38,7 @@ class Figure(Record):
         return f"{self.field} ({self.client})" if self.client else self.field
 
 
-class Study(Record):
+class PaperRun(Record):
     """One run of the paper: its figures, and the curves of the published log where there is one."""
 
     model: ModelName
@@ -50,35 +50,37 @@ class Study(Record):
     losses: tuple[float, ...] = ()
 
 
-def table2(path: Path = PATH) -> list[Study]:
+def table2(path: Path = PATH) -> list[PaperRun]:
     """Table II: MobileNetV2 on three devices."""
     table = _read(path)["table_2_three_devices"]
     figures = [*_figures(table)]
     for device in table["devices"]:
         figures += _figures(device, device["device"])
-    return [_study("mobilenet_v2", table, TRIO, figures)]
+    return [_paper_run("mobilenet_v2", table, TRIO, figures)]
 
 
-def table3(path: Path = PATH) -> list[Study]:
+def table3(path: Path = PATH) -> list[PaperRun]:
     """Table III: the four models, each with two clients on the legacy PC."""
     reference = _read(path)
     table = reference["table_3_two_clients_on_legacy_pc"]
-    logs = {study.model: study for study in published(path) if _is_of(study, table)}
+    logs = {original.model: original for original in published(path) if _is_of(original, table)}
     found = []
     for row in table["rows"]:
-        study = _study(row["model"], table, PAIR, [*_figures(row)])
-        if log := logs.get(study.model):
-            study = study.model_copy(update={"accuracies": log.accuracies, "losses": log.losses})
-        found.append(study)
+        original = _paper_run(row["model"], table, PAIR, [*_figures(row)])
+        if log := logs.get(original.model):
+            original = original.model_copy(
+                update={"accuracies": log.accuracies, "losses": log.losses}
+            )
+        found.append(original)
     return found
 
 
-def published(path: Path = PATH) -> list[Study]:
+def published(path: Path = PATH) -> list[PaperRun]:
     """The runs whose logs the authors published."""
     return [_published(run) for run in _read(path)["published_runs"]]
 
 
-def _published(run: Mapping[str, Any]) -> Study:
+def _published(run: Mapping[str, Any]) -> PaperRun:
     values = {
         "server_accuracy": run["final_server_accuracy"],
         "server_loss": run["final_server_loss"],
@@ -88,16 +90,16 @@ def _published(run: Mapping[str, Any]) -> Study:
         "server_epoch_seconds": run["evaluate_seconds_median"],
         "total_hours": run["total_seconds"] / 3600,
     }
-    study = _study(run["model"], run, PAIR, [*_figures(values)])
+    original = _paper_run(run["model"], run, PAIR, [*_figures(values)])
     curves = {
         "accuracies": tuple(run["server_accuracy_per_round"]),
         "losses": tuple(run["server_loss_per_round"]),
     }
-    return study.model_copy(update=curves)
+    return original.model_copy(update=curves)
 
 
-def _study(model: str, of: Mapping[str, Any], profile: str, figures: list[Figure]) -> Study:
-    return Study(
+def _paper_run(model: str, of: Mapping[str, Any], profile: str, figures: list[Figure]) -> PaperRun:
+    return PaperRun(
         model=model,
         rounds=of["rounds"],
         local_epochs=of["local_epochs"],
@@ -117,8 +119,8 @@ def _figures(values: Mapping[str, Any], client: str | None = None) -> Iterator[F
             yield Figure(field=field, paper=value, client=client)
 
 
-def _is_of(study: Study, table: Mapping[str, Any]) -> bool:
-    return (study.rounds, study.local_epochs) == (table["rounds"], table["local_epochs"])
+def _is_of(original: PaperRun, table: Mapping[str, Any]) -> bool:
+    return (original.rounds, original.local_epochs) == (table["rounds"], table["local_epochs"])
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from fedbench.errors import ConfigError
 from fedbench.host import reference
 from fedbench.host.live import Lines
 from fedbench.host.machine import Say
-from fedbench.host.reference import Field, Figure, Study
+from fedbench.host.reference import Field, Figure, PaperRun
 from fedbench.host.runs import Run, RunStore
 from fedbench.records import ClientRound, Record, RoundRecord, Summary
 
@@ -56,7 +56,7 @@ class AnyRunner(Protocol):
         """Waits for its end."""
 
 
-def choose(what: str | None, run: str | None, models: Sequence[str]) -> list[Study]:
+def choose(what: str | None, run: str | None, models: Sequence[str]) -> list[PaperRun]:
     """The runs to repeat: `table2`, `table3`, or a published one such as `10x5` (rounds, epochs).
 
     Raises:
@@ -66,25 +66,25 @@ def choose(what: str | None, run: str | None, models: Sequence[str]) -> list[Stu
     if (what in tables) == bool(run):
         raise ConfigError("expected table2, table3, or --run 10x5", "give one of them")
     every = tables[what]() if what in tables else reference.published()
-    named = [study for study in every if run is None or run == name(study)]
-    chosen = [study for study in named if not models or study.model in models]
+    named = [original for original in every if run is None or run == name(original)]
+    chosen = [original for original in named if not models or original.model in models]
     if not chosen:
-        there = ", ".join(f"{name(study)} {study.model}" for study in every)
+        there = ", ".join(f"{name(original)} {original.model}" for original in every)
         raise ConfigError(f"no run {run or what} of {', '.join(models) or 'any model'}", there)
     return chosen
 
 
-def name(study: Study) -> str:
+def name(original: PaperRun) -> str:
     """Rounds x local epochs, such as `10x5`."""
-    return f"{study.rounds}x{study.local_epochs}"
+    return f"{original.rounds}x{original.local_epochs}"
 
 
-def experiment(study: Study, scale: float, rounds: int | None, seed: int) -> Experiment:
+def experiment(original: PaperRun, scale: float, rounds: int | None, seed: int) -> Experiment:
     """The paper's protocol for a run; `scale` is the part of the data, `rounds` may be fewer."""
     settings = {
-        "model": study.model,
-        "rounds": rounds or study.rounds,
-        "local_epochs": study.local_epochs,
+        "model": original.model,
+        "rounds": rounds or original.rounds,
+        "local_epochs": original.local_epochs,
         "seed": seed,
     }
     if scale != 1:
@@ -105,14 +105,14 @@ class Reproduction:
         self._say = say
         self._fresh = fresh
 
-    def run(self, study: Study, chosen: Experiment, source: Path | None) -> Summary:
+    def run(self, original: PaperRun, chosen: Experiment, source: Path | None) -> Summary:
         """The finished run.
 
         Raises:
             FedbenchError: it cannot be made, failed, or was interrupted.
         """
-        self._say(f"{study.model}, {chosen.rounds} rounds of {chosen.local_epochs} local epochs")
-        run = None if self._fresh else self._find(study, chosen)
+        self._say(f"{original.model}, {chosen.rounds} rounds of {chosen.local_epochs} local epochs")
+        run = None if self._fresh else self._find(original, chosen)
         if run and run.summary().status == "finished":
             self._say(f"run {run.id} is there already (--fresh repeats it)")
             return run.summary()
@@ -124,28 +124,28 @@ class Reproduction:
             self._say(f"run {run.id}")
         return self._runner.follow(run, self._runner.start(run), Lines(run, self._say))
 
-    def _find(self, study: Study, chosen: Experiment) -> Run | None:
+    def _find(self, original: PaperRun, chosen: Experiment) -> Run | None:
         wanted = chosen.model_dump(mode="json")
-        return next((r for r in reversed(self._store.all()) if self._is(r, study, wanted)), None)
+        return next((r for r in reversed(self._store.all()) if self._is(r, original, wanted)), None)
 
-    def _is(self, run: Run, study: Study, wanted: dict[str, Any]) -> bool:
+    def _is(self, run: Run, original: PaperRun, wanted: dict[str, Any]) -> bool:
         # As text: a run of an earlier version may have keys that are none any more.
         facts, chosen = run.facts(), json.loads((run.path / "experiment.json").read_bytes())
         kind: Engine = "in-process" if "engine" in facts else "containers"
-        return (chosen, facts["profile"], kind) == (wanted, study.profile, self._engine)
+        return (chosen, facts["profile"], kind) == (wanted, original.profile, self._engine)
 
 
-def beside(study: Study, summary: Summary, scale: float, engine: Engine) -> list[Beside]:
+def beside(original: PaperRun, summary: Summary, scale: float, engine: Engine) -> list[Beside]:
     """Every figure of the paper that the run has one beside; times of a part are of the whole."""
     rows = []
-    for figure in study.figures:
+    for figure in original.figures:
         if figure.field in _OF_TIME and engine == "in-process":
             continue
         ours = _ours(figure, summary)
         if ours is not None:
             ours /= scale if figure.field in _OF_TIME else 1
             rows.append(
-                Beside(model=study.model, metric=figure.metric, paper=figure.paper, ours=ours)
+                Beside(model=original.model, metric=figure.metric, paper=figure.paper, ours=ours)
             )
     return rows
 
@@ -203,12 +203,12 @@ def table(rows: Iterable[Beside]) -> tuple[Sequence[str], list[Sequence[str]]]:
     ]
 
 
-def curves(study: Study, summary: Summary) -> tuple[Sequence[str], list[Sequence[str]]]:
+def curves(original: PaperRun, summary: Summary) -> tuple[Sequence[str], list[Sequence[str]]]:
     """The global model round by round: the published run's, where there is one, and ours."""
     header = ("round", "published accuracy", "ours", "published loss", "ours")
     rows: list[Sequence[str]] = []
     for record in summary.rounds:
-        theirs = (_at(study.accuracies, record.round), _at(study.losses, record.round))
+        theirs = (_at(original.accuracies, record.round), _at(original.losses, record.round))
         own = (record.server_accuracy, record.server_loss)
         cells = (theirs[0], own[0], theirs[1], own[1])
         rows.append((str(record.round), *("-" if c is None else f"{c:.4f}" for c in cells)))

@@ -62,6 +62,10 @@ class Run:
         """Asks the server to end the run; it does so within a second or so."""
         (self.path / "stop").touch()
 
+    def stop_requested(self) -> bool:
+        """Whether that was asked for, however the run ended."""
+        return (self.path / "stop").exists()
+
     def prepare_resume(self) -> None:
         """Makes an ended run ready to go on after its last complete round.
 

@@ -5,17 +5,17 @@ import pytest
 from fedbench.config import load_profile
 from fedbench.host import reference
 from fedbench.host.plan import client_names
-from fedbench.host.reference import Study
+from fedbench.host.reference import PaperRun
 
 
-def paper(study: Study) -> dict[str, float]:
-    return {figure.metric: figure.paper for figure in study.figures}
+def paper(original: PaperRun) -> dict[str, float]:
+    return {figure.metric: figure.paper for figure in original.figures}
 
 
 def test_table_2_is_one_run_on_three_devices() -> None:
-    (study,) = reference.table2()
-    assert (study.model, study.rounds, study.local_epochs) == ("mobilenet_v2", 5, 5)
-    figures = paper(study)
+    (original,) = reference.table2()
+    assert (original.model, original.rounds, original.local_epochs) == ("mobilenet_v2", 5, 5)
+    figures = paper(original)
     assert figures["server_accuracy"] == 0.7877
     assert figures["local_epoch_seconds (laptop)"] == 33
     assert figures["local_epoch_seconds (legacy-pc)"] == 225
@@ -23,7 +23,7 @@ def test_table_2_is_one_run_on_three_devices() -> None:
 
 
 def test_table_3_has_the_four_models_and_the_logs_of_those_that_were_published() -> None:
-    studies = {study.model: study for study in reference.table3()}
+    studies = {original.model: original for original in reference.table3()}
     assert {model: paper(s)["server_accuracy"] for model, s in studies.items()} == {
         "mobilenet_v1": 0.8081,
         "mobilenet_v2": 0.8074,
@@ -38,12 +38,12 @@ def test_table_3_has_the_four_models_and_the_logs_of_those_that_were_published()
 def test_every_published_run_has_a_curve_as_long_as_its_rounds() -> None:
     studies = reference.published()
     assert len(studies) == 14
-    for study in studies:
-        assert len(study.accuracies) == len(study.losses) == study.rounds
-        assert paper(study)["server_accuracy"] == study.accuracies[-1]
+    for original in studies:
+        assert len(original.accuracies) == len(original.losses) == original.rounds
+        assert paper(original)["server_accuracy"] == original.accuracies[-1]
 
 
-@pytest.mark.parametrize("study", [*reference.table2(), *reference.table3()])
-def test_its_clients_are_those_of_its_profile(study: Study) -> None:
-    names = client_names(load_profile(study.profile))
-    assert {figure.client for figure in study.figures if figure.client} <= set(names)
+@pytest.mark.parametrize("original", [*reference.table2(), *reference.table3()])
+def test_its_clients_are_those_of_its_profile(original: PaperRun) -> None:
+    names = client_names(load_profile(original.profile))
+    assert {figure.client for figure in original.figures if figure.client} <= set(names)
