@@ -26,6 +26,7 @@ from fedbench.server.checkpoint import RunFolder
 from fedbench.server.directory import Say
 
 SAY_SECONDS = 10.0
+_FEW = 0.01  # of all images: the first include the start of every process
 _RARELY = 0.02  # of the time that went by: a run of days is told of in hundreds of lines
 
 
@@ -49,7 +50,7 @@ def main() -> int:
 class Progress:
     """Says now and then how many images were trained since it was made, of how many.
 
-    `seconds_left` takes the rest to be as slow, evaluations included.
+    `seconds_left` takes the rest to be as slow, evaluations included; None at the beginning.
     """
 
     def __init__(self, workers: Workers, say: Say, total: int) -> None:
@@ -65,8 +66,8 @@ class Progress:
         if seconds < self._next or not (done := self._workers.trained()):
             return
         self._next = seconds + max(SAY_SECONDS, _RARELY * seconds)
-        left = max(seconds * (self._total / done - 1), 0.0)
-        self._say("progress", images=done, of=self._total, seconds_left=round(left))
+        left = max(seconds * (self._total / done - 1), 0.0) if done > _FEW * self._total else None
+        self._say("progress", images=done, of=self._total, seconds_left=left)
 
 
 def _samples(folder: RunFolder, facts: dict[str, Any]) -> int:

@@ -127,8 +127,9 @@ def describe(event: dict[str, Any], rounds: list[RoundRecord], emulation: Emulat
             how = f", local accuracy {accuracy:.4f}" if accuracy is not None else ""
             line = f"{where}: {event['client']} trained in {took}{how}"
         case "progress":
-            line = f"{event['images'] / event['of']:.0%} of all images trained, "
-            line += f"about {duration(event['seconds_left'])} left"
+            left = event["seconds_left"]
+            line = f"{event['images'] / event['of']:.0%} of all images trained"
+            line += "" if left is None else f", about {duration(left)} left"
         case "recorded":
             so_far = [record for record in rounds if record.round <= event["round"]]
             line = describe_round(so_far, event["rounds"], emulation.dilation)

@@ -14,7 +14,12 @@ pytestmark = pytest.mark.docker
 
 # The first is the fixture of test_federation.py, the second is what runs this test, the third is
 # in test_emulation.py, with SHORT=1; `make sweep` is what test_sweep.py runs, on a smaller grid.
-ELSEWHERE = ["make up PROFILE=heterogeneous", "make test", "make fidelity PROFILE=table2", "make sweep SWEEP=partitions"]
+ELSEWHERE = [
+    "make up PROFILE=heterogeneous",
+    "make test",
+    "make fidelity PROFILE=table2",
+    "make sweep SWEEP=partitions",
+]
 # In an order in which they make sense, with what a reader would put in their place.
 COMMANDS = [
     "make up PROFILE=heterogeneous EXPERIMENT=cifar10 DATA=/path/to/folder",

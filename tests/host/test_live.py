@@ -109,6 +109,14 @@ def rounds(run: Run) -> list[RoundRecord]:
             "round 1/2: accuracy 0.2500, loss 2.1250, 22.5 s (overhead 1.50 s) "
             "about 0 min 22 s left",
         ),
+        (
+            {"event": "progress", "images": 3, "of": 400, "seconds_left": None},
+            "1% of all images trained",
+        ),
+        (
+            {"event": "progress", "images": 100, "of": 400, "seconds_left": 61.2},
+            "25% of all images trained, about 1 min 1 s left",
+        ),
         ({"event": "finished"}, ""),
         ({"event": "stopped"}, ""),
         ({"event": "error", "reason": "ValueError: 3"}, ""),
