@@ -24,6 +24,8 @@ from fedbench.host.emulated import calibrated_for, emulation_facts
 from fedbench.host.machine import Say, cpu_model
 from fedbench.host.runs import Run, RunStore
 from fedbench.host.stack import Stack, give_to_containers
+from fedbench.learning import own
+from fedbench.naming import is_own
 from fedbench.records import Summary, write_summary
 
 POLL_SECONDS = 0.5
@@ -69,6 +71,8 @@ class Runner:
         run = self._store.create(experiment, self._stack.profile, facts)
         if initial:
             shutil.copyfile(initial, run.path / "initial.safetensors")
+        if is_own(experiment.model):
+            _keep_models(run)
         (run.path / "compose.yaml").write_text(self._stack.compose.config())
         (run.path / "versions.json").write_text(json.dumps(self._versions(), indent=2) + "\n")
         return run
@@ -211,6 +215,13 @@ def _require_known(experiment: Experiment, names: Sequence[str]) -> None:
             + nearest(unknown[0], names),
             f"this federation has {', '.join(names)}",
         )
+
+
+def _keep_models(run: Run) -> None:
+    """Copies the user's own modules into the run: they are part of what was run."""
+    (run.path / "models").mkdir()
+    for path in own.FOLDER.glob("*.py"):
+        shutil.copyfile(path, run.path / "models" / path.name)
 
 
 def _initial_weights(experiment: Experiment) -> Path | None:
