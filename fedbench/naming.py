@@ -10,8 +10,8 @@ from pydantic_core import PydanticCustomError
 MODELS = ("mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large")
 """The four of the study."""
 
-_OWN = r"[A-Za-z_]\w*:[A-Za-z_]\w*"
-_NAME = re.compile(rf"[a-z][a-z0-9_]*|{_OWN}", re.ASCII)
+_TORCHVISIONS = re.compile(r"[a-z][a-z0-9_]*")
+_OWN = re.compile(r"[A-Za-z_]\w*:[A-Za-z_]\w*", re.ASCII)
 _EXPECTED = f"expected {', '.join(MODELS)}, a classifier of torchvision or module:callable"
 # Above what any other model of torchvision is like one of the four.
 _NEAR_MISS = 0.8
@@ -28,7 +28,7 @@ def parse_model(value: str) -> str:
     if value in MODELS:
         return value
     meant = difflib.get_close_matches(value.lower(), MODELS, n=2, cutoff=_NEAR_MISS)
-    if is_own(value) or (_NAME.fullmatch(value) and not meant):
+    if is_own(value) or (_TORCHVISIONS.fullmatch(value) and not meant):
         return value
     hint = f"; did you mean {' or '.join(meant)}?" if meant else ""
     problem = f"{_EXPECTED}, found {value!r}{hint}"
@@ -37,4 +37,4 @@ def parse_model(value: str) -> str:
 
 def is_own(model: str) -> bool:
     """Whether it is the user's own, `module:callable` of the folder `models/`."""
-    return re.fullmatch(_OWN, model, re.ASCII) is not None
+    return _OWN.fullmatch(model) is not None

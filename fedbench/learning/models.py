@@ -70,7 +70,7 @@ def _own(name: str, classes: int) -> nn.Module:
 
 
 def _require_classifier(name: str) -> None:
-    known = [*MODELS, *models.list_models(module=models)]
+    known = sorted({*MODELS, *models.list_models(module=models)})
     if name in known:
         return
     if name in models.list_models():

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from fedbench import naming
-from fedbench.learning import flat, models
+from fedbench.learning import flat, models, vision
 from fedbench.learning.data import ImageSet
 from fedbench.learning.own import ModelError
 from fedbench.learning.train import evaluate, train
@@ -113,6 +113,13 @@ def test_a_classifier_of_torchvision_trains_and_travels(name: str) -> None:
     assert (before != after).any()
     assert epoch.samples == 8
     assert evaluate(other, batch).loss == evaluate(model, batch).loss
+
+
+def test_no_classifier_of_torchvision_is_taken_for_a_slip_of_the_pen() -> None:
+    known = vision.models.list_models(module=vision.models)
+
+    assert len(known) >= 80
+    assert [naming.parse_model(name) for name in known] == known
 
 
 def test_trying_a_model_leaves_no_trace() -> None:
