@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 import typer
@@ -22,7 +22,6 @@ from rich.table import Table
 from fedbench.config import (
     Device,
     Experiment,
-    ModelName,
     Profile,
     available,
     load_device,
@@ -42,6 +41,7 @@ from fedbench.host.reproduce import Engine
 from fedbench.host.runs import Run, RunStore
 from fedbench.host.stack import Places, Stack, require
 from fedbench.host.sweep import Study, load_study
+from fedbench.naming import MODELS, parse_model
 from fedbench.records import Summary, replace_text
 
 if TYPE_CHECKING:  # slow imports
@@ -72,11 +72,18 @@ Settings = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="machine-readable output")]
 Detach = Annotated[bool, typer.Option("--detach", help="return as soon as the run has started")]
+
+
+def _model(value: str) -> str:
+    try:
+        return parse_model(value)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 Models = Annotated[
     list[str] | None,
-    typer.Option(
-        "--model", "-m", click_type=click.Choice(get_args(ModelName)), help="all by default"
-    ),
+    typer.Option("--model", "-m", parser=_model, metavar="NAME", help="the study's by default"),
 ]
 RunName = Annotated[str | None, typer.Argument(help="a run's id; the newest by default")]
 
@@ -406,7 +413,7 @@ def calibrate(
     client = bootstrap.ensure_docker(_say)
     image = bootstrap.ensure_client_image(client, _say, root=places.root)
     speeds = calibrate.calibrate(
-        client, image, models or get_args(ModelName), places.calibration, _say,
+        client, image, models or MODELS, places.calibration, _say,
         cores=host_facts(client).cpus, fresh=fresh,
     )  # fmt: skip
     if as_json:
@@ -435,7 +442,7 @@ def profile_this_device(
 
     chosen = _device_name(name or profiling.default_name())
     runner = profiling.find_runner(places.root, _say, in_image=in_image)
-    values = profiling.profile(runner, chosen, models or get_args(ModelName), _say)
+    values = profiling.profile(runner, chosen, models or MODELS, _say)
     text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100)
     if output is None:
         console.print(text, soft_wrap=True, highlight=False, markup=False, end="")

@@ -28,6 +28,7 @@ from pydantic_core import PydanticCustomError
 from fedbench.errors import ConfigError
 from fedbench.explain import explain, nearest
 from fedbench.figures import disagreements, figures
+from fedbench.naming import parse_model
 from fedbench.units import parse_bytes, parse_rate, parse_seconds, parse_share, parse_speed
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -56,7 +57,7 @@ Seconds = Annotated[float, BeforeValidator(parse_seconds)]
 Share = Annotated[float, BeforeValidator(parse_share)]
 Speed = Annotated[float, BeforeValidator(parse_speed)]
 Name = Annotated[str, AfterValidator(parse_name)]
-ModelName = Literal["mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large"]
+ModelName = Annotated[str, AfterValidator(parse_model)]
 
 
 class Model(BaseModel):

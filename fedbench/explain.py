@@ -10,6 +10,8 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
+# Errors of our own, whose text says what was found as well.
+_WHOLE = ("figure", "model_name")
 # Where pydantic speaks of Python's types, and the file is YAML.
 _EXPECTED = {
     "model_type": "expected keys and values",
@@ -49,7 +51,7 @@ def _sets(setting: str, key: str) -> bool:
 
 def _problem(item: ErrorDetails, model: type[BaseModel]) -> str:
     *parents, leaf = _keys(item)
-    if item["type"] == "figure":
+    if item["type"] in _WHOLE:
         return item["msg"]
     if item["type"] == "extra_forbidden":
         known = list(_inner(model, parents).model_fields)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pydantic import TypeAdapter
+
+from fedbench.errors import ConfigError
 from fedbench.records import Record
 
 
@@ -23,3 +26,25 @@ class Measurement(Record):
     torch: str
     gpu: str | None = None
     gpu_memory: int | None = None
+
+
+class Refusal(Record):
+    """Instead of measurements, of a model that cannot be trained: why."""
+
+    refused: str
+
+
+_Answer = TypeAdapter[Measurement | Refusal](Measurement | Refusal)
+
+
+def parse(line: str) -> Measurement:
+    """A line of the workload's.
+
+    Raises:
+        ConfigError: it refuses the model.
+    """
+    answer = _Answer.validate_json(line)
+    if isinstance(answer, Refusal):
+        hint = "change `model` of the experiment, or the device's `speed` of it"
+        raise ConfigError(answer.refused, hint)
+    return answer

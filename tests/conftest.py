@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import docker
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from fedbench.errors import DockerError
 from fedbench.host import bootstrap
 from fedbench.host.machine import Machine
+from fedbench.learning import own
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +29,17 @@ def docker_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[docker.D
     finally:
         client.close()
         bootstrap.stop_daemon(print, machine)
+
+
+@pytest.fixture
+def own_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder in the place of the checkout's `models/`."""
+    folder = tmp_path / "models"
+    folder.mkdir()
+    monkeypatch.setattr(own, "FOLDER", folder)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    before = set(sys.modules)
+    yield folder
+    for name in sys.modules.keys() - before:
+        if Path(getattr(sys.modules[name], "__file__", None) or "/").parent == folder:
+            del sys.modules[name]

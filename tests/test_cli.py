@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 import psutil
 import pytest
@@ -24,7 +24,6 @@ from fedbench.config import (
     CONFIGS,
     Device,
     Experiment,
-    ModelName,
     available,
     load_device,
     load_profile,
@@ -40,6 +39,7 @@ from fedbench.host.speeds import ModelSpeed
 from fedbench.host.stack import Places, Stack
 from fedbench.host.sweep import load_study
 from fedbench.host.sweeping import Sweeping
+from fedbench.naming import MODELS
 from fedbench.records import Summary
 
 TESTS = Path(__file__).parent
@@ -105,8 +105,9 @@ NAME = "expected lower-case letters, digits and '-', at most 41 characters"
 TIME = "expected a time such as 10ms or 0.5s"
 RATE = "expected a rate such as 10Mbit or 500kbit"
 SPEED = "expected a speed such as `225 s/epoch`, `39.1 samples/s` or `0.95x`"
-MODELS = (
-    "Input should be 'mobilenet_v1', 'mobilenet_v2', 'mobilenet_v3_small' or 'mobilenet_v3_large'"
+MODEL = (
+    "expected mobilenet_v1, mobilenet_v2, mobilenet_v3_small, mobilenet_v3_large, "
+    "a classifier of torchvision or module:callable"
 )
 SEEDS = "expected how many seeds, such as 3, or a list of them, such as [0, 7]"
 
@@ -143,7 +144,8 @@ BAD_DEVICES = {
     "source-of-unknown-figure": "{}: sources.speed.mobilenet_v1: no such figure; "
     "did you mean speed.mobilenet_v2?",
     "speed-as-text": "{}: speed: expected keys and values, found '225 s/epoch'",
-    "speed-of-unknown-model": f"{{}}: speed.mobilenet_v4: {MODELS}, found 'mobilenet_v4'",
+    "speed-of-unknown-model": f"{{}}: speed.mobilenet_v4: {MODEL}, found 'mobilenet_v4'; "
+    "did you mean mobilenet_v2 or mobilenet_v1?",
     "too-little-memory": "{}: memory: expected at least 256MiB, found '64MiB'",
     "unknown-gpu-key": "{}: gpu.modle: no such key; did you mean model?",
     "unknown-key": "{}: core: no such key; did you mean cores or sources or memory?",
@@ -200,17 +202,21 @@ BAD_EXPERIMENTS = {
     "infinite": "{}: learning_rate: Input should be a finite number, found inf",
     "key-of-no-known-name": "{}: data.zzz: no such key; "
     "known are name, partition, train_samples, test_samples",
+    "model-as-number": "{}: model: Input should be a valid string, found 18",
+    "model-of-no-possible-name": f"{{}}: model: {MODEL}, found 'ResNet-18'",
     "not-yaml": "{}, line 3: not YAML: expected ',' or '}}', but got '<stream end>'",
     "out-of-range": "{0}: rounds: Input should be greater than or equal to 1, found 0\n"
     "{0}: fraction: Input should be less than or equal to 1, found 1.5\n"
     "{0}: batch_size: Input should be greater than or equal to 2, found 1\n"
     "{0}: learning_rate: Input should be greater than 0, found 0\n"
     "{0}: seed: Input should be greater than or equal to 0, found -1",
+    "own-model-without-callable": f"{{}}: model: {MODEL}, found 'example:'",
     "unknown-data": "{}: data.name: Input should be 'digits', 'cifar10' or 'folder', "
     "found 'imagenet'",
     "unknown-data-key": "{}: data.partitions: no such key; did you mean partition?",
     "unknown-key": "{}: round: no such key; did you mean rounds or fraction or precision?",
-    "unknown-model": f"{{}}: model: {MODELS}, found 'mobilenet_v9'",
+    "unknown-model": f"{{}}: model: {MODEL}, found 'mobilenet_v9'; "
+    "did you mean mobilenet_v2 or mobilenet_v1?",
     "wrong-type": "{}: rounds: Input should be a valid integer, found 'many'",
 }
 BAD_SWEEPS = {
@@ -239,7 +245,9 @@ BAD_SWEEPS = {
     "values-of-unequal-length": "{}: grid.rounds, local_epochs: expected lists of 2 values, "
     "found 10",
     "values-out-of-range": "{0}: rounds: Input should be greater than or equal to 1, found 0\n"
-    f"{{0}}: model: {MODELS}, found 'mobilenet_v9'",
+    "{0}: model: expected mobilenet_v1, mobilenet_v2, mobilenet_v3_small, mobilenet_v3_large, a "
+    "classifier of torchvision or module:callable, found 'mobilenet_v9'; did you mean mobilenet_v2 "
+    "or mobilenet_v1?",
 }
 
 
@@ -715,9 +723,9 @@ def test_without_a_daemon_nothing_is_calibrated(fedbench: Fedbench, places: Plac
 
 @pytest.mark.parametrize("command", ["calibrate", "profile-this-device"])
 def test_an_unknown_model_is_a_usage_error(command: str, fedbench: Fedbench) -> None:
-    code, out, err = fedbench(command, "--model", "lenet")
+    code, out, err = fedbench(command, "--model", "mobilenetv2")
     assert (code, out) == (2, "")
-    assert "'lenet' is not one of 'mobilenet_v1', 'mobilenet_v2'" in err
+    assert f"{MODEL}, found 'mobilenetv2'; did you mean mobilenet_v2" in err
 
 
 def test_speeds_are_a_table_or_json(
@@ -753,7 +761,7 @@ def test_speeds_are_a_table_or_json(
     assert ModelSpeed.model_validate(json.loads(out)["mobilenet_v2"]) == speed
     file = places.root / ".fedbench" / "calibration.json"
     assert asked == [
-        (get_args(ModelName), file, {"cores": 2, "fresh": False}),
+        (MODELS, file, {"cores": 2, "fresh": False}),
         (["mobilenet_v2"], file, {"cores": 2, "fresh": True}),
     ]
 

@@ -96,6 +96,11 @@ def test_a_client_and_its_server_come_back_whatever_their_exit_code() -> None:
     assert in_files()["client"]["restart"] == in_files()["server"]["restart"] == "always"
 
 
+@pytest.mark.parametrize("name", ["client", "server"])
+def test_who_makes_models_has_the_users_own(name: str) -> None:
+    assert "../models:/models:ro" in in_files()[name]["volumes"]
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_no_container_gets_the_docker_socket(path: Path) -> None:
     assert "docker.sock" not in path.read_text()
@@ -136,6 +141,7 @@ def test_a_client_sees_the_server_and_nothing_else(name: str, merged: dict[str, 
     assert mounts == {
         f"{FEDERATION}/data/{name}": ("/data", True),
         f"{FEDERATION}/tls/ca.pem": ("/tls/ca.pem", True),
+        f"{ROOT}/models": ("/models", True),
     }
     assert client["environment"]["FEDBENCH_SERVER"] == "server:9092"
     assert client["environment"]["FEDBENCH_CLIENT"] == client["hostname"] == name

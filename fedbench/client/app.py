@@ -239,14 +239,15 @@ def _touched(message: Message, context: Context) -> ArrayRecord:
 
 
 def _loaded_model(message: Message, task: Any) -> nn.Module:
-    model = _model(task["model"], task["classes"])
+    name = str(task["model"])
+    model = _model(name, task["classes"], models.edition(name))
     with wire.timed("serialise"):
         flat.from_flat(model, _weights(message.content["arrays"]))
     return model
 
 
 @lru_cache(maxsize=1)
-def _model(name: str, classes: int) -> nn.Module:
+def _model(name: str, classes: int, edition: str) -> nn.Module:  # noqa: ARG001 (a key of the cache)
     return models.build(name, classes).to(device)
 
 

@@ -17,6 +17,7 @@ import psutil
 from fedbench.host.machine import Say
 from fedbench.host.speeds import ModelSpeed, Speeds, host_identity, software_identity
 from fedbench.host.workbench import Workbench, workbench
+from fedbench.learning import own
 from fedbench.measurement import Measurement
 
 QUOTA = 0.25  # of a CPU
@@ -45,9 +46,11 @@ def calibrate(
     Some 25 s for a model on two cores; `fresh` measures what is known, too.
 
     Raises:
+        ConfigError: there is no such model, or it cannot be trained.
         DockerError: the container that measures does not start, or ends.
     """
-    store = Speeds(cache, host_identity(client, cores), software_identity(client, image))
+    software = software_identity(client, image)
+    store = Speeds(cache, host_identity(client, cores), software, own.digest(own.FOLDER))
     speeds = {} if fresh else store.read(list(models), say)
     missing = [model for model in dict.fromkeys(models) if model not in speeds]
     if missing:

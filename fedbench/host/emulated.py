@@ -27,6 +27,7 @@ def calibrated(
     """How fast this host trains the model, and those that the devices have figures of.
 
     Raises:
+        ConfigError: there is no such model, or it cannot be trained.
         DockerError: it is not known yet, and cannot be measured.
     """
     models = workloads.workloads(devices, model)

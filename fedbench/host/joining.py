@@ -1,4 +1,7 @@
-"""Joins a federation from outside its compose project: what a device on the LAN runs."""
+"""Joins a federation from outside its compose project: what a device on the LAN runs.
+
+A model of the user's own comes from this checkout's `models/`: no code travels over the network.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,7 @@ from fedbench.host.machine import Say
 from fedbench.host.plan import HostFacts
 from fedbench.host.solve import Demand, Part, solve
 from fedbench.host.stack import PROJECT, Places, Stack, container_user, host_facts
+from fedbench.learning import own
 
 METRICS_PORT = 9101
 LABEL = "fedbench.joined"
@@ -154,6 +158,7 @@ def container_options(
         "volumes": [
             f"{(root / request.name).absolute()}:/data:ro",
             f"{certificate.absolute()}:/tls/ca.pem:ro",
+            f"{own.FOLDER}:/models:ro",
         ],
         "user": container_user(),
         "init": True,

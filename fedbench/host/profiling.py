@@ -22,7 +22,7 @@ from fedbench.host.calibrate import GAIN, climb
 from fedbench.host.machine import Machine, Say, cpu_model
 from fedbench.host.stack import host_facts
 from fedbench.host.workbench import WORKLOAD, docker_run
-from fedbench.measurement import Measurement
+from fedbench.measurement import Measurement, parse
 
 BOARD = Path("/sys/firmware/devicetree/base/model")  # ARM boards name themselves here
 COMMAND = "fedbench profile-this-device"
@@ -41,14 +41,15 @@ class Runner:
         """One measurement, or as many as `--copies` asks for.
 
         Raises:
+            ConfigError: there is no such model, or it cannot be trained.
             HostError: the workload does not run here; says why.
         """
         done = self.machine.execute([*self.command, model, *options])
+        # Warnings of libraries come between its lines.
+        found = [parse(line) for line in done.output.splitlines() if line.startswith("{")]
         if done.code:
             raise HostError(f"the workload fails in {self.where}:\n{done.tail(5)}", self.hint)
-        # Warnings of libraries come between its lines.
-        lines = [line for line in done.output.splitlines() if line.startswith("{")]
-        return [Measurement.model_validate_json(line) for line in lines]
+        return found
 
 
 def find_runner(

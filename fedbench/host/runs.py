@@ -12,6 +12,8 @@ from typing import Any
 
 from fedbench.config import Experiment, Profile
 from fedbench.errors import ConfigError, RunError
+from fedbench.learning import own
+from fedbench.naming import is_own
 from fedbench.records import RoundRecord, Summary, read_lines, read_rounds, summarise
 
 
@@ -96,6 +98,8 @@ class RunStore:
         run = Run(_new_folder(self.path, f"{now:%Y%m%d-%H%M%S}-{experiment.name}"))
         if initial:
             shutil.copyfile(initial, run.path / "initial.safetensors")
+        if is_own(experiment.model):
+            _keep_models(run)
         (run.path / "experiment.json").write_text(experiment.model_dump_json(indent=2) + "\n")
         (run.path / "profile.json").write_text(profile.model_dump_json(indent=2) + "\n")
         facts = facts | {
@@ -127,6 +131,13 @@ class RunStore:
         close = difflib.get_close_matches(name, runs, n=3, cutoff=0.3) or list(runs)[-3:]
         hint = f"did you mean {' or '.join(close)}?" if close else "there are no runs yet"
         raise RunError(f"no run {name!r} in {self.path}", hint)
+
+
+def _keep_models(run: Run) -> None:
+    """Copies the user's own modules into the run: they are part of what was run."""
+    (run.path / "models").mkdir()
+    for path in own.FOLDER.glob("*.py"):
+        shutil.copyfile(path, run.path / "models" / path.name)
 
 
 def _new_folder(parent: Path, name: str) -> Path:

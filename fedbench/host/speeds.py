@@ -3,8 +3,9 @@
 A figure holds for one host and one software. The host is its processor, its number of cores and
 its kernel's series, whose scheduler shares the cores out; not its memory, which does not change
 the speed of a step. The software is what a training step runs through: `fedbench/learning`, the
-image's recipe and its pinned packages. So a change of the README, of the server or of the client's
-wire, for which the image is built anew, measures nothing anew.
+image's recipe and its pinned packages; for a model of the user's own, the modules in `models/` as
+well. So a change of the README, of the server or of the client's wire, for which the image is built
+anew, measures nothing anew.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pydantic import ValidationError
 
 from fedbench.host.build import INDEX_LABEL
 from fedbench.host.machine import Say
+from fedbench.naming import is_own
 from fedbench.records import Record, replace_text
 
 OLD = timedelta(days=1)
@@ -79,24 +81,30 @@ class Speeds:
     path: Path
     host: str
     software: str
+    own: str = ""
+    """The user's own models, of which a change counts for no others."""
 
     def read(self, models: list[str], say: Say) -> dict[str, ModelSpeed]:
         """Those that are known of these models; says which are old, or were disturbed."""
-        own = [e.speed for e in self._entries() if self._is_of(e) and e.speed.model in models]
-        for speed in own:
+        known = [e.speed for e in self._entries() if self._holds(e) and e.speed.model in models]
+        for speed in known:
             if speed.note or datetime.now(UTC) - speed.measured_at > OLD:
                 _say_once(_dated(speed), say)
-        return {speed.model: speed for speed in own}
+        return {speed.model: speed for speed in known}
 
     def write(self, speed: ModelSpeed) -> None:
         """Remembers a model's speed instead of what was known."""
-        new = Entry(host=self.host, software=self.software, speed=speed)
-        kept = [e for e in self._entries() if not (self._is_of(e) and e.speed.model == speed.model)]
+        new = Entry(host=self.host, software=self._software(speed.model), speed=speed)
+        kept = [e for e in self._entries() if not (self._holds(e) and e.speed.model == speed.model)]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         replace_text(self.path, _File(entries=(*kept, new)).model_dump_json(indent=2) + "\n")
 
-    def _is_of(self, entry: Entry) -> bool:
-        return (entry.host, entry.software) == (self.host, self.software)
+    def _holds(self, entry: Entry) -> bool:
+        software = self._software(entry.speed.model)
+        return (entry.host, entry.software) == (self.host, software)
+
+    def _software(self, model: str) -> str:
+        return f"{self.software} {self.own}" if is_own(model) else self.software
 
     def _entries(self) -> tuple[Entry, ...]:
         # A file of another version is as good as none: everything in it can be measured.

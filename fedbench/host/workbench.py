@@ -14,7 +14,8 @@ from docker.errors import DockerException
 
 from fedbench.errors import DockerError
 from fedbench.host.stack import PROJECT, container_user
-from fedbench.measurement import Measurement
+from fedbench.learning import own
+from fedbench.measurement import Measurement, parse
 
 NAME = f"{PROJECT}-calibrate"
 WORKLOAD = "fedbench.learning.workload"
@@ -30,7 +31,8 @@ _UNLIMITED = -1
 def docker_run(image: str, *options: str) -> list[str]:
     """The command that runs the workload in the image; its arguments follow."""
     user = f"--user={container_user()}"
-    return ["docker", "run", *FLAGS, user, *options, image, "python", "-m", WORKLOAD]
+    models = f"--volume={own.FOLDER}:/models:ro"
+    return ["docker", "run", *FLAGS, user, models, *options, image, "python", "-m", WORKLOAD]
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Workbench:
         """Trains in `copies` processes at once, each with as many cores of its own as threads.
 
         Raises:
+            ConfigError: there is no such model, or it cannot be trained.
             DockerError: the container ended, with its last lines.
         """
         request = f"{model} --threads={threads} --copies={copies} --seconds={seconds:g}\n"
@@ -56,7 +59,7 @@ class Workbench:
             self.process.stdin.flush()
         except BrokenPipeError:
             raise self._ended() from None
-        return [Measurement.model_validate_json(self.answer()) for _ in range(copies)]
+        return [parse(self.answer()) for _ in range(copies)]
 
     def answer(self) -> str:
         """The next line that the workload prints.

@@ -2,8 +2,9 @@
 
 `python -m fedbench.learning.workload MODEL [--threads N] [--seconds S] [--samples N] [--copies N]`
 prints a `Measurement` as one line of JSON; with `--copies`, one for each of the processes that
-train at once, each on cores of its own. Without MODEL it says `ready`, then takes such arguments
-from each line of its input and answers in the same way, without importing torch anew.
+train at once, each on cores of its own. A model that cannot be trained is answered with one
+`Refusal`, and exit code 1. Without MODEL it says `ready`, then takes such arguments from each line
+of its input and answers in the same way, without importing torch anew.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import multiprocessing
 import os
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -22,8 +24,10 @@ import torch
 
 from fedbench.learning import models
 from fedbench.learning.data import IMAGE, ImageSet
+from fedbench.learning.own import ModelError
 from fedbench.learning.train import Progress, set_threads, train
-from fedbench.measurement import Measurement
+from fedbench.measurement import Measurement, Refusal
+from fedbench.records import Record
 
 BATCH = 32
 CLASSES = 10
@@ -92,7 +96,8 @@ def measure(
     On the GPU where torch sees one, as a client does. Sets torch's number of threads.
 
     Raises:
-        ValueError: there is no such model, or there are fewer than two samples.
+        ModelError: there is no such model, or it cannot be trained.
+        ValueError: there are fewer than two samples.
     """
     threads = set_threads(threads)
     device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
@@ -143,7 +148,7 @@ def measure_copies(
     with torch before, for the threads that did so are not in a fork.
 
     Raises:
-        ValueError: as `measure`, or more cores are asked for than this process may use.
+        ModelError, ValueError: as `measure`, or more cores are asked for than this process may use.
     """
     cores = sorted(os.sched_getaffinity(0))
     if copies * threads > len(cores):
@@ -168,16 +173,19 @@ def _gpu(device: torch.device) -> tuple[str | None, int | None]:
     return properties.name, properties.total_memory
 
 
-def _answer(arguments: argparse.Namespace) -> list[Measurement]:
+def _answer(arguments: argparse.Namespace) -> list[Measurement] | list[Refusal]:
     options = {name: vars(arguments)[name] for name in ("threads", "seconds", "samples")}
-    if arguments.copies:
-        return measure_copies(arguments.copies, arguments.model, **options)
-    return [measure(arguments.model, **options)]
+    try:
+        if arguments.copies:
+            return measure_copies(arguments.copies, arguments.model, **options)
+        return [measure(arguments.model, **options)]
+    except ModelError as error:
+        return [Refusal(refused=str(error))]
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m fedbench.learning.workload")
-    parser.add_argument("model", nargs="?", choices=sorted(models.MODELS))
+    parser.add_argument("model", nargs="?", help="as an experiment has it")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--seconds", type=float, default=SECONDS)
     parser.add_argument("--samples", type=int, default=SAMPLES)
@@ -185,24 +193,26 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main() -> None:
+def main() -> int:
     """The command line."""
     parser = _parser()
     arguments = parser.parse_args()
     if arguments.model:
-        _print(_answer(arguments))
-        return
+        answer = _answer(arguments)
+        _print(answer)
+        return int(isinstance(answer[0], Refusal))
     parser.set_defaults(copies=1)  # in forks only: this process must not compute, see there
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     for line in sys.stdin:
         _print(_answer(parser.parse_args(line.split())))
+    return 0
 
 
-def _print(results: list[Measurement]) -> None:
+def _print(results: Sequence[Record]) -> None:
     sys.stdout.writelines(f"{result.model_dump_json()}\n" for result in results)
     sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

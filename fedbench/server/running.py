@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord
+from torch import nn
 
 from fedbench.config import Experiment
 from fedbench.emulation import Emulation
@@ -53,9 +54,7 @@ def _run(grid: Exchange, folder: RunFolder, say: Say, why: Why) -> None:
     model = models.build(experiment.model, facts["classes"], experiment.seed)
 
     resumed = folder.resume()
-    # The host copies the file that `initial_weights` names into the folder.
-    initial = folder.path / "initial.safetensors"
-    first = flat.load(initial, model) if initial.exists() else flat.to_flat(model)
+    first = _first(folder, experiment, model)
     if experiment.noop_megabytes is not None:
         first = np.resize(first, int(experiment.noop_megabytes * 1e6 / first.itemsize))
     last, weights = resumed or (0, first)
@@ -74,6 +73,20 @@ def _run(grid: Exchange, folder: RunFolder, say: Say, why: Why) -> None:
         say("recorded", round=number, rounds=experiment.rounds, record=record.model_dump())
     if experiment.noop_megabytes is None:
         flat.save(folder.path / "model.safetensors", weights, model)
+
+
+def _first(folder: RunFolder, experiment: Experiment, model: nn.Module) -> flat.Flat:
+    """What the first round begins with: drawn from the seed, or from a file."""
+    # The host copies the file that `initial_weights` names into the folder.
+    initial = folder.path / "initial.safetensors"
+    if not initial.exists():
+        return flat.to_flat(model)
+    try:
+        return flat.load(initial, model)
+    except ValueError as error:
+        raise ValueError(
+            f"initial_weights: {experiment.initial_weights} is not of {experiment.model}: {error}"
+        ) from None
 
 
 def _config(experiment: Experiment, facts: dict[str, Any]) -> ConfigRecord:

@@ -162,6 +162,27 @@ def test_the_model_that_came_is_the_one_that_is_evaluated(folder: Path) -> None:
     assert value("fedbench_global_model_accuracy", run="r1") == expected.accuracy
 
 
+@pytest.mark.parametrize("name", ["squeezenet1_1", "example:small_cnn"])
+def test_any_model_is_trained_and_evaluated(folder: Path, name: str) -> None:
+    weights = flat.to_flat(models.build(name))
+    content = ask(MessageType.TRAIN, folder, weights=weights, model=name, local_epochs=1)
+    trained = content["arrays"]["weights"].numpy()
+
+    assert trained.shape == weights.shape
+    assert not np.array_equal(trained, weights)
+    metrics = ask(MessageType.EVALUATE, folder, weights=trained, model=name)["metrics"]
+    assert metrics["num-examples"] == 20
+
+
+def test_a_model_that_changes_between_runs_is_made_anew(folder: Path, own_models: Path) -> None:
+    code = "from torch import nn\ndef net(classes): return nn.Sequential(nn.Flatten(), {})"
+    for layers in ("nn.Linear(3072, classes)", "nn.Linear(3072, 9), nn.Linear(9, classes)"):
+        (own_models / "mine.py").write_text(code.format(layers))
+        weights = flat.to_flat(models.build("mine:net"))
+        content = ask(MessageType.TRAIN, folder, weights=weights, model="mine:net", local_epochs=1)
+        assert content["arrays"]["weights"].numpy().shape == weights.shape
+
+
 def test_weights_of_another_model_are_refused(folder: Path) -> None:
     for kind in (MessageType.TRAIN, MessageType.EVALUATE):
         with pytest.raises(ValueError, match="expected a float32 array"):

@@ -15,7 +15,7 @@ from docker.errors import APIError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedbench.errors import DockerError
+from fedbench.errors import ConfigError, DockerError
 from fedbench.host import calibrate as calibrating
 from fedbench.host.bootstrap import ensure_client_image
 from fedbench.host.calibrate import GAIN, Noise, calibrate, climb, disturbance, measure, table
@@ -41,6 +41,9 @@ for line in sys.stdin:
         file.write(line.strip() + " " + quota + "\\n")
     if model == "mobilenet_v1":
         sys.exit("Killed")
+    if model == "lenet":
+        print('{{"refused": "model lenet: not in torchvision"}}', flush=True)
+        continue
     threads, copies = int(values["threads"]), int(values["copies"])
     for copy in range(copies):
         speed = {{1: 100.0, 2: 150.0, 4: 160.0}}[threads] - 10 * (copies > 1) - copy
@@ -133,6 +136,7 @@ def test_the_container_is_as_confined_as_a_client(daemon: FakeDocker) -> None:
     argv = json.loads((daemon.folder / "argv").read_text())
     assert argv[0] == "run"
     assert {"--rm", "--network=none", "--read-only", "--cap-drop=ALL", "--interactive"} < set(argv)
+    assert f"--volume={ROOT}/models:/models:ro" in argv
     assert argv[-4:] == ["fedbench:cpu", "python", "-m", "fedbench.learning.workload"]
 
 
@@ -167,6 +171,27 @@ def test_what_was_measured_before_a_failure_is_kept(daemon: FakeDocker, tmp_path
     (tmp_path / "requests").unlink()
     calibrate(daemon.client, "i", ["mobilenet_v2"], cache, lambda _: None, cores=1)
     assert not (tmp_path / "requests").exists()
+
+
+def test_a_model_that_is_refused_says_why(daemon: FakeDocker, tmp_path: Path) -> None:
+    cache = tmp_path / "calibration.json"
+    with pytest.raises(ConfigError) as caught:
+        calibrate(daemon.client, "i", ["lenet"], cache, lambda _: None, cores=1)
+    assert caught.value.message == "model lenet: not in torchvision"
+    assert caught.value.hint.startswith("change `model` of the experiment")
+    assert len(daemon.requests) == 1
+    assert not cache.exists()
+
+
+def test_the_users_models_are_measured_anew_when_they_change(
+    daemon: FakeDocker, tmp_path: Path, own_models: Path
+) -> None:
+    cache, models = tmp_path / "calibration.json", ["mine:net", "mobilenet_v2"]
+    for code, measured in (("a = 1", set(models)), ("a = 1", set()), ("a = 2", {"mine:net"})):
+        (own_models / "mine.py").write_text(code)
+        said: list[str] = []
+        calibrate(daemon.client, "i", models, cache, said.append, cores=1)
+        assert {line.split()[1].rstrip(":") for line in said if "calibrating" in line} == measured
 
 
 def test_a_container_that_does_not_start_says_why(daemon: FakeDocker, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from fedbench.host.solve import Part
 from fedbench.host.stack import PROJECT, Places, Stack, container_user
 from fedbench.host.workloads import Assumed
 
+ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENT = load_experiment("digits")
 KEY = "digits-iid-3-s0-59f8e0fe"
 RUN = json.dumps({"experiment": EXPERIMENT.model_dump(mode="json"), "data": KEY})
@@ -219,7 +220,11 @@ def test_a_device_on_the_lan_runs_within_its_own_limits() -> None:
         "nano_cpus": 4_000_000_000,
         "mem_limit": 4 * 2**30,
         "memswap_limit": 4 * 2**30,
-        "volumes": ["/data/joined/visitor:/data:ro", "/ca/ca.pem:/tls/ca.pem:ro"],
+        "volumes": [
+            "/data/joined/visitor:/data:ro",
+            "/ca/ca.pem:/tls/ca.pem:ro",
+            f"{ROOT}/models:/models:ro",
+        ],
         "user": container_user(),
         "init": True,
         "read_only": True,

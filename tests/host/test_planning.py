@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -14,12 +15,14 @@ import pytest
 from fedbench.config import Profile, load_devices, load_experiment, load_profile
 from fedbench.errors import ConfigError, DataError, FedbenchError, HostError
 from fedbench.host import bootstrap, calibrate
+from fedbench.host import workbench as workbenches
 from fedbench.host.bootstrap import Images
 from fedbench.host.compose import Compose
 from fedbench.host.plan import HostFacts, plan
 from fedbench.host.planning import bring_up, preview
 from fedbench.host.project import compose_project
 from fedbench.host.stack import PROJECT, Places, Stack
+from fedbench.host.workbench import WORKLOAD, workbench
 from fedbench.host.workloads import Assumed
 
 EXPERIMENT = load_experiment("digits")
@@ -228,6 +231,26 @@ def test_what_is_refused_starts_nothing(
         up(load_profile("legacy-pair", [*ports, *settings]))
     assert not places.state.exists()
     assert not (docker_command.folder / "calls").exists()
+
+
+def test_a_model_that_cannot_be_trained_starts_nothing(
+    places: Places, daemon: FakeDocker, ports: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The real workload says so, as in its container."""
+
+    def measure(client: Any, image: str, models: list[str], *_: object, **__: object) -> None:
+        assert models == ["mobilenet_v2", "resnt18"]
+        with workbench(client, image) as bench:
+            bench.measure("resnt18", threads=1, seconds=0.1)
+
+    argv = [sys.executable, "-m", WORKLOAD]
+    monkeypatch.setattr(workbenches, "docker_run", lambda *_: argv)
+    monkeypatch.setattr(calibrate, "calibrate", measure)
+    profile = load_profile("legacy-pair", ports)
+    experiment = load_experiment("digits", ["model=resnt18"])
+    with pytest.raises(ConfigError, match=r"model resnt18: .*; did you mean resnet18 or"):
+        bring_up(places, profile, load_devices(profile), experiment, None, lambda _: None)
+    assert not places.state.exists()
 
 
 def test_data_is_looked_at_before_docker_is(

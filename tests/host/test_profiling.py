@@ -14,7 +14,7 @@ import yaml
 from docker.errors import DockerException
 
 from fedbench.config import load_device, parse_name
-from fedbench.errors import DockerError, HostError
+from fedbench.errors import ConfigError, DockerError, HostError
 from fedbench.host import bootstrap, profiling
 from fedbench.host.machine import Done, Machine
 from fedbench.host.plan import HostFacts
@@ -167,3 +167,11 @@ def test_the_real_workload_answers_a_bare_runner() -> None:
     (measured,) = bare.run("mobilenet_v3_small", *options)
     assert (measured.model, measured.threads) == ("mobilenet_v3_small", 1)
     assert measured.samples_per_second > 0
+
+
+def test_the_real_workload_refuses_a_model() -> None:
+    bare = find_runner(ROOT, print, in_image=False)
+    with pytest.raises(ConfigError, match="model resnt18: neither one of mobilenet_v1") as caught:
+        bare.run("resnt18", "--threads=1")
+    assert caught.value.message.endswith("; did you mean resnet18 or resnet152 or resnet101?")
+    assert caught.value.hint.startswith("change `model` of the experiment")

@@ -305,6 +305,18 @@ def test_initial_weights_are_copied_into_the_run(
     assert (run.path / "initial.safetensors").read_bytes() == b"weights"
 
 
+def test_the_users_own_models_are_kept_with_the_run(
+    stack: Stack, docker_command: Any, own_models: Path
+) -> None:
+    (own_models / "mine.py").write_text("def net(classes): ...")
+    (own_models / "__pycache__").mkdir()
+    run = runner(stack, FakeServer()).create(load_experiment("digits", ["model=mine:net"]), None)
+    (kept,) = (run.path / "models").iterdir()
+    assert kept.read_text() == "def net(classes): ..."
+    plain = runner(stack, FakeServer()).create(load_experiment("digits"), None)
+    assert not (plain.path / "models").exists()
+
+
 def test_initial_weights_that_are_not_there_are_refused(stack: Stack, tmp_path: Path) -> None:
     experiment = Experiment(name="mine", initial_weights=f"{tmp_path}/none.safetensors")
     with pytest.raises(ConfigError) as caught:

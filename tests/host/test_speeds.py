@@ -76,6 +76,15 @@ def test_a_speed_holds_for_one_host_and_one_software(file: Path) -> None:
     assert [one.by_threads[1] for one in known] == [1, 2, 3, 4]
 
 
+def test_a_change_of_the_users_models_counts_for_these_only(file: Path) -> None:
+    before, after = (Speeds(file, "host", "software", own=own) for own in ("a", "b"))
+    models = ["example:small_cnn", "resnet18"]
+    for model in models:
+        before.write(speed(model))
+    assert list(before.read(models, silent)) == models
+    assert list(after.read(models, silent)) == ["resnet18"]
+
+
 @pytest.mark.parametrize(
     ("age", "note", "why"),
     [(1.5, None, ""), (0.0, "others used 12% of the CPUs", ", when others used 12% of the CPUs")],

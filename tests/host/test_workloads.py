@@ -48,6 +48,18 @@ def test_a_device_without_a_speed_has_the_hosts_cores() -> None:
     assert speed(PLAIN, "mobilenet_v2", HOST).single == pytest.approx(913.0 / 2)
 
 
+def test_any_model_can_be_planned_with() -> None:
+    own = Device(
+        name="own", description="", cores=2, memory=2**30, speed={"example:small_cnn": 90.0}
+    )
+    assert workload(own, "resnet18") == "example:small_cnn"
+    assert speed(own, "resnet18", ASSUMED).single == 90.0
+    assert speed(PC, "resnet18", ASSUMED) == speed(PC, "mobilenet_v2", ASSUMED)
+    assert speed(PLAIN, "resnet18", ASSUMED) == speed(PLAIN, "mobilenet_v2", ASSUMED)
+    with pytest.raises(KeyError):
+        speed(PC, "resnet18", HOST)  # measured: a gap is a defect
+
+
 def test_busy_neighbours_cost_every_number_of_threads_alike() -> None:
     class Busy(Assumed):
         busy = 800.0

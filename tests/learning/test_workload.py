@@ -11,9 +11,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from fedbench.errors import ConfigError
 from fedbench.learning import workload
+from fedbench.learning.own import ModelError
 from fedbench.learning.train import Progress
 from fedbench.learning.workload import WINDOWS, Windows, _Enough, measure, random_images
+from fedbench.measurement import parse
 
 MODULE = [sys.executable, "-m", "fedbench.learning.workload"]
 
@@ -85,7 +88,7 @@ def test_a_measurement_says_samples_per_second(threads: None) -> None:
 
 
 def test_an_unknown_model_or_a_single_image_is_refused(threads: None) -> None:
-    with pytest.raises(ValueError, match="unknown model 'lenet', expected one of mobilenet_v1"):
+    with pytest.raises(ModelError, match="model lenet: neither one of mobilenet_v1"):
         measure("lenet", threads=1)
     with pytest.raises(ValueError, match="found 1 images"):
         measure("mobilenet_v3_small", threads=1, samples=1)
@@ -118,7 +121,24 @@ def test_the_command_prints_a_line_for_each_copy() -> None:
     assert all(result["samples_per_second"] > 0 for result in results)
 
 
-def test_the_command_names_the_models() -> None:
+def test_the_command_refuses_a_model_and_goes_on() -> None:
+    small = "mobilenet_v3_small --threads=1 --seconds=0.1 --samples=64"
+    requests = f"lenet\nmobilenet_v9 --threads=1 --copies=1\nexample:large\n{small}\n"
+    done = subprocess.run(MODULE, input=requests, capture_output=True, text=True, check=True)
+    _, torchvisions, copies, own, measured = done.stdout.splitlines()
+    for line, why in (
+        (torchvisions, "model lenet: neither one of mobilenet_v1, "),
+        (copies, "model mobilenet_v9: neither one of mobilenet_v1, "),
+        (own, "model example:large: nothing to call in models/example.py is named large"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            parse(line)
+        assert caught.value.message.startswith(why)
+    assert parse(measured).samples_per_second > 0
+    assert done.stderr == ""
+
+
+def test_a_refusal_is_the_commands_exit_code() -> None:
     done = subprocess.run([*MODULE, "lenet"], capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "mobilenet_v3_large" in done.stderr
+    assert (done.returncode, done.stderr) == (1, "")
+    assert json.loads(done.stdout).keys() == {"refused"}

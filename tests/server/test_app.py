@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 from fedbench.config import Experiment, Machine, Profile
 from fedbench.host.runs import Run, RunStore
 from fedbench.learning import flat, models
+from fedbench.learning.own import ModelError
 from fedbench.server import grid as grid_module
 from fedbench.server.app import _tell, _why, app
 from fedbench.server.checkpoint import RunFolder
@@ -141,6 +142,43 @@ def test_a_run_starts_from_the_weights_it_was_given(
     serve(superlink, run)
 
     assert np.array_equal(result(run), untrained(9) + np.float32(1))
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "why"),
+    [
+        ("mobilenet_v2", 7, "classifier.1.weight has shape [7, 1280], expected [10, 1280]"),
+        ("mobilenet_v3_small", 10, "classifier.0.bias is not in the model"),
+        ("example:small_cnn", 10, "0.weight is not in the model"),
+    ],
+)
+def test_weights_of_another_model_are_refused(
+    name: str, classes: int, why: str, superlink: Any, store: RunStore, tmp_path: Path
+) -> None:
+    model = models.build(name, classes)
+    flat.save(other := tmp_path / "other.safetensors", flat.to_flat(model), model)
+    run = create(store, initial_weights=str(other))
+    file = run.path / "initial.safetensors"
+
+    with pytest.raises(ValueError, match="initial_weights"):
+        serve(superlink, run)
+
+    assert run.summary().error == (
+        f"ValueError: initial_weights: {other} is not of mobilenet_v2: {file}: {why}"
+    )
+
+
+def test_a_model_that_is_not_there_is_in_the_summary(
+    superlink: Any, store: RunStore, own_models: Path
+) -> None:
+    run = create(store, model="mine:net")
+
+    with pytest.raises(ModelError, match="model mine:net"):
+        serve(superlink, run)
+
+    assert run.summary().error == (
+        "ModelError: model mine:net: no file models/mine.py; there are none"
+    )
 
 
 def test_a_run_that_was_stopped_goes_on(superlink: Any, clients: Clients, store: RunStore) -> None:
