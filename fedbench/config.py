@@ -28,9 +28,12 @@ from pydantic_core import PydanticCustomError
 from fedbench.errors import ConfigError
 from fedbench.explain import explain, nearest
 from fedbench.figures import disagreements, figures
+from fedbench.partitions import Iid, Partition
 from fedbench.units import parse_bytes, parse_rate, parse_seconds, parse_share, parse_speed
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+# Keys of which a text is short for keys with that `name`: `partition: iid`.
+_SHORT = ("partition",)
 
 
 def parse_name(value: str) -> str:
@@ -195,10 +198,16 @@ class Profile(Model):
 
 
 class Data(Model):
-    """Which images, and how they are divided among the clients."""
+    """Which images, and how they are divided among the clients.
+
+    `image_column` and `label_column` say which columns of Parquet files are meant, where their
+    types leave it open.
+    """
 
     name: Literal["digits", "cifar10", "folder"] = "digits"
-    partition: Literal["replicated", "iid"] = "iid"
+    partition: Partition = Iid()
+    image_column: str | None = None
+    label_column: str | None = None
     train_samples: Annotated[int, Field(ge=1)] | None = None
     test_samples: Annotated[int, Field(ge=1)] | None = None
 
@@ -353,6 +362,8 @@ def _override(values: dict[str, Any], setting: str) -> None:
     *parents, leaf = key.split(".")
     for parent in parents:
         inner = values.setdefault(parent, {})
+        if parent in _SHORT and isinstance(inner, str):
+            inner = values[parent] = {"name": inner}
         if not isinstance(inner, dict):
             raise ConfigError(f"--set {setting}: {parent!r} has no keys of its own")
         values = inner

@@ -23,6 +23,7 @@ from fedbench.host.images import Split
 from fedbench.host.machine import Say
 from fedbench.host.partition import Indices, divide, draw, generator
 from fedbench.host.store import read_labels, read_metadata, write_partition
+from fedbench.partitions import BySize, Replicated
 
 TRAIN, TEST = "train.safetensors", "test.safetensors"
 _FORMAT = 1  # raise it when the same experiment would be stored otherwise
@@ -50,8 +51,8 @@ def prepare(
 ) -> Prepared:
     """Divide the experiment's data among `clients`; what is there already is left as it is.
 
-    `data.train_samples` is the total of all clients for `iid`, and each client's set for
-    `replicated`. `source` is the folder that holds the images, where they are not embedded.
+    `data.train_samples` is the total of all clients, but for `replicated` each client's set.
+    `source` is the folder that holds the images, where they are not embedded.
 
     Raises:
         DataError: the data is missing, unreadable, too little, or cannot be written.
@@ -82,8 +83,8 @@ def prepare_joined(
 
     It gets `samples` training images, drawn at random from the whole training set with its
     proportions of classes, seeded by the experiment's seed and the client's name. By default as
-    many as another client of the partition: the (capped) training set, for `iid` divided by the
-    number of clients that the key names, rounded down.
+    many as a client of the partition has on average: the (capped) training set, but for
+    `replicated` divided by the number of clients that the key names, rounded down.
 
     Raises:
         DataError: not a key; more images asked for than there are; or as `prepare`.
@@ -124,8 +125,11 @@ def _divide(experiment: Experiment, data: DataSet, clients: int) -> list[Indices
 
 
 def _share(experiment: Experiment, total: int, clients: int) -> int:
+    partition = experiment.data.partition
     capped = min(total, experiment.data.train_samples or total)
-    return capped if experiment.data.partition == "replicated" else max(capped // clients, 1)
+    if isinstance(partition, BySize) and partition.sizes is not None:
+        capped = sum(partition.sizes)
+    return capped if _replicated(experiment) else max(capped // clients, 1)
 
 
 def _write(
@@ -142,7 +146,7 @@ def _write(
         train = replica or _take(data.train, part)
         write_partition(folder, {TRAIN: train, TEST: test}, metadata)
         test = folder / TEST
-        replica = folder / TRAIN if experiment.data.partition == "replicated" else None
+        replica = folder / TRAIN if _replicated(experiment) else None
 
 
 def _take(split: Split, chosen: Indices) -> Split:
@@ -173,7 +177,12 @@ def _recipe(experiment: Experiment, fingerprint: str, receivers: Sequence[str | 
 
 def _key(experiment: Experiment, clients: int, recipe: str) -> str:
     data = experiment.data
-    return f"{data.name}-{data.partition}-{clients}-s{experiment.seed}-{recipe[:8]}"
+    partition = data.partition.title.replace(" ", "")
+    return f"{data.name}-{partition}-{clients}-s{experiment.seed}-{recipe[:8]}"
+
+
+def _replicated(experiment: Experiment) -> bool:
+    return isinstance(experiment.data.partition, Replicated)
 
 
 def _random(experiment: Experiment, purpose: str) -> np.random.Generator:

@@ -156,8 +156,19 @@ def test_the_key_names_all_that_determines_the_content(tmp_path: Path) -> None:
         prepare(experiment(partition="replicated"), CLIENTS, tmp_path),
         prepare(experiment(train_samples=100), CLIENTS, tmp_path),
         prepare(experiment(test_samples=100), CLIENTS, tmp_path),
+        prepare(experiment(partition="dirichlet"), CLIENTS, tmp_path),
+        prepare(experiment(partition={"name": "dirichlet", "alpha": 5}), CLIENTS, tmp_path),
+        prepare(experiment(partition={"name": "dirichlet", "min_samples": 9}), CLIENTS, tmp_path),
+        prepare(experiment(partition="shards"), CLIENTS, tmp_path),
+        prepare(experiment(partition="size"), CLIENTS, tmp_path),
+        prepare(experiment(partition={"name": "size", "sizes": [5, 6, 7]}), CLIENTS, tmp_path),
+        prepare(experiment(partition={"name": "size", "sizes": [6, 5, 7]}), CLIENTS, tmp_path),
     ]
-    assert len({one.key for one in prepared}) == 7
+    assert len({one.key for one in prepared}) == 14
+    names = [one.key.removeprefix("digits-").partition("-")[0] for one in prepared[7:]]
+    assert names == [
+        *("dirichlet0.5", "dirichlet5", "dirichlet0.5", "shards2", "sizelinear", "size", "size")
+    ]
     assert prepare(experiment(), CLIENTS, tmp_path / "elsewhere").key == prepared[0].key
     assert images(tmp_path, "laptop", prepared[0].key) != images(
         tmp_path, "laptop", prepared[1].key
@@ -188,6 +199,8 @@ def test_one_who_joins_gets_a_share_under_the_same_key(tmp_path: Path) -> None:
         ({"train_samples": 100}, 200, 200),
         ({"partition": "replicated"}, None, 1438),
         ({"partition": "replicated", "train_samples": 100}, None, 100),
+        ({"partition": "dirichlet"}, None, 479),
+        ({"partition": {"name": "size", "sizes": [10, 20, 60]}}, None, 30),
     ],
 )
 def test_how_many_one_who_joins_gets(
@@ -209,6 +222,23 @@ def test_one_who_joins_again_keeps_its_data_unless_it_asks_for_other(tmp_path: P
     assert (file.stat().st_ino, file.stat().st_mtime_ns) == before
     assert prepare_joined(experiment(), "tablet", key, tmp_path, samples=7).samples["tablet"] == 7
     assert [path.name for path in file.parent.parent.iterdir()] == [key]
+
+
+@pytest.mark.parametrize(
+    "partition",
+    [
+        *("replicated", "iid", "dirichlet", "shards", "size"),
+        {"name": "dirichlet", "alpha": 0.001, "min_samples": 1},
+        {"name": "dirichlet", "alpha": 10_000},
+        {"name": "size", "sizes": [1, 2, 3]},
+    ],
+)
+def test_one_who_joins_can_read_the_key_of_any_partition(tmp_path: Path, partition: Any) -> None:
+    chosen = experiment(partition=partition)
+    prepared = prepare(chosen, CLIENTS, tmp_path)
+    joined = prepare_joined(chosen, "tablet", prepared.key, tmp_path / "device")
+    mean = sum(prepared.samples.values()) // 3
+    assert joined.samples == {"tablet": mean}
 
 
 @pytest.mark.parametrize("key", ["", "../../etc", "digits-iid-3-s0", "digits-iid-x-s0-0123abcd"])
