@@ -18,7 +18,8 @@ import numpy as np
 
 from fedbench.config import Experiment
 from fedbench.errors import DataError
-from fedbench.host.datasets import DataSet, open_data_set
+from fedbench.host.columns import Wanted
+from fedbench.host.datasets import DataSet, Opened, open_data_set
 from fedbench.host.images import Split
 from fedbench.host.machine import Say
 from fedbench.host.partition import Indices, divide, draw, generator
@@ -57,7 +58,7 @@ def prepare(
     Raises:
         DataError: the data is missing, unreadable, too little, or cannot be written.
     """
-    opened = open_data_set(experiment.data.name, source)
+    opened = _open(experiment, source)
     recipe = _recipe(experiment, opened.fingerprint, list(clients))
     key = _key(experiment, len(clients), recipe)
     folders = [root / client / key for client in clients]
@@ -92,7 +93,7 @@ def prepare_joined(
     match = _KEY.fullmatch(key)
     if match is None:
         raise DataError(f"{key!r} is not the key of a partition", "give the key that the run names")
-    opened = open_data_set(experiment.data.name, source)
+    opened = _open(experiment, source)
     recipe = _recipe(experiment, opened.fingerprint, [key, client, samples])
     folder = root / client / key
     if not _holds(folder, recipe):
@@ -114,6 +115,11 @@ def table(prepared: Prepared, root: Path) -> dict[str, dict[str, int]]:
         held = np.bincount(labels, minlength=len(prepared.classes)).tolist()
         counts[client] = dict(zip(prepared.classes, held, strict=True))
     return counts
+
+
+def _open(experiment: Experiment, source: Path | None) -> Opened:
+    data = experiment.data
+    return open_data_set(data.name, source, Wanted(data.image_column, data.label_column))
 
 
 def _divide(experiment: Experiment, data: DataSet, clients: int) -> list[Indices]:
@@ -140,17 +146,13 @@ def _write(
     metadata: dict[str, str],
 ) -> None:
     chosen = draw(data.test.labels, experiment.data.test_samples, _random(experiment, "test"))
-    test: Split | Path = _take(data.test, chosen)
+    test: Split | Path = data.test.take(chosen)
     replica: Path | None = None
     for folder, part in zip(folders, parts, strict=True):
-        train = replica or _take(data.train, part)
+        train = replica or data.train.take(part)
         write_partition(folder, {TRAIN: train, TEST: test}, metadata)
         test = folder / TEST
         replica = folder / TRAIN if _replicated(experiment) else None
-
-
-def _take(split: Split, chosen: Indices) -> Split:
-    return Split(split.images[chosen], split.labels[chosen])
 
 
 def _describe(key: str, clients: Sequence[str], root: Path) -> Prepared:

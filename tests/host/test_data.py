@@ -3,11 +3,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
@@ -15,6 +20,8 @@ from fedbench.config import Data, Experiment
 from fedbench.errors import DataError
 from fedbench.host import store
 from fedbench.host.data import Prepared, prepare, prepare_joined, table
+from fedbench.learning import data as learning_data
+from fedbench.learning import models
 
 CLIENTS = ["workstation", "laptop", "legacy-pc"]
 
@@ -262,3 +269,26 @@ def test_the_table_counts_what_the_files_hold(tmp_path: Path) -> None:
     assert {client: sum(row.values()) for client, row in counts.items()} == prepared.samples
     labels = load_file(tmp_path / "laptop" / prepared.key / "train.safetensors")["labels"]
     assert counts["laptop"] == {str(digit): int((labels == digit).sum()) for digit in range(10)}
+
+
+def test_a_hundred_classes_travel_to_the_client_and_its_model(tmp_path: Path) -> None:
+    names = [f"class-{number:02}" for number in range(100)]
+    pictures = [{"bytes": png(number), "path": None} for number in range(100)]
+    for split in ("train", "test"):
+        columns = {"img": pictures * 2, "fine_label": names * 2}
+        pq.write_table(pa.table(columns), tmp_path / f"{split}.parquet")
+    chosen = experiment(name="folder", partition="shards")
+    prepared = prepare(chosen, CLIENTS, tmp_path / "data", source=tmp_path)
+    assert prepared.classes == tuple(names)
+    file = tmp_path / "data" / "laptop" / prepared.key / "train.safetensors"
+    held = learning_data.load(file, torch.device("cpu"))
+    assert held.classes == tuple(names)
+    model = models.build("mobilenet_v3_small", len(held.classes)).eval()
+    with torch.no_grad():
+        assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 100)
+
+
+def png(shade: int) -> bytes:
+    file = BytesIO()
+    Image.new("RGB", (32, 32), (shade, shade, shade)).save(file, "PNG")
+    return file.getvalue()
