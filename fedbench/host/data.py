@@ -28,6 +28,7 @@ from fedbench.partitions import BySize, Replicated
 
 TRAIN, TEST = "train.safetensors", "test.safetensors"
 _FORMAT = 1  # raise it when the same experiment would be stored otherwise
+_CLASSES_SHOWN = 12
 _CACHE = ".decoded"  # no client's name begins with a dot
 _KEY = re.compile(r"[a-z0-9]+-[a-z0-9.]+-(\d+)-s\d+-[0-9a-f]{8}")
 
@@ -115,6 +116,27 @@ def table(prepared: Prepared, root: Path) -> dict[str, dict[str, int]]:
         held = np.bincount(labels, minlength=len(prepared.classes)).tolist()
         counts[client] = dict(zip(prepared.classes, held, strict=True))
     return counts
+
+
+def rows(held: dict[str, dict[str, int]]) -> tuple[list[str], list[list[str]]]:
+    """`table` for people, header and rows; of many classes only the largest of each client."""
+    classes = list(next(iter(held.values())))
+    if len(classes) <= _CLASSES_SHOWN:
+        header = ["client", *classes, "all"]
+        return header, [
+            [client, *map(str, counts.values()), str(sum(counts.values()))]
+            for client, counts in held.items()
+        ]
+    header = ["client", f"of {len(classes)} classes", "most images", "all"]
+    return header, [
+        [client, str(sum(map(bool, counts.values()))), _largest(counts), str(sum(counts.values()))]
+        for client, counts in held.items()
+    ]
+
+
+def _largest(counts: dict[str, int]) -> str:
+    largest = sorted(counts, key=counts.__getitem__, reverse=True)[:3]
+    return ", ".join(f"{name} {counts[name]}" for name in largest if counts[name])
 
 
 def _open(experiment: Experiment, source: Path | None) -> Opened:

@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 from fedbench.config import Data, Experiment
 from fedbench.errors import DataError
 from fedbench.host import store
-from fedbench.host.data import Prepared, prepare, prepare_joined, table
+from fedbench.host.data import Prepared, prepare, prepare_joined, rows, table
 from fedbench.learning import data as learning_data
 from fedbench.learning import models
 
@@ -269,6 +269,20 @@ def test_the_table_counts_what_the_files_hold(tmp_path: Path) -> None:
     assert {client: sum(row.values()) for client, row in counts.items()} == prepared.samples
     labels = load_file(tmp_path / "laptop" / prepared.key / "train.safetensors")["labels"]
     assert counts["laptop"] == {str(digit): int((labels == digit).sum()) for digit in range(10)}
+
+
+def test_rows_are_for_people() -> None:
+    few = {"a": {"cat": 3, "dog": 0}, "b": {"cat": 1, "dog": 2}}
+    assert rows(few) == (
+        ["client", "cat", "dog", "all"],
+        [["a", "3", "0", "3"], ["b", "1", "2", "3"]],
+    )
+    many = {"a": {f"c{label}": label % 5 for label in range(13)}}
+    many["b"] = {f"c{label}": 7 * (label == 12) for label in range(13)}
+    assert rows(many) == (
+        ["client", "of 13 classes", "most images", "all"],
+        [["a", "10", "c4 4, c9 4, c3 3", "23"], ["b", "1", "c12 7", "7"]],
+    )
 
 
 def test_a_hundred_classes_travel_to_the_client_and_its_model(tmp_path: Path) -> None:
