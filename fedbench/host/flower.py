@@ -53,19 +53,19 @@ def by_size(partition: BySize, images: int, clients: int) -> list[Indices]:
     Raises:
         DataError: not one size per client, more than there is, or a client would have none.
     """
-    from flwr_datasets import partitioner as flower  # noqa: PLC0415
+    from flwr_datasets import partitioner as partitioners  # noqa: PLC0415
 
     if partition.sizes is None:
         laws = {
-            "linear": flower.LinearPartitioner,
-            "square": flower.SquarePartitioner,
-            "exponential": flower.ExponentialPartitioner,
+            "linear": partitioners.LinearPartitioner,
+            "square": partitioners.SquarePartitioner,
+            "exponential": partitioners.ExponentialPartitioner,
         }
         partitioner = laws[partition.law or "linear"](clients)
     else:
         _check(partition.sizes, images, clients)
         images = sum(partition.sizes)
-        partitioner = flower.SizePartitioner(partition.sizes)
+        partitioner = partitioners.SizePartitioner(partition.sizes)
     try:
         return _parts(partitioner, np.zeros(images, np.int64), clients)
     except ValueError:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from fedbench.errors import DataError
 from fedbench.host import flower
 from fedbench.host.images import Labels
 from fedbench.partitions import BySize, Dirichlet, Partition, Replicated, Shards
 
-Indices = npt.NDArray[np.int64]
+Indices = flower.Indices
 
 
 def generator(seed: int, purpose: str) -> np.random.Generator:
