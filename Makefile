@@ -45,8 +45,8 @@ reproduce: .venv/node ## the paper's tables, with ours beside: WHAT=table3 [ENGI
 plan: .venv/host ## print the compose project that `up` would start
 	@$(FEDBENCH) plan $(PROFILE) $(foreach s,$(SET),--set $(s))
 
-data: .venv/host ## partition the data and show who holds what
-	@$(FEDBENCH) data $(PROFILE) --experiment $(EXPERIMENT) $(DATA_OPT)
+data: .venv/host ## partition the data and show who holds what: [PICTURE=file.svg] [SET="data.partition=dirichlet"]
+	@$(FEDBENCH) data $(PROFILE) --experiment $(EXPERIMENT) $(DATA_OPT) $(if $(PICTURE),--picture $(PICTURE)) $(foreach s,$(SET),--set $(s))
 
 devices: .venv/host ## the devices that can be emulated; of one, where its figures were read: [DEVICE=raspberry-pi-4]
 	@$(FEDBENCH) devices $(DEVICE)

@@ -65,7 +65,7 @@ ExperimentName = Annotated[
 ]
 Source = Annotated[
     Path | None,
-    typer.Option("--data", help="folder of Parquet files or of train/<class>/, test/<class>/"),
+    typer.Option("--data", help="folder of Parquet files or of images as <class>/..."),
 ]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="override any key, e.g. --set rounds=5")
@@ -341,23 +341,31 @@ def data(
     experiment: ExperimentName = "digits",
     source: Source = None,
     settings: Settings = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="draw who holds what into this .svg or .png file")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Partition an experiment's data for a profile, and show who holds what."""
     from fedbench.host import data as partitions
     from fedbench.host.plan import client_names
 
+    if picture is not None and picture.suffix not in (".svg", ".png"):
+        raise typer.BadParameter(f"{picture}: expected a .svg or .png file")
     chosen, federation, _ = _load(profile, experiment, settings)
     prepared = partitions.prepare(
         chosen, client_names(federation), places.data, source=source, say=_say
     )
     held = partitions.table(prepared, places.data)
+    if picture is not None:
+        _draw(held, chosen, picture)
     if as_json:
         _print_json({"key": prepared.key, "test": prepared.test_samples, "train": held})
         return
-    table = Table("client", *prepared.classes, "all")
-    for client, classes in held.items():
-        table.add_row(client, *map(str, classes.values()), str(sum(classes.values())))
+    header, rows = partitions.rows(held)
+    table = Table(*header)
+    for row in rows:
+        table.add_row(*row)
     console.print(table)
     console.print(f"{prepared.test_samples} test images on every client", highlight=False)
 
@@ -558,6 +566,15 @@ def _follow(stack: Stack, runner: Runner, run: Run, process: subprocess.Popen[by
             View(run, names, Prometheus(stack.prometheus_url), live) if live else Lines(run, _say)
         )
         return runner.follow(run, process, look)
+
+
+def _draw(held: dict[str, dict[str, int]], experiment: Experiment, file: Path) -> None:
+    from fedbench.host import picture
+
+    data = experiment.data
+    title = f"{data.name}, {data.partition.title}: training images of {len(held)} clients"
+    picture.draw(held, f"{title}, seed {experiment.seed}", file)
+    _say(f"drawn into {file}")
 
 
 def _print_device(device: Device) -> None:

@@ -29,9 +29,12 @@ from fedbench.errors import ConfigError
 from fedbench.explain import explain, nearest
 from fedbench.figures import disagreements, figures
 from fedbench.naming import parse_model
+from fedbench.partitions import Iid, Partition
 from fedbench.units import parse_bytes, parse_rate, parse_seconds, parse_share, parse_speed
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+# Keys of which a text is short for keys with that `name`: `partition: iid`.
+_SHORT = ("partition",)
 
 
 def parse_name(value: str) -> str:
@@ -196,10 +199,16 @@ class Profile(Model):
 
 
 class Data(Model):
-    """Which images, and how they are divided among the clients."""
+    """Which images, and how they are divided among the clients.
+
+    `image_column` and `label_column` say which columns of Parquet files are meant, where their
+    types leave it open.
+    """
 
     name: Literal["digits", "cifar10", "folder"] = "digits"
-    partition: Literal["replicated", "iid"] = "iid"
+    partition: Partition = Iid()
+    image_column: str | None = None
+    label_column: str | None = None
     train_samples: Annotated[int, Field(ge=1)] | None = None
     test_samples: Annotated[int, Field(ge=1)] | None = None
 
@@ -373,6 +382,8 @@ def assign(values: dict[str, Any], key: str, value: object) -> None:
     *parents, leaf = key.split(".")
     for parent in parents:
         inner = values.setdefault(parent, {})
+        if parent in _SHORT and isinstance(inner, str):
+            inner = values[parent] = {"name": inner}
         if not isinstance(inner, dict):
             raise ValueError(f"{parent!r} has no keys of its own")
         values = inner

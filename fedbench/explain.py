@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Tag
 from pydantic_core import ErrorDetails
 
 # Errors of our own, whose text says what was found as well.
@@ -50,11 +50,11 @@ def _sets(setting: str, key: str) -> bool:
 
 
 def _problem(item: ErrorDetails, model: type[BaseModel]) -> str:
-    *parents, leaf = _keys(item)
+    leaf = _keys(item)[-1]
     if item["type"] in _WHOLE:
         return item["msg"]
     if item["type"] == "extra_forbidden":
-        known = list(_inner(model, parents).model_fields)
+        known = list(_inner(model, item["loc"]).model_fields)
         return "no such key" + (nearest(str(leaf), known) or f"; known are {', '.join(known)}")
     if item["type"] == "missing":
         return "this key is missing"
@@ -65,16 +65,23 @@ def _problem(item: ErrorDetails, model: type[BaseModel]) -> str:
     return f"{expected}, found {item['input']!r}"
 
 
-def _inner(model: type[BaseModel], parents: Sequence[int | str]) -> type[BaseModel]:
-    """The model that a key belongs to: Machine for `machines.0.count`."""
-    for field in (part for part in parents if isinstance(part, str)):
-        model = next(_models(model.model_fields[field].annotation))
+def _inner(model: type[BaseModel], loc: Sequence[int | str]) -> type[BaseModel]:
+    """The model that the last key of `loc` belongs to: Machine for `machines.0.count`."""
+    forms: dict[str, type[BaseModel]] = {}
+    for part in (part for part in loc[:-1] if isinstance(part, str)):
+        if part in forms:
+            model = forms[part]
+        else:
+            forms = dict(_models(model.model_fields[part].annotation))
+            model = next(iter(forms.values()))
     return model
 
 
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The models in a field's type: Machine in `tuple[Machine, ...]`."""
+def _models(annotation: Any, tag: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
+    """The models in a field's type, by the marks of a union: Machine in `tuple[Machine, ...]`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for inner in get_args(annotation):
-        yield from _models(inner)
+        yield tag, annotation
+    arguments = get_args(annotation)
+    tag = next((argument.tag for argument in arguments if isinstance(argument, Tag)), tag)
+    for inner in arguments:
+        yield from _models(inner, tag)

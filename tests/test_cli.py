@@ -201,7 +201,7 @@ BAD_EXPERIMENTS = {
     "empty": "{}: expected keys and values, found nothing",
     "infinite": "{}: learning_rate: Input should be a finite number, found inf",
     "key-of-no-known-name": "{}: data.zzz: no such key; "
-    "known are name, partition, train_samples, test_samples",
+    "known are name, partition, image_column, label_column, train_samples, test_samples",
     "model-as-number": "{}: model: Input should be a valid string, found 18",
     "model-of-no-possible-name": f"{{}}: model: {MODEL}, found 'ResNet-18'",
     "not-yaml": "{}, line 3: not YAML: expected ',' or '}}', but got '<stream end>'",
@@ -211,9 +211,17 @@ BAD_EXPERIMENTS = {
     "{0}: learning_rate: Input should be greater than 0, found 0\n"
     "{0}: seed: Input should be greater than or equal to 0, found -1",
     "own-model-without-callable": f"{{}}: model: {MODEL}, found 'example:'",
+    "partition-out-of-range": "{0}: data.partition.alpha: "
+    "Input should be greater than or equal to 0.001, found 0\n"
+    "{0}: data.partition.min_samples: Input should be greater than or equal to 1, found 0",
+    "sizes-and-law": "{}: data.partition.law: expected either this or sizes",
     "unknown-data": "{}: data.name: Input should be 'digits', 'cifar10' or 'folder', "
     "found 'imagenet'",
     "unknown-data-key": "{}: data.partitions: no such key; did you mean partition?",
+    "unknown-partition": "{}: data.partition: "
+    "expected one of replicated, iid, dirichlet, shards, size; did you mean iid?, found 'non-iid'",
+    "unknown-partition-key": "{}: data.partition.per_clients: "
+    "no such key; did you mean per_client?",
     "unknown-key": "{}: round: no such key; did you mean rounds or fraction or precision?",
     "unknown-model": f"{{}}: model: {MODEL}, found 'mobilenet_v9'; "
     "did you mean mobilenet_v2 or mobilenet_v1?",
@@ -806,6 +814,32 @@ def test_data_shows_who_holds_what(fedbench: Fedbench) -> None:
         ("legacy-pc-2", "719"),
     ]
     assert out.endswith("359 test images on every client\n")
+
+
+def test_data_is_divided_as_the_options_say(fedbench: Fedbench) -> None:
+    options = ("--set", "data.partition=size", "--set", "data.partition.sizes=[100, 30]")
+    code, out, err = fedbench("data", "legacy-pair", *options, "--json")
+    held = json.loads(out)["train"]
+    assert code == 0
+    assert [sum(classes.values()) for classes in held.values()] == [100, 30]
+    assert err.startswith("writing digits-size-2-s0-")
+    code, out, err = fedbench("data", "heterogeneous", *options)
+    assert (code, out) == (4, "")
+    assert err == (
+        "error: data.partition.sizes: 2 sizes for 3 clients\n"
+        "hint: give one size for each client, in the order of `fedbench data`\n"
+    )
+
+
+def test_data_is_drawn(fedbench: Fedbench, tmp_path: Path) -> None:
+    file = tmp_path / "held.svg"
+    code, out, err = fedbench("data", "legacy-pair", "--picture", str(file))
+    assert (code, err.splitlines()[-1]) == (0, f"drawn into {file}")
+    assert "legacy-pc-2" in out
+    assert "digits, iid: training images of 2 clients, seed 0" in file.read_text()
+    code, out, err = fedbench("data", "--picture", "held.jpg")
+    assert (code, out) == (2, "")
+    assert "held.jpg: expected a .svg or .png file" in err
 
 
 def test_data_that_is_not_there_is_refused(

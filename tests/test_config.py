@@ -21,6 +21,7 @@ from fedbench.config import (
     split_overrides,
 )
 from fedbench.errors import ConfigError
+from fedbench.partitions import BySize, Dirichlet, Iid, Partition, Replicated, Shards
 
 
 def write(path: Path, text: str) -> Path:
@@ -150,12 +151,76 @@ def test_any_key_can_be_set() -> None:
         ["rounds=9", "learning_rate=1e-2", "data.partition=replicated", "rounds=7"],
     )
     assert (experiment.rounds, experiment.learning_rate) == (7, 0.01)
-    assert (experiment.data.name, experiment.data.partition) == ("digits", "replicated")
+    assert (experiment.data.name, experiment.data.partition) == ("digits", Replicated())
     profile = load_profile(
         "heterogeneous", ["ports.server=9093", "machines=[{device: laptop, count: 2}]"]
     )
     assert (profile.ports.server, profile.ports.prometheus) == (9093, 9090)
     assert profile.machines == (Machine(device="laptop", count=2),)
+
+
+@pytest.mark.parametrize(
+    ("settings", "partition"),
+    [
+        ([], Iid()),
+        (["data.partition=dirichlet"], Dirichlet(alpha=0.5, min_samples=10)),
+        (["data.partition=dirichlet", "data.partition.alpha=1"], Dirichlet(alpha=1.0)),
+        (["data.partition={name: shards, per_client: 3}"], Shards(per_client=3)),
+        (["data.partition.name=shards"], Shards(per_client=2)),
+        (["data.partition=size"], BySize(law="linear")),
+        (["data.partition=size", "data.partition.law=square"], BySize(law="square")),
+        (["data.partition=size", "data.partition.sizes=[3, 4]"], BySize(sizes=(3, 4))),
+    ],
+)
+def test_a_partition_is_a_name_or_keys(settings: list[str], partition: Partition) -> None:
+    experiment = load_experiment("digits", settings)
+    assert experiment.data.partition == partition
+    assert Experiment.model_validate_json(experiment.model_dump_json()) == experiment
+
+
+def test_a_partition_in_a_file_has_the_same_forms(tmp_path: Path) -> None:
+    file = write(tmp_path / "mine.yaml", "data: {partition: dirichlet}\n")
+    assert load_experiment(str(file)).data.partition == Dirichlet()
+    write(file, "data:\n  partition: {name: size, sizes: [2, 3]}\n")
+    assert load_experiment(str(file)).data.partition == BySize(sizes=(2, 3))
+
+
+ONE_OF = "expected one of replicated, iid, dirichlet, shards, size"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["=shard"], f"=shard: data.partition: {ONE_OF}; did you mean shards?, found 'shard'"),
+        (["=3"], f"=3: data.partition: {ONE_OF}, found 3"),
+        (["={alpha: 1}"], f"={{alpha: 1}}: data.partition: {ONE_OF}, found {{'alpha': 1}}"),
+        (
+            ["=dirichlet", ".alhpa=1"],
+            ".alhpa=1: data.partition.alhpa: no such key; did you mean alpha?",
+        ),
+        (
+            ["=dirichlet", ".alpha=0"],
+            ".alpha=0: data.partition.alpha: Input should be greater than or equal to 0.001, "
+            "found 0",
+        ),
+        (
+            ["=size", ".sizes=[3, 0]"],
+            ".sizes=[3, 0]: data.partition.sizes.1: Input should be greater than or equal to 1, "
+            "found 0",
+        ),
+        (
+            ["={name: size, sizes: [3], law: square}"],
+            "={name: size, sizes: [3], law: square}: data.partition.law: "
+            "expected either this or sizes",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_partition_is_said_in_its_keys(
+    settings: list[str], message: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_experiment("digits", [f"data.partition{setting}" for setting in settings])
+    assert caught.value.message == f"--set data.partition{message}"
 
 
 def test_settings_go_to_the_experiment_or_to_the_profile() -> None:

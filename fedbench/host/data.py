@@ -18,14 +18,17 @@ import numpy as np
 
 from fedbench.config import Experiment
 from fedbench.errors import DataError
-from fedbench.host.datasets import DataSet, open_data_set
+from fedbench.host.columns import Wanted
+from fedbench.host.datasets import DataSet, Opened, open_data_set
 from fedbench.host.images import Split
 from fedbench.host.machine import Say
 from fedbench.host.partition import Indices, divide, draw, generator
 from fedbench.host.store import read_labels, read_metadata, write_partition
+from fedbench.partitions import BySize, Replicated
 
 TRAIN, TEST = "train.safetensors", "test.safetensors"
 _FORMAT = 1  # raise it when the same experiment would be stored otherwise
+_CLASSES_SHOWN = 12
 _CACHE = ".decoded"  # no client's name begins with a dot
 _KEY = re.compile(r"[a-z0-9]+-[a-z0-9.]+-(\d+)-s\d+-[0-9a-f]{8}")
 
@@ -50,13 +53,13 @@ def prepare(
 ) -> Prepared:
     """Divide the experiment's data among `clients`; what is there already is left as it is.
 
-    `data.train_samples` is the total of all clients for `iid`, and each client's set for
-    `replicated`. `source` is the folder that holds the images, where they are not embedded.
+    `data.train_samples` is the total of all clients, but for `replicated` each client's set.
+    `source` is the folder that holds the images, where they are not embedded.
 
     Raises:
         DataError: the data is missing, unreadable, too little, or cannot be written.
     """
-    opened = open_data_set(experiment.data.name, source)
+    opened = _open(experiment, source)
     recipe = _recipe(experiment, opened.fingerprint, list(clients))
     key = _key(experiment, len(clients), recipe)
     folders = [root / client / key for client in clients]
@@ -82,8 +85,8 @@ def prepare_joined(
 
     It gets `samples` training images, drawn at random from the whole training set with its
     proportions of classes, seeded by the experiment's seed and the client's name. By default as
-    many as another client of the partition: the (capped) training set, for `iid` divided by the
-    number of clients that the key names, rounded down.
+    many as a client of the partition has on average: the (capped) training set, but for
+    `replicated` divided by the number of clients that the key names, rounded down.
 
     Raises:
         DataError: not a key; more images asked for than there are; or as `prepare`.
@@ -91,7 +94,7 @@ def prepare_joined(
     match = _KEY.fullmatch(key)
     if match is None:
         raise DataError(f"{key!r} is not the key of a partition", "give the key that the run names")
-    opened = open_data_set(experiment.data.name, source)
+    opened = _open(experiment, source)
     recipe = _recipe(experiment, opened.fingerprint, [key, client, samples])
     folder = root / client / key
     if not _holds(folder, recipe):
@@ -115,6 +118,32 @@ def table(prepared: Prepared, root: Path) -> dict[str, dict[str, int]]:
     return counts
 
 
+def rows(held: dict[str, dict[str, int]]) -> tuple[list[str], list[list[str]]]:
+    """`table` for people, header and rows; of many classes only the largest of each client."""
+    classes = list(next(iter(held.values())))
+    if len(classes) <= _CLASSES_SHOWN:
+        header = ["client", *classes, "all"]
+        return header, [
+            [client, *map(str, counts.values()), str(sum(counts.values()))]
+            for client, counts in held.items()
+        ]
+    header = ["client", f"of {len(classes)} classes", "most images", "all"]
+    return header, [
+        [client, str(sum(map(bool, counts.values()))), _largest(counts), str(sum(counts.values()))]
+        for client, counts in held.items()
+    ]
+
+
+def _largest(counts: dict[str, int]) -> str:
+    largest = sorted(counts, key=counts.__getitem__, reverse=True)[:3]
+    return ", ".join(f"{name} {counts[name]}" for name in largest if counts[name])
+
+
+def _open(experiment: Experiment, source: Path | None) -> Opened:
+    data = experiment.data
+    return open_data_set(data.name, source, Wanted(data.image_column, data.label_column))
+
+
 def _divide(experiment: Experiment, data: DataSet, clients: int) -> list[Indices]:
     wanted = experiment.data
     pool = draw(data.train.labels, wanted.train_samples, _random(experiment, "train"))
@@ -124,8 +153,11 @@ def _divide(experiment: Experiment, data: DataSet, clients: int) -> list[Indices
 
 
 def _share(experiment: Experiment, total: int, clients: int) -> int:
+    partition = experiment.data.partition
     capped = min(total, experiment.data.train_samples or total)
-    return capped if experiment.data.partition == "replicated" else max(capped // clients, 1)
+    if isinstance(partition, BySize) and partition.sizes is not None:
+        capped = sum(partition.sizes)
+    return capped if _replicated(experiment) else max(capped // clients, 1)
 
 
 def _write(
@@ -136,17 +168,13 @@ def _write(
     metadata: dict[str, str],
 ) -> None:
     chosen = draw(data.test.labels, experiment.data.test_samples, _random(experiment, "test"))
-    test: Split | Path = _take(data.test, chosen)
+    test: Split | Path = data.test.take(chosen)
     replica: Path | None = None
     for folder, part in zip(folders, parts, strict=True):
-        train = replica or _take(data.train, part)
+        train = replica or data.train.take(part)
         write_partition(folder, {TRAIN: train, TEST: test}, metadata)
         test = folder / TEST
-        replica = folder / TRAIN if experiment.data.partition == "replicated" else None
-
-
-def _take(split: Split, chosen: Indices) -> Split:
-    return Split(split.images[chosen], split.labels[chosen])
+        replica = folder / TRAIN if _replicated(experiment) else None
 
 
 def _describe(key: str, clients: Sequence[str], root: Path) -> Prepared:
@@ -173,7 +201,12 @@ def _recipe(experiment: Experiment, fingerprint: str, receivers: Sequence[str | 
 
 def _key(experiment: Experiment, clients: int, recipe: str) -> str:
     data = experiment.data
-    return f"{data.name}-{data.partition}-{clients}-s{experiment.seed}-{recipe[:8]}"
+    partition = data.partition.title.replace(" ", "")
+    return f"{data.name}-{partition}-{clients}-s{experiment.seed}-{recipe[:8]}"
+
+
+def _replicated(experiment: Experiment) -> bool:
+    return isinstance(experiment.data.partition, Replicated)
 
 
 def _random(experiment: Experiment, purpose: str) -> np.random.Generator:

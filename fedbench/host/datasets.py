@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +10,10 @@ import numpy as np
 
 from fedbench.errors import DataError
 from fedbench.host import digits
-from fedbench.host.images import ImageFolder, Split
+from fedbench.host.columns import Wanted
+from fedbench.host.images import Split
 from fedbench.host.machine import Say
-from fedbench.host.parquet import ParquetFiles
+from fedbench.host.splits import LAYOUT, find_splits, hold_out
 from fedbench.host.store import read_cached, write_cached
 
 CIFAR10 = "uoft-cs/cifar10"
@@ -21,7 +21,7 @@ CIFAR10_CLASSES = (
     *("airplane", "automobile", "bird", "cat", "deer"),
     *("dog", "frog", "horse", "ship", "truck"),
 )
-_LAYOUT = "expected train/<class>/*.png and test/<class>/*.png, or train*.parquet and test*.parquet"
+_BY_TYPE = Wanted()
 
 
 @dataclass(frozen=True)
@@ -67,24 +67,23 @@ class Hub:
                 "pass DATA=<folder> with CIFAR-10 as train*.parquet and test*.parquet, "
                 "or as train/<class>/*.png and test/<class>/*.png",
             ) from None
-        return Folder("cifar10", Path(copy) / "plain_text").load(cache, say)
+        return Folder("cifar10", Path(copy) / "plain_text", _BY_TYPE).load(cache, say)
 
 
 class Folder:
     """`cifar10` or images of one's own in a local folder, as image files or as Parquet.
 
     Raises:
-        DataError: the folder, a split or a class is missing, the splits differ in their classes,
-            or the classes are not those of CIFAR-10 although it was asked for.
+        DataError: the folder or a class is missing, the splits differ in their classes, the
+            classes are not those of CIFAR-10 although it was asked for, or see `find_splits`.
     """
 
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(self, name: str, folder: Path, wanted: Wanted) -> None:
         self._name = name
         self._folder = folder
+        self._wanted = wanted
         self._names = CIFAR10_CLASSES if name == "cifar10" else None
-        if not folder.is_dir():
-            raise DataError(f"{folder}: no such folder", "pass DATA=<folder>; " + _LAYOUT)
-        self._train, self._test = self._find("train"), self._find("test")
+        self._train, self._test = find_splits(folder, wanted, self._names)
         self._check_names()
         self.fingerprint = self._stamp()
 
@@ -99,64 +98,61 @@ class Folder:
         splits = read_cached(file, self.fingerprint)
         if splits is None:
             say(f"decoding {self._folder}")
-            splits = self._train.read(say), self._test.read(say)
+            splits = self._read(say)
             self._check_labels(*splits)
             write_cached(file, self.fingerprint, *splits)
-        return DataSet(self._train.names or _numbered(splits), *splits)
+        if self._test is None:
+            held = f"{len(splits[1].labels)} of {sum(len(split.labels) for split in splits)}"
+            say(f"{self._folder}: has no test images; {held} are taken for the test")
+        return DataSet(self._train.names, *splits)
+
+    def _read(self, say: Say) -> tuple[Split, Split]:
+        train = self._train.read(say)
+        return (train, self._test.read(say)) if self._test else hold_out(train, self._folder)
 
     def _stamp(self) -> str:
         """Identify the content without reading it: all files, their sizes and times."""
-        digest = hashlib.sha256(self._name.encode())
-        for file in [*self._train.files, *self._test.files]:
+        digest = hashlib.sha256(f"{self._name} {self._wanted}".encode())
+        for file in [*self._train.files, *(self._test.files if self._test else [])]:
             stat = file.stat()
             digest.update(f"{file.resolve()} {stat.st_size} {stat.st_mtime_ns}\n".encode())
         return digest.hexdigest()
 
-    def _find(self, split: str) -> ImageFolder | ParquetFiles:
-        parquet = ParquetFiles.find(self._folder, split, self._names)
-        if parquet is not None:
-            return parquet
-        if not (self._folder / split).is_dir():
-            raise DataError(f"{self._folder}: holds no {split} images", _LAYOUT)
-        return ImageFolder.find(self._folder / split)
-
     def _check_names(self) -> None:
-        train, test = self._train.names, self._test.names
+        train, test = self._train.names, (self._test or self._train).names
         if train != test:
             raise DataError(
-                f"{self._folder}: train has the classes {_listed(train)}, test {_listed(test)}",
+                f"{self._folder}: train has the classes {', '.join(train)}, test {', '.join(test)}",
                 "both must have the same classes",
             )
         if self._names is not None and train != self._names:
             raise DataError(
-                f"{self._folder}: not CIFAR-10: the classes are {_listed(train)}",
+                f"{self._folder}: not CIFAR-10: the classes are {', '.join(train)}",
                 "for images of your own, set data.name=folder",
             )
 
     def _check_labels(self, train: Split, test: Split) -> None:
         for split, name in ((train, "train"), (test, "test")):
             if len(split.labels) == 0:
-                raise DataError(f"{self._folder}: {name} holds no images", _LAYOUT)
-        known = np.unique(train.labels)
+                raise DataError(f"{self._folder}: {name} holds no images", LAYOUT)
+        names, known = self._train.names, np.unique(train.labels)
         if len(known) < 2:
             raise DataError(
-                f"{self._folder}: all training images have one label, {known[0]}",
+                f"{self._folder}: all training images have one label, {names[known[0]]}",
                 "there must be at least two classes to tell apart",
             )
         strange = np.setdiff1d(test.labels, known)
         if len(strange) > 0:
             raise DataError(
-                f"{self._folder}: test has label {strange[0]}, which no training image has",
+                f"{self._folder}: test has label {names[strange[0]]}, which no training image has",
                 "both must have the same classes",
             )
-        if self._train.names is None and known[-1] != len(known) - 1:
-            raise DataError(
-                f"{self._folder}: {len(known)} different labels, but they go up to {known[-1]}",
-                "labels must count from 0 without gaps",
-            )
 
 
-def open_data_set(name: str, source: Path | None) -> Embedded | Hub | Folder:
+Opened = Embedded | Hub | Folder
+
+
+def open_data_set(name: str, source: Path | None, wanted: Wanted = _BY_TYPE) -> Opened:
     """Find the data set of that name (`Data.name`); nothing is decoded or fetched yet.
 
     Raises:
@@ -169,7 +165,7 @@ def open_data_set(name: str, source: Path | None) -> Embedded | Hub | Folder:
         )
     if source is not None:
         try:
-            return Folder(name, source)
+            return Folder(name, source, wanted)
         except OSError as error:
             raise DataError(f"{source}: cannot be read: {error}", "check the files there") from None
     if name == "folder":
@@ -181,11 +177,3 @@ def local_cifar10(root: Path) -> Path | None:
     """A copy of CIFAR-10 in or beside the checkout `root`; None where there is none."""
     places = (root / "data" / "cifar10", root.parent / "shared" / "data" / "cifar10-jpeg")
     return next((place for place in places if place.is_dir()), None)
-
-
-def _numbered(splits: tuple[Split, Split]) -> tuple[str, ...]:
-    return tuple(str(label) for label in range(int(splits[0].labels.max()) + 1))
-
-
-def _listed(names: Sequence[str] | None) -> str:
-    return ", ".join(names) if names else "without names"

@@ -30,6 +30,10 @@ class Split:
     images: Images
     labels: Labels
 
+    def take(self, chosen: Labels) -> Split:
+        """Those at the positions `chosen`."""
+        return Split(self.images[chosen], self.labels[chosen])
+
 
 def decode(file: Path | BytesIO, where: str) -> Images:
     """One encoded image of any size -> uint8 [32, 32, 3], RGB.
@@ -39,7 +43,7 @@ def decode(file: Path | BytesIO, where: str) -> Images:
     """
     try:
         with Image.open(file, formats=_FORMATS) as image:
-            rgb = image.convert("RGB")
+            rgb = _eight_bits(image).convert("RGB")
     except UnidentifiedImageError:
         raise DataError(
             f"{where}: not a PNG, JPEG, BMP or WebP image", "remove or replace it"
@@ -49,6 +53,13 @@ def decode(file: Path | BytesIO, where: str) -> Images:
     if rgb.size != (SIDE, SIDE):
         rgb = rgb.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     return np.asarray(rgb)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Pillow would take all that is above 255 of 16 bits for white."""
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
 
 
 def stack(decoded: Iterable[Images], total: int, what: str, say: Say) -> Images:

@@ -64,7 +64,7 @@ class InProcess:
         require_known(experiment, list(self._devices))
         names = list(experiment.clients or self._devices)
         # Where all hold the same, they hold one copy: it is also in memory once.
-        holders = names[:1] if experiment.data.partition == "replicated" else names
+        holders = names[:1] if experiment.data.partition.name == "replicated" else names
         prepared = data.prepare(experiment, holders, self._data, source=source, say=self._say)
         holding = dict(zip(names, holders * len(names), strict=False))
         clients = [

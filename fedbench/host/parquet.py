@@ -1,56 +1,65 @@
-"""Parquet files in the schema of Hugging Face's image data sets -> arrays of 32x32 RGB images.
-
-The image column is a struct of `bytes` (an encoded image) and `path`, the label column holds
-integers; the schema's metadata under `huggingface` may name the classes.
-"""
+"""Parquet files with a column of encoded images and one of labels -> arrays of 32x32 RGB images."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fedbench.errors import DataError
+from fedbench.host.columns import Columns, Wanted, find_columns
 from fedbench.host.images import Images, Labels, Split, decode, stack
 from fedbench.host.machine import Say
 
-IMAGE_COLUMNS = ("img", "image")
-LABEL_COLUMNS = ("label", "fine_label")
-_HINT = (
-    "expected the schema of Hugging Face's uoft-cs/cifar10: "
-    "a column img or image with encoded images (struct of bytes and path), "
-    "and a column label or fine_label with integers from 0"
-)
+Classes = dict[int | str, str]
+_SHOWN = 12
+_HINT = "expected Parquet files with a column of encoded images and a column of labels"
+_ROW = "remove the row or mend it"
 
 
 @dataclass(frozen=True)
 class ParquetFiles:
-    """One split as Parquet files, all of one schema."""
+    """One split as Parquet files; `classes` are the names by the value in the label column."""
 
     split: str
     files: list[Path]
-    names: tuple[str, ...] | None
+    wanted: Wanted
+    classes: Classes
 
     @classmethod
-    def find(
-        cls, folder: Path, split: str, names: tuple[str, ...] | None = None
-    ) -> ParquetFiles | None:
-        """`<split>*.parquet` in `folder`, or None; no image is read yet.
+    def open(
+        cls,
+        split: str,
+        files: list[Path],
+        wanted: Wanted,
+        *,
+        names: Sequence[str] | None = None,
+        like: Classes | None = None,
+    ) -> ParquetFiles:
+        """Read which classes there are; no image is read yet.
 
-        `names` are the classes where the file does not name them.
+        They are those that the first file's metadata names, else those of another split (`like`),
+        else `names`, else the values themselves.
 
         Raises:
-            DataError: the first file is not Parquet or lacks a column.
+            DataError: a file is not Parquet, or lacks a column.
         """
-        files = sorted(folder.glob(f"{split}*.parquet"))
-        return cls(split, files, _class_names(files[0]) or names) if files else None
+        named = _columns(files[0], wanted).classes
+        if named:
+            return cls(split, files, wanted, dict(enumerate(named)))
+        return cls(split, files, wanted, like or _classes(files, wanted, names))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Class names, in the order of the labels."""
+        return tuple(self.classes.values())
 
     def read(self, say: Say) -> Split:
         """Decode every image.
@@ -65,35 +74,52 @@ class ParquetFiles:
         return Split(images, labels)
 
     def _decoded(self, labels: Labels) -> Iterator[Images]:
-        rows = (row for file in self.files for row in _rows(file, self.names))
+        positions = {value: position for position, value in enumerate(self.classes)}
+        rows = (row for file in self.files for row in _rows(file, self.wanted))
         for index, (where, image, label) in enumerate(rows):
-            labels[index] = label
+            if label not in positions:
+                raise DataError(f"{where}: label {label}, expected {_listed(positions)}", _ROW)
+            labels[index] = positions[label]
             yield decode(BytesIO(image), where)
 
 
-def _rows(file: Path, names: tuple[str, ...] | None) -> Iterator[tuple[str, bytes, int]]:
+def _rows(file: Path, wanted: Wanted) -> Iterator[tuple[str, bytes, int | str | None]]:
+    columns = _columns(file, wanted)
     with _reading(file), pq.ParquetFile(file) as reader:
-        columns = _columns(file, reader.schema_arrow)
         row = 0
-        for batch in reader.iter_batches(1024, columns=list(columns)):
-            images, labels = (batch.column(name).to_pylist() for name in columns)
+        for batch in reader.iter_batches(1024, columns=[columns.image, columns.label]):
+            images, labels = (
+                batch.column(each).to_pylist() for each in (columns.image, columns.label)
+            )
             for image, label in zip(images, labels, strict=True):
                 where = f"{file}: row {row}"
-                yield where, _image(image, where), _label(label, names, where)
+                yield where, _image(image, where), label
                 row += 1
 
 
-def _image(value: dict[str, bytes | None] | None, where: str) -> bytes:
-    if value is None or not value["bytes"]:
-        raise DataError(f"{where}: holds no image", _HINT)
-    return value["bytes"]
+def _image(value: dict[str, Any] | bytes | None, where: str) -> bytes:
+    content: bytes | None = value["bytes"] if isinstance(value, dict) else value
+    if not content:
+        raise DataError(f"{where}: holds no image", _ROW)
+    return content
 
 
-def _label(value: int | None, names: tuple[str, ...] | None, where: str) -> int:
-    if value is None or value < 0 or (names is not None and value >= len(names)):
-        expected = f"0 to {len(names) - 1}" if names else "0 or more"
-        raise DataError(f"{where}: label {value}, expected {expected}", _HINT)
-    return value
+def _classes(files: Sequence[Path], wanted: Wanted, names: Sequence[str] | None) -> Classes:
+    values = set().union(*(_values(file, _columns(file, wanted)) for file in files))
+    words = {value for value in values if isinstance(value, str)}
+    if words and words != values:
+        where = f"{files[0].parent}/{files[0].stem}"
+        raise DataError(f"{where} and others: some labels are integers, some words", _HINT)
+    if names and not words:
+        return dict(enumerate(names))
+    # Below zero stands for "no label", in data sets that have such images.
+    return {value: str(value) for value in sorted(v for v in values if v in words or v >= 0)}
+
+
+def _values(file: Path, columns: Columns) -> set[Any]:
+    with _reading(file):
+        labels = pq.read_table(file, columns=[columns.label]).column(0)
+        return set(labels.unique().to_pylist()) - {None}
 
 
 def _count(file: Path) -> int:
@@ -101,36 +127,14 @@ def _count(file: Path) -> int:
         return int(reader.metadata.num_rows)
 
 
-def _class_names(file: Path) -> tuple[str, ...] | None:
-    with _reading(file), pq.ParquetFile(file) as reader:
-        schema = reader.schema_arrow
-        _, label = _columns(file, schema)
-        described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    features = described.get("info", {}).get("features", {})
-    names = features.get(label, {}).get("names")
-    return tuple(names) if names else None
+def _columns(file: Path, wanted: Wanted) -> Columns:
+    with _reading(file):
+        return find_columns(file, pq.read_schema(file), wanted)
 
 
-def _columns(file: Path, schema: pa.Schema) -> tuple[str, str]:
-    image = _column(file, schema, IMAGE_COLUMNS)
-    label = _column(file, schema, LABEL_COLUMNS)
-    kind = schema.field(image).type
-    if not pa.types.is_struct(kind) or pa.field("bytes", pa.binary()) not in list(kind):
-        raise DataError(
-            f"{file}: column {image}: expected a struct with bytes, found {kind}", _HINT
-        )
-    kind = schema.field(label).type
-    if not pa.types.is_integer(kind):
-        raise DataError(f"{file}: column {label}: expected integers, found {kind}", _HINT)
-    return image, label
-
-
-def _column(file: Path, schema: pa.Schema, accepted: tuple[str, ...]) -> str:
-    for name in accepted:
-        if name in schema.names:
-            return name
-    wanted, found = " or ".join(accepted), ", ".join(schema.names) or "none"
-    raise DataError(f"{file}: no column {wanted}; found {found}", _HINT)
+def _listed(values: Sequence[int | str] | dict[int | str, int]) -> str:
+    shown = [str(value) for value in values]
+    return f"one of {', '.join(shown[:_SHOWN])}" + (", ..." if len(shown) > _SHOWN else "")
 
 
 @contextmanager

@@ -3,18 +3,25 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from fedbench.config import Data, Experiment
 from fedbench.errors import DataError
 from fedbench.host import store
-from fedbench.host.data import Prepared, prepare, prepare_joined, table
+from fedbench.host.data import Prepared, prepare, prepare_joined, rows, table
+from fedbench.learning import data as learning_data
+from fedbench.learning import models
 
 CLIENTS = ["workstation", "laptop", "legacy-pc"]
 
@@ -156,8 +163,19 @@ def test_the_key_names_all_that_determines_the_content(tmp_path: Path) -> None:
         prepare(experiment(partition="replicated"), CLIENTS, tmp_path),
         prepare(experiment(train_samples=100), CLIENTS, tmp_path),
         prepare(experiment(test_samples=100), CLIENTS, tmp_path),
+        prepare(experiment(partition="dirichlet"), CLIENTS, tmp_path),
+        prepare(experiment(partition={"name": "dirichlet", "alpha": 5}), CLIENTS, tmp_path),
+        prepare(experiment(partition={"name": "dirichlet", "min_samples": 9}), CLIENTS, tmp_path),
+        prepare(experiment(partition="shards"), CLIENTS, tmp_path),
+        prepare(experiment(partition="size"), CLIENTS, tmp_path),
+        prepare(experiment(partition={"name": "size", "sizes": [5, 6, 7]}), CLIENTS, tmp_path),
+        prepare(experiment(partition={"name": "size", "sizes": [6, 5, 7]}), CLIENTS, tmp_path),
     ]
-    assert len({one.key for one in prepared}) == 7
+    assert len({one.key for one in prepared}) == 14
+    names = [one.key.removeprefix("digits-").partition("-")[0] for one in prepared[7:]]
+    assert names == [
+        *("dirichlet0.5", "dirichlet5", "dirichlet0.5", "shards2", "sizelinear", "size", "size")
+    ]
     assert prepare(experiment(), CLIENTS, tmp_path / "elsewhere").key == prepared[0].key
     assert images(tmp_path, "laptop", prepared[0].key) != images(
         tmp_path, "laptop", prepared[1].key
@@ -188,6 +206,8 @@ def test_one_who_joins_gets_a_share_under_the_same_key(tmp_path: Path) -> None:
         ({"train_samples": 100}, 200, 200),
         ({"partition": "replicated"}, None, 1438),
         ({"partition": "replicated", "train_samples": 100}, None, 100),
+        ({"partition": "dirichlet"}, None, 479),
+        ({"partition": {"name": "size", "sizes": [10, 20, 60]}}, None, 30),
     ],
 )
 def test_how_many_one_who_joins_gets(
@@ -211,6 +231,23 @@ def test_one_who_joins_again_keeps_its_data_unless_it_asks_for_other(tmp_path: P
     assert [path.name for path in file.parent.parent.iterdir()] == [key]
 
 
+@pytest.mark.parametrize(
+    "partition",
+    [
+        *("replicated", "iid", "dirichlet", "shards", "size"),
+        {"name": "dirichlet", "alpha": 0.001, "min_samples": 1},
+        {"name": "dirichlet", "alpha": 10_000},
+        {"name": "size", "sizes": [1, 2, 3]},
+    ],
+)
+def test_one_who_joins_can_read_the_key_of_any_partition(tmp_path: Path, partition: Any) -> None:
+    chosen = experiment(partition=partition)
+    prepared = prepare(chosen, CLIENTS, tmp_path)
+    joined = prepare_joined(chosen, "tablet", prepared.key, tmp_path / "device")
+    mean = sum(prepared.samples.values()) // 3
+    assert joined.samples == {"tablet": mean}
+
+
 @pytest.mark.parametrize("key", ["", "../../etc", "digits-iid-3-s0", "digits-iid-x-s0-0123abcd"])
 def test_one_who_joins_needs_a_real_key(tmp_path: Path, key: str) -> None:
     with pytest.raises(DataError, match="is not the key of a partition"):
@@ -232,3 +269,40 @@ def test_the_table_counts_what_the_files_hold(tmp_path: Path) -> None:
     assert {client: sum(row.values()) for client, row in counts.items()} == prepared.samples
     labels = load_file(tmp_path / "laptop" / prepared.key / "train.safetensors")["labels"]
     assert counts["laptop"] == {str(digit): int((labels == digit).sum()) for digit in range(10)}
+
+
+def test_rows_are_for_people() -> None:
+    few = {"a": {"cat": 3, "dog": 0}, "b": {"cat": 1, "dog": 2}}
+    assert rows(few) == (
+        ["client", "cat", "dog", "all"],
+        [["a", "3", "0", "3"], ["b", "1", "2", "3"]],
+    )
+    many = {"a": {f"c{label}": label % 5 for label in range(13)}}
+    many["b"] = {f"c{label}": 7 * (label == 12) for label in range(13)}
+    assert rows(many) == (
+        ["client", "of 13 classes", "most images", "all"],
+        [["a", "10", "c4 4, c9 4, c3 3", "23"], ["b", "1", "c12 7", "7"]],
+    )
+
+
+def test_a_hundred_classes_travel_to_the_client_and_its_model(tmp_path: Path) -> None:
+    names = [f"class-{number:02}" for number in range(100)]
+    pictures = [{"bytes": png(number), "path": None} for number in range(100)]
+    for split in ("train", "test"):
+        columns = {"img": pictures * 2, "fine_label": names * 2}
+        pq.write_table(pa.table(columns), tmp_path / f"{split}.parquet")
+    chosen = experiment(name="folder", partition="shards")
+    prepared = prepare(chosen, CLIENTS, tmp_path / "data", source=tmp_path)
+    assert prepared.classes == tuple(names)
+    file = tmp_path / "data" / "laptop" / prepared.key / "train.safetensors"
+    held = learning_data.load(file, torch.device("cpu"))
+    assert held.classes == tuple(names)
+    model = models.build("mobilenet_v3_small", len(held.classes)).eval()
+    with torch.no_grad():
+        assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 100)
+
+
+def png(shade: int) -> bytes:
+    file = BytesIO()
+    Image.new("RGB", (32, 32), (shade, shade, shade)).save(file, "PNG")
+    return file.getvalue()

@@ -118,19 +118,44 @@ def damaged_parquet(folder: Path) -> None:
 
 
 def no_image_column(folder: Path) -> None:
-    write(folder, "train", pixels=[PNG], label=[0])
+    write(folder, "train", pixels=[7], label=[0])
 
 
 def no_label_column(folder: Path) -> None:
-    write(folder, "train", img=pa.array([{"bytes": PNG, "path": None}], STRUCT), klass=[0])
+    write(folder, "train", img=pa.array([{"bytes": PNG, "path": None}], STRUCT), score=[0.5])
 
 
 def images_without_bytes(folder: Path) -> None:
     write(folder, "train", img=["cat/1.png", "dog/1.png"], label=[0, 1])
 
 
-def labels_as_words(folder: Path) -> None:
-    write(folder, "train", img=pa.array([{"bytes": PNG, "path": None}], STRUCT), label=["cat"])
+def labels_as_fractions(folder: Path) -> None:
+    write(folder, "train", img=[PNG], label=[0.5])
+
+
+def two_label_columns(folder: Path) -> None:
+    write(folder, "train", img=[PNG], fine=[0], coarse=["fish"], score=[0.1])
+
+
+def two_image_columns(folder: Path) -> None:
+    write(folder, "train", left=[PNG], right=[PNG], label=[0])
+
+
+def labels_of_two_kinds(folder: Path) -> None:
+    write(folder, "train-0", img=[PNG, PNG], label=[0, 1])
+    write(folder, "train-1", img=[PNG, PNG], label=["cat", "dog"])
+
+
+def only_test_parquet(folder: Path) -> None:
+    parquet(folder, "validation")
+
+
+def only_test_folder(folder: Path) -> None:
+    pictures(folder, "test/cat/1.png", "test/dog/1.png")
+
+
+def three_images(folder: Path) -> None:
+    pictures(folder, "cat/1.png", "cat/2.png", "dog/1.png")
 
 
 def row_without_image(folder: Path) -> None:
@@ -158,11 +183,6 @@ def label_too_high(folder: Path) -> None:
     parquet(folder, "test", [0, 10])
 
 
-def labels_with_gaps(folder: Path) -> None:
-    parquet(folder, "train", [0, 7])
-    parquet(folder, "test", [0, 7])
-
-
 def labels_all_the_same(folder: Path) -> None:
     parquet(folder, "train", [3, 3])
     parquet(folder, "test", [3, 3])
@@ -179,7 +199,11 @@ def no_rows(folder: Path) -> None:
 
 
 LAYOUT = "expected train/<class>/*.png and test/<class>/*.png, or train*.parquet and test*.parquet"
-SCHEMA = "expected the schema of Hugging Face's uoft-cs/cifar10"
+SCHEMA = "expected Parquet files with a column of encoded images and a column of labels"
+COLUMNS = "one column must hold the images and one their labels"
+ROW = "remove the row or mend it"
+ENCODED = "encoded images (binary, or a struct with bytes)"
+LABELS = "labels (integers or strings)"
 SAME = "both must have the same classes"
 REMOVE = "remove or replace it"
 
@@ -187,10 +211,10 @@ CASES: list[tuple[Callable[[Path], None], str, str, str]] = [
     (missing, "folder", "{}: no such folder", "pass DATA=<folder>; " + LAYOUT),
     (a_file, "folder", "{}: no such folder", "pass DATA=<folder>"),
     (empty, "folder", "{}: holds no train images", LAYOUT),
-    (no_test, "folder", "{}: holds no test images", LAYOUT),
+    (no_test, "folder", "{}: 2 images are too few to test on some", LAYOUT),
     (no_classes, "folder", "{}/train: holds no class folders", "expected train/<class>/*.png"),
     (empty_class, "folder", "{}/train/eel: holds no images", "expected train/<class>/*.png"),
-    (one_class, "folder", "{}: all training images have one label, 0", "at least two classes"),
+    (one_class, "folder", "{}: all training images have one label, cat", "at least two classes"),
     (other_classes, "folder", "{}: train has the classes cat, dog, test Dog, cat", SAME),
     (not_an_image, "folder", "{}/train/dog/2.png: not a PNG, JPEG, BMP or WebP image", REMOVE),
     (truncated_image, "folder", "{}/test/dog/2.jpg: does not decode: image file is trunc", REMOVE),
@@ -199,28 +223,48 @@ CASES: list[tuple[Callable[[Path], None], str, str, str]] = [
     (good, "digits", "{}: the data set digits is embedded and reads no folder", "data.name=folder"),
     (not_parquet, "cifar10", "{}/train.parquet: not readable as Parquet: ", SCHEMA),
     (damaged_parquet, "cifar10", "{}/train.parquet: not readable as Parquet: ", SCHEMA),
-    (no_image_column, "cifar10", "{}/train.parquet: no column img or image; found pixels,", SCHEMA),
-    (no_label_column, "cifar10", "{}/train.parquet: no column label or fine_label; found", SCHEMA),
+    (
+        no_image_column,
+        "cifar10",
+        f"{{}}/train.parquet: no column with {ENCODED}; found pixels (int64), label (int64)",
+        COLUMNS,
+    ),
+    (
+        no_label_column,
+        "cifar10",
+        f"{{}}/train.parquet: no column with {LABELS}; found img",
+        COLUMNS,
+    ),
     (
         images_without_bytes,
         "cifar10",
-        "{}/train.parquet: column img: expected a struct with bytes, found string",
-        SCHEMA,
+        f"{{}}/train.parquet: no column with {ENCODED}; found img (string), label (int64)",
+        COLUMNS,
+    ),
+    (labels_as_fractions, "folder", f"{{}}/train.parquet: no column with {LABELS}", COLUMNS),
+    (
+        two_label_columns,
+        "folder",
+        f"{{}}/train.parquet: several columns with {LABELS}: fine, coarse",
+        "for example data.label_column=fine",
     ),
     (
-        labels_as_words,
-        "cifar10",
-        "{}/train.parquet: column label: expected integers, found string",
-        SCHEMA,
+        two_image_columns,
+        "folder",
+        f"{{}}/train.parquet: several columns with {ENCODED}: left, right",
+        "for example data.image_column=left",
     ),
-    (row_without_image, "cifar10", "{}/train.parquet: row 1: holds no image", SCHEMA),
+    (labels_of_two_kinds, "folder", "{}/train-0 and others: some labels are integers", SCHEMA),
+    (only_test_parquet, "folder", "{}: holds no train images", LAYOUT),
+    (only_test_folder, "folder", "{}: holds no train images", LAYOUT),
+    (three_images, "folder", "{}: 3 images are too few to test on some", "every sixth image"),
+    (row_without_image, "cifar10", "{}/train.parquet: row 1: holds no image", ROW),
     (row_that_does_not_decode, "cifar10", "{}/train.parquet: row 1: not a PNG, JPEG", REMOVE),
-    (label_missing, "cifar10", "{}/train.parquet: row 1: label None, expected 0 to 9", SCHEMA),
-    (label_negative, "folder", "{}/train.parquet: row 1: label -1, expected 0 or more", SCHEMA),
-    (label_too_high, "cifar10", "{}/test.parquet: row 1: label 10, expected 0 to 9", SCHEMA),
-    (labels_with_gaps, "folder", "{}: 2 different labels, but they go up to 7", "from 0 without"),
-    (labels_all_the_same, "cifar10", "{}: all training images have one label, 3", "two classes"),
-    (label_only_in_test, "cifar10", "{}: test has label 2, which no training image has", SAME),
+    (label_missing, "cifar10", "{}/train.parquet: row 1: label None, expected one of 0, 1, 2", ROW),
+    (label_negative, "folder", "{}/train.parquet: row 1: label -1, expected one of 0", ROW),
+    (label_too_high, "cifar10", "{}/test.parquet: row 1: label 10, expected one of 0, 1", ROW),
+    (labels_all_the_same, "cifar10", "{}: all training images have one label, cat", "two classes"),
+    (label_only_in_test, "cifar10", "{}: test has label bird, which no training image has", SAME),
     (no_rows, "cifar10", "{}: test holds no images", LAYOUT),
 ]
 
@@ -240,6 +284,50 @@ def test_bad_data_is_named_and_nothing_is_written(
     assert caught.value.message.startswith(message.format(source))
     assert hint in caught.value.hint
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("build", "columns", "message", "hint"),
+    [
+        (
+            two_label_columns,
+            {"label_column": "fin"},
+            "{}/train.parquet: no column fin; found img (binary), fine (int64), ",
+            f"expected {LABELS}",
+        ),
+        (
+            two_label_columns,
+            {"label_column": "score"},
+            f"{{}}/train.parquet: column score: expected {LABELS}, found double",
+            "found in all: img (binary), fine (int64), coarse (string), score (double)",
+        ),
+        (
+            two_label_columns,
+            {"label_column": "fine", "image_column": "coarse"},
+            f"{{}}/train.parquet: column coarse: expected {ENCODED}, found string",
+            "found in all: img (binary), ",
+        ),
+        (
+            good,
+            {"label_column": "fine"},
+            "{}: data.image_column and data.label_column are for Parquet files",
+            "leave them out: this folder has none",
+        ),
+    ],
+)
+def test_columns_that_are_named_must_be_there_and_fit(
+    tmp_path: Path,
+    build: Callable[[Path], None],
+    columns: dict[str, str],
+    message: str,
+    hint: str,
+) -> None:
+    build(tmp_path)
+    experiment = Experiment(name="test", data=Data(name="folder", **columns))
+    with pytest.raises(DataError) as caught:
+        prepare(experiment, ["a"], tmp_path / "data", source=tmp_path)
+    assert caught.value.message.startswith(message.format(tmp_path))
+    assert caught.value.hint.startswith(hint)
 
 
 def test_the_folder_of_a_case_without_a_fault_is_accepted(tmp_path: Path) -> None:

@@ -19,8 +19,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from fedbench.errors import DataError
 from fedbench.host import digits
+from fedbench.host.columns import Wanted
 from fedbench.host.datasets import CIFAR10_CLASSES, local_cifar10, open_data_set
+from fedbench.host.images import decode
 
 REAL_CIFAR10 = Path("/work/shared/data/cifar10-jpeg")
 SIZES = {"train": 40, "test": 20}
@@ -103,6 +106,172 @@ def test_parquet_gives_the_pixels_labels_and_names_in_it(
         assert got.images.flags.c_contiguous
         assert got.images.tobytes() == pixels_of(split).tobytes()
         assert got.labels.tolist() == [index % 10 for index in range(SIZES[split])]
+
+
+def one_colour(shade: int) -> bytes:
+    return encode(np.full((20, 30, 3), shade, np.uint8))
+
+
+def write_columns(folder: Path, name: str, labels: Any, **others: Any) -> None:
+    """A column of encoded images without a struct, one of labels, and whatever else."""
+    images = [one_colour(10 * index) for index in range(len(labels))]
+    pq.write_table(pa.table({"photo": images, "kind": labels, **others}), folder / name)
+
+
+WORDS = ["cat", "ant", "cat", "bee"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "positions"),
+    [
+        (WORDS, ("ant", "bee", "cat"), [2, 0, 2, 1]),
+        (pa.array(WORDS, pa.large_string()), ("ant", "bee", "cat"), [2, 0, 2, 1]),
+        (pa.array(WORDS).dictionary_encode(), ("ant", "bee", "cat"), [2, 0, 2, 1]),
+        (pa.array([101, 7, 101, 20], pa.uint8()), ("7", "20", "101"), [2, 0, 2, 1]),
+    ],
+)
+def test_classes_without_names_are_the_values_of_the_labels(
+    tmp_path: Path, labels: Any, classes: tuple[str, ...], positions: list[int]
+) -> None:
+    write_columns(tmp_path, "train.parquet", labels)
+    write_columns(tmp_path, "test.parquet", labels[:1])
+    data = open_data_set("folder", tmp_path).load(tmp_path / "cache", print)
+    assert data.classes == classes
+    assert data.train.labels.tolist() == positions
+    assert data.train.images[:, 31, 31, 2].tolist() == [0, 10, 20, 30]
+    assert data.test.labels.tolist() == [2]
+
+
+def test_cifar10_may_have_words_for_labels(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        write_columns(tmp_path, f"{split}.parquet", ["truck", "airplane"])
+    with pytest.raises(DataError, match="not CIFAR-10: the classes are airplane, truck"):
+        open_data_set("cifar10", tmp_path)
+    write_columns(tmp_path, "train.parquet", list(CIFAR10_CLASSES))
+    data = open_data_set("cifar10", tmp_path).load(tmp_path / "cache", print)
+    assert (data.classes, data.test.labels.tolist()) == (CIFAR10_CLASSES, [9, 0])
+
+
+def test_of_several_columns_that_fit_the_metadata_or_the_user_chooses(tmp_path: Path) -> None:
+    columns = {
+        "photo": [one_colour(0), one_colour(50)],
+        "mask": [one_colour(100), one_colour(150)],
+        "id": [17, 18],
+        "fine": [1, 0],
+        "coarse": ["plant", "animal"],
+    }
+    features = {
+        "photo": {"_type": "Image"},
+        "fine": {"_type": "ClassLabel", "names": ["fox", "oak"]},
+        "coarse": {"_type": "Value", "dtype": "string"},
+    }
+    described = {"huggingface": json.dumps({"info": {"features": features}})}
+    table = pa.table(columns).replace_schema_metadata(described)
+    for split in ("train", "test"):
+        pq.write_table(table, tmp_path / f"{split}.parquet")
+    data = open_data_set("folder", tmp_path).load(tmp_path / "cache", print)
+    assert (data.classes, data.train.labels.tolist()) == (("fox", "oak"), [1, 0])
+    assert data.train.images[:, 0, 0, 0].tolist() == [0, 50]
+    wanted = Wanted("mask", "coarse")
+    data = open_data_set("folder", tmp_path, wanted).load(tmp_path / "cache", print)
+    assert (data.classes, data.train.labels.tolist()) == (("animal", "plant"), [1, 0])
+    assert data.train.images[:, 0, 0, 0].tolist() == [100, 150]
+
+
+@pytest.mark.parametrize("name", ["validation", "valid-00000-of-00001", "val_1", "test"])
+def test_validation_does_for_a_test_that_is_not_there(tmp_path: Path, name: str) -> None:
+    write_columns(tmp_path, "train.parquet", WORDS)
+    write_columns(tmp_path, f"{name}.parquet", WORDS[:2])
+    data = open_data_set("folder", tmp_path).load(tmp_path / "cache", print)
+    assert (len(data.train.labels), data.test.labels.tolist()) == (4, [2, 0])
+    write_columns(tmp_path, "test.parquet", WORDS)
+    data = open_data_set("folder", tmp_path).load(tmp_path / "cache", print)
+    assert data.test.labels.tolist() == [2, 0, 2, 1]
+
+
+def parquet_of_training_images(folder: Path) -> Path:
+    write_columns(folder, "train.parquet", WORDS * 6)
+    return folder
+
+
+def parquet_of_any_name(folder: Path) -> Path:
+    write_columns(folder, "animals-1.parquet", WORDS * 3)
+    write_columns(folder, "animals-2.parquet", WORDS * 3)
+    return folder
+
+
+def one_parquet_file(folder: Path) -> Path:
+    write_columns(folder, "animals.parquet", WORDS * 6)
+    return folder / "animals.parquet"
+
+
+def class_folders(folder: Path) -> Path:
+    for number, kind in enumerate(WORDS * 6):
+        (folder / kind).mkdir(exist_ok=True)
+        (folder / kind / f"{number}.png").write_bytes(one_colour(number))
+    return folder
+
+
+def class_folders_of_training_images(folder: Path) -> Path:
+    (folder / "train").mkdir()
+    class_folders(folder / "train")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        parquet_of_training_images,
+        parquet_of_any_name,
+        one_parquet_file,
+        class_folders,
+        class_folders_of_training_images,
+    ],
+)
+def test_without_test_images_every_sixth_is_taken(
+    tmp_path: Path, build: Callable[[Path], Path]
+) -> None:
+    (tmp_path / "source").mkdir()
+    source, said = build(tmp_path / "source"), list[str]()
+    first, again = (
+        open_data_set("folder", source).load(tmp_path / "cache", said.append) for _ in range(2)
+    )
+    note = f"{source}: has no test images; 4 of 24 are taken for the test"
+    assert said == [f"decoding {source}", note, note]
+    assert first.classes == ("ant", "bee", "cat")
+    assert np.bincount(first.train.labels).tolist() == [5, 5, 10]
+    assert np.bincount(first.test.labels).tolist() == [1, 1, 2]
+    assert again.test.images.tobytes() == first.test.images.tobytes()
+
+
+def test_image_folders_may_have_validation_for_a_test(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        (tmp_path / split).mkdir()
+        class_folders(tmp_path / split)
+    data = open_data_set("folder", tmp_path).load(tmp_path / "cache", print)
+    assert (len(data.train.labels), len(data.test.labels)) == (24, 24)
+
+
+@pytest.mark.parametrize(
+    ("picture", "expected"),
+    [
+        (Image.new("1", (9, 9), 1), (255, 255, 255)),
+        (Image.new("L", (300, 2), 77), (77, 77, 77)),
+        (Image.new("LA", (9, 9), (77, 0)), (77, 77, 77)),
+        (Image.new("RGB", (9, 9), (200, 30, 90)).quantize(), (200, 30, 90)),
+        (Image.new("RGBA", (9, 9), (200, 30, 90, 0)), (200, 30, 90)),
+        (Image.fromarray(np.full((9, 9), 77 * 256 + 5, np.uint16)), (77, 77, 77)),
+    ],
+    ids=lambda value: getattr(value, "mode", None),
+)
+def test_any_mode_and_size_becomes_rgb(
+    picture: Image.Image, expected: tuple[int, int, int]
+) -> None:
+    file = BytesIO()
+    picture.save(file, "PNG")
+    image = decode(file, "here")
+    assert image.shape == (32, 32, 3)
+    assert tuple(image[16, 16].tolist()) == expected
 
 
 def test_several_parquet_files_are_read_in_the_order_of_their_names(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def test_the_experiment_is_the_papers_protocol() -> None:
     whole = experiment(STUDY, 1.0, None, 0)
     assert (whole.rounds, whole.local_epochs, whole.batch_size) == (5, 5, 32)
     assert (whole.learning_rate, whole.fraction) == (0.001, 1.0)
-    assert whole.data.partition == "replicated"
+    assert whole.data.partition.name == "replicated"
     assert (whole.data.train_samples, whole.data.test_samples) == (None, None)
     assert (CHOSEN.data.train_samples, CHOSEN.data.test_samples) == (5_000, 1_000)
     assert experiment(STUDY, 1.0, 2, 7).model_dump()["rounds"] == 2
