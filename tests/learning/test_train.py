@@ -155,10 +155,10 @@ def test_each_epoch_has_another_order() -> None:
     orders: list[list[list[int]]] = []
 
     class Recorder(ImageSet):
-        def batch(self, index: Tensor | slice) -> tuple[Tensor, Tensor]:
+        def batch(self, index: Tensor | slice, augment: Any = None) -> tuple[Tensor, Tensor]:
             assert isinstance(index, Tensor)
             orders.append(index.tolist())
-            return super().batch(index)
+            return super().batch(index, augment)
 
     data = image_set(32)
     fit(tiny(), Recorder(data.images, data.labels, data.classes), epochs=2)
