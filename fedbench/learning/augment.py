@@ -24,7 +24,8 @@ def flip_crop(images: Tensor) -> Tensor:
     # One gather of whole pixels from all images: no padded copy, no loop.
     first = torch.arange(0, count * height, height, device=images.device)
     pixels = ((first[:, None] + rows) * width)[:, :, None] + columns[:, None, :]
-    return images.reshape(-1, channels)[pixels.flatten()].view(images.shape)
+    chosen = images.reshape(-1, channels).index_select(0, pixels.flatten())
+    return chosen.view(images.shape)
 
 
 def _reflected(positions: Tensor, length: int) -> Tensor:
