@@ -30,6 +30,10 @@ POLL_SECONDS = 0.5
 STOP_SECONDS = 60.0
 _LAUNCH = "fedbench.server.launch"
 _GOVERNOR = "fedbench.host.governor"
+_OTHER_STRIDE = (
+    "note: stem_stride=1 is more work than the devices' speeds are of: accuracies hold, "
+    "emulated seconds are too few"
+)
 _VERSIONS = (
     "import importlib.metadata as m, json, sys; print(json.dumps({'python': sys.version.split()[0]}"
     " | {p: m.version(p) for p in ('flwr', 'torch', 'torchvision', 'numpy', 'safetensors')}))"
@@ -55,6 +59,8 @@ class Runner:
         self._require_idle()
         names = [client.name for client in self._stack.clients]
         _require_known(experiment, names)
+        if experiment.stem_stride != 2:
+            self._say(_OTHER_STRIDE)
         host = calibrated_for(self._stack, self._client, self._say, experiment.model)
         prepared = data.prepare(
             experiment, names, self._stack.places.data, source=source, say=self._say

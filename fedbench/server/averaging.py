@@ -46,7 +46,7 @@ class Average:
 
 
 class Momentum:
-    """FedAvgM (Hsu et al. 2019, arXiv:1909.06335, section 4.3): v = beta v + (w - mean), w = w - v.
+    """FedAvgM (Hsu et al. 2019, arXiv:1909.06335): v = beta v + (w - mean), w = w - v.
 
     Running statistics are measured, not descended on: they follow the mean, for a variance that
     overshoots may be negative. `velocity` [P] is what a run that goes on begins with.
