@@ -234,6 +234,19 @@ class Experiment(Model):
     local_seconds: Annotated[float, Field(ge=0, strict=False)] = 0.0
     learning_rate: Annotated[float, Field(gt=0, strict=False)] = 0.001
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    # From here to `server_momentum`: what the study did not do. `sgd` has Nesterov's momentum of
+    # 0.9, `adam` with a weight decay is AdamW; `cosine` falls from `learning_rate` to 0 over all
+    # rounds together.
+    optimizer: Literal["adam", "sgd"] = "adam"
+    weight_decay: Annotated[float, Field(ge=0, strict=False)] = 0.0
+    schedule: Literal["constant", "cosine"] = "constant"
+    augmentation: Literal["none", "flip-crop"] = "none"
+    label_smoothing: Annotated[float, Field(ge=0, lt=1, strict=False)] = 0.0
+    # The first convolution's. 1 is 1.7 to 3.7 times the work, and devices' speeds are of 2.
+    stem_stride: Literal[1, 2] = 2
+    # How the clients' running variances are averaged: `pooled` counts how far their means differ.
+    batch_norm: Literal["mean", "pooled"] = "mean"
+    server_momentum: Annotated[float, Field(ge=0, lt=1, strict=False)] = 0.0
     seed: Annotated[int, Field(ge=0)] = 0
     # Flower keeps a message for 12 hours.
     round_timeout_seconds: Annotated[float, Field(gt=0, le=43_200, strict=False)] = 43_200.0

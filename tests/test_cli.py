@@ -225,6 +225,13 @@ BAD_EXPERIMENTS = {
     "unknown-key": "{}: round: no such key; did you mean rounds or fraction or precision?",
     "unknown-model": f"{{}}: model: {MODEL}, found 'mobilenet_v9'; "
     "did you mean mobilenet_v2 or mobilenet_v1?",
+    "unknown-option": "{0}: optimizer: Input should be 'adam' or 'sgd', found 'adamw'\n"
+    "{0}: schedule: Input should be 'constant' or 'cosine', found 'step'\n"
+    "{0}: augmentation: Input should be 'none' or 'flip-crop', found True\n"
+    "{0}: label_smoothing: Input should be less than 1, found 1\n"
+    "{0}: stem_stride: Input should be 1 or 2, found 3\n"
+    "{0}: batch_norm: Input should be 'mean' or 'pooled', found 'sum'\n"
+    "{0}: server_momentum: Input should be less than 1, found 1.0",
     "wrong-type": "{}: rounds: Input should be a valid integer, found 'many'",
 }
 BAD_SWEEPS = {
@@ -359,7 +366,8 @@ def test_every_fixture_is_tested(kind: str, tested: dict[str, Any]) -> None:
         ),
         (
             ["plan", "--set", "stritc=true"],
-            "--set stritc=true: unknown key 'stritc'; did you mean strict or description?",
+            "--set stritc=true: unknown key 'stritc'; "
+            "did you mean strict or stem_stride or description?",
         ),
         (["plan", "--set", "=3"], "--set =3: unknown key ''"),
         (["plan", "--set", "strict=[1"], "--set strict=[1: the value is not YAML"),

@@ -40,6 +40,16 @@ def test_every_experiment_loads_under_its_file_name(name: str) -> None:
     assert load_experiment(name).name == name
 
 
+@pytest.mark.parametrize("name", [n for n in available("experiment") if n.startswith("tuned-")])
+def test_what_is_tuned_costs_what_the_study_cost(name: str) -> None:
+    tuned = load_experiment(name)
+
+    assert name == f"tuned-{tuned.model.replace('_', '-')}"
+    assert (tuned.rounds, tuned.local_epochs, tuned.batch_size) == (20, 20, 32)
+    assert (tuned.data.name, tuned.data.partition) == ("cifar10", "replicated")
+    assert (tuned.data.train_samples, tuned.stem_stride) == (None, 2)
+
+
 @pytest.mark.parametrize("name", available("profile"))
 def test_every_profile_loads_with_the_devices_it_names(name: str) -> None:
     profile = load_profile(name)

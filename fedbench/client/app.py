@@ -35,6 +35,8 @@ from fedbench.client.node import WIRE_PARTS, Cancelled, WirePart
 from fedbench.learning import data, flat, models
 from fedbench.learning.gpu import TimeShare, limit_memory
 from fedbench.learning.pace import Companions, Pace, Speed
+from fedbench.learning.recipe import Recipe
+from fedbench.learning.stem import set_stem_stride
 from fedbench.learning.train import Epoch, Progress, evaluate, train
 from fedbench.telemetry.cgroup import Cgroup
 from fedbench.telemetry.metrics import ClientMetrics
@@ -198,6 +200,7 @@ def _train(message: Message, context: Context, task: Any) -> tuple[ArrayRecord, 
             batch_size=task["batch-size"],
             learning_rate=task["learning-rate"],
             precision=task["precision"],
+            recipe=_recipe(task),
             # Each round shuffles anew, and each client differently.
             seed=_seed(task["seed"], server_round, client),
             on_batch=on_batch,
@@ -215,6 +218,18 @@ def _train(message: Message, context: Context, task: Any) -> tuple[ArrayRecord, 
     }
     with wire.timed("serialise"):
         return ArrayRecord({"weights": Array(flat.to_flat(model))}), results
+
+
+def _recipe(task: Any) -> Recipe:
+    number, rounds = task["server-round"], task["rounds"]
+    return Recipe(
+        optimizer=task["optimizer"],
+        weight_decay=task["weight-decay"],
+        schedule=task["schedule"],
+        augmentation=task["augmentation"],
+        label_smoothing=task["label-smoothing"],
+        run=((number - 1) / rounds, number / rounds),
+    )
 
 
 def _pace(task: Any, client: str, companions: Companions) -> Pace | None:
@@ -239,16 +254,16 @@ def _touched(message: Message, context: Context) -> ArrayRecord:
 
 
 def _loaded_model(message: Message, task: Any) -> nn.Module:
-    name = str(task["model"])
-    model = _model(name, task["classes"], models.edition(name))
+    name, stride = str(task["model"]), task["stem-stride"]
+    model = _model(name, task["classes"], stride, models.edition(name))
     with wire.timed("serialise"):
         flat.from_flat(model, _weights(message.content["arrays"]))
     return model
 
 
 @lru_cache(maxsize=1)
-def _model(name: str, classes: int, edition: str) -> nn.Module:  # noqa: ARG001 (a key of the cache)
-    return models.build(name, classes).to(device)
+def _model(name: str, classes: int, stem_stride: int, edition: str) -> nn.Module:  # noqa: ARG001 (a key of the cache)
+    return set_stem_stride(models.build(name, classes), stem_stride).to(device)
 
 
 @lru_cache(maxsize=2)

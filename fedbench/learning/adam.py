@@ -12,22 +12,25 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from fedbench.learning.optimizer import Optimizer, Rate
 
-class Adam:
-    """Updates the parameters in place, from their gradients."""
 
-    def __init__(self, parameters: Iterable[nn.Parameter], learning_rate: float) -> None:
-        self._parameters = list(parameters)
-        self._learning_rate = learning_rate
-        self._means = [torch.zeros_like(p) for p in self._parameters]
-        self._squares = [torch.zeros_like(p) for p in self._parameters]
+class Adam(Optimizer):
+    """With a weight decay it is AdamW: the decay does not pass through the moments.
+
+    Decoupled as by Loshchilov & Hutter (2019, arXiv:1711.05101, Algorithm 2), in torch's scaling:
+    each step takes `learning_rate * weight_decay` of a weight.
+    """
+
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], learning_rate: Rate, weight_decay: float = 0.0
+    ) -> None:
+        super().__init__(parameters, learning_rate, weight_decay)
+        self._means = self._zeros()
+        self._squares = self._zeros()
         # One counter for all of them, on the device: a captured step counts, too.
         self._steps = torch.zeros((), device=self._parameters[0].device)
-
-    def zero_grad(self) -> None:
-        """Drops the gradients."""
-        for parameter in self._parameters:
-            parameter.grad = None
+        self._update = torch._fused_adamw_ if weight_decay else torch._fused_adam_
 
     @torch.no_grad()
     def step(self) -> None:
@@ -36,7 +39,7 @@ class Adam:
         moments = zip(self._parameters, self._means, self._squares, strict=True)
         active = [(p, p.grad, mean, square) for p, mean, square in moments if p.grad is not None]
         parameters, gradients, means, squares = map(list, zip(*active, strict=True))
-        torch._fused_adam_(
+        self._update(
             parameters,
             gradients,
             means,
@@ -46,7 +49,7 @@ class Adam:
             lr=self._learning_rate,
             beta1=0.9,
             beta2=0.999,
-            weight_decay=0.0,
+            weight_decay=self._weight_decay,
             eps=1e-8,
             amsgrad=False,
             maximize=False,

@@ -7,6 +7,7 @@ metadata, `classes`: the names of the classes as a JSON list.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,15 +29,20 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batch(self, index: Tensor | slice) -> tuple[Tensor, Tensor]:
+    def batch(
+        self, index: Tensor | slice, augment: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Images float32 [n, 3, 32, 32] in channels_last, scaled to -1..1, and labels [n].
 
         The scale is the one MobileNet was published with (`x / 127.5 - 1`), the same for every data
         set: a mean and deviation per set would have to be agreed among clients that see only their
-        own partition.
+        own partition. `augment` changes the uint8 images [n, 32, 32, 3] before that.
         """
+        pixels = self.images[index]
+        if augment:
+            pixels = augment(pixels)
         # NHWC in memory, so that permute alone makes it channels_last.
-        images = self.images[index].permute(0, 3, 1, 2).to(torch.float32)
+        images = pixels.permute(0, 3, 1, 2).to(torch.float32)
         return images.mul_(1 / 127.5).sub_(1), self.labels[index]
 
 

@@ -7,6 +7,7 @@ buffers stay out: averaging batch counters means nothing and turned them into fl
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 Flat = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Running:
+    """Where in the array batch normalisation's running statistics are: int64 [channels] each.
+
+    `means[i]` and `variances[i]` are positions of the same channel.
+    """
+
+    means: npt.NDArray[np.int64]
+    variances: npt.NDArray[np.int64]
 
 
 def to_flat(model: nn.Module) -> Flat:
@@ -32,6 +44,20 @@ def from_flat(model: nn.Module, flat: Flat) -> None:
     """
     for tensor, values in zip(_tensors(model).values(), _split(flat, model).values(), strict=True):
         tensor.copy_(values)
+
+
+def running(model: nn.Module) -> Running:
+    """Positions of the model's running statistics in its array."""
+    places: dict[str, list[npt.NDArray[np.int64]]] = {"running_mean": [], "running_var": []}
+    first = 0
+    for name, tensor in _tensors(model).items():
+        last = first + tensor.numel()
+        kind = name.rpartition(".")[2]
+        if kind in places:
+            places[kind].append(np.arange(first, last))
+        first = last
+    none = np.empty(0, np.int64)
+    return Running(*(np.concatenate([none, *found]) for found in places.values()))
 
 
 def to_state(flat: Flat, model: nn.Module) -> dict[str, Tensor]:

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from fedbench.learning.adam import Adam
 from fedbench.learning.data import ImageSet
 from fedbench.learning.meter import Meter
+from fedbench.learning.optimizer import Optimizer
+from fedbench.learning.recipe import Recipe
 
 # Libraries allocate their workspaces and choose their kernels in the first steps.
 WARM_UP_STEPS = 3
@@ -26,18 +27,27 @@ Work = Callable[[], None]
 class Step:
     """Trains on the images of a batch, given as int64 indices [n] on the data's device."""
 
-    def __init__(self, model: nn.Module, data: ImageSet, optimizer: Adam, meter: Meter) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        data: ImageSet,
+        optimizer: Optimizer,
+        meter: Meter,
+        recipe: Recipe = Recipe(),  # noqa: B008 (it is frozen)
+    ) -> None:
         self._model = model
         self._data = data
         self._optimizer = optimizer
         self._meter = meter
+        self._augment = recipe.augment()
+        self._smoothing = recipe.label_smoothing
 
     def __call__(self, index: Tensor) -> None:
         """One step, without waiting for the device."""
         self.forget()
-        images, labels = self._data.batch(index)
+        images, labels = self._data.batch(index, self._augment)
         logits = self._model(images)
-        loss = cross_entropy(logits, labels)
+        loss = cross_entropy(logits, labels, label_smoothing=self._smoothing)
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
         self._meter.add(loss, logits, labels)

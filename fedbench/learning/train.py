@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from fedbench.learning.adam import Adam
 from fedbench.learning.data import ImageSet
 from fedbench.learning.meter import Meter
 from fedbench.learning.precision import Precision, arithmetic
+from fedbench.learning.recipe import Recipe
 from fedbench.learning.step import GraphedStep, Step
 
 
@@ -83,16 +83,17 @@ def train(
     learning_rate: float,
     seed: int,
     precision: Precision = "fp32",
+    recipe: Recipe = Recipe(),  # noqa: B008 (it is frozen)
     on_batch: Callable[[Progress], None] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
 ) -> list[Epoch]:
-    """Train the model in place with Adam on shuffled batches, and return the epochs' figures.
+    """Train the model in place on shuffled batches, and return the epochs' figures.
 
     Further epochs begin until `seconds` have passed since the first one began.
 
-    A fresh optimizer each time, as FedAvg's ClientUpdate has it. The seed decides order and
-    dropout: give each client and round its own. What a callback raises ends the training and
-    propagates; the global random state and the model's mode are restored then, too.
+    A fresh optimizer each time, as FedAvg's ClientUpdate has it. The seed decides order, dropout
+    and augmentation: give each client and round its own. What a callback raises ends the training
+    and propagates; the global random state and the model's mode are restored then, too.
 
     Raises:
         ValueError: fewer than two images in a batch, which batch normalisation cannot train on.
@@ -105,7 +106,9 @@ def train(
     order = torch.Generator().manual_seed(seed)
     device = data.labels.device
     meter = Meter(device)
-    step = _step(model, data, Adam(model.parameters(), learning_rate), meter, batch_size)
+    rate = _Rate(recipe, learning_rate, device)
+    optimizer = recipe.optimize(model, rate.value)
+    step = _on(device, Step(model, data, optimizer, meter, recipe), batch_size)
     results = []
     with _mode(model, training=True), _seeded(device, seed), arithmetic(precision, device):
         start = time.perf_counter()
@@ -115,6 +118,7 @@ def train(
             meter.start()
             batches = shuffled_batches(len(data), batch_size, order, device)
             for batch, index in enumerate(batches, 1):
+                rate.at((epoch - 1 + (batch - 1) / len(batches)) / epochs)
                 step(index)
                 meter.samples += len(index)
                 if on_batch:
@@ -152,11 +156,22 @@ def shuffled_batches(
     return batches
 
 
-def _step(
-    model: nn.Module, data: ImageSet, optimizer: Adam, meter: Meter, batch_size: int
-) -> Callable[[Tensor], None]:
-    step = Step(model, data, optimizer, meter)
-    device = data.labels.device
+class _Rate:
+    """The learning rate: a number where it is constant, else a scalar that captured steps read."""
+
+    def __init__(self, recipe: Recipe, peak: float, device: torch.device) -> None:
+        self._recipe = recipe
+        self._peak = peak
+        constant = recipe.schedule == "constant"
+        self.value = peak if constant else torch.tensor(peak, device=device)
+
+    def at(self, done: float) -> None:
+        """Sets it to what it is when `done` (0 to 1) of the training is over."""
+        if isinstance(self.value, Tensor):
+            self.value.fill_(self._peak * self._recipe.factor(done))
+
+
+def _on(device: torch.device, step: Step, batch_size: int) -> Callable[[Tensor], None]:
     return GraphedStep(step, batch_size, device) if device.type == "cuda" else step
 
 

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from fedbench.records import RoundRecord, read_lines, replace_text
 
 _FLAT = "weights"
 _ROUND = "round"
+_VELOCITY = "velocity"
 
 
 class RunFolder:
@@ -32,15 +33,23 @@ class RunFolder:
         moment = datetime.now(UTC).isoformat(timespec="milliseconds")
         _append(self.path / "events.jsonl", json.dumps({"time": moment, "event": event} | facts))
 
-    def add_round(self, record: RoundRecord, weights: np.ndarray) -> None:
+    def add_round(
+        self, record: RoundRecord, weights: np.ndarray, velocity: np.ndarray | None = None
+    ) -> None:
         """Appends the round's record, then replaces the checkpoint by the model after it."""
         _append(self.path / "rounds.jsonl", record.model_dump_json())
-        self.save_weights(weights, record.round)
+        self.save_weights(weights, record.round, velocity)
 
-    def save_weights(self, weights: np.ndarray, server_round: int) -> None:
-        """Replaces the checkpoint by the flat global model after `server_round`."""
+    def save_weights(
+        self, weights: np.ndarray, server_round: int, velocity: np.ndarray | None = None
+    ) -> None:
+        """Replaces the checkpoint by the flat global model after `server_round`.
+
+        `velocity` is the server's momentum, where it has one.
+        """
         temporary = self.path / "checkpoint.tmp"
-        save_file({_FLAT: weights}, temporary, {_ROUND: str(server_round)})
+        tensors = {_FLAT: weights} if velocity is None else {_FLAT: weights, _VELOCITY: velocity}
+        save_file(tensors, temporary, {_ROUND: str(server_round)})
         os.replace(temporary, self.path / "checkpoint.safetensors")
 
     def resume(self) -> tuple[int, np.ndarray] | None:
@@ -53,6 +62,11 @@ class RunFolder:
         complete = [line for line in read_lines(rounds) if line["round"] <= last]
         replace_text(rounds, "".join(json.dumps(line) + "\n" for line in complete))
         return None if weights is None else (last, weights)
+
+    def velocity(self) -> np.ndarray | None:
+        """The server's momentum after the last complete round; None where it has none."""
+        path = self.path / "checkpoint.safetensors"
+        return load_file(path).get(_VELOCITY) if path.exists() else None
 
     def _checkpoint(self) -> tuple[int, np.ndarray | None]:
         path = self.path / "checkpoint.safetensors"

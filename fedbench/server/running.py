@@ -17,6 +17,7 @@ from fedbench.config import Experiment
 from fedbench.emulation import Emulation
 from fedbench.learning import flat, models
 from fedbench.records import write_summary
+from fedbench.server.averaging import Momentum
 from fedbench.server.checkpoint import RunFolder
 from fedbench.server.directory import Directory, Say, Why
 from fedbench.server.exchange import Exchange, RunStopped
@@ -50,7 +51,6 @@ def _run(grid: Exchange, folder: RunFolder, say: Say, why: Why) -> None:
     facts: dict[str, Any] = json.loads((folder.path / "run.json").read_bytes())
     directory = Directory(grid, facts["data"], say, why)
     rounds = Rounds(experiment, facts["clients"], grid, directory, say, Emulation.of(facts))
-    strategy = FlatFedAvg(rounds.choose)
     model = models.build(experiment.model, facts["classes"], experiment.seed)
 
     resumed = folder.resume()
@@ -58,6 +58,7 @@ def _run(grid: Exchange, folder: RunFolder, say: Say, why: Why) -> None:
     if experiment.noop_megabytes is not None:
         first = np.resize(first, int(experiment.noop_megabytes * 1e6 / first.itemsize))
     last, weights = resumed or (0, first)
+    strategy = _strategy(experiment, rounds, model, folder)
     arrays = ArrayRecord({ARRAY: Array(weights)})
     say(
         "started",
@@ -69,7 +70,7 @@ def _run(grid: Exchange, folder: RunFolder, say: Say, why: Why) -> None:
         config = _config(experiment, facts)
         arrays, record = rounds.run(strategy, number, arrays, config)
         weights = arrays[ARRAY].numpy()
-        folder.add_round(record, weights)
+        folder.add_round(record, weights, strategy.velocity)
         say("recorded", round=number, rounds=experiment.rounds, record=record.model_dump())
     if experiment.noop_megabytes is None:
         flat.save(folder.path / "model.safetensors", weights, model)
@@ -89,6 +90,17 @@ def _first(folder: RunFolder, experiment: Experiment, model: nn.Module) -> flat.
         ) from None
 
 
+def _strategy(
+    experiment: Experiment, rounds: Rounds, model: nn.Module, folder: RunFolder
+) -> FlatFedAvg:
+    if experiment.task == "noop":  # whose weights are no model's
+        return FlatFedAvg(rounds.choose)
+    running, beta = flat.running(model), experiment.server_momentum
+    momentum = Momentum(beta, running, folder.velocity()) if beta else None
+    pooled = running if experiment.batch_norm == "pooled" else None
+    return FlatFedAvg(rounds.choose, pooled, momentum)
+
+
 def _config(experiment: Experiment, facts: dict[str, Any]) -> ConfigRecord:
     return ConfigRecord(
         {
@@ -101,6 +113,13 @@ def _config(experiment: Experiment, facts: dict[str, Any]) -> ConfigRecord:
             "local-seconds": experiment.local_seconds,
             "batch-size": experiment.batch_size,
             "learning-rate": experiment.learning_rate,
+            "rounds": experiment.rounds,
+            "optimizer": experiment.optimizer,
+            "weight-decay": experiment.weight_decay,
+            "schedule": experiment.schedule,
+            "augmentation": experiment.augmentation,
+            "label-smoothing": experiment.label_smoothing,
+            "stem-stride": experiment.stem_stride,
             "precision": experiment.precision,
             "seed": experiment.seed,
             # Of every client: each finds its own.

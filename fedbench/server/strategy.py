@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-import numpy as np
 from flwr.app import (
     Array,
     ArrayRecord,
@@ -17,6 +16,9 @@ from flwr.app import (
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
+from fedbench.learning.flat import Flat, Running
+from fedbench.server.averaging import Average, Momentum
+
 ARRAY = "weights"
 
 
@@ -25,16 +27,31 @@ class FlatFedAvg(FedAvg):
 
     `choose(round)` gives the node ids of a round. Weights are n_k/n: each client's number of
     training images over the sum of all that answered (McMahan et al. 2017, Algorithm 1).
+    `pooled` and `momentum` are for other averages than the plain one.
     """
 
-    def __init__(self, choose: Callable[[int], list[int]]) -> None:
+    def __init__(
+        self,
+        choose: Callable[[int], list[int]],
+        pooled: Running | None = None,
+        momentum: Momentum | None = None,
+    ) -> None:
         super().__init__()
         self._choose = choose
+        self._pooled = pooled
+        self._momentum = momentum
+        self._sent = ArrayRecord()
+
+    @property
+    def velocity(self) -> Flat | None:
+        """The server's momentum, [P], where it has one: for the checkpoint."""
+        return self._momentum.velocity if self._momentum else None
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """One message to each chosen client, with the global model."""
+        self._sent = arrays
         return self._messages(server_round, arrays, config, MessageType.TRAIN)
 
     def configure_evaluate(
@@ -54,16 +71,16 @@ class FlatFedAvg(FedAvg):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """The weighted mean; `replies` is read once, so that one model is held beside the sum."""
-        total: np.ndarray | None = None
-        images = 0
+        average = Average(self._pooled)
         for reply in replies:
             samples = int(reply.content["metrics"][self.weighted_by_key])
-            weighted = reply.content[self.arrayrecord_key][ARRAY].numpy() * np.float32(samples)
-            total = weighted if total is None else np.add(total, weighted, out=total)
-            images += samples
-        if total is None:
+            average.add(reply.content[self.arrayrecord_key][ARRAY].numpy(), samples)
+        mean = average.result()
+        if mean is None:
             return None, None
-        return ArrayRecord({ARRAY: Array(total / np.float32(images))}), None
+        if self._momentum:
+            mean = self._momentum.step(self._sent[ARRAY].numpy(), mean)
+        return ArrayRecord({ARRAY: Array(mean)}), None
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]

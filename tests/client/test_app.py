@@ -31,6 +31,13 @@ TASK = {
     "batch-size": 16,
     "learning-rate": 0.001,
     "precision": "fp32",
+    "rounds": 5,
+    "optimizer": "adam",
+    "weight-decay": 0.0,
+    "schedule": "constant",
+    "augmentation": "none",
+    "label-smoothing": 0.0,
+    "stem-stride": 2,
     "seed": 0,
     "server-round": 3,
     "pace": "{}",
@@ -143,8 +150,50 @@ def test_training_repeats_exactly_and_differs_by_client_round_and_seed(folder: P
     first = trained()
 
     assert np.array_equal(trained(), first)
+    assert np.array_equal(trained(rounds=9), first), "a constant rate is the same in all rounds"
     for change in ({"name": "laptop-2"}, {"server_round": 4}, {"seed": 1}):
         assert not np.array_equal(trained(**change), first)
+
+
+OPTIONS = [
+    {"optimizer": "sgd"},
+    {"weight_decay": 0.1},
+    {"schedule": "cosine"},
+    {"augmentation": "flip-crop"},
+    {"label_smoothing": 0.1},
+    {"stem_stride": 1},
+]
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: next(iter(option)))
+def test_an_option_of_the_training_reaches_it(folder: Path, option: dict[str, Any]) -> None:
+    def trained(**changes: Any) -> np.ndarray:
+        content = ask(MessageType.TRAIN, folder, local_epochs=1, **changes)
+        weights: np.ndarray = content["arrays"]["weights"].numpy()
+        return weights
+
+    changed = trained(**option)
+
+    assert np.isfinite(changed).all()
+    assert np.array_equal(trained(**option), changed)
+    assert not np.array_equal(trained(), changed)
+
+
+def test_the_rate_of_a_round_is_where_the_run_is(folder: Path) -> None:
+    """The last of 1,000 rounds hardly moves a weight; the statistics move all the same."""
+
+    def moved(server_round: int) -> float:
+        content = ask(
+            MessageType.TRAIN, folder, local_epochs=1,
+            schedule="cosine", rounds=1000, server_round=server_round,
+        )  # fmt: skip
+        change = np.abs(content["arrays"]["weights"].numpy() - INITIAL)
+        running = flat.running(models.build("mobilenet_v2"))
+        change[np.concatenate([running.means, running.variances])] = 0
+        return float(change.max())
+
+    assert moved(1000) < 1e-6
+    assert moved(1) > 1e-3
 
 
 def test_the_model_that_came_is_the_one_that_is_evaluated(folder: Path) -> None:

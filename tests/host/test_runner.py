@@ -295,6 +295,17 @@ def test_a_new_run_holds_everything_that_it_takes_to_repeat_it(
     assert versions["cpu"]
 
 
+@pytest.mark.parametrize(("stride", "notes"), [(2, 0), (1, 1)])
+def test_a_stride_that_no_device_has_a_speed_of_is_said(
+    stack: Stack, docker_command: Any, stride: int, notes: int
+) -> None:
+    docker_command.answer("name: fedbench\n")
+    said: list[str] = []
+    experiment = load_experiment("digits", [f"stem_stride={stride}"])
+    runner(stack, FakeServer(), said).create(experiment, None)
+    assert sum("emulated seconds are too few" in line for line in said) == notes
+
+
 def test_initial_weights_are_copied_into_the_run(
     stack: Stack, docker_command: Any, tmp_path: Path
 ) -> None:

@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
@@ -8,12 +10,18 @@ DEVICES = ["cpu", *(["cuda:0"] if torch.cuda.is_available() else [])]
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_updates_as_torch_optim_does(device: str) -> None:
+@pytest.mark.parametrize(
+    ("decay", "kind"), [(0.0, torch.optim.Adam), (0.1, torch.optim.AdamW)], ids=["Adam", "AdamW"]
+)
+def test_updates_as_torch_optim_does(
+    device: str, decay: float, kind: Callable[..., torch.optim.Optimizer]
+) -> None:
     generator = torch.Generator().manual_seed(0)
     start = [torch.randn(shape, generator=generator) for shape in ((4, 3, 1, 1), (7,), (40, 33))]
     ours = [nn.Parameter(value.clone().to(device)) for value in start]
     theirs = [nn.Parameter(value.clone().to(device)) for value in start]
-    adam, reference = Adam(ours, 0.01), torch.optim.Adam(theirs, lr=0.01, fused=True)
+    adam = Adam(ours, 0.01, decay)
+    reference = kind(theirs, lr=0.01, weight_decay=decay, fused=True)
 
     for _ in range(5):
         for our, their in zip(ours, theirs, strict=True):
@@ -24,6 +32,21 @@ def test_updates_as_torch_optim_does(device: str) -> None:
 
     for our, their in zip(ours, theirs, strict=True):
         assert torch.equal(our, their)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_rate_that_changes_is_read_at_each_step(device: str) -> None:
+    parameter = nn.Parameter(torch.ones(2, device=device))
+    rate = torch.tensor(0.1, device=device)
+    adam = Adam([parameter], rate)
+    seen = []
+    for value in (0.1, 0.0, 0.2):
+        rate.fill_(value)
+        parameter.grad = torch.ones(2, device=device)
+        adam.step()
+        seen.append(parameter[0].item())
+
+    assert seen == pytest.approx([0.9, 0.9, 0.7])
 
 
 def test_leaves_a_parameter_without_gradient_alone() -> None:

@@ -41,6 +41,24 @@ def test_mobilenet_v2_with_its_running_statistics() -> None:
     assert flat.to_flat(model).shape == (2_236_682 + 2 * 17_056,)
 
 
+def test_the_running_statistics_are_where_it_says() -> None:
+    model = nn.Sequential(small(), small(4, 2), nn.Linear(2, 2))
+    for number, module in enumerate(m for m in model.modules() if isinstance(m, nn.BatchNorm2d)):
+        torch.arange(module.num_features, out=module.running_mean).add_(10 * number)
+        torch.arange(module.num_features, out=module.running_var).add_(10 * number + 100)
+
+    array, running = flat.to_flat(model), flat.running(model)
+
+    assert array[running.means].tolist() == [0, 1, 2, 3, 10, 11]
+    assert array[running.variances].tolist() == [100, 101, 102, 103, 110, 111]
+
+
+def test_a_model_without_normalisation_has_no_statistics() -> None:
+    running = flat.running(nn.Linear(2, 2))
+
+    assert len(running.means) == len(running.variances) == 0
+
+
 @given(channels=st.integers(1, 5), features=st.integers(1, 9), data=st.data())
 def test_round_trip(channels: int, features: int, data: st.DataObject) -> None:
     model = small(channels, features)

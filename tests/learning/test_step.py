@@ -12,6 +12,7 @@ from fedbench.learning.adam import Adam
 from fedbench.learning.data import ImageSet
 from fedbench.learning.flat import to_flat
 from fedbench.learning.meter import Meter
+from fedbench.learning.recipe import Recipe
 from fedbench.learning.step import WARM_UP_STEPS, GraphedStep, Step, Work, capture
 
 BATCH = 4
@@ -98,3 +99,28 @@ def test_a_graph_trains_as_eager_steps_do() -> None:
         graphed(index)
 
     np.testing.assert_allclose(to_flat(graphed_model), to_flat(eager_model), rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="captures CUDA kernels")
+def test_a_graph_reads_the_rate_and_augments_anew() -> None:
+    device, recipe = torch.device("cuda:0"), Recipe(optimizer="sgd", augmentation="flip-crop")
+    data, rate = image_set("cuda:0"), torch.tensor(0.01, device=device)
+    model = models.build("mobilenet_v2", 2).to(device).train()
+    model.classifier[0].p = 0.0
+    meter = Meter(device)
+    step = Step(model, data, recipe.optimize(model, rate), meter, recipe)
+    graphed, index = GraphedStep(step, BATCH, device), torch.arange(BATCH, device=device)
+    for _ in range(WARM_UP_STEPS + 2):
+        graphed(index)
+
+    rate.fill_(0.0)
+    before = [parameter.clone() for parameter in model.parameters()]
+    losses = []
+    for _ in range(4):
+        meter.start()
+        graphed(index)
+        meter.samples = BATCH
+        losses.append(meter.result()[1])
+
+    assert all(map(torch.equal, before, model.parameters()))
+    assert len(set(losses)) == 4

@@ -1,3 +1,4 @@
+import math
 from collections.abc import Iterator
 from time import perf_counter
 from typing import Any
@@ -15,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fedbench.learning import models
 from fedbench.learning.data import ImageSet
 from fedbench.learning.flat import to_flat
+from fedbench.learning.recipe import Recipe
 from fedbench.learning.train import (
     Epoch,
     Progress,
@@ -155,10 +157,10 @@ def test_each_epoch_has_another_order() -> None:
     orders: list[list[list[int]]] = []
 
     class Recorder(ImageSet):
-        def batch(self, index: Tensor | slice) -> tuple[Tensor, Tensor]:
+        def batch(self, index: Tensor | slice, augment: Any = None) -> tuple[Tensor, Tensor]:
             assert isinstance(index, Tensor)
             orders.append(index.tolist())
-            return super().batch(index)
+            return super().batch(index, augment)
 
     data = image_set(32)
     fit(tiny(), Recorder(data.images, data.labels, data.classes), epochs=2)
@@ -287,6 +289,59 @@ def test_batches_of_one_are_refused(samples: int, batch_size: int) -> None:
         ValueError, match=f"found {samples} images and a batch size of {batch_size}"
     ):
         fit(tiny(), image_set(samples), batch_size=batch_size)
+
+
+def test_the_loss_is_smoothed() -> None:
+    data, model = image_set(16), tiny()
+    model[5] = nn.Identity()  # in place of dropout
+    images, labels = data.batch(slice(None))
+    expected = cross_entropy(model(images), labels, label_smoothing=0.2).item()
+
+    (epoch,) = fit(model, data, recipe=Recipe(label_smoothing=0.2))
+
+    assert epoch.loss == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_images_are_augmented_for_training_only() -> None:
+    """Of images that are one half black and one half white, a crop has another brightness."""
+    images = torch.zeros(16, 32, 32, 3, dtype=torch.uint8)
+    images[:, :16] = 255
+    data = ImageSet(images, torch.zeros(16, dtype=torch.int64), ("a", "b", "c"))
+    seen: list[list[float]] = []
+    model = tiny()
+    model[0].register_forward_pre_hook(
+        lambda _module, inputs: seen.append(inputs[0].mean((1, 2, 3)).tolist())
+    )
+
+    fit(model, data, recipe=Recipe(augmentation="flip-crop"))
+    evaluate(model, data)
+
+    training, evaluation = seen
+    assert len(set(training)) > 2
+    assert evaluation == [0.0] * 16
+
+
+def test_the_rate_of_each_step_follows_the_whole_run() -> None:
+    """Two rounds of two epochs against plain steps; momentum is new in each, the cosine is not."""
+    data, model, ours = image_set(40), tiny(), tiny()
+    model[5] = ours[5] = nn.Identity()  # in place of dropout
+    steps = 0
+    for number in range(2):
+        optimizer = torch.optim.SGD(model.parameters(), momentum=0.9, nesterov=True)
+        order = torch.Generator().manual_seed(number)
+        for index in [i for _ in range(2) for i in torch.randperm(40, generator=order).split(16)]:
+            optimizer.param_groups[0]["lr"] = 0.05 * (1 + math.cos(math.pi * steps / 12)) / 2
+            images, labels = data.batch(index)
+            optimizer.zero_grad()
+            cross_entropy(model(images), labels).backward()
+            optimizer.step()
+            steps += 1
+
+        recipe = Recipe(optimizer="sgd", schedule="cosine", run=(number / 2, (number + 1) / 2))
+        fit(ours, data, epochs=2, learning_rate=0.05, seed=number, recipe=recipe)
+
+    assert steps == 12
+    np.testing.assert_allclose(to_flat(ours), to_flat(model), rtol=1e-4, atol=1e-6)
 
 
 def test_evaluate_equals_plain_evaluation() -> None:

@@ -104,7 +104,11 @@ def events(run: Run) -> list[str]:
 def test_a_run_goes_from_its_folder_to_its_model(
     superlink: Any, clients: Clients, store: RunStore
 ) -> None:
-    run = create(store, batch_size=16, local_epochs=3, learning_rate=0.01)
+    run = create(
+        store, batch_size=16, local_epochs=3, learning_rate=0.01, optimizer="sgd",
+        weight_decay=5e-4, schedule="cosine", augmentation="flip-crop", label_smoothing=0.1,
+        stem_stride=1,
+    )  # fmt: skip
 
     serve(superlink, run)
 
@@ -126,6 +130,13 @@ def test_a_run_goes_from_its_folder_to_its_model(
         "batch-size": 16,
         "learning-rate": 0.01,
         "precision": "fp32",
+        "rounds": 2,
+        "optimizer": "sgd",
+        "weight-decay": 0.0005,
+        "schedule": "cosine",
+        "augmentation": "flip-crop",
+        "label-smoothing": 0.1,
+        "stem-stride": 1,
         "seed": 5,
         "server-round": 1,
     }
@@ -204,11 +215,33 @@ def test_a_run_that_was_stopped_goes_on(superlink: Any, clients: Clients, store:
     np.testing.assert_allclose(result(run), untrained(5) + 3, rtol=0, atol=1e-5)
 
 
+def test_momentum_carries_over_a_stop(superlink: Any, clients: Clients, store: RunStore) -> None:
+    run = create(store, rounds=3, server_momentum=0.5, batch_norm="pooled")
+
+    def stop_in_round_three() -> None:
+        if events(run).count("round") == 3:
+            run.request_stop()
+
+    clients.before_answering = stop_in_round_three
+    serve(superlink, run)
+    clients.before_answering = lambda: None
+    run.prepare_resume()
+    serve(superlink, run)
+
+    running = flat.running(models.build("mobilenet_v2"))
+    measured = np.concatenate([running.means, running.variances])
+    # Each client adds 1 in each round: steps of 1, 1 + 1/2 and 1 + 3/4.
+    learned = np.delete(result(run) - untrained(5), measured)
+    np.testing.assert_allclose(learned, 4.25, rtol=0, atol=1e-5)
+    # Statistics only follow; clients that agree leave a variance as it is.
+    np.testing.assert_allclose(result(run)[measured], untrained(5)[measured] + 3, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("megabytes", [0.5, 20])
 def test_a_noop_may_be_of_any_size(
     superlink: Any, clients: Clients, store: RunStore, megabytes: float
 ) -> None:
-    run = create(store, task="noop", noop_megabytes=megabytes, rounds=1)
+    run = create(store, task="noop", noop_megabytes=megabytes, rounds=1, server_momentum=0.9)
     serve(superlink, run)
 
     weights = load_file(run.path / "checkpoint.safetensors")["weights"]

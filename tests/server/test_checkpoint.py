@@ -55,6 +55,20 @@ def test_a_run_goes_on_after_its_last_round(folder: RunFolder) -> None:
     assert recorded(folder) == [record(1), record(2)]
 
 
+def test_the_momentum_is_kept_with_the_model_where_there_is_one(folder: RunFolder) -> None:
+    assert folder.velocity() is None
+    folder.add_round(record(1), weights(1))
+    assert folder.velocity() is None
+
+    folder.add_round(record(2), weights(2), weights(-3))
+
+    velocity, resumed = folder.velocity(), folder.resume()
+    assert velocity is not None
+    assert resumed is not None
+    assert np.array_equal(velocity, weights(-3))
+    assert np.array_equal(resumed[1], weights(2))
+
+
 def test_a_record_without_its_checkpoint_is_dropped(folder: RunFolder) -> None:
     folder.add_round(record(1), weights(1))
     checkpoint = (folder.path / "checkpoint.safetensors").read_bytes()

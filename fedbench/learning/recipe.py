@@ -1,0 +1,57 @@
+"""How a model is trained beyond batch size and learning rate; by default as the study did it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+
+from fedbench.learning.adam import Adam
+from fedbench.learning.augment import flip_crop
+from fedbench.learning.optimizer import Optimizer, Rate
+from fedbench.learning.sgd import SGD
+
+_AUGMENTATIONS: dict[str, Callable[[Tensor], Tensor] | None] = {
+    "none": None,
+    "flip-crop": flip_crop,
+}
+_OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": Adam, "sgd": SGD}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The options of a training; `run` is where in the whole run this part of it lies.
+
+    `run` gives begin and end from 0 to 1: round 3 of 20 goes from 0.1 to 0.15. From it alone each
+    client knows where the schedule is.
+    """
+
+    optimizer: Literal["adam", "sgd"] = "adam"
+    weight_decay: float = 0.0
+    schedule: Literal["constant", "cosine"] = "constant"
+    augmentation: Literal["none", "flip-crop"] = "none"
+    label_smoothing: float = 0.0
+    run: tuple[float, float] = (0.0, 1.0)
+
+    def optimize(self, model: nn.Module, learning_rate: Rate) -> Optimizer:
+        """A new optimizer of the model's parameters."""
+        kind = _OPTIMIZERS[self.optimizer]
+        return kind(model.parameters(), learning_rate, self.weight_decay)
+
+    def augment(self) -> Callable[[Tensor], Tensor] | None:
+        """What changes a batch of images, uint8 [N, H, W, 3]."""
+        return _AUGMENTATIONS[self.augmentation]
+
+    def factor(self, done: float) -> float:
+        """Of the learning rate, when `done` (0 to 1) of this part has been trained.
+
+        Cosine: from 1 at the run's first step to 0 after its last (Loshchilov & Hutter 2017,
+        arXiv:1608.03983, equation 5, without restarts).
+        """
+        if self.schedule == "constant":
+            return 1.0
+        begin, end = self.run
+        return (1 + math.cos(math.pi * (begin + (end - begin) * min(done, 1.0)))) / 2
