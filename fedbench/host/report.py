@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 
 from fedbench.host.fidelity import BARS, Fidelity, Row
+from fedbench.host.tables import Table
+from fedbench.host.tables import markdown as _markdown
 from fedbench.records import ClientRound, RoundRecord, Summary
-
-Table = tuple[Sequence[str], list[Sequence[str]]]
 
 
 def device_table(summary: Summary) -> Table:
@@ -255,9 +255,3 @@ def _round_row(record: RoundRecord, dilation: float) -> Sequence[str]:
 
 def _figure(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
-
-
-def _markdown(table: Table) -> str:
-    header, rows = table
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
