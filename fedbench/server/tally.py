@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Literal
@@ -33,6 +34,7 @@ class Tally:
             for m in self._members
         }
         self._answered: dict[tuple[Kind, str], Counter[str]] = {}
+        self._confusion = Counter[int]()  # by cell of the flat matrix
 
     def survivors(self) -> list[Member]:
         """Those that trained: whoever failed to would only be waited for once more."""
@@ -69,10 +71,12 @@ class Tally:
             "server_loss": metrics.get("loss"),
             "server_accuracy": metrics.get("accuracy"),
             "test_samples": metrics["num-examples"],
+            "evaluate_download_seconds": metrics.get("download-seconds"),
             # A reply cannot time itself: this is the trained model's. That of this one, a
             # few numbers, is never known, and part of what is left.
             "upload_seconds": metrics.get("upload-seconds"),
         }
+        self._confusion.update(dict(enumerate(metrics.get("confusion", []))))
 
     def _metrics(
         self, kind: Kind, node_id: int, reply: Message, lap: Counter[str]
@@ -97,10 +101,13 @@ class Tally:
         duration: float,
         aggregate_seconds: float,
         last_aggregate_seconds: float,
+        *,
+        last: bool = False,
     ) -> RoundRecord:
         """The round's record; clients that never answered are marked late.
 
-        `last_aggregate_seconds` are those of the aggregation since the last reply came.
+        `last_aggregate_seconds` are those of the aggregation since the last reply came. The `last`
+        round's has the confusion matrix: one in each would be most of a run's records.
         """
         for client, figures in self._figures.items():
             for kind in ("train", "evaluate"):
@@ -122,6 +129,7 @@ class Tally:
             overhead_seconds=overhead,
             parts=self._parts(clients, overhead, last_aggregate_seconds),
             aggregate_seconds=aggregate_seconds,
+            confusion=_matrix(self._confusion) if last else None,
             clients=clients,
         )
 
@@ -161,6 +169,13 @@ def _epochs(metrics: dict[str, Any]) -> list[EpochRecord]:
         )
         for seconds, cpu, throttled, steal in zip(*parts, strict=False)
     ]
+
+
+def _matrix(counts: Counter[int]) -> list[list[int]] | None:
+    """The square matrix of its cells row by row; None where there are none."""
+    size = math.isqrt(len(counts))
+    rows = [[counts[size * row + column] for column in range(size)] for row in range(size)]
+    return rows or None
 
 
 def _busy(client: ClientRound) -> float:
