@@ -85,6 +85,11 @@ class ClientRound(Record):
         """Seconds of each local epoch on the emulated device."""
         return [seconds / self.dilation for seconds in self.epoch_seconds]
 
+    @property
+    def busy_seconds(self) -> float:
+        """Wall seconds of training and evaluation."""
+        return sum(self.epoch_seconds) + (self.evaluate_seconds or 0.0)
+
 
 class RoundParts(Record):
     """What the slowest client waited for while it neither trained nor evaluated, in seconds.

@@ -115,7 +115,7 @@ class Tally:
                     figures.setdefault("error", f"{kind}: no answer before the round's timeout")
         weights = {client: f.pop("test_samples", 0) for client, f in self._figures.items()}
         clients = [ClientRound(**figures) for figures in self._figures.values()]
-        overhead = duration - max((_busy(client) for client in clients), default=0.0)
+        overhead = duration - max((client.busy_seconds for client in clients), default=0.0)
         return RoundRecord(
             round=number,
             started_at=started_at,
@@ -143,7 +143,7 @@ class Tally:
         order = [client for kind, client in self._answered if kind == "train"]
         slowest = max(
             clients,
-            key=lambda c: (_busy(c), order.index(c.client) if c.client in order else -1),
+            key=lambda c: (c.busy_seconds, order.index(c.client) if c.client in order else -1),
             default=None,
         )
         if slowest is None or slowest.upload_seconds is None:
@@ -176,11 +176,6 @@ def _matrix(counts: Counter[int]) -> list[list[int]] | None:
     size = math.isqrt(len(counts))
     rows = [[counts[size * row + column] for column in range(size)] for row in range(size)]
     return rows or None
-
-
-def _busy(client: ClientRound) -> float:
-    """Seconds of training and evaluation."""
-    return sum(client.epoch_seconds) + (client.evaluate_seconds or 0.0)
 
 
 def _mean(clients: list[ClientRound], weights: dict[str, int], field: str) -> float | None:
