@@ -352,7 +352,7 @@ def report(
     from fedbench.host import reporting
 
     store = RunStore(places.runs)
-    runs = [store.find(name) for name in names] if names else [store.find(None)]
+    runs = [store.find(name) for name in dict.fromkeys(names or [])] or [store.find(None)]
     if as_json:
         dumps = [run.summary().model_dump() for run in runs]
         _print_json(dumps if len(dumps) > 1 else dumps[0])

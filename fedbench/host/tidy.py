@@ -13,14 +13,15 @@ from collections.abc import Iterable, Sequence
 from fedbench.records import ClientRound, RoundParts, RoundRecord, Summary
 
 _OF_A_ROUND = (
-    "server_accuracy", "server_loss", "server_epoch_seconds", "duration_seconds",
+    "started_at", "server_accuracy", "server_loss", "server_epoch_seconds", "duration_seconds",
     "overhead_seconds", "aggregate_seconds",
 )  # fmt: skip
 _OF_A_CLIENT = (
-    "samples", "local_accuracy", "local_loss", "evaluate_seconds", "bytes_sent", "bytes_received",
-    "download_seconds", "evaluate_download_seconds", "upload_seconds", "serialise_seconds",
-    "cpu_seconds", "throttled_seconds", "peak_memory_bytes", "target_epoch_seconds",
-    "emulation_error", "not_held", "error",
+    "samples", "local_accuracy", "local_loss", "server_accuracy", "server_loss",
+    "evaluate_seconds", "bytes_sent", "bytes_received", "download_seconds",
+    "evaluate_download_seconds", "upload_seconds", "serialise_seconds", "cpu_seconds",
+    "throttled_seconds", "peak_memory_bytes", "target_epoch_seconds", "emulation_error",
+    "not_held", "error",
 )  # fmt: skip
 _OF_AN_EPOCH = ("cpu_seconds", "throttled_seconds", "steal_seconds", "share")
 _NAMES = {
