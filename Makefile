@@ -51,8 +51,8 @@ data: .venv/host ## partition the data and show who holds what: [PICTURE=file.sv
 devices: .venv/host ## the devices that can be emulated; of one, where its figures were read: [DEVICE=raspberry-pi-4]
 	@$(FEDBENCH) devices $(DEVICE)
 
-report: .venv/host ## print a run again as Markdown: [RUN=run]
-	@$(FEDBENCH) report $(RUN)
+report: .venv/host ## report runs, the newest by default, as Markdown or into a file: [RUN="run run"] [OUTPUT=report.html]
+	@$(FEDBENCH) report $(RUN) $(if $(OUTPUT),--output $(OUTPUT))
 
 calibrate: .venv/host ## measure how fast this host trains each model: [MODEL=mobilenet_v2] [FRESH=1]
 	@$(FEDBENCH) calibrate $(foreach m,$(MODEL),--model $(m)) $(if $(FRESH),--fresh)

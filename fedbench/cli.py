@@ -37,6 +37,7 @@ from fedbench.host import report as reports
 from fedbench.host.datasets import local_cifar10
 from fedbench.host.fidelity import Fidelity
 from fedbench.host.reference import PaperRun
+from fedbench.host.reporting import Form
 from fedbench.host.reproduce import Engine
 from fedbench.host.runs import Run, RunStore
 from fedbench.host.stack import Places, Stack, require
@@ -85,7 +86,6 @@ Models = Annotated[
     list[str] | None,
     typer.Option("--model", "-m", parser=_model, metavar="NAME", help="the study's by default"),
 ]
-RunName = Annotated[str | None, typer.Argument(help="a run's id; the newest by default")]
 
 
 @app.command()
@@ -397,15 +397,29 @@ def devices(
 
 
 @app.command()
-def report(name: RunName = None, as_json: Json = False) -> None:
-    """Print a run again, as Markdown."""
-    run = RunStore(places.runs).find(name)
+def report(
+    names: Annotated[list[str] | None, typer.Argument(help="runs; the newest by default")] = None,
+    form: Annotated[
+        Form | None, typer.Option("--format", help="as FILE's name ends; else markdown")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="write it into this file instead")] = None,
+    as_json: Json = False,
+) -> None:
+    """Report runs, several side by side: Markdown, CSV, or one HTML page that needs no network."""
+    from fedbench.host import reporting
+
+    store = RunStore(places.runs)
+    runs = [store.find(name) for name in dict.fromkeys(names or [])] or [store.find(None)]
     if as_json:
-        _print_json(run.summary().model_dump())
-    else:
-        corrected = corrections.described(corrections.read(run.path))
-        text = reports.markdown(run.summary(), corrected)
+        dumps = [run.summary().model_dump() for run in runs]
+        _print_json(dumps if len(dumps) > 1 else dumps[0])
+        return
+    text = reporting.text(runs, form or reporting.form_of(output))
+    if output is None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
+        return
+    replace_text(output, text)
+    _say(f"wrote {output}")
 
 
 @app.command()

@@ -50,7 +50,8 @@ class ClientRound(Record):
     the median epoch missed it. `not_held` says why the host could not hold the emulation.
 
     A client that did not answer has `error` and no figures; the stock node measures neither bytes
-    nor what becomes of its time. `serialise_seconds` are those between a model and its bytes.
+    nor what becomes of its time. `serialise_seconds` are those between a model and its bytes;
+    `evaluate_download_seconds` those of `download_seconds` that came after training.
     """
 
     client: str
@@ -65,6 +66,7 @@ class ClientRound(Record):
     bytes_sent: int | None = None
     bytes_received: int | None = None
     download_seconds: float | None = None
+    evaluate_download_seconds: float | None = None
     upload_seconds: float | None = None
     serialise_seconds: float | None = None
     cpu_seconds: float | None = None
@@ -82,6 +84,11 @@ class ClientRound(Record):
     def emulated_epoch_seconds(self) -> list[float]:
         """Seconds of each local epoch on the emulated device."""
         return [seconds / self.dilation for seconds in self.epoch_seconds]
+
+    @property
+    def busy_seconds(self) -> float:
+        """Wall seconds of training and evaluation."""
+        return sum(self.epoch_seconds) + (self.evaluate_seconds or 0.0)
 
 
 class RoundParts(Record):
@@ -104,7 +111,8 @@ class RoundRecord(Record):
     """One round: the global model after it, and what it cost.
 
     `overhead_seconds` is the duration less the slowest client's training and evaluation, `parts`
-    what it was made of (None in records of older versions).
+    what it was made of (None in records of older versions). `confusion[actual][predicted]` counts
+    the test images of all clients that evaluated; the last round has it.
     """
 
     round: int
@@ -116,6 +124,7 @@ class RoundRecord(Record):
     overhead_seconds: float
     parts: RoundParts | None = None
     aggregate_seconds: float
+    confusion: list[list[int]] | None = None
     clients: list[ClientRound]
 
 

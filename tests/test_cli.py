@@ -690,6 +690,28 @@ def test_a_report_is_json_for_scripts(fedbench: Fedbench, a_run: Path) -> None:
     assert [len(record["clients"]) for record in summary["rounds"]] == [3, 3]
 
 
+@pytest.mark.parametrize(
+    ("name", "begins"), [("r.csv", "run,experiment,"), ("r.html", "<!DOCTYPE")]
+)
+def test_a_report_goes_into_a_file(
+    name: str, begins: str, fedbench: Fedbench, a_run: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / name
+    assert fedbench("report", RUN, "--output", str(file)) == (0, "", f"wrote {file}\n")
+    assert file.read_text().startswith(begins)
+
+
+def test_a_report_is_of_several_runs(fedbench: Fedbench, a_run: Path) -> None:
+    shutil.copytree(a_run, a_run.parent / "other")
+    code, out, _ = fedbench("report", RUN, "other", "--format", "csv")
+    assert code == 0
+    assert [line.split(",")[0] for line in out.splitlines()[1:] if line] == [RUN] * 6 + [
+        "other"
+    ] * 6
+    code, out, _ = fedbench("report", RUN, "other", "--json")
+    assert [summary["run"] for summary in json.loads(out)] == [RUN, "other"]
+
+
 # -- compare
 
 

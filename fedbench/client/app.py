@@ -140,6 +140,7 @@ def score(message: Message, context: Context) -> Message:
         "evaluate-seconds": result.seconds,
         "loss": result.loss,
         "accuracy": result.accuracy,
+        "confusion": [count for row in result.confusion for count in row],
     }
     return _reply(message, results)
 

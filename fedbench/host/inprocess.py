@@ -78,6 +78,7 @@ class InProcess:
         facts = {
             "clients": len(names),
             "classes": len(prepared.classes),
+            "class_names": prepared.classes,
             "data": prepared.key,
             "engine": {
                 "clients": clients,

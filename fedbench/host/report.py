@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 
 from fedbench.host.fidelity import BARS, Fidelity, Row
-from fedbench.host.tables import Table
+from fedbench.host.tables import Table, figure
 from fedbench.host.tables import markdown as _markdown
 from fedbench.records import ClientRound, RoundRecord, Summary
 
@@ -14,7 +14,7 @@ from fedbench.records import ClientRound, RoundRecord, Summary
 def device_table(summary: Summary) -> Table:
     """Per client: accuracy and loss of its last local epoch."""
     header = ("client", "device", "local accuracy", "local loss", "images", "rounds")
-    return header, [_device_row(rounds) for rounds in _by_client(summary.rounds).values()]
+    return header, [_device_row(rounds) for rounds in by_client(summary.rounds).values()]
 
 
 def epoch_table(summary: Summary) -> Table:
@@ -30,7 +30,7 @@ def epoch_table(summary: Summary) -> Table:
         "error",
         "rounds held",
     )
-    return header, [_epoch_row(rounds) for rounds in _by_client(summary.rounds).values()]
+    return header, [_epoch_row(rounds) for rounds in by_client(summary.rounds).values()]
 
 
 def resource_table(summary: Summary) -> Table:
@@ -49,7 +49,7 @@ def resource_table(summary: Summary) -> Table:
         "sent MB",
         "received MB",
     )
-    return header, [_resource_row(rounds) for rounds in _by_client(summary.rounds).values()]
+    return header, [_resource_row(rounds) for rounds in by_client(summary.rounds).values()]
 
 
 def server_table(summary: Summary) -> Table:
@@ -70,14 +70,14 @@ def server_table(summary: Summary) -> Table:
     last = summary.rounds[-1] if summary.rounds else None
     epoch = last.server_epoch_seconds if last else None
     row = (
-        _figure(last.server_accuracy if last else None, ".4f"),
-        _figure(last.server_loss if last else None, ".4f"),
-        _figure(epoch, ".2f"),
-        _figure(None if epoch is None else epoch / summary.dilation, ".2f"),
+        figure(last.server_accuracy if last else None, ".4f"),
+        figure(last.server_loss if last else None, ".4f"),
+        figure(epoch, ".2f"),
+        figure(None if epoch is None else epoch / summary.dilation, ".2f"),
         str(len(summary.rounds)),
         f"{summary.total_seconds:.1f}",
         f"{summary.total_seconds / summary.dilation:.1f}",
-        _figure(median(r.overhead_seconds for r in summary.rounds) if last else None, ".2f"),
+        figure(median(r.overhead_seconds for r in summary.rounds) if last else None, ".2f"),
     )
     return header, [row]
 
@@ -120,19 +120,25 @@ def markdown(summary: Summary, corrected: Sequence[str] = ()) -> str:
         "## Rounds",
         _markdown(round_table(summary)),
     ]
-    failures = [
-        f"- round {record.round}: {client.client}: {' '.join(client.error.split())}"
+    remarks = {
+        "Failures": failures(summary),
+        "Corrected quotas": corrected,
+        "Where the emulation did not hold": not_held(summary),
+    }
+    for title, lines in remarks.items():
+        if lines:
+            parts += [f"## {title}", "\n".join(f"- {line}" for line in lines)]
+    return "\n\n".join(parts) + "\n"
+
+
+def failures(summary: Summary) -> list[str]:
+    """Each client and round without an answer, and why, in one line."""
+    return [
+        f"round {record.round}: {client.client}: {' '.join(client.error.split())}"
         for record in summary.rounds
         for client in record.clients
         if client.error
     ]
-    if failures:
-        parts += ["## Failures", "\n".join(failures)]
-    if corrected:
-        parts += ["## Corrected quotas", "\n".join(f"- {line}" for line in corrected)]
-    if lines := not_held(summary):
-        parts += ["## Where the emulation did not hold", "\n".join(f"- {line}" for line in lines)]
-    return "\n\n".join(parts) + "\n"
 
 
 def not_held(summary: Summary) -> list[str]:
@@ -174,7 +180,8 @@ def _fidelity_row(row: Row) -> Sequence[str]:
     )
 
 
-def _by_client(rounds: Iterable[RoundRecord]) -> dict[str, list[ClientRound]]:
+def by_client(rounds: Iterable[RoundRecord]) -> dict[str, list[ClientRound]]:
+    """What each client did, round by round."""
     clients: dict[str, list[ClientRound]] = {}
     for record in rounds:
         for client in record.clients:
@@ -188,8 +195,8 @@ def _device_row(rounds: list[ClientRound]) -> Sequence[str]:
     return (
         last.client,
         last.device,
-        _figure(last.local_accuracy, ".4f"),
-        _figure(last.local_loss, ".4f"),
+        figure(last.local_accuracy, ".4f"),
+        figure(last.local_loss, ".4f"),
         str(last.samples),
         f"{len(answered)}/{len(rounds)}",
     )
@@ -201,10 +208,10 @@ def _epoch_row(rounds: list[ClientRound]) -> Sequence[str]:
     held = sum(c.emulation_error is not None and c.not_held is None for c in rounds)
     return (
         rounds[0].client,
-        _figure(_median(second for c in rounds for second in c.epoch_seconds), ".2f"),
-        _figure(_median(second for c in rounds for second in c.emulated_epoch_seconds), ".2f"),
-        _figure(_median(targets), ".2f"),
-        _figure(_median(errors), "+.1%"),
+        figure(_median(second for c in rounds for second in c.epoch_seconds), ".2f"),
+        figure(_median(second for c in rounds for second in c.emulated_epoch_seconds), ".2f"),
+        figure(_median(targets), ".2f"),
+        figure(_median(errors), "+.1%"),
         f"{held}/{len(errors)}" if errors else "-",
     )
 
@@ -221,29 +228,29 @@ def _resource_row(rounds: list[ClientRound]) -> Sequence[str]:
 
     def total(field: str, unit: float = 1) -> str:
         values = known(field)
-        return _figure(sum(values) / unit if values else None, ".1f")
+        return figure(sum(values) / unit if values else None, ".1f")
 
     peaks = known("peak_memory_bytes")
     epochs = [epoch for client in rounds for epoch in client.epochs]
     return (
         rounds[0].client,
         total("cpu_seconds"),
-        _figure(_median(epoch.share for epoch in epochs), ".2f"),
+        figure(_median(epoch.share for epoch in epochs), ".2f"),
         total("throttled_seconds"),
-        _figure(_median(epoch.steal_seconds / epoch.seconds for epoch in epochs), ".1%"),
-        _figure(max(peaks) / 2**20 if peaks else None, ".0f"),
+        figure(_median(epoch.steal_seconds / epoch.seconds for epoch in epochs), ".1%"),
+        figure(max(peaks) / 2**20 if peaks else None, ".0f"),
         total("bytes_sent", 1e6),
         total("bytes_received", 1e6),
     )
 
 
 def _round_row(record: RoundRecord, dilation: float) -> Sequence[str]:
-    busy = {c.client: sum(c.epoch_seconds) + (c.evaluate_seconds or 0) for c in record.clients}
+    busy = {c.client: c.busy_seconds for c in record.clients}
     answered = sum(client.error is None for client in record.clients)
     return (
         str(record.round),
-        _figure(record.server_accuracy, ".4f"),
-        _figure(record.server_loss, ".4f"),
+        figure(record.server_accuracy, ".4f"),
+        figure(record.server_loss, ".4f"),
         f"{record.duration_seconds:.2f}",
         f"{record.duration_seconds / dilation:.2f}",
         f"{record.overhead_seconds:.2f}",
@@ -251,7 +258,3 @@ def _round_row(record: RoundRecord, dilation: float) -> Sequence[str]:
         max(busy, key=lambda name: busy[name]) if any(busy.values()) else "-",
         ", ".join(client.client for client in record.clients if client.not_held) or "-",
     )
-
-
-def _figure(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)

@@ -63,6 +63,7 @@ class Runner:
         facts = {
             "clients": len(experiment.clients or names),
             "classes": len(prepared.classes),
+            "class_names": prepared.classes,
             "data": prepared.key,
             "emulation": emulation_facts(self._stack, experiment.model, host),
         }

@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from fedbench.config import Experiment, Profile
 from fedbench.errors import ConfigError, RunError
 from fedbench.learning import own
@@ -35,6 +37,24 @@ class Run:
     def profile(self) -> Profile:
         """The federation it ran on."""
         return Profile.model_validate_json((self.path / "profile.json").read_bytes())
+
+    def asked(self) -> dict[str, Any]:
+        """The same as it was written, for a run of an older version may have other keys."""
+        asked: dict[str, Any] = json.loads((self.path / "experiment.json").read_bytes())
+        return asked
+
+    def versions(self) -> dict[str, Any]:
+        """Software and hardware; nothing where they were not recorded."""
+        path = self.path / "versions.json"
+        versions: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {}
+        return versions
+
+    def memory_limits(self) -> dict[str, int]:
+        """Bytes by client; nothing in a run without containers."""
+        path = self.path / "compose.yaml"
+        project = yaml.safe_load(path.read_bytes()) if path.exists() else {}
+        services = project.get("services", {}).items()
+        return {n: int(s["mem_limit"]) for n, s in services if "FEDBENCH_CLIENT" in _variables(s)}
 
     def facts(self) -> dict[str, Any]:
         """What the host told the server of the run."""
@@ -78,6 +98,11 @@ class Run:
             raise RunError(f"run {self.id} is finished", "start a new one with `make run`")
         for name in ("stop", "summary.json"):
             (self.path / name).unlink(missing_ok=True)
+
+
+def _variables(service: dict[str, Any]) -> dict[str, Any]:
+    variables: dict[str, Any] = service.get("environment") or {}
+    return variables
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,11 @@ from collections.abc import Sequence
 Table = tuple[Sequence[str], list[Sequence[str]]]
 
 
+def figure(value: float | None, form: str) -> str:
+    """A number as `form` has it; a dash where it was not measured."""
+    return "-" if value is None else format(value, form)
+
+
 def markdown(table: Table) -> str:
     """The table as Markdown has it, without a newline at its end."""
     header, rows = table

@@ -54,12 +54,16 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Wall seconds, mean loss and accuracy (0 to 1) of a model on a data set."""
+    """Wall seconds, mean loss and accuracy (0 to 1) of a model on a data set.
+
+    `confusion[actual][predicted]` counts its images.
+    """
 
     seconds: float
     loss: float
     accuracy: float
     samples: int
+    confusion: list[list[int]]
 
 
 def set_threads(cpus: float) -> int:
@@ -136,13 +140,17 @@ def evaluate(
     """Loss and accuracy of the model on all images; larger batches are no faster on a CPU."""
     device = data.labels.device
     meter = Meter(device)
+    size = len(data.classes)
+    confusion = torch.zeros(size * size, dtype=torch.int64, device=device)
     with _mode(model, training=False), torch.inference_mode(), arithmetic(precision, device):
         for first in range(0, len(data), batch_size):
             images, labels = data.batch(slice(first, first + batch_size))
             logits = model(images)
             meter.add(cross_entropy(logits, labels), logits, labels)
             meter.samples += len(labels)
-    return Evaluation(*meter.result())
+            pairs = labels * size + logits.argmax(1)
+            confusion += torch.bincount(pairs, minlength=size * size)
+    return Evaluation(*meter.result(), confusion.view(size, size).tolist())
 
 
 def shuffled_batches(

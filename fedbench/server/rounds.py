@@ -103,7 +103,8 @@ class Rounds:
             number, list(self._replies(messages, tally.evaluated, "evaluated", number))
         )
         duration = time.monotonic() - start
-        record = tally.record(number, started_at, duration, *aggregating)
+        last = number == self._experiment.rounds
+        record = tally.record(number, started_at, duration, *aggregating, last=last)
         for client in record.clients:
             if client.not_held:
                 self._say("not_held", round=number, client=client.client, reason=client.not_held)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Literal
@@ -33,6 +34,7 @@ class Tally:
             for m in self._members
         }
         self._answered: dict[tuple[Kind, str], Counter[str]] = {}
+        self._confusion = Counter[int]()  # by cell of the flat matrix
 
     def survivors(self) -> list[Member]:
         """Those that trained: whoever failed to would only be waited for once more."""
@@ -69,10 +71,12 @@ class Tally:
             "server_loss": metrics.get("loss"),
             "server_accuracy": metrics.get("accuracy"),
             "test_samples": metrics["num-examples"],
+            "evaluate_download_seconds": metrics.get("download-seconds"),
             # A reply cannot time itself: this is the trained model's. That of this one, a
             # few numbers, is never known, and part of what is left.
             "upload_seconds": metrics.get("upload-seconds"),
         }
+        self._confusion.update(dict(enumerate(metrics.get("confusion", []))))
 
     def _metrics(
         self, kind: Kind, node_id: int, reply: Message, lap: Counter[str]
@@ -97,10 +101,13 @@ class Tally:
         duration: float,
         aggregate_seconds: float,
         last_aggregate_seconds: float,
+        *,
+        last: bool = False,
     ) -> RoundRecord:
         """The round's record; clients that never answered are marked late.
 
-        `last_aggregate_seconds` are those of the aggregation since the last reply came.
+        `last_aggregate_seconds` are those of the aggregation since the last reply came. The `last`
+        round's has the confusion matrix: one in each would be most of a run's records.
         """
         for client, figures in self._figures.items():
             for kind in ("train", "evaluate"):
@@ -108,7 +115,7 @@ class Tally:
                     figures.setdefault("error", f"{kind}: no answer before the round's timeout")
         weights = {client: f.pop("test_samples", 0) for client, f in self._figures.items()}
         clients = [ClientRound(**figures) for figures in self._figures.values()]
-        overhead = duration - max((_busy(client) for client in clients), default=0.0)
+        overhead = duration - max((client.busy_seconds for client in clients), default=0.0)
         return RoundRecord(
             round=number,
             started_at=started_at,
@@ -122,6 +129,7 @@ class Tally:
             overhead_seconds=overhead,
             parts=self._parts(clients, overhead, last_aggregate_seconds),
             aggregate_seconds=aggregate_seconds,
+            confusion=_matrix(self._confusion) if last else None,
             clients=clients,
         )
 
@@ -135,7 +143,7 @@ class Tally:
         order = [client for kind, client in self._answered if kind == "train"]
         slowest = max(
             clients,
-            key=lambda c: (_busy(c), order.index(c.client) if c.client in order else -1),
+            key=lambda c: (c.busy_seconds, order.index(c.client) if c.client in order else -1),
             default=None,
         )
         if slowest is None or slowest.upload_seconds is None:
@@ -163,9 +171,11 @@ def _epochs(metrics: dict[str, Any]) -> list[EpochRecord]:
     ]
 
 
-def _busy(client: ClientRound) -> float:
-    """Seconds of training and evaluation."""
-    return sum(client.epoch_seconds) + (client.evaluate_seconds or 0.0)
+def _matrix(counts: Counter[int]) -> list[list[int]] | None:
+    """The square matrix of its cells row by row; None where there are none."""
+    size = math.isqrt(len(counts))
+    rows = [[counts[size * row + column] for column in range(size)] for row in range(size)]
+    return rows or None
 
 
 def _mean(clients: list[ClientRound], weights: dict[str, int], field: str) -> float | None:

@@ -204,7 +204,8 @@ def test_the_model_that_came_is_the_one_that_is_evaluated(folder: Path) -> None:
     expected = evaluate(
         models.build("mobilenet_v2", seed=5), data.load(folder / KEY / "test.safetensors")
     )
-    assert metrics.keys() == COMMON | {"evaluate-seconds", "loss", "accuracy"}
+    assert metrics.keys() == COMMON | {"evaluate-seconds", "loss", "accuracy", "confusion"}
+    assert metrics["confusion"] == [count for row in expected.confusion for count in row]
     assert metrics["num-examples"] == 20
     assert metrics["accuracy"] == expected.accuracy
     assert metrics["loss"] == pytest.approx(expected.loss)

@@ -83,6 +83,10 @@ def test_a_run_leaves_what_any_run_leaves(prepare: Prepare) -> None:
     result = summary(folder)
     assert (result.status, len(result.rounds)) == ("finished", 2)
     assert (folder / "model.safetensors").exists()
+    first, last = result.rounds
+    assert first.confusion is None
+    assert last.confusion
+    assert sum(map(sum, last.confusion)) == 2 * 16
     for record in result.rounds:
         assert record.server_accuracy is not None
         assert [(c.client, c.samples, c.error) for c in record.clients] == [

@@ -279,6 +279,7 @@ def test_a_new_run_holds_everything_that_it_takes_to_repeat_it(
     assert (run.path / "compose.yaml").read_text() == "name: fedbench\n"
     facts = json.loads((run.path / "run.json").read_text())
     assert (facts["clients"], facts["classes"]) == (3, 10)
+    assert facts["class_names"] == [str(number) for number in range(10)]
     assert facts["emulation"]["dilation"] == stack.dilation
     assert facts["emulation"]["targets"] == {
         "workstation": pytest.approx(50_000 / 211),

@@ -161,3 +161,20 @@ def test_events_are_read_while_one_is_being_written(run: Run) -> None:
     assert run.events() == whole
     assert whole[0]["event"] == "started"
     assert whole[-1]["event"] == "finished"
+
+
+def test_limits_are_those_of_the_clients_containers(run: Run) -> None:
+    assert run.memory_limits() == {}, "there are no containers"
+    services = {
+        "laptop": {"mem_limit": "1024", "environment": {"FEDBENCH_CLIENT": "laptop"}},
+        "server": {"environment": {"FEDBENCH_PORT": "1"}},
+        "prometheus": {"mem_limit": "4096"},
+    }
+    (run.path / "compose.yaml").write_text(json.dumps({"services": services}))
+    assert run.memory_limits() == {"laptop": 1024}
+
+
+def test_what_an_older_version_asked_is_read_as_it_is(run: Run) -> None:
+    asked = run.asked() | {"learning_rate_of_old": 1}
+    (run.path / "experiment.json").write_text(json.dumps(asked))
+    assert run.asked() == asked

@@ -173,6 +173,7 @@ def test_a_round_trains_averages_evaluates_and_records(world: World) -> None:
         bytes_sent=110,
         bytes_received=250,
         download_seconds=0.75,
+        evaluate_download_seconds=0.5,
         upload_seconds=1.0,  # of the evaluation's reply: the one before is the model's
         serialise_seconds=0.375,
         cpu_seconds=2.0,

@@ -134,6 +134,27 @@ def test_what_each_epoch_had_is_recorded_and_held_against_the_target() -> None:
     assert (pc.dilation, pc.target_epoch_seconds, pc.not_held) == (1.0, None, None), "a real one"
 
 
+def test_the_last_record_has_the_confusion_of_all_that_evaluated(tally: Tally) -> None:
+    both(tally, {"confusion": [1, 2, 0, 4]}, {"confusion": [10, 0, 0, 5]})
+
+    assert tally.record(1, "", 300.0, 64.0, 0.75).confusion is None
+    assert tally.record(1, "", 300.0, 64.0, 0.75, last=True).confusion == [[11, 2], [0, 9]]
+
+
+def test_a_run_that_evaluates_nothing_has_no_confusion(tally: Tally) -> None:
+    both(tally, {}, {})
+
+    assert tally.record(1, "", 300.0, 64.0, 0.75, last=True).confusion is None
+
+
+def test_the_download_before_the_evaluation_is_known_by_itself(tally: Tally) -> None:
+    both(tally, {"download-seconds": 3.0}, {})
+
+    laptop, pc = tally.record(1, "", 300.0, 64.0, 0.75).clients
+    assert (laptop.download_seconds, laptop.evaluate_download_seconds) == (6.0, 3.0)
+    assert (pc.download_seconds, pc.evaluate_download_seconds) == (1.0, 0.5)
+
+
 def test_nobody_has_no_parts() -> None:
     tally = Tally([], cast("Directory", People()))
 

@@ -1,0 +1,110 @@
+"""A run in one row: what it reached, what it took, and who held it back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+
+from fedbench.host.report import by_client
+from fedbench.host.tables import Table, figure
+from fedbench.records import ClientRound, Record, Summary
+
+
+class KeyFigures(Record):
+    """`slowest` works for longest in its median round, `factor` times as long as the fastest.
+
+    `overhead_seconds` are wall seconds of the median round in which the slowest neither trained nor
+    evaluated; bytes are those of all clients and rounds, None where nobody counted them.
+    """
+
+    accuracy: float | None
+    loss: float | None
+    rounds: int
+    wall_seconds: float
+    emulated_seconds: float
+    overhead_seconds: float | None
+    slowest: str | None
+    factor: float | None
+    sent: int | None
+    received: int | None
+
+    @classmethod
+    def of(cls, summary: Summary) -> KeyFigures:
+        """Those of a run as far as it came."""
+        rounds = summary.rounds
+        last = rounds[-1] if rounds else None
+        work = {name: seconds for name, own in by_client(rounds).items() if (seconds := busy(own))}
+        slowest = max(work, key=lambda name: work[name], default=None)
+        return cls(
+            accuracy=last.server_accuracy if last else None,
+            loss=last.server_loss if last else None,
+            rounds=len(rounds),
+            wall_seconds=summary.total_seconds,
+            emulated_seconds=summary.total_seconds / summary.dilation,
+            overhead_seconds=median(r.overhead_seconds for r in rounds) if rounds else None,
+            slowest=slowest,
+            factor=work[slowest] / min(work.values()) if slowest else None,
+            sent=_total(summary, "bytes_sent"),
+            received=_total(summary, "bytes_received"),
+        )
+
+
+def busy(rounds: Sequence[ClientRound]) -> float:
+    """Wall seconds of training and evaluation of a client in the median round that it worked in."""
+    return median([c.busy_seconds for c in rounds if c.busy_seconds] or [0.0])
+
+
+def run_table(summaries: Sequence[Summary]) -> Table:
+    """Several runs side by side."""
+    header = (
+        "run",
+        "experiment",
+        "profile",
+        "status",
+        "rounds",
+        "server accuracy",
+        "server loss",
+        "total wall s",
+        "dilation",
+        "total emulated s",
+        "overhead wall s",
+        "slowest",
+        "sent MB",
+        "received MB",
+    )
+    return header, [_row(summary, KeyFigures.of(summary)) for summary in summaries]
+
+
+def accuracy_table(summaries: Sequence[Summary]) -> Table:
+    """The global model's accuracy round by round, a column for each run."""
+    curves = [{r.round: r.server_accuracy for r in summary.rounds} for summary in summaries]
+    numbers = sorted({number for curve in curves for number in curve})
+    rows = [
+        (str(number), *(figure(curve.get(number), ".4f") for curve in curves)) for number in numbers
+    ]
+    return ("round", *(summary.run for summary in summaries)), list(rows)
+
+
+def _row(summary: Summary, key: KeyFigures) -> Sequence[str]:
+    return (
+        summary.run,
+        summary.experiment,
+        summary.profile,
+        summary.status,
+        str(key.rounds),
+        figure(key.accuracy, ".4f"),
+        figure(key.loss, ".4f"),
+        f"{key.wall_seconds:.1f}",
+        f"{summary.dilation:g}",
+        f"{key.emulated_seconds:.1f}",
+        figure(key.overhead_seconds, ".2f"),
+        key.slowest or "-",
+        figure(None if key.sent is None else key.sent / 1e6, ".1f"),
+        figure(None if key.received is None else key.received / 1e6, ".1f"),
+    )
+
+
+def _total(summary: Summary, field: str) -> int | None:
+    values = (getattr(client, field) for record in summary.rounds for client in record.clients)
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None

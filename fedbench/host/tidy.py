@@ -1,0 +1,83 @@
+"""Runs as CSV: one line for each run, round and client, with every figure that was recorded.
+
+A column's name ends in its unit where it has one. What was not measured is empty; the figures of
+each local epoch are in one field, separated by spaces.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+
+from fedbench.records import ClientRound, RoundParts, RoundRecord, Summary
+
+_OF_A_ROUND = (
+    "started_at", "server_accuracy", "server_loss", "server_epoch_seconds", "duration_seconds",
+    "overhead_seconds", "aggregate_seconds",
+)  # fmt: skip
+_OF_A_CLIENT = (
+    "samples", "local_accuracy", "local_loss", "server_accuracy", "server_loss",
+    "evaluate_seconds", "bytes_sent", "bytes_received", "download_seconds",
+    "evaluate_download_seconds", "upload_seconds", "serialise_seconds", "cpu_seconds",
+    "throttled_seconds", "peak_memory_bytes", "target_epoch_seconds", "emulation_error",
+    "not_held", "error",
+)  # fmt: skip
+_OF_AN_EPOCH = ("cpu_seconds", "throttled_seconds", "steal_seconds", "share")
+_NAMES = {
+    "samples": "training_images",
+    "target_epoch_seconds": "target_epoch_emulated_seconds",
+    "emulation_error": "emulation_error_ratio",
+    "epoch_share": "epoch_cpus",
+    "throttled_seconds": "throttled_cpu_seconds",
+    "epoch_throttled_seconds": "epoch_throttled_cpu_seconds",
+}
+
+
+def csv_text(summaries: Iterable[Summary]) -> str:
+    """The lines of all runs under one header, in the order of runs, rounds and clients."""
+    lines = [
+        _line(s, record, client)
+        for s in summaries
+        for record in s.rounds
+        for client in record.clients
+    ]
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow([_named(name) for name in lines[0]] if lines else [])
+    writer.writerows(line.values() for line in lines)
+    return file.getvalue()
+
+
+def _line(summary: Summary, record: RoundRecord, client: ClientRound) -> dict[str, object]:
+    parts = record.parts or RoundParts(aggregate=record.aggregate_seconds)
+    return {
+        "run": summary.run,
+        "experiment": summary.experiment,
+        "profile": summary.profile,
+        "round": record.round,
+        "client": client.client,
+        "device": client.device,
+        "dilation": client.dilation,
+        "epoch_seconds": _joined(client.epoch_seconds),
+        "epoch_emulated_seconds": _joined(client.emulated_epoch_seconds),
+        **{
+            f"epoch_{field}": _joined([getattr(epoch, field) for epoch in client.epochs])
+            for field in _OF_AN_EPOCH
+        },
+        **{field: getattr(client, field) for field in _OF_A_CLIENT},
+        **{f"round_{field}": getattr(record, field) for field in _OF_A_ROUND},
+        **{f"overhead_{part}_seconds": getattr(parts, part) for part in RoundParts.model_fields},
+    }
+
+
+def _joined(values: Sequence[float]) -> str:
+    return " ".join(map(str, values))
+
+
+def _named(field: str) -> str:
+    """The column of a field: `wall` tells its seconds from emulated ones and from those of CPUs."""
+    name = _NAMES.get(field, field)
+    if not name.endswith("_seconds") or name.endswith(("emulated_seconds", "cpu_seconds")):
+        return name
+    return f"{name.removesuffix('seconds')}wall_seconds"
