@@ -79,8 +79,8 @@ def _facts(story: Story) -> Iterator[tuple[str, str]]:
     yield (
         "Experiment",
         f"{summary.experiment}: {asked['model']} on {asked['data']['name']} "
-        f"({asked['data']['partition']}), {asked['rounds']} rounds of {asked['local_epochs']} "
-        f"local epochs, batches of {asked['batch_size']}",
+        f"({asked['data']['partition']}); rounds: {asked['rounds']}, local epochs: "
+        f"{asked['local_epochs']}, batch size: {asked['batch_size']}",
     )
     yield "Devices", f"{summary.profile}: {', '.join(_device(n, story) for n in story.clients)}"
     if not story.emulates:
