@@ -178,13 +178,14 @@ def _words(story: Story, every: Sequence[Span]) -> str:
     work = {name: seconds for name, own in story.clients.items() if (seconds := busy(own))}
     if not work:
         return "Nobody trains: these rounds are of messages alone."
-    (slow, most), (fast, least) = list(work.items())[0], list(work.items())[-1]
-    if most / least < ALIKE:
+    slow, fast = next(iter(work)), next(reversed(work))
+    most, factor = work[slow], work[slow] / work[fast]
+    if factor < ALIKE:
         words = f"No device holds the rounds back: each works for {most:.3g} wall s of the median"
     else:
         words = (
             f"{slow} holds the rounds back: it works for {most:.3g} wall s of the median round, "
-            f"{times(most / least, fast)}, which waits for {_waits(fast, every):.3g} wall s of it"
+            f"{times(factor, fast)}, which waits for {_waits(fast, every):.3g} wall s of it"
         )
     received = any(span.activity == "receive" for span in every)
     between = "polls and copies" if received else "what it receives, polls and copies"
