@@ -15,6 +15,7 @@ PALETTE = (
     "#3987e5", "#e0662f", "#1ba574", "#d39000", "#8476e0", "#e05656", "#d9669a", "#5f8f2f",
 )  # fmt: skip
 WALL, EMULATED = "wall seconds", "emulated seconds"
+ALIKE = 1.05  # times as long: less is no difference
 _MANY = 20  # rounds that have a tick each
 _ROW, _REST = 34, 130  # pixels: a client's row, and what is around all of them
 
@@ -39,7 +40,7 @@ def colours(names: Sequence[str]) -> dict[str, str]:
 
 def times(factor: float, other: str) -> str:
     """How many times as long as another something takes, in words."""
-    how = "about" if factor < 1.05 else f"{factor:.1f} times"
+    how = "about" if factor < ALIKE else f"{factor:.1f} times"
     return f"{how} as long as {other}"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from importlib import metadata
@@ -79,8 +79,8 @@ def _facts(story: Story) -> Iterator[tuple[str, str]]:
     yield (
         "Experiment",
         f"{summary.experiment}: {asked['model']} on {asked['data']['name']} "
-        f"({asked['data']['partition']}), {asked['rounds']} rounds of {asked['local_epochs']} "
-        f"local epochs, batches of {asked['batch_size']}",
+        f"({_partition(asked['data']['partition'])}); rounds: {asked['rounds']}, local epochs: "
+        f"{asked['local_epochs']}, batch size: {asked['batch_size']}",
     )
     yield "Devices", f"{summary.profile}: {', '.join(_device(n, story) for n in story.clients)}"
     if not story.emulates:
@@ -97,6 +97,14 @@ def _facts(story: Story) -> Iterator[tuple[str, str]]:
     if host:
         yield "Host", f"{host.get('cpu', 'unknown CPU')}, {host['cores']} cores{_memory(host)}"
         yield "Software", ", ".join(f"{n} {host[n]}" for n in _SOFTWARE if n in host)
+
+
+def _partition(partition: str | Mapping[str, Any]) -> str:
+    """`iid`, or `dirichlet, alpha 0.3` where it has keys of its own."""
+    if isinstance(partition, str):
+        return partition
+    keys = [f"{key} {value}" for key, value in partition.items() if key != "name"]
+    return ", ".join([partition["name"], *keys])
 
 
 def _device(client: str, story: Story) -> str:

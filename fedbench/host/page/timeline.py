@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any, Literal, get_args
 
 from fedbench.host.keyfigures import busy
-from fedbench.host.page.chart import WALL, Chart, Trace, axis, names_axis, rows_height, times
+from fedbench.host.page.chart import ALIKE, WALL, Chart, Trace, axis, names_axis, rows_height, times
 from fedbench.host.page.story import Story
 from fedbench.records import ClientRound, RoundRecord
 
@@ -175,14 +175,18 @@ def _crosses(failed: Sequence[tuple[int, str, float]], starts: Mapping[int, floa
 
 
 def _words(story: Story, every: Sequence[Span]) -> str:
-    slow, *others = story.clients
-    if not (seconds := busy(story.clients[slow])):
+    work = {name: seconds for name, own in story.clients.items() if (seconds := busy(own))}
+    if not work:
         return "Nobody trains: these rounds are of messages alone."
-    words = f"{slow} holds the rounds back: it works for {seconds:.3g} wall s of the median round"
-    if others and (least := busy(story.clients[others[-1]])) > 0:
-        fast = others[-1]
-        waits = _waits(fast, every)
-        words += f", {times(seconds / least, fast)}, which waits for {waits:.3g} wall s of it"
+    slow, fast = next(iter(work)), next(reversed(work))
+    most, factor = work[slow], work[slow] / work[fast]
+    if factor < ALIKE:
+        words = f"No device holds the rounds back: each works for {most:.3g} wall s of the median"
+    else:
+        words = (
+            f"{slow} holds the rounds back: it works for {most:.3g} wall s of the median round, "
+            f"{times(factor, fast)}, which waits for {_waits(fast, every):.3g} wall s of it"
+        )
     received = any(span.activity == "receive" for span in every)
     between = "polls and copies" if received else "what it receives, polls and copies"
     return f"{words}. Between the bars are {between}."

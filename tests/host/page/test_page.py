@@ -163,3 +163,13 @@ def test_a_run_without_rounds_has_a_page(old_story: Story) -> None:
     summary = old_story.summary.model_copy(update={"rounds": [], "error": "nobody came"})
     page = Page(render([replace(old_story, summary=summary)]))
     assert page.lacking == CHARTS
+
+
+@pytest.mark.parametrize(
+    ("partition", "text"),
+    [("iid", "(iid)"), ({"name": "dirichlet", "alpha": 0.3}, "(dirichlet, alpha 0.3)")],
+)
+def test_the_partition_is_told_with_its_keys(story: Story, partition: Any, text: str) -> None:
+    data = {**story.experiment["data"], "partition": partition}
+    page = render([replace(story, experiment={**story.experiment, "data": data})])
+    assert f"mobilenet_v2 on digits {text};" in page

@@ -67,6 +67,18 @@ def test_without_training_there_is_nobody_to_wait_for(story: Story) -> None:
     assert timeline(noop).words == "Nobody trains: these rounds are of messages alone."
 
 
+def test_nobody_holds_equals_back(story: Story) -> None:
+    alike = {"epoch_seconds": [4.0], "evaluate_seconds": 1.0, "error": None}
+    rounds = [
+        record.model_copy(update={"clients": [c.model_copy(update=alike) for c in record.clients]})
+        for record in story.summary.rounds
+    ]
+    even = replace(story, summary=story.summary.model_copy(update={"rounds": rounds}))
+    assert timeline(even).words.startswith(
+        "No device holds the rounds back: each works for 5 wall s of the median."
+    )
+
+
 def test_the_menu_goes_from_one_round_to_the_next(story: Story) -> None:
     (menu,) = timeline(story).layout["updatemenus"]
     ranges = {button["label"]: button["args"][0]["xaxis.range"] for button in menu["buttons"]}
