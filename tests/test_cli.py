@@ -252,7 +252,7 @@ BAD_SWEEPS = {
     "seeds-as-text": f"{{}}: seeds: {SEEDS}, found 'many'",
     "unknown-experiment": "{}: experiment: " + unknown("experiment", "digts"),
     "unknown-experiment-key": "{0}: data.partitions: no such key; did you mean partition?\n"
-    "{0}: local_epoch: no such key; did you mean local_epochs or local_seconds?",
+    "{0}: local_epoch: no such key; did you mean local_epochs or local_seconds or label_smoothing?",
     "unknown-key": "{}: grids: no such key; did you mean grid or seeds?",
     "unknown-profile": "{}: profile: " + unknown("profile", "hetero"),
     "value-not-a-list": "{}: grid.rounds: expected a list, found 5",

@@ -46,7 +46,7 @@ def test_what_is_tuned_costs_what_the_study_cost(name: str) -> None:
 
     assert name == f"tuned-{tuned.model.replace('_', '-')}"
     assert (tuned.rounds, tuned.local_epochs, tuned.batch_size) == (20, 20, 32)
-    assert (tuned.data.name, tuned.data.partition) == ("cifar10", "replicated")
+    assert (tuned.data.name, tuned.data.partition) == ("cifar10", Replicated())
     assert (tuned.data.train_samples, tuned.stem_stride) == (None, 2)
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from fedbench.config import Experiment, available, load_devices, load_experiment, load_profile
 from fedbench.errors import ConfigError
 from fedbench.host.sweep import Point, Sweep, federation, identity, load_study, points
+from fedbench.partitions import Replicated
 
 FILE = Path("mine.yaml")
 BASE = load_experiment("digits")
@@ -38,7 +39,7 @@ def test_the_study_is_run_as_it_was() -> None:
     assert len({run.model for run in runs}) == 4
     assert len(runs) == 12
     data = runs[0].data
-    assert (data.name, data.partition, data.train_samples) == ("cifar10", "replicated", None)
+    assert (data.name, data.partition.name, data.train_samples) == ("cifar10", "replicated", None)
 
 
 def test_a_grid_is_every_combination_with_one_seed_after_the_other() -> None:
@@ -54,7 +55,7 @@ def test_a_grid_is_every_combination_with_one_seed_after_the_other() -> None:
         "data.partition=replicated, rounds=1, seed=1",
         "data.partition=replicated, rounds=2, seed=1",
     ]
-    data = BASE.data.model_copy(update={"partition": "replicated"})
+    data = BASE.data.model_copy(update={"partition": Replicated()})
     last = {"data": data, "rounds": 2, "seed": 1, "batch_size": 8}
     assert found[-1].experiment == BASE.model_copy(update=last)
 
@@ -96,7 +97,7 @@ def test_an_option_cannot_set_what_is_varied(setting: str) -> None:
 def test_values_of_one_point_do_not_reach_another() -> None:
     grid = {"data": [{"name": "digits"}], "data.partition": ["iid", "replicated"]}
     found = points(sweep(grid=grid), BASE, FILE)
-    assert [point.experiment.data.partition for point in found] == ["iid", "replicated"]
+    assert [point.experiment.data.partition.name for point in found] == ["iid", "replicated"]
     assert found[0].settings["data"] == {"name": "digits"}
 
 

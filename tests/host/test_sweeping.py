@@ -90,7 +90,7 @@ def study(**keys: Any) -> Study:
 
 
 def prepare(experiment: Experiment) -> Prepared:
-    key = f"digits-{experiment.data.partition}-s{experiment.seed}"
+    key = f"digits-{experiment.data.partition.name}-s{experiment.seed}"
     return Prepared(key, ("0", "1"), {"laptop": 10, "legacy-pc": 20}, 5)
 
 
@@ -279,7 +279,7 @@ def test_data_that_several_points_have_are_prepared_once(store: RunStore) -> Non
     prepared: list[tuple[str, int]] = []
 
     def count(experiment: Experiment) -> Prepared:
-        prepared.append((experiment.data.partition, experiment.seed))
+        prepared.append((experiment.data.partition.name, experiment.seed))
         return prepare(experiment)
 
     grid = {"rounds": [1, 2], "data.partition": ["iid", "replicated"]}
