@@ -220,7 +220,9 @@ class TestCommands:
         assert f"(pid {os.getpid()})" in refused.output
 
     def test_interrupt_keeps_what_was_recorded_and_resume_goes_on(self, first_run: Done) -> None:
-        command = [str(ROOT / ".venv/bin/fedbench"), "run", "--set", "local_epochs=1"]
+        # A job in the background of a shell ignores Ctrl-C, and so do its children.
+        heed = ["env", "--default-signal=INT"]
+        command = [*heed, str(ROOT / ".venv/bin/fedbench"), "run", "--set", "local_epochs=1"]
         with subprocess.Popen(
             [*command, "--set", "rounds=3"],
             cwd=ROOT,
