@@ -32,8 +32,8 @@ COMMANDS = [
     'make run SET="model=example:small_cnn"',
     "make plan PROFILE=legacy-pair",
     "make data PROFILE=heterogeneous",
-    "make data PROFILE=crowd PICTURE=held.svg "
-    'SET="data.partition=dirichlet data.partition.alpha=0.1"',
+    "make data PROFILE=heterogeneous PICTURE=held.svg "
+    'SET="data.partition=dirichlet data.partition.alpha=0.3"',
     "make devices DEVICE=legacy-pc",
     "make calibrate",
     "make down",
