@@ -9,6 +9,7 @@ import re
 import ssl
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPException
 from math import floor
@@ -19,7 +20,7 @@ import docker
 from docker.errors import DockerException
 from pydantic import BaseModel, ValidationError
 
-from fedbench.config import Device, Experiment, parse_name
+from fedbench.config import Device, Experiment, ModelName, parse_name
 from fedbench.errors import ConfigError, DockerError, HostError
 from fedbench.host import bootstrap, data, ports, workloads
 from fedbench.host.emulated import calibrated
@@ -88,7 +89,7 @@ def join(places: Places, request: Request, say: Say) -> str:
     client = bootstrap.ensure_docker(say)
     image = bootstrap.ensure_client_image(client, say, root=places.root)
     host = host_facts(client)
-    part = _part(places, request, client, image, host, say)
+    part = _part(places, request, offer.experiment.model, client, image, host, say)
     options = container_options(request, host, part, root, certificate)
     _remove_ended(client, options["name"])
     ports.require_one_free("metrics", request.metrics_port, "--metrics-port ")
@@ -194,6 +195,7 @@ def _no_answer(server: str, reason: object) -> HostError:
 def _part(
     places: Places,
     request: Request,
+    trained: ModelName,
     client: docker.DockerClient,
     image: str,
     host: HostFacts,
@@ -204,12 +206,19 @@ def _part(
     local = request.server.rpartition(":")[0] in _LOCAL
     if not (stack and local and device.speed):
         cpus = min(device.cores, host.cpus)
-        return Part(max(1, floor(cpus)), cpus, cpus)
+        speeds = calibrated(client, image, (), trained, places.calibration, say)[trained].by_threads
+        return Part(_fastest(speeds, cpus), cpus, cpus)
     model = workloads.workload(device, "mobilenet_v2")
     measured = calibrated(client, image, [device], model, places.calibration, say)
     single = device.speed[model]
     demand = Demand(device.name, single, single, workloads.loaded(measured[model]))
     return solve([demand], host.cpus, stack.dilation).parts[0]
+
+
+def _fastest(by_threads: Mapping[int, float], cpus: float) -> int:
+    """The number of threads, within the CPUs, with which training is fastest: often one."""
+    fitting = {number: speed for number, speed in by_threads.items() if number <= max(cpus, 1)}
+    return max(fitting, key=lambda number: fitting[number])
 
 
 def _remove_ended(client: docker.DockerClient, name: str) -> None:

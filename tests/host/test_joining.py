@@ -18,7 +18,7 @@ from docker.errors import APIError
 
 from fedbench.config import load_device, load_devices, load_experiment, load_profile
 from fedbench.errors import ConfigError, DockerError, HostError
-from fedbench.host import bootstrap, calibrate, tls
+from fedbench.host import bootstrap, calibrate, joining, tls
 from fedbench.host.joining import LABEL, Offer, Request, ask, container_options, join
 from fedbench.host.plan import HostFacts, plan
 from fedbench.host.solve import Part
@@ -305,6 +305,8 @@ def daemon(monkeypatch: pytest.MonkeyPatch) -> FakeDocker:
     client = cast("docker.DockerClient", fake)
     monkeypatch.setattr(bootstrap, "ensure_docker", lambda say: client)
     monkeypatch.setattr(bootstrap, "ensure_client_image", lambda *_, **__: "fedbench:cpu")
+    speeds = {"mobilenet_v2": Assumed(600)}
+    monkeypatch.setattr(calibrate, "calibrate", lambda *_, **__: speeds)
     return fake
 
 
@@ -330,6 +332,12 @@ def test_a_device_joins(
     host = HostFacts(2, 8 * 2**30)
     options = container_options(one, host, Part(2, 2, 2), root, federation / "ca.pem")
     assert daemon.ran == [("fedbench:cpu", options)]
+
+
+def test_a_device_trains_with_as_many_threads_as_make_it_fastest() -> None:
+    assert joining._fastest({1: 778.0, 2: 357.0}, 2.0) == 1
+    assert joining._fastest({1: 300.0, 2: 500.0, 4: 700.0}, 2.0) == 2
+    assert joining._fastest({1: 300.0, 2: 500.0}, 0.5) == 1
 
 
 def test_who_joins_on_the_federations_host_gets_what_the_device_would_get_there(
