@@ -34,11 +34,11 @@ from fedbench.config import (
 from fedbench.errors import FedbenchError, RunError
 from fedbench.host import corrections, sweep_table
 from fedbench.host import report as reports
+from fedbench.host import reproduce as repeating
 from fedbench.host.datasets import local_cifar10
 from fedbench.host.fidelity import Fidelity
 from fedbench.host.reference import PaperRun
 from fedbench.host.reporting import Form
-from fedbench.host.reproduce import Engine
 from fedbench.host.runs import Run, RunStore
 from fedbench.host.stack import Places, Stack, require
 from fedbench.host.sweep import Study, load_study
@@ -215,7 +215,8 @@ def reproduce(
     ] = 1.0,
     rounds: Annotated[int | None, typer.Option(min=1, help="fewer rounds than the paper's")] = None,
     engine: Annotated[
-        Engine, typer.Option(help="on emulated devices, or in one program for accuracies alone")
+        repeating.Engine,
+        typer.Option(help="on emulated devices, or in one program for accuracies alone"),
     ] = "containers",
     data: Source = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
@@ -228,14 +229,12 @@ def reproduce(
     ] = None,
 ) -> None:
     """Repeat the paper's runs, and print its tables with ours beside; goes on where it stopped."""
-    from fedbench.host import reproduce as repeating
-
     originals = repeating.choose(what, run, models or [])
+    source = data or local_cifar10(places.root)
     found: list[tuple[PaperRun, Summary]] = []
     rows: list[repeating.Beside] = []
     for original in originals:
         chosen = repeating.experiment(original, scale, rounds, seed)
-        source = data or local_cifar10(places.root)
         runner = _runner(load_profile(original.profile), chosen, source, engine, workers)
         summary = repeating.Reproduction(
             runner, RunStore(places.runs), engine, _say, fresh=fresh
@@ -254,7 +253,11 @@ def reproduce(
 
 
 def _runner(
-    profile: Profile, chosen: Experiment, source: Path | None, engine: Engine, workers: int | None
+    profile: Profile,
+    chosen: Experiment,
+    source: Path | None,
+    engine: repeating.Engine,
+    workers: int | None,
 ) -> Any:
     from fedbench.host import bootstrap
     from fedbench.host.inprocess import InProcess
