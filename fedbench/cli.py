@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -235,9 +236,10 @@ def reproduce(
     rows: list[repeating.Beside] = []
     for original in originals:
         chosen = repeating.experiment(original, scale, rounds, seed)
-        runner = _runner(load_profile(original.profile), chosen, source, engine, workers)
+        profile = load_profile(original.profile)
+        prepare = partial(_runner, profile, chosen, source, engine, workers)
         summary = repeating.Reproduction(
-            runner, RunStore(places.runs), engine, _say, fresh=fresh
+            prepare, RunStore(places.runs), engine, _say, fresh=fresh
         ).run(original, chosen, source)
         found.append((original, summary))
         rows += repeating.beside(original, summary, scale, engine)

@@ -94,12 +94,21 @@ def experiment(original: PaperRun, scale: float, rounds: int | None, seed: int) 
 
 
 class Reproduction:
-    """Makes the runs, or finds them among those that are there; `fresh` makes them anew."""
+    """Makes the runs, or finds them among those that are there; `fresh` makes them anew.
+
+    `prepare` gives what makes runs, and is called only where one has to be made.
+    """
 
     def __init__(
-        self, runner: AnyRunner, store: RunStore, engine: Engine, say: Say, *, fresh: bool = False
+        self,
+        prepare: Callable[[], AnyRunner],
+        store: RunStore,
+        engine: Engine,
+        say: Say,
+        *,
+        fresh: bool = False,
     ) -> None:
-        self._runner = runner
+        self._prepare = prepare
         self._store = store
         self._engine = engine
         self._say = say
@@ -116,13 +125,14 @@ class Reproduction:
         if run and run.summary().status == "finished":
             self._say(f"run {run.id} is there already (--fresh repeats it)")
             return run.summary()
+        runner = self._prepare()
         if run:
             self._say(f"going on with run {run.id}")
             run.prepare_resume()
         else:
-            run = self._runner.create(chosen, source)
+            run = runner.create(chosen, source)
             self._say(f"run {run.id}")
-        return self._runner.follow(run, self._runner.start(run), Lines(run, self._say))
+        return runner.follow(run, runner.start(run), Lines(run, self._say))
 
     def _find(self, original: PaperRun, chosen: Experiment) -> Run | None:
         wanted = chosen.model_dump(mode="json")

@@ -84,7 +84,7 @@ def reproduce(tmp_path: Path) -> Reproduce:
     def made(engine: Engine = "in-process", *, fresh: bool = False) -> Any:
         store = RunStore(tmp_path / "runs")
         runner = FakeRunner(store, engine)
-        return Reproduction(runner, store, engine, lambda _: None, fresh=fresh), runner
+        return Reproduction(lambda: runner, store, engine, lambda _: None, fresh=fresh), runner
 
     return made
 
@@ -100,6 +100,15 @@ def test_the_experiment_is_the_papers_protocol() -> None:
     assert (whole.data.train_samples, whole.data.test_samples) == (None, None)
     assert (CHOSEN.data.train_samples, CHOSEN.data.test_samples) == (5_000, 1_000)
     assert experiment(STUDY, 1.0, 2, 7).model_dump()["rounds"] == 2
+
+
+def test_what_is_finished_needs_nothing_that_makes_runs(
+    reproduce: Reproduce, tmp_path: Path
+) -> None:
+    first = reproduce()[0].run(STUDY, CHOSEN, None)
+    store = RunStore(tmp_path / "runs")
+    finished = Reproduction(lambda: pytest.fail("prepared"), store, "in-process", lambda _: None)
+    assert finished.run(STUDY, CHOSEN, None).run == first.run
 
 
 def test_a_finished_run_is_taken_as_it_is(reproduce: Reproduce) -> None:
