@@ -39,8 +39,8 @@ join: .venv/host ## join from this computer: SERVER=host:port DEVICE=legacy-pc [
 fidelity: .venv/host ## emulated epoch times against the real ones: PROFILE=table2 [SHORT=1]
 	@$(FEDBENCH) fidelity $(PROFILE) $(if $(SHORT),--short) $(foreach s,$(SET),--set $(s))
 
-reproduce: .venv/node ## the paper's tables, with ours beside: WHAT=table3 [ENGINE=in-process] [SCALE=0.1] [ROUNDS=2] [DATA=folder] [JSON=file]
-	@$(FEDBENCH) reproduce $(WHAT) $(if $(ENGINE),--engine $(ENGINE)) $(if $(SCALE),--scale $(SCALE)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(JSON),--json $(JSON)) $(DATA_OPT)
+reproduce: .venv/node ## the paper's tables, with ours beside: WHAT=table3 [ENGINE=in-process] [SCALE=0.1] [ROUNDS=2] [TUNED=1] [DATA=folder] [JSON=file]
+	@$(FEDBENCH) reproduce $(WHAT) $(if $(ENGINE),--engine $(ENGINE)) $(if $(SCALE),--scale $(SCALE)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(TUNED),--tuned) $(if $(JSON),--json $(JSON)) $(DATA_OPT)
 
 plan: .venv/host ## print the compose project that `up` would start
 	@$(FEDBENCH) plan $(PROFILE) $(foreach s,$(SET),--set $(s))

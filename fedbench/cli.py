@@ -224,6 +224,9 @@ def reproduce(
     workers: Annotated[
         int | None, typer.Option(min=0, help="processes that train at once, in-process")
     ] = None,
+    tuned: Annotated[
+        bool, typer.Option("--tuned", help="train for accuracy, at the paper's cost")
+    ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="repeat runs that are there")] = False,
     output: Annotated[
         Path | None, typer.Option("--json", help="write the figures into this file, too")
@@ -235,7 +238,7 @@ def reproduce(
     found: list[tuple[PaperRun, Summary]] = []
     rows: list[repeating.Beside] = []
     for original in originals:
-        chosen = repeating.experiment(original, scale, rounds, seed)
+        chosen = repeating.experiment(original, scale, rounds, seed, tuned=tuned)
         profile = load_profile(original.profile)
         prepare = partial(_runner, profile, chosen, source, engine, workers)
         summary = repeating.Reproduction(
@@ -250,7 +253,7 @@ def reproduce(
         _print_table(*repeating.curves(original, summary))
     console.print()
     _print_table(*repeating.table(rows))
-    for line in repeating.caveats(scale, rounds, engine):
+    for line in repeating.caveats(scale, rounds, engine, tuned=tuned):
         _say(f"note: {line}")
 
 

@@ -79,8 +79,15 @@ def name(original: PaperRun) -> str:
     return f"{original.rounds}x{original.local_epochs}"
 
 
-def experiment(original: PaperRun, scale: float, rounds: int | None, seed: int) -> Experiment:
-    """The paper's protocol for a run; `scale` is the part of the data, `rounds` may be fewer."""
+def experiment(
+    original: PaperRun, scale: float, rounds: int | None, seed: int, *, tuned: bool = False
+) -> Experiment:
+    """The protocol for a run; `scale` is the part of the data, `rounds` may be fewer.
+
+    It is the paper's, or with `tuned` that of the model's tuned experiment at the same rounds,
+    local epochs and data.
+    """
+    base = f"tuned-{original.model.replace('_', '-')}" if tuned else EXPERIMENT
     settings = {
         "model": original.model,
         "rounds": rounds or original.rounds,
@@ -90,7 +97,7 @@ def experiment(original: PaperRun, scale: float, rounds: int | None, seed: int) 
     if scale != 1:
         settings["data.train_samples"] = max(round(_TRAIN * scale), 1)
         settings["data.test_samples"] = max(round(_TEST * scale), 1)
-    return load_experiment(EXPERIMENT, [f"{key}={value}" for key, value in settings.items()])
+    return load_experiment(base, [f"{key}={value}" for key, value in settings.items()])
 
 
 class Reproduction:
@@ -193,8 +200,12 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return fmean(known) if known else None
 
 
-def caveats(scale: float, rounds: int | None, engine: Engine) -> Iterator[str]:
+def caveats(
+    scale: float, rounds: int | None, engine: Engine, *, tuned: bool = False
+) -> Iterator[str]:
     """What the reader of the table must know."""
+    if tuned:
+        yield "trained as the tuned experiments do, at the paper's rounds, local epochs and data"
     if scale != 1:
         yield f"{scale:g} of the data: accuracies are of models that saw less"
         if engine == "containers":
