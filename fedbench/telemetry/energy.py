@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Energy:
-    """Joules that a device draws: `busy` while it trains or evaluates, `idle` at all other times."""
+    """Joules that a device draws: `busy` while it trains or evaluates, else `idle`."""
 
     idle: float
     busy: float
