@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import ssl
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import httpx
@@ -13,6 +14,7 @@ import httpx
 from fedbench.client.settings import Settings
 
 INTERVAL_SECONDS = 5.0
+TAKEN_SECONDS = 40.0  # the server believes in a client that was killed for 30
 _PATH = "/fedbench/v1/clients"
 
 log = logging.getLogger("fedbench.announce")
@@ -26,9 +28,18 @@ class Announcer:
     """One client's announcements to one server, over the same TLS as its model.
 
     `node_id` is what the server knows its node by; the stock node keeps that to itself.
+    `wait(seconds)` is true as soon as this client is to end.
     """
 
-    def __init__(self, settings: Settings, node_id: int | None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        node_id: int | None,
+        wait: Callable[[float], bool],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._wait = wait
+        self._clock = clock
         self._body = {
             "client": settings.client,
             "device": settings.device,
@@ -46,11 +57,14 @@ class Announcer:
     def running(self) -> Iterator[None]:
         """Announces now and then until the block ends; says goodbye at its end.
 
+        Where the name is taken, it may be by a client that was killed, which the server has yet
+        to miss: for `TAKEN_SECONDS` it is asked for again.
+
         Raises:
             NameTakenError: another live client has this name.
         """
         with self._http:
-            self._announce()
+            self._enter()
             stop = threading.Event()
             thread = threading.Thread(
                 target=self._repeat, args=(stop,), name="announce", daemon=True
@@ -62,6 +76,19 @@ class Announcer:
                 stop.set()
                 thread.join()  # an announcement after the goodbye would list the client again
                 self._leave()
+
+    def _enter(self) -> None:
+        deadline = self._clock() + TAKEN_SECONDS
+        said = False
+        while True:
+            try:
+                return self._announce()
+            except NameTakenError as error:
+                if not said:
+                    log.warning("%s: waiting %g s for its end", error, TAKEN_SECONDS)
+                    said = True
+                if self._clock() >= deadline or self._wait(INTERVAL_SECONDS):
+                    raise
 
     def _announce(self) -> None:
         answer = self._http.post(_PATH, json=self._body)

@@ -47,7 +47,7 @@ def _fedbench(settings: Settings, stop: threading.Event) -> int:
     with contextlib.ExitStack() as stack:
 
         def ready(node_id: int) -> None:
-            stack.enter_context(_announced(settings, node_id))
+            stack.enter_context(_announced(settings, node_id, stop))
             if settings.limited:
                 wait_for_quota(app.cgroup, stop)
             set_threads(settings.threads or app.cgroup.usable_cpus())
@@ -69,7 +69,7 @@ def _stock(settings: Settings, stop: threading.Event) -> int:
     config = " ".join(f'{key}="{value}"' for key, value in settings.node_config().items())
     command = ["flower-supernode", "--superlink", settings.server]
     command += ["--root-certificates", str(settings.certificate), "--node-config", config]
-    with _announced(settings, None):
+    with _announced(settings, None, stop):
         if settings.limited:
             wait_for_quota(cgroup, stop)
         with subprocess.Popen(command) as supernode:
@@ -92,8 +92,8 @@ def wait_for_quota(cgroup: Cgroup, stop: threading.Event) -> None:
 
 
 @contextlib.contextmanager
-def _announced(settings: Settings, node_id: int | None) -> Iterator[None]:
-    with Announcer(settings, node_id).running():
+def _announced(settings: Settings, node_id: int | None, stop: threading.Event) -> Iterator[None]:
+    with Announcer(settings, node_id, stop.wait).running():
         settings.ready.touch()
         try:
             yield

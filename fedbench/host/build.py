@@ -76,7 +76,7 @@ def ensure_client_image(
 def content(root: Path) -> list[Path]:
     """The files of the build, as .dockerignore lets them through, and the recipe itself."""
     package = root / "fedbench"
-    host_only = (package / "host", package / "cli.py")
+    host_only = (package / "host", package / "cli")
     files = [
         path
         for path in package.rglob("*")

@@ -44,7 +44,9 @@ def work(settings: Settings) -> int:
     told = []
     with ExitStack() as stack:
         if now not in ("too-small", "killed-offline"):
-            stack.enter_context(Announcer(settings, None if settings.stock else NODE).running())
+            stack.enter_context(
+                Announcer(settings, None if settings.stock else NODE, lambda _: True).running()
+            )
         if now != "too-small":
             settings.ready.touch()
             stack.callback(settings.ready.unlink)

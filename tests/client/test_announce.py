@@ -4,16 +4,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from clock import Clock
 from devices import served
 
 from fedbench.client import announce
 from fedbench.client.announce import Announcer, NameTakenError
 from fedbench.client.settings import Settings
 from fedbench.host import tls
-from fedbench.server.registry import Ending, Registry
+from fedbench.server.registry import Announcement, Ending, Registry
 
 NODE = 2**64 - 1
 
@@ -38,10 +40,16 @@ def _often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(announce, "INTERVAL_SECONDS", 0.02)
 
 
-def announcer(server: str, folder: Path, instance: str = "i1") -> Announcer:
+def announcer(
+    server: str,
+    folder: Path,
+    instance: str = "i1",
+    wait: Callable[[float], bool] = lambda _: True,
+    clock: Callable[[], float] = time.monotonic,
+) -> Announcer:
     certificate = folder / "ca.pem"
     settings = Settings("laptop-1", "laptop", server, instance=instance, certificate=certificate)
-    return Announcer(settings, NODE)
+    return Announcer(settings, NODE, wait, clock)
 
 
 def until(condition: Callable[[], object]) -> None:
@@ -106,11 +114,63 @@ def test_the_goodbye_is_the_last_word(
     assert registry.targets() == []
 
 
-def test_a_name_that_is_taken_ends_it(registry: Registry, address: str, certificates: Path) -> None:
+def advancing(clock: Clock, waits: list[float]) -> Callable[[float], bool]:
+    """A wait that takes no time but the clock's."""
+
+    def wait(seconds: float) -> bool:
+        waits.append(seconds)
+        clock.now += seconds
+        return False
+
+    return wait
+
+
+def test_a_name_that_stays_taken_ends_it(
+    address: str, certificates: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    clock, waits = Clock(), list[float]()
+    second = announcer(address, certificates, "i2", advancing(clock, waits), clock)
+    with announcer(address, certificates).running():
+        monkeypatch.setattr(announce, "INTERVAL_SECONDS", 5.0)
+        with (
+            pytest.raises(NameTakenError, match="a client named laptop-1 is already connected"),
+            second.running(),
+        ):
+            raise AssertionError("two clients of one name")
+        monkeypatch.undo()
+    assert waits == [5.0] * 8
+    assert [r.message for r in caplog.records if "waiting" in r.message] == [
+        "a client named laptop-1 is already connected: waiting 40 s for its end"
+    ]
+
+
+def test_the_name_of_a_client_that_was_killed_is_had_when_the_server_misses_it(
+    certificates: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(announce, "INTERVAL_SECONDS", 5.0)
+    clock, waits = Clock(), list[float]()
+    registry = Registry(lambda _: None, clock)
+    registry.announce(
+        Announcement(client="laptop-1", device="laptop", instance="killed", metrics_port=9101),
+        "127.0.0.1",
+    )
+    with (
+        served(registry, certificates) as address,
+        announcer(address, certificates, "i2", advancing(clock, waits), clock).running(),
+    ):
+        assert [target["labels"] for target in registry.targets()] == [
+            {"client": "laptop-1", "device": "laptop"}
+        ]
+    assert waits == [5.0] * 7  # beyond the 30 s that the server waits
+
+
+def test_a_client_that_is_to_end_waits_for_no_name(
+    registry: Registry, address: str, certificates: Path
+) -> None:
     with (
         announcer(address, certificates).running(),
-        pytest.raises(NameTakenError, match="a client named laptop-1 is already connected"),
-        announcer(address, certificates, "i2").running(),
+        pytest.raises(NameTakenError),
+        announcer(address, certificates, "i2", lambda _: True).running(),
     ):
         raise AssertionError("two clients of one name")
 

@@ -25,7 +25,7 @@ def root(tmp_path: Path) -> Path:
     shutil.copytree(REPOSITORY / "docker", root / "docker")
     for name in (".dockerignore", "pyproject.toml"):
         shutil.copy(REPOSITORY / name, root / name)
-    for name in ("config.py", "cli.py", "host/plan.py", "client/node.py"):
+    for name in ("config.py", "cli/__init__.py", "host/plan.py", "client/node.py"):
         (root / "fedbench" / name).parent.mkdir(parents=True, exist_ok=True)
         (root / "fedbench" / name).write_text("x = 1\n")
     return root
@@ -234,7 +234,7 @@ def test_a_failed_build_shows_its_last_20_lines(
         ("fedbench/client/node.py", True),
         ("pyproject.toml", True),
         ("docker/Dockerfile", True),
-        ("fedbench/cli.py", False),
+        ("fedbench/cli/__init__.py", False),
         ("fedbench/host/plan.py", False),
         ("docker/host/install-docker.sh", False),
     ],

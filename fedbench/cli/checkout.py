@@ -1,0 +1,38 @@
+"""The checkout that the commands work in, and what they load and start of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fedbench.cli.output import say
+from fedbench.config import (
+    Device,
+    Experiment,
+    Profile,
+    load_devices,
+    load_experiment,
+    load_profile,
+    split_overrides,
+)
+from fedbench.host.stack import Places, Stack
+
+places = Places(Path(__file__).resolve().parents[2])
+
+
+def load(
+    profile: str, experiment: str, settings: list[str] | None
+) -> tuple[Experiment, Profile, dict[str, Device]]:
+    """What a command line names, each with the settings that are its own."""
+    for_experiment, for_profile = split_overrides(settings or [])
+    federation = load_profile(profile, for_profile)
+    chosen = load_experiment(experiment, for_experiment)
+    return chosen, federation, load_devices(federation)
+
+
+def bring_up(
+    profile: Profile, devices: dict[str, Device], experiment: Experiment, source: Path | None
+) -> Stack:
+    """Brings a federation up, its data prepared, and waits until its clients are ready."""
+    from fedbench.host import planning
+
+    return planning.bring_up(places, profile, devices, experiment, source, say)

@@ -1,0 +1,37 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedbench.naming import parse_model
+
+ProfileName = Annotated[str, typer.Argument(help="name in configs/profiles, or a YAML file")]
+ExperimentName = Annotated[
+    str, typer.Option("--experiment", "-e", help="name in configs/experiments, or a YAML file")
+]
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", help="folder of Parquet files or of images as <class>/..."),
+]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="override any key, e.g. --set rounds=5")
+]
+Json = Annotated[bool, typer.Option("--json", help="machine-readable output")]
+Detach = Annotated[bool, typer.Option("--detach", help="return as soon as the run has started")]
+
+
+def _model(value: str) -> str:
+    try:
+        return parse_model(value)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+Models = Annotated[
+    list[str] | None,
+    typer.Option("--model", "-m", parser=_model, metavar="NAME", help="the study's by default"),
+]

@@ -1,0 +1,68 @@
+"""What commands print: results on standard output, how it goes on standard error."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from fedbench.host.runs import Run
+from fedbench.host.stack import Stack
+from fedbench.records import Summary
+
+if TYPE_CHECKING:  # a slow import
+    from fedbench.host.runner import Runner
+
+# A pipe has no width of its own: room for whole words.
+console = Console(width=None if sys.stdout.isatty() else 140)
+progress = Console(stderr=True)
+
+
+def say(line: str) -> None:
+    """Says on standard error how it goes."""
+    progress.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def print_json(value: object) -> None:
+    """Prints a value for scripts."""
+    console.print_json(json.dumps(value))
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Prints a table as Markdown."""
+    table = Table(*header, box=box.MARKDOWN)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def follow_run(stack: Stack, runner: Runner, run: Run, process: subprocess.Popen[bytes]) -> Summary:
+    """Shows a run as it goes on, until it ends: live on a terminal, else line by line."""
+    from fedbench.host.live import Lines, View
+    from fedbench.host.prometheus import Prometheus
+
+    live = Live(console=progress, auto_refresh=False) if progress.is_terminal else None
+    with live or nullcontext():
+        names = [client.name for client in stack.clients]
+        look = View(run, names, Prometheus(stack.prometheus_url), live) if live else Lines(run, say)
+        return runner.follow(run, process, look)
+
+
+def print_not_held(lines: Iterable[str]) -> None:
+    """Says what a run did not keep of what its devices are."""
+    for line in lines:
+        console.print(f"did not hold: {line}", markup=False, highlight=False, soft_wrap=True)
+
+
+def print_urls(stack: Stack) -> None:
+    """Prints where a federation's dashboards are."""
+    grafana = stack.grafana_url or "left out (its image could not be had)"
+    console.print(f"Prometheus {stack.prometheus_url}   Grafana {grafana}", highlight=False)

@@ -1,0 +1,233 @@
+"""Commands of studies: grids of runs, the paper's tables, and how true the emulation is."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from fedbench.cli import checkout
+from fedbench.cli.options import Data, Json, Models, ProfileName, Settings
+from fedbench.cli.output import (
+    console,
+    follow_run,
+    print_json,
+    print_not_held,
+    print_table,
+    say,
+)
+from fedbench.config import Experiment, Profile, load_devices, load_profile
+from fedbench.errors import RunError
+from fedbench.host import report as reports
+from fedbench.host import reproduce as repeating
+from fedbench.host import sweep_table
+from fedbench.host.datasets import local_cifar10
+from fedbench.host.fidelity import Fidelity
+from fedbench.host.reference import PaperRun
+from fedbench.host.runs import Run, RunStore
+from fedbench.host.sweep import Study, load_study
+from fedbench.records import Summary, replace_text
+
+if TYPE_CHECKING:  # a slow import
+    from fedbench.host.sweeping import Sweeping
+
+
+def sweep(
+    names: Annotated[list[str], typer.Argument(help="names in configs/sweeps, or YAML files")],
+    data: Data = None,
+    settings: Settings = None,
+    output: Annotated[
+        Path | None, typer.Option(help="write the table into this CSV file, too")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a grid of experiments on one federation; what is finished is skipped."""
+    studies = [load_study(name, settings or ()) for name in names]
+    if len({study.sweep.name for study in studies}) < len(studies):
+        raise typer.BadParameter("two sweeps have one name, and with it one folder")
+    sweeps = [_prepare(study, data) for study in studies]
+    try:
+        for each in sweeps:
+            _run_sweep(each, data)
+    finally:
+        found = {each.name: each.rows() for each in sweeps}
+        if output:
+            output.write_text(sweep_table.as_csv(found), encoding="utf-8")
+    if as_json:
+        rows = [{"sweep": name, **row.model_dump()} for name, rows in found.items() for row in rows]
+        print_json(rows)
+    else:
+        for each in sweeps:
+            print_table(*sweep_table.table(each.rows()))
+            console.print(f"recorded in {each.folder}", highlight=False, soft_wrap=True)
+    if failures := [line for each in sweeps for line in each.failures()]:
+        raise RunError(
+            f"{len(failures)} runs failed\n" + "\n".join(failures),
+            "the same command tries them again, and nothing else; `make logs` shows why",
+        )
+
+
+def fidelity(
+    profile: ProfileName = "table2",
+    short: Annotated[bool, typer.Option("--short", help="measure less, in a few minutes")] = False,
+    settings: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Check emulated epoch times against the real ones; fails where an error is beyond its bar."""
+    from fedbench.host import bootstrap
+    from fedbench.host.measuring import Measuring
+
+    chosen, federation, devices = checkout.load(profile, "fidelity", settings)
+    stack = checkout.bring_up(federation, devices, chosen, None)
+    measuring = Measuring(stack, bootstrap.ensure_docker(say), say, short=short)
+    result = measuring.measure()
+    path = result.write(checkout.places.runs)
+    if as_json:
+        print_json(result.model_dump())
+    else:
+        _print_fidelity(result)
+        console.print(f"recorded in {path}", highlight=False, soft_wrap=True)
+    result.require_bars()
+
+
+def reproduce(
+    what: Annotated[str | None, typer.Argument(help="table2 or table3")] = None,
+    run: Annotated[
+        str | None, typer.Option("--run", help="a published run instead: rounds x epochs, as 10x5")
+    ] = None,
+    models: Models = None,
+    scale: Annotated[
+        float, typer.Option(min=0.0001, max=1, help="the part of the data; times are scaled")
+    ] = 1.0,
+    rounds: Annotated[int | None, typer.Option(min=1, help="fewer rounds than the paper's")] = None,
+    engine: Annotated[
+        repeating.Engine,
+        typer.Option(help="on emulated devices, or in one program for accuracies alone"),
+    ] = "containers",
+    data: Data = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="processes that train at once, in-process")
+    ] = None,
+    tuned: Annotated[
+        bool, typer.Option("--tuned", help="train for accuracy, at the paper's cost")
+    ] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="repeat runs that are there")] = False,
+    output: Annotated[
+        Path | None, typer.Option("--json", help="write the figures into this file, too")
+    ] = None,
+) -> None:
+    """Repeat the paper's runs, and print its tables with ours beside; goes on where it stopped."""
+    originals = repeating.choose(what, run, models or [])
+    source = data or local_cifar10(checkout.places.root)
+    found: list[tuple[PaperRun, Summary]] = []
+    rows: list[repeating.Beside] = []
+    for original in originals:
+        chosen = repeating.experiment(original, scale, rounds, seed, tuned=tuned)
+        profile = load_profile(original.profile)
+        prepare = partial(_runner, profile, chosen, source, engine, workers)
+        summary = repeating.Reproduction(
+            prepare, RunStore(checkout.places.runs), engine, say, fresh=fresh
+        ).run(original, chosen, source)
+        found.append((original, summary))
+        rows += repeating.beside(original, summary, scale, engine)
+        if output:  # a long table is there as far as it came
+            replace_text(output, json.dumps([row.model_dump() for row in rows], indent=2) + "\n")
+    for original, summary in found:
+        console.print(f"\n{original.model}, run {summary.run}", highlight=False)
+        print_table(*repeating.curves(original, summary))
+    console.print()
+    print_table(*repeating.table(rows))
+    for line in repeating.caveats(scale, rounds, engine, tuned=tuned):
+        say(f"note: {line}")
+
+
+def compare(
+    run_a: Annotated[str, typer.Argument(help="a run on real devices")],
+    run_b: Annotated[str, typer.Argument(help="its emulated twin")],
+    as_json: Json = False,
+) -> None:
+    """Set an emulated run against one on real devices: the error of each client and metric."""
+    from fedbench.host import compare
+
+    store = RunStore(checkout.places.runs)
+    twins = compare.compare(store.find(run_a), store.find(run_b))
+    if as_json:
+        print_json(twins.model_dump())
+        return
+    print_table(*compare.table(twins))
+    for line in twins.unpaired:
+        say(f"note: {line}")
+
+
+def _runner(
+    profile: Profile,
+    chosen: Experiment,
+    source: Path | None,
+    engine: repeating.Engine,
+    workers: int | None,
+) -> Any:
+    from fedbench.host import bootstrap
+    from fedbench.host.inprocess import InProcess
+    from fedbench.host.runner import Runner
+
+    if engine == "in-process":
+        return InProcess(checkout.places, profile, say, workers)
+    stack = checkout.bring_up(profile, load_devices(profile), chosen, source)
+    return Runner(stack, bootstrap.ensure_docker(say), say)
+
+
+def _prepare(study: Study, source: Path | None) -> Sweeping:
+    from fedbench.host import data as partitions
+    from fedbench.host.plan import client_names
+    from fedbench.host.sweeping import Sweeping
+
+    clients = client_names(study.profile)
+
+    def prepare(experiment: Experiment) -> partitions.Prepared:
+        return partitions.prepare(experiment, clients, checkout.places.data, source=source, say=say)
+
+    return Sweeping(study, RunStore(checkout.places.runs), prepare, say)
+
+
+def _run_sweep(each: Sweeping, source: Path | None) -> None:
+    from fedbench.host import bootstrap, starting
+    from fedbench.host.runner import Runner
+
+    each.announce()
+    if not each.pending():
+        return
+    study = each.study
+    # Always by the first, so that a sweep that goes on finds the federation that it began on.
+    stack = checkout.bring_up(study.profile, study.devices, study.points[0].experiment, source)
+    client = bootstrap.ensure_docker(say)
+    runner = Runner(stack, client, say)
+
+    def execute(run: Run) -> Summary:
+        process = runner.start(run)
+        say(f"run {run.id}")
+        try:
+            return follow_run(stack, runner, run, process)
+        except RunError:
+            # What died with the run is started again by Docker: the next one waits for it.
+            starting.wait_ready(stack, client, say)
+            raise
+
+    each.run(runner, source, execute)
+
+
+def _print_fidelity(result: Fidelity) -> None:
+    for title, rows in reports.fidelity_tables(result):
+        table = Table(*rows[0], title=title, title_justify="left")
+        for row in rows[1]:
+            table.add_row(*row)
+        console.print(table)
+    console.print(
+        f"seconds are emulated ones, of an epoch of 50,000 images; dilation {result.dilation:g}",
+        highlight=False,
+    )
+    print_not_held(result.not_held)

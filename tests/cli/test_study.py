@@ -1,0 +1,173 @@
+"""The commands of studies: what they print, and the exit code."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from commands import RUN, TESTS, Fedbench, markdown_rows
+
+from fedbench.cli import checkout
+from fedbench.config import (
+    CONFIGS,
+    Experiment,
+)
+from fedbench.errors import RunError
+from fedbench.host import bootstrap, starting
+from fedbench.host import runner as runners
+from fedbench.host.data import prepare as prepare_data
+from fedbench.host.plan import client_names
+from fedbench.host.runs import Run, RunStore
+from fedbench.host.stack import Places, Stack
+from fedbench.host.sweep import load_study
+from fedbench.host.sweeping import Sweeping
+from fedbench.records import Summary
+
+
+@pytest.fixture
+def swept(places: Places) -> list[Run]:
+    """The sweep `partitions`, with all runs but the last finished, and that one failed."""
+    study = load_study("partitions")
+    store = RunStore(places.runs)
+    prepare = partial(prepare_data, clients=client_names(study.profile), root=places.data)
+    runs: list[Run] = []
+
+    def create(experiment: Experiment, source: Path | None) -> Run:
+        runs.append(store.create(experiment, study.profile, {}))
+        return runs[-1]
+
+    def execute(run: Run) -> Summary:
+        for name in ("rounds.jsonl", "events.jsonl"):
+            shutil.copy(TESTS / "golden" / "runs" / RUN / name, run.path)
+        if len(runs) == len(study.points):
+            event = {"time": "2026-01-02T03:05:00.000+00:00", "event": "error", "reason": "[it]"}
+            with (run.path / "events.jsonl").open("a") as file:
+                file.write(json.dumps(event) + "\n")
+            raise RunError(f"run {run.id} failed: [it]")
+        return run.summary()
+
+    runner = cast("Any", SimpleNamespace(create=create))
+    Sweeping(study, store, prepare, lambda _: None).run(runner, None, execute)
+    return runs
+
+
+def test_what_is_finished_is_skipped_and_the_rest_needs_a_daemon(
+    fedbench: Fedbench, swept: list[Run], tmp_path: Path
+) -> None:
+    code, out, err = fedbench("sweep", "partitions", "--output", f"{tmp_path}/table.csv")
+    assert (code, out) == (3, "")
+    first, second = err.splitlines()[:2]
+    assert first == "sweep partitions: 8 runs, 7 of them finished; about 0 min 37 s left"
+    assert second.startswith("error: no Docker daemon answers")
+    assert (tmp_path / "table.csv").read_text().startswith("sweep,data.partition,local_epochs,n,")
+
+
+def test_a_sweep_that_is_finished_needs_no_daemon(
+    fedbench: Fedbench, places: Places, swept: list[Run]
+) -> None:
+    last = swept[-1].path / "events.jsonl"
+    last.write_text("".join(last.read_text().splitlines(keepends=True)[:-1]))
+    folder = places.runs / "sweeps" / "partitions"
+    code, out, err = fedbench("sweep", "partitions")
+    assert (code, err) == (0, "sweep partitions: 8 runs, 8 of them finished\n")
+    assert "| replicated     | 2            | 2/2 | 0.5000 ± 0.0000" in out
+    assert out.endswith(f"recorded in {folder}\n")
+    code, out, _ = fedbench("sweep", "partitions", "--json")
+    rows = json.loads(out)
+    assert (code, len(rows)) == (0, 4)
+    assert rows[0]["sweep"] == "partitions"
+    assert rows[0]["settings"] == {"data.partition": "iid", "local_epochs": 1}
+    assert rows[0]["accuracy"]["n"] == 2
+
+
+class GoldenRunner:
+    """Makes real run folders; each run is the golden one, but for the second, which fails."""
+
+    def __init__(self, stack: Stack, client: object, say: Callable[[str], None]) -> None:
+        self._stack = stack
+        self._runs = 0
+
+    def create(self, experiment: Experiment, source: Path | None) -> Run:
+        return RunStore(self._stack.places.runs).create(experiment, self._stack.profile, {})
+
+    def start(self, run: Run) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(["true"])
+
+    def follow(
+        self, run: Run, process: subprocess.Popen[bytes], look: Callable[[], None]
+    ) -> Summary:
+        process.wait()
+        self._runs += 1
+        if self._runs == 2:
+            raise RunError(f"run {run.id} failed: the server died")
+        for name in ("rounds.jsonl", "events.jsonl"):
+            shutil.copy(TESTS / "golden" / "runs" / RUN / name, run.path)
+        look()
+        return run.summary()
+
+
+def test_a_sweep_goes_on_after_a_failure_and_says_so_at_its_end(
+    fedbench: Fedbench, stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[Stack] = []
+    monkeypatch.setattr(checkout, "bring_up", lambda *_: stack)
+    monkeypatch.setattr(bootstrap, "ensure_docker", lambda say: None)
+    monkeypatch.setattr(runners, "Runner", GoldenRunner)
+    monkeypatch.setattr(starting, "wait_ready", lambda stack, client, say: waited.append(stack))
+    code, out, err = fedbench("sweep", "partitions")
+    assert code == 5
+    assert "| iid            | 2            | 1/2 |" in out
+    lines = err.splitlines()
+    failed = RunStore(stack.places.runs).all()[1].id
+    why = f"run {failed} failed: the server died"
+    assert f"failed: {why}" in lines
+    assert "run 8/8 (data.partition=replicated, local_epochs=2, seed=1), about " in err
+    assert "round 2/2: accuracy 0.5000, loss 1.5000, 9.0 s (overhead 0.75 s)" in err
+    assert lines[-3:-1] == [
+        "error: 1 runs failed",
+        f"data.partition=iid, local_epochs=2, seed=0: {why}",
+    ]
+    assert waited == [stack], "until what died is there again"
+
+
+def test_two_sweeps_of_one_name_are_refused(fedbench: Fedbench, places: Places) -> None:
+    code, out, err = fedbench("sweep", "partitions", f"{CONFIGS}/sweeps/partitions.yaml")
+    assert (code, out) == (2, "")
+    assert err.endswith("two sweeps have one name, and with it one folder\n")
+    assert not places.root.exists()
+
+
+def test_a_run_is_compared_with_its_twin(fedbench: Fedbench, a_run: Path) -> None:
+    twin = Path(shutil.copytree(a_run, a_run.parent / "twin"))
+    rounds = (twin / "rounds.jsonl").read_text().replace('"cpu_seconds":4.0', '"cpu_seconds":5.0')
+    (twin / "rounds.jsonl").write_text(rounds.replace('"peak_memory_bytes"', '"other"'))
+    code, out, err = fedbench("compare", RUN, "twin")
+    assert code == 0
+    rows = markdown_rows(out)
+    assert rows[0] == ["client", "device", "metric", "A", "B", "error %", "spread %", "rounds"]
+    assert rows[1][0] == "-" * len(rows[1][0])  # Markdown
+    laptop = ["laptop", "laptop", "CPU s", "3.75", "4.25", "+12.5", "+0.0 to +25.0", "2"]
+    assert laptop in rows
+    assert "note: laptop: peak MiB: only in A\n" in err
+    code, out, err = fedbench("compare", RUN, "twin", "--json")
+    twins = json.loads(out)
+    assert (code, err, twins["a"], twins["b"]) == (0, "", RUN, "twin")
+    assert len(twins["unpaired"]) == 3
+    errors = {(one["client"], one["metric"]): one["error"] for one in twins["comparisons"]}
+    assert (errors["laptop", "CPU s"], errors["workstation", "CPU s"]) == (12.5, 0.0)
+
+
+@pytest.mark.parametrize("argv", [("x-run", RUN), (RUN, "x-run")])
+def test_a_run_to_compare_that_does_not_exist_is_an_error(
+    argv: tuple[str, str], fedbench: Fedbench, a_run: Path
+) -> None:
+    code, out, err = fedbench("compare", *argv)
+    assert (code, out) == (5, "")
+    assert err.startswith(f"error: no run 'x-run' in {a_run.parent}\n")
