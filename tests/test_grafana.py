@@ -13,7 +13,8 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from fedbench.telemetry.cgroup import Cgroup
-from fedbench.telemetry.metrics import ClientMetrics, ServerMetrics
+from fedbench.telemetry.client import ClientMetrics
+from fedbench.telemetry.server import ServerMetrics
 
 ROOT = Path(__file__).resolve().parent.parent
 FEDERATION = ROOT / "grafana/dashboards/federation.json"
