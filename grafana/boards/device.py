@@ -7,6 +7,7 @@ from grafana_foundation_sdk.builders.dashboard import Dashboard
 from boards.panels import (
     Panel,
     board,
+    codes,
     collapsed_row,
     dash_limits,
     lines,
@@ -68,6 +69,7 @@ def training() -> list[Panel]:
         'max by (phase) (rate(fedbench_client_phase_seconds_total{client=~"$client"}'
         "[$__rate_interval]))"
     )
+    epochs = by("le", "fedbench_local_epoch_seconds_bucket", "sum")
     return [
         stacked(lines("Share of its time", "percentunit", {"{{phase}}": share}).max(1)),
         lines(
@@ -75,6 +77,7 @@ def training() -> list[Panel]:
             "s",
             {
                 "last local epoch": by_client("fedbench_local_epoch_last_seconds", with_run=True),
+                "half of all local epochs": f"histogram_quantile(0.5, {epochs})",
                 "last evaluation": by_client("fedbench_evaluation_last_seconds", with_run=True),
                 "behind the emulated device": by_client(
                     "fedbench_pace_late_seconds", with_run=True
@@ -128,6 +131,7 @@ def resources() -> list[Panel]:
                 "none",
                 {
                     "used": rate("fedbench_cpu_seconds_total"),
+                    "held back by the quota": rate("fedbench_cpu_throttled_seconds_total"),
                     "CPU limit": by_client("fedbench_usable_cpus"),
                 },
             )
@@ -195,6 +199,11 @@ def network() -> list[Panel]:
                 "{{direction}}, 95 %": f"histogram_quantile(0.95, {buckets})",
             },
         ).description("Within which half and 95 % of them were done, since its container started."),
+        codes(
+            "Does the server answer?",
+            by_client("fedbench_client_connected"),
+            {"no": "red", "yes": "green"},
+        ),
     ]
 
 

@@ -145,6 +145,7 @@ def model() -> list[Panel]:
 
 def overhead() -> list[Panel]:
     """Where a round's time goes besides training, and who took part."""
+    rounds = "sum by (le) (fedbench_round_seconds_bucket)"
     return [
         lines(
             "Duration of a round, in wall seconds",
@@ -154,8 +155,12 @@ def overhead() -> list[Panel]:
                 "overhead": of_run("fedbench_round_overhead_seconds"),
                 "aggregation": of_run("fedbench_aggregate_seconds"),
                 "server evaluation": of_run("fedbench_server_epoch_seconds"),
+                "half of all rounds": f"histogram_quantile(0.5, {rounds})",
             },
-        ).description("Overhead: the round less its slowest client's training and evaluation."),
+        ).description(
+            "Overhead: the round less its slowest client's training and evaluation. Half of all "
+            "rounds since the server started took less than that line."
+        ),
         stacked(
             lines(
                 "Parts of a round's overhead",
