@@ -49,7 +49,8 @@ class ClientRound(Record):
     epoch takes on the real device, None where the client is one, and `emulation_error` by how much
     the median epoch missed it. `not_held` says why the host could not hold the emulation.
 
-    A client that did not answer has `error` and no figures; the stock node measures neither bytes
+    A client that did not answer has `error` and no figures; it is `late` where it had none but the
+    round's time was up. The stock node measures neither bytes
     nor what becomes of its time. `serialise_seconds` are those between a model and its bytes;
     `evaluate_download_seconds` those of `download_seconds` that came after training.
     """
@@ -73,11 +74,14 @@ class ClientRound(Record):
     throttled_seconds: float | None = None
     peak_memory_bytes: int | None = None
     error: str | None = None
+    late: bool = False
     epochs: list[EpochRecord] = []
     dilation: float = 1.0
     target_epoch_seconds: float | None = None
     emulation_error: float | None = None
     not_held: str | None = None
+    energy_idle_joules: float | None = None
+    energy_busy_joules: float | None = None
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -89,6 +93,13 @@ class ClientRound(Record):
     def busy_seconds(self) -> float:
         """Wall seconds of training and evaluation."""
         return sum(self.epoch_seconds) + (self.evaluate_seconds or 0.0)
+
+    @property
+    def energy_joules(self) -> float | None:
+        """Of both, idle and busy."""
+        if self.energy_idle_joules is None or self.energy_busy_joules is None:
+            return None
+        return self.energy_idle_joules + self.energy_busy_joules
 
 
 class RoundParts(Record):

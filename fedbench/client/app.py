@@ -39,7 +39,7 @@ from fedbench.learning.recipe import Recipe
 from fedbench.learning.stem import set_stem_stride
 from fedbench.learning.train import Epoch, Progress, evaluate, train
 from fedbench.telemetry.cgroup import Cgroup
-from fedbench.telemetry.metrics import ClientMetrics
+from fedbench.telemetry.client import ClientMetrics
 from fedbench.telemetry.timing import Timing
 from fedbench.telemetry.usage import Usage, Used
 
@@ -54,7 +54,7 @@ class Wire:
 
     def transferred(self, *, sent: int = 0, received: int = 0) -> None:
         """Counts bytes that were exchanged."""
-        self._metrics.transferred(sent, received)
+        self._metrics.transferred(sent=sent, received=received)
         self._sent += sent
         self._received += received
 

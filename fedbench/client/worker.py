@@ -61,7 +61,7 @@ def _fedbench(settings: Settings, stop: threading.Event) -> int:
 def _stock(settings: Settings, stop: threading.Event) -> int:
     from prometheus_client import REGISTRY
 
-    from fedbench.telemetry.metrics import ClientMetrics
+    from fedbench.telemetry.client import ClientMetrics
 
     cgroup = Cgroup()
     ClientMetrics(REGISTRY, cgroup).connected(True)

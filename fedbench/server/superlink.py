@@ -40,7 +40,7 @@ from fedbench.server.control import Control
 from fedbench.server.devices import public_app
 from fedbench.server.longpoll import LongPoll
 from fedbench.server.registry import Registry
-from fedbench.telemetry.metrics import ServerMetrics
+from fedbench.telemetry.server import ServerMetrics
 
 _EVERYWHERE = "0.0.0.0"  # noqa: S104 (of the container; compose publishes only the fleet port)
 # What a poll waits for: a node for the ServerApp's messages, the ServerApp for replies, the

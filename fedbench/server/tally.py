@@ -111,8 +111,9 @@ class Tally:
         """
         for client, figures in self._figures.items():
             for kind in ("train", "evaluate"):
-                if (kind, client) not in self._answered:
-                    figures.setdefault("error", f"{kind}: no answer before the round's timeout")
+                if (kind, client) not in self._answered and "error" not in figures:
+                    figures |= {"error": f"{kind}: no answer before the round's timeout"}
+                    figures |= {"late": True}
         weights = {client: f.pop("test_samples", 0) for client, f in self._figures.items()}
         clients = [ClientRound(**figures) for figures in self._figures.values()]
         overhead = duration - max((client.busy_seconds for client in clients), default=0.0)

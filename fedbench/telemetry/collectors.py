@@ -1,4 +1,4 @@
-"""Metrics that are read when Prometheus asks: the client's phase and its cgroup."""
+"""Metrics that are read when Prometheus asks: the client's phase and a container's cgroup."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Literal, get_args
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from fedbench.telemetry.cgroup import Cgroup
+from fedbench.telemetry.families import family, single
 from fedbench.telemetry.usage import steal_seconds
 
 ClientPhase = Literal["waiting", "receiving", "training", "evaluating", "sending"]
@@ -33,24 +34,19 @@ class PhaseClock(Collector):
             before, self._phase = self._phase, phase
         return before
 
-    def collect(self) -> Iterator[Metric]:
-        """Read the clock."""
+    def read(self) -> tuple[ClientPhase, dict[ClientPhase, float]]:
+        """The phase that the client is in, and the seconds spent in each so far."""
         with self._lock:
             self._settle()
-            current, seconds = self._phase, dict(self._seconds)
-        state = GaugeMetricFamily(
-            "fedbench_client_phase",
-            "1 for the phase that the client is in, else 0.",
-            labels=["phase"],
+            return self._phase, dict(self._seconds)
+
+    def collect(self) -> Iterator[Metric]:
+        """Read the clock."""
+        current, seconds = self.read()
+        yield family("fedbench_client_phase", {(p,): p == current for p in CLIENT_PHASES})
+        yield family(
+            "fedbench_client_phase_seconds_total", {(p,): seconds[p] for p in CLIENT_PHASES}
         )
-        total = CounterMetricFamily(
-            "fedbench_client_phase_seconds", "Time spent in each phase.", labels=["phase"]
-        )
-        for phase in CLIENT_PHASES:
-            state.add_metric([phase], phase == current)
-            total.add_metric([phase], seconds[phase])
-        yield state
-        yield total
 
     def _settle(self) -> None:
         now = self._clock()
@@ -67,39 +63,14 @@ class CgroupCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Read the cgroup's files."""
         cpu, memory = self._cgroup.cpu(), self._cgroup.memory()
-        yield CounterMetricFamily("fedbench_cpu_seconds", "CPU time used.", cpu.seconds)
-        yield CounterMetricFamily(
-            "fedbench_cpu_throttled_seconds",
-            "Time for which the CPU quota held threads back, added up over CPUs.",
-            cpu.throttled_seconds,
-        )
-        yield CounterMetricFamily(
-            "fedbench_cpu_throttled_periods",
-            "Scheduler periods in which the CPU quota ran out.",
-            cpu.throttled_periods,
-        )
-        yield CounterMetricFamily(
-            "fedbench_cpu_periods", "Scheduler periods with work to do.", cpu.periods
-        )
-        yield CounterMetricFamily(
-            "fedbench_cpu_steal_seconds",
-            "Time for which the hypervisor kept this client's CPUs, as the mean over them.",
-            steal_seconds(self._cgroup),
-        )
-        yield GaugeMetricFamily(
-            "fedbench_usable_cpus",
-            "CPUs that may be busy at once: the quota or the cpuset, whichever is less.",
-            self._cgroup.usable_cpus(),
-        )
-        yield GaugeMetricFamily(
-            "fedbench_memory_bytes", "Memory used, without idle file cache.", memory.used
-        )
-        yield GaugeMetricFamily(
-            "fedbench_memory_peak_bytes", "Most memory ever used, file cache included.", memory.peak
-        )
-        yield GaugeMetricFamily("fedbench_memory_limit_bytes", "Memory limit.", memory.limit)
-        yield CounterMetricFamily(
-            "fedbench_out_of_memory_kills",
-            "Processes killed because the memory limit was reached.",
-            memory.oom_kills,
-        )
+        yield single("fedbench_cpu_seconds_total", cpu.seconds)
+        yield single("fedbench_cpu_throttled_seconds_total", cpu.throttled_seconds)
+        yield single("fedbench_cpu_throttled_periods_total", cpu.throttled_periods)
+        yield single("fedbench_cpu_periods_total", cpu.periods)
+        yield single("fedbench_cpu_steal_seconds_total", steal_seconds(self._cgroup))
+        yield single("fedbench_usable_cpus", self._cgroup.usable_cpus())
+        yield single("fedbench_memory_bytes", memory.used)
+        yield single("fedbench_memory_peak_bytes", memory.peak)
+        if memory.limit is not None:
+            yield single("fedbench_memory_limit_bytes", memory.limit)
+        yield single("fedbench_out_of_memory_kills_total", memory.oom_kills)

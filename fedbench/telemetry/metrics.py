@@ -1,317 +1,311 @@
-"""Every metric, declared once: its name, help text, unit and labels (more in collectors.py).
+"""Every metric, declared once, as data: METRICS.md lists it, other modules fill it.
 
 Prometheus adds `client` and `device` to what it scrapes from a client; a metric itself carries only
 `run`, and only where it describes that run. The round number is a value, never a label: each new
 label value is a new time series. For the same reason a new run drops the previous run's series
-here; Prometheus keeps their history.
+where they are exposed; Prometheus keeps their history.
 """
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from statistics import median
-from typing import Literal, get_args
+from dataclasses import dataclass
+from typing import Literal
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from fedbench.records import RoundParts
 
-from fedbench.records import ClientRound, RoundParts, RoundRecord
-from fedbench.telemetry.cgroup import Cgroup
-from fedbench.telemetry.collectors import CgroupCollector, ClientPhase, PhaseClock
-
-RunPhase = Literal["waiting", "running", "finished", "failed", "interrupted"]
-RUN_PHASES: tuple[RunPhase, ...] = get_args(RunPhase)
+Kind = Literal["gauge", "counter", "histogram"]
 ROUND_PARTS = tuple(RoundParts.model_fields)
 # From an epoch of digits on a workstation to one of CIFAR-10 on a slowed legacy PC.
 SECONDS_BUCKETS = (0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200)
+# From a few numbers on a fast link to a large model on a slow one.
+TRANSFER_BUCKETS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
 
-# `_created` series double the series of every counter, and Prometheus has no use for them.
-disable_created_metrics()  # type: ignore[no-untyped-call]
-
-
-class ClientMetrics:
-    """What one client is doing, has done and has used. `clock` gives seconds."""
-
-    def __init__(
-        self,
-        registry: CollectorRegistry,
-        cgroup: Cgroup,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        runs = self._runs = _RunGauges(registry)
-        self._round = runs.gauge("fedbench_client_round", "Round last worked on.")
-        self._epoch = runs.gauge("fedbench_local_epoch", "Local epoch last worked on, from 1.")
-        self._epochs = runs.gauge("fedbench_local_epochs", "Local epochs in each round.")
-        self._epoch_last = runs.gauge(
-            "fedbench_local_epoch_last_seconds", "Duration of the last finished local epoch."
-        )
-        self._speed = runs.gauge(
-            "fedbench_samples_per_second", "Samples trained per second of the local epoch."
-        )
-        self._loss = runs.gauge("fedbench_local_loss", "Training loss of the last local epoch.")
-        self._accuracy = runs.gauge(
-            "fedbench_local_accuracy", "Training accuracy of the last local epoch, 0 to 1."
-        )
-        self._global_loss = runs.gauge(
-            "fedbench_global_model_loss", "Loss of the global model as this client evaluated it."
-        )
-        self._global_accuracy = runs.gauge(
-            "fedbench_global_model_accuracy", "Accuracy of the global model likewise, 0 to 1."
-        )
-        self._evaluation_last = runs.gauge(
-            "fedbench_evaluation_last_seconds", "Duration of the last evaluation by this client."
-        )
-        self._epoch_seconds = Histogram(
-            "fedbench_local_epoch_seconds",
-            "Duration of local epochs.",
-            buckets=SECONDS_BUCKETS,
-            registry=registry,
-        )
-        self._samples = Counter(
-            "fedbench_trained_samples_total", "Samples trained.", registry=registry
-        )
-        self._late = runs.gauge(
-            "fedbench_pace_late_seconds",
-            "Seconds by which the local epoch is behind the emulated device; 0 while it keeps up.",
-        )
-        self._partition = Gauge(
-            "fedbench_partition_samples", "Training samples of this client.", registry=registry
-        )
-        self._sent = Counter(
-            "fedbench_sent_bytes_total", "Bytes sent to the server.", registry=registry
-        )
-        self._received = Counter(
-            "fedbench_received_bytes_total", "Bytes received from the server.", registry=registry
-        )
-        self._connected = Gauge(
-            "fedbench_client_connected", "1 while the server answers, else 0.", registry=registry
-        )
-        self._errors = Counter(
-            "fedbench_client_errors_total", "Messages answered with an error.", registry=registry
-        )
-        self._phases = PhaseClock(clock)
-        registry.register(self._phases)
-        registry.register(CgroupCollector(cgroup))
-        self._epoch_samples = 0
-
-    @contextmanager
-    def phase(self, name: ClientPhase) -> Iterator[None]:
-        """Be in this phase within the block, then in the one before."""
-        before = self._phases.enter(name)
-        try:
-            yield
-        finally:
-            self._phases.enter(before)
-
-    def connected(self, value: bool) -> None:
-        """Say whether the server answers."""
-        self._connected.set(value)
-
-    def partition(self, samples: int) -> None:
-        """Say how many training samples this client has."""
-        self._partition.set(samples)
-
-    def progress(
-        self, *, run: str, round_number: int, epoch: int, epochs: int, samples: int, seconds: float
-    ) -> None:
-        """Report `samples` done after `seconds` of `epoch` (of `epochs`, counted from 1)."""
-        self._runs.enter(run)
-        self._round.labels(run).set(round_number)
-        self._epoch.labels(run).set(epoch)
-        self._epochs.labels(run).set(epochs)
-        self._count(samples)
-        if seconds > 0:
-            self._speed.labels(run).set(samples / seconds)
-
-    def epoch_finished(
-        self,
-        *,
-        run: str,
-        round_number: int,
-        seconds: float,
-        loss: float,
-        accuracy: float,
-        samples: int,
-    ) -> None:
-        """Report a whole local epoch over `samples`, those told to `progress` included."""
-        self._runs.enter(run)
-        self._round.labels(run).set(round_number)
-        self._epoch_last.labels(run).set(seconds)
-        self._epoch_seconds.observe(seconds)
-        self._speed.labels(run).set(samples / seconds)
-        self._loss.labels(run).set(loss)
-        self._accuracy.labels(run).set(accuracy)
-        self._count(samples)
-        self._epoch_samples = 0
-
-    def evaluated(
-        self, *, run: str, round_number: int, seconds: float, loss: float, accuracy: float
-    ) -> None:
-        """Report the global model's evaluation on this client's test samples."""
-        self._runs.enter(run)
-        self._round.labels(run).set(round_number)
-        self._evaluation_last.labels(run).set(seconds)
-        self._global_loss.labels(run).set(loss)
-        self._global_accuracy.labels(run).set(accuracy)
-
-    def late(self, run: str, seconds: float) -> None:
-        """Say by how much training is behind the emulated device."""
-        self._late.labels(run).set(seconds)
-
-    def transferred(self, sent: int = 0, received: int = 0) -> None:
-        """Add bytes exchanged with the server."""
-        self._sent.inc(sent)
-        self._received.inc(received)
-
-    def error(self) -> None:
-        """Count a message that was answered with an error."""
-        self._errors.inc()
-
-    def _count(self, samples: int) -> None:
-        counted = self._epoch_samples if samples >= self._epoch_samples else 0  # 0: a new epoch
-        self._samples.inc(samples - counted)
-        self._epoch_samples = samples
+_REAL = "on a real device"
+_NO_WATTS = "the device's profile has no watts"
+_NO_GPU = "no GPU, or NVML does not say"
+_UNKNOWN = "no client evaluated"
 
 
-class ServerMetrics:
-    """What the server knows of the current run and of its clients."""
+@dataclass(frozen=True)
+class Metric:
+    """One metric: `name` is that of its samples, so that a counter's ends in `_total`.
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        runs = self._runs = _RunGauges(registry)
-        self._round = runs.gauge("fedbench_round", "Round in progress, or the last one.")
-        self._rounds = runs.gauge("fedbench_rounds", "Rounds that the run wants.")
-        self._last = runs.gauge("fedbench_round_last_seconds", "Duration of the last round.")
-        self._overhead = runs.gauge(
-            "fedbench_round_overhead_seconds",
-            "Duration of the last round less its slowest client's training and evaluation.",
-        )
-        self._parts = runs.gauge(
-            "fedbench_round_part_seconds",
-            "Part of the last round's overhead; not a number where it is not known.",
-            "part",
-        )
-        self._aggregate = runs.gauge(
-            "fedbench_aggregate_seconds", "Duration of the last aggregation."
-        )
-        self._evaluation = runs.gauge(
-            "fedbench_server_epoch_seconds", "Duration of the server's last evaluation."
-        )
-        self._accuracy = runs.gauge(
-            "fedbench_server_accuracy", "Accuracy of the global model after the last round, 0 to 1."
-        )
-        self._loss = runs.gauge(
-            "fedbench_server_loss", "Loss of the global model after the last round."
-        )
-        self._wanted = runs.gauge("fedbench_clients_wanted", "Clients asked in the last round.")
-        self._answered = runs.gauge("fedbench_clients_answered", "Those that answered in time.")
-        self._failed = runs.gauge("fedbench_clients_failed", "Those that failed or were too late.")
-        self._dilation = runs.gauge(
-            "fedbench_dilation", "Wall seconds for each second of the emulated devices."
-        )
-        self._emulated = runs.gauge(
-            "fedbench_emulated_epoch_seconds",
-            "Median local epoch of the last round, in seconds of the emulated device.",
-            "client",
-        )
-        self._target = runs.gauge(
-            "fedbench_target_epoch_seconds",
-            "What such an epoch takes on the real device, by its profile.",
-            "client",
-        )
-        self._error = runs.gauge(
-            "fedbench_emulation_error_ratio",
-            "How far the median epoch was from its target: 0.05 is five percent too slow.",
-            "client",
-        )
-        self._held = runs.gauge(
-            "fedbench_emulation_held",
-            "1 where the emulation held in the last round, 0 where it was too far off its target.",
-            "client",
-        )
-        self._phase = runs.gauge(
-            "fedbench_run_phase", "1 for the phase that the run is in, else 0.", "phase"
-        )
-        self._round_seconds = Histogram(
-            "fedbench_round_seconds",
-            "Duration of rounds.",
-            buckets=SECONDS_BUCKETS,
-            registry=registry,
-        )
-        self._clients = Gauge(
-            "fedbench_clients_connected", "Clients that the server can reach.", registry=registry
-        )
+    `absent` says when it is not there; one with the label `run` is never there before a run.
+    """
 
-    def clients_connected(self, clients: int) -> None:
-        """Say how many clients the server can reach now."""
-        self._clients.set(clients)
-
-    def run_phase(self, run: str, phase: RunPhase) -> None:
-        """Put the run into this phase."""
-        self._runs.enter(run)
-        for name in RUN_PHASES:
-            self._phase.labels(run, name).set(name == phase)
-
-    def round_started(self, run: str, round_number: int, rounds: int) -> None:
-        """Report that round `round_number` of `rounds`, counted from 1, begins."""
-        self._runs.enter(run)
-        self._round.labels(run).set(round_number)
-        self._rounds.labels(run).set(rounds)
-
-    def observe(self, record: RoundRecord, run: str, rounds: int) -> None:
-        """Report a round that is over."""
-        self.round_started(run, record.round, rounds)
-        failed = sum(client.error is not None for client in record.clients)
-        self._wanted.labels(run).set(len(record.clients))
-        self._failed.labels(run).set(failed)
-        self._answered.labels(run).set(len(record.clients) - failed)
-        self._round_seconds.observe(record.duration_seconds)
-        self._last.labels(run).set(record.duration_seconds)
-        self._overhead.labels(run).set(record.overhead_seconds)
-        for part in ROUND_PARTS:
-            value = getattr(record.parts, part, None)
-            self._parts.labels(run, part).set(math.nan if value is None else value)
-        self._aggregate.labels(run).set(record.aggregate_seconds)
-        # Real devices among the clients have none.
-        self._dilation.labels(run).set(max((c.dilation for c in record.clients), default=1.0))
-        for client in record.clients:
-            self._emulation(client, run)
-        for gauge, value in (
-            (self._evaluation, record.server_epoch_seconds),
-            (self._accuracy, record.server_accuracy),
-            (self._loss, record.server_loss),
-        ):
-            if value is not None:
-                gauge.labels(run).set(value)
-
-    def _emulation(self, client: ClientRound, run: str) -> None:
-        if not client.emulated_epoch_seconds:
-            return
-        emulated = median(client.emulated_epoch_seconds)
-        self._emulated.labels(run, client.client).set(emulated)
-        if client.target_epoch_seconds is not None and client.emulation_error is not None:
-            self._target.labels(run, client.client).set(client.target_epoch_seconds)
-            self._error.labels(run, client.client).set(client.emulation_error)
-            self._held.labels(run, client.client).set(client.not_held is None)
+    name: str
+    kind: Kind
+    unit: str
+    help: str
+    labels: tuple[str, ...] = ()
+    absent: str = ""
+    buckets: tuple[float, ...] = ()
 
 
-class _RunGauges:
-    """The gauges that carry a run; only those of the current run are kept."""
+def _gauge(name: str, unit: str, text: str, *labels: str, absent: str = "") -> Metric:
+    return Metric(f"fedbench_{name}", "gauge", unit, text, labels, absent)
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._registry = registry
-        self._gauges: list[Gauge] = []
-        self._run: str | None = None
 
-    def gauge(self, name: str, help_text: str, *labels: str) -> Gauge:
-        gauge = Gauge(name, help_text, ("run", *labels), registry=self._registry)
-        self._gauges.append(gauge)
-        return gauge
+def _counter(name: str, unit: str, text: str, *labels: str, absent: str = "") -> Metric:
+    return Metric(f"fedbench_{name}_total", "counter", unit, text, labels, absent)
 
-    def enter(self, run: str) -> None:
-        if run == self._run:
-            return
-        self._run = run
-        for gauge in self._gauges:
-            gauge.clear()
+
+def _histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Metric:
+    return Metric(f"fedbench_{name}", "histogram", "seconds", text, labels, buckets=buckets)
+
+
+CLIENT = (
+    _gauge("client_connected", "bool", "1 while the server answers, else 0."),
+    _gauge("client_phase", "bool", "1 for the phase that the client is in, else 0.", "phase"),
+    _counter("client_phase_seconds", "seconds", "Time spent in each phase.", "phase"),
+    _counter("client_errors", "messages", "Messages answered with an error."),
+    _gauge("client_round", "round", "Round last worked on.", "run"),
+    _gauge("local_epoch", "epoch", "Local epoch last worked on, from 1.", "run"),
+    _gauge("local_epochs", "epochs", "Local epochs in each round.", "run"),
+    _histogram("local_epoch_seconds", "Duration of local epochs.", SECONDS_BUCKETS),
+    _gauge(
+        "local_epoch_last_seconds", "seconds", "Duration of the last finished local epoch.", "run"
+    ),
+    _gauge("partition_samples", "samples", "Training samples of this client."),
+    _counter("trained_samples", "samples", "Samples trained."),
+    _gauge(
+        "samples_per_second", "samples/s", "Samples trained per second of the local epoch.", "run"
+    ),
+    _gauge("local_loss", "loss", "Training loss of the last local epoch.", "run"),
+    _gauge("local_accuracy", "ratio", "Training accuracy of the last local epoch, 0 to 1.", "run"),
+    _gauge(
+        "global_model_loss", "loss", "Loss of the global model as this client evaluated it.", "run"
+    ),
+    _gauge(
+        "global_model_accuracy", "ratio", "Accuracy of the global model likewise, 0 to 1.", "run"
+    ),
+    _gauge(
+        "evaluation_last_seconds",
+        "seconds",
+        "Duration of the last evaluation by this client.",
+        "run",
+    ),
+    _counter("sent_bytes", "bytes", "Bytes sent to the server."),
+    _counter("received_bytes", "bytes", "Bytes received from the server."),
+    _histogram(
+        "transfer_seconds",
+        "Duration of exchanges with the server, of models and of messages without one.",
+        TRANSFER_BUCKETS,
+        "direction",
+    ),
+    _gauge(
+        "transfer_last_seconds",
+        "seconds",
+        "Duration of the last exchange with the server.",
+        "direction",
+        absent="before the first",
+    ),
+    _gauge(
+        "transfer_last_bytes",
+        "bytes",
+        "Bytes of the last exchange with the server.",
+        "direction",
+        absent="before the first",
+    ),
+    _gauge(
+        "client_dilation",
+        "ratio",
+        "Wall seconds for each second of the emulated device; 1 on a real one.",
+    ),
+    _gauge(
+        "pace_late_seconds",
+        "seconds",
+        "Seconds by which the local epoch is behind the emulated device; 0 while it keeps up.",
+        "run",
+        absent=_REAL,
+    ),
+    _gauge(
+        "emulated_samples_per_second",
+        "samples/s",
+        "Samples per emulated second of the last finished local epoch.",
+        "run",
+        absent=_REAL,
+    ),
+    _gauge(
+        "target_samples_per_second",
+        "samples/s",
+        "What the real device trains, by its profile.",
+        "run",
+        absent=_REAL,
+    ),
+    _gauge(
+        "speed_error_ratio",
+        "ratio",
+        "How far the emulated speed was from its target: 0.05 is five percent too fast.",
+        "run",
+        absent=_REAL,
+    ),
+    _counter(
+        "energy_joules",
+        "joules",
+        "Modelled energy of the emulated device: busy while it trains or evaluates, else idle.",
+        "state",
+        absent=_NO_WATTS,
+    ),
+    _gauge(
+        "device_watts",
+        "watts",
+        "What the device draws, by its profile, idle and busy.",
+        "state",
+        absent=_NO_WATTS,
+    ),
+    _gauge(
+        "process_resident_bytes",
+        "bytes",
+        "Resident memory of the process that trains.",
+        absent="with the stock node",
+    ),
+    _gauge(
+        "process_threads",
+        "threads",
+        "Threads of the process that trains.",
+        absent="with the stock node",
+    ),
+    _gauge("gpu_use_ratio", "ratio", "Share of time in which the GPU worked.", absent=_NO_GPU),
+    _gauge("gpu_memory_bytes", "bytes", "Memory of the GPU in use.", absent=_NO_GPU),
+    _gauge("gpu_memory_total_bytes", "bytes", "Memory of the GPU.", absent=_NO_GPU),
+    _gauge("gpu_power_watts", "watts", "What the GPU draws.", absent=_NO_GPU),
+)
+
+CONTAINER = (
+    _counter("cpu_seconds", "seconds", "CPU time used."),
+    _counter(
+        "cpu_throttled_seconds",
+        "seconds",
+        "Time for which the CPU quota held threads back, added up over CPUs.",
+    ),
+    _counter("cpu_throttled_periods", "periods", "Scheduler periods in which the quota ran out."),
+    _counter("cpu_periods", "periods", "Scheduler periods with work to do."),
+    _counter(
+        "cpu_steal_seconds",
+        "seconds",
+        "Time for which the hypervisor kept this container's CPUs, as the mean over them.",
+    ),
+    _gauge(
+        "usable_cpus",
+        "CPUs",
+        "CPUs that may be busy at once: the quota or the cpuset, whichever is less.",
+    ),
+    _gauge("memory_bytes", "bytes", "Memory used, without idle file cache."),
+    _gauge("memory_peak_bytes", "bytes", "Most memory ever used, file cache included."),
+    _gauge("memory_limit_bytes", "bytes", "Memory limit.", absent="there is no limit"),
+    _counter(
+        "out_of_memory_kills",
+        "processes",
+        "Processes killed because the memory limit was reached.",
+    ),
+)
+
+SERVER = (
+    _gauge("run_info", "bool", "1, for what a run is of.", "run", "experiment", "profile", "model"),
+    _gauge("run_phase", "bool", "1 for the phase that the run is in, else 0.", "run", "phase"),
+    _gauge(
+        "progress_timestamp_seconds",
+        "seconds",
+        "Time, since 1970, of the run's last sign of progress: a reply, a round begun or recorded.",
+        "run",
+        absent="no run is going on",
+    ),
+    _gauge("round", "round", "Round in progress, or the last one.", "run"),
+    _gauge("rounds", "rounds", "Rounds that the run wants.", "run"),
+    _histogram("round_seconds", "Duration of rounds.", SECONDS_BUCKETS),
+    _gauge("round_last_seconds", "seconds", "Duration of the last round.", "run"),
+    _gauge(
+        "round_overhead_seconds",
+        "seconds",
+        "Duration of the last round less its slowest client's training and evaluation.",
+        "run",
+    ),
+    _gauge(
+        "round_part_seconds",
+        "seconds",
+        "Part of the last round's overhead; not a number where it is not known.",
+        "run",
+        "part",
+    ),
+    _gauge("aggregate_seconds", "seconds", "Duration of the last aggregation.", "run"),
+    _gauge(
+        "server_epoch_seconds",
+        "seconds",
+        "Duration of the server's last evaluation.",
+        "run",
+        absent=_UNKNOWN,
+    ),
+    _gauge(
+        "server_accuracy",
+        "ratio",
+        "Accuracy of the global model after the last round, 0 to 1.",
+        "run",
+        absent=_UNKNOWN,
+    ),
+    _gauge(
+        "server_loss",
+        "loss",
+        "Loss of the global model after the last round.",
+        "run",
+        absent=_UNKNOWN,
+    ),
+    _gauge("clients_wanted", "clients", "Clients asked in the last round.", "run"),
+    _gauge("clients_answered", "clients", "Those that answered in time.", "run"),
+    _gauge("clients_failed", "clients", "Those that answered with an error or were lost.", "run"),
+    _gauge("clients_late", "clients", "Those that had not answered when time was up.", "run"),
+    _gauge("clients_connected", "clients", "Clients that the server can reach."),
+    _gauge(
+        "client_present",
+        "bool",
+        "1 while the client is connected, 0 after it left.",
+        "client",
+        "device",
+        absent="ten minutes after it left",
+    ),
+    _counter("client_joined", "clients", "Clients that joined, each anew when it starts again."),
+    _counter("client_lost", "clients", "Clients that went without a goodbye."),
+    _counter("waited_for_clients_seconds", "seconds", "Time that runs waited for clients to come."),
+    _gauge("dilation", "ratio", "Wall seconds for each second of the emulated devices.", "run"),
+    _gauge(
+        "emulated_epoch_seconds",
+        "seconds",
+        "Median local epoch of the last round, in seconds of the emulated device.",
+        "run",
+        "client",
+    ),
+    _gauge(
+        "target_epoch_seconds",
+        "seconds",
+        "What such an epoch takes on the real device, by its profile.",
+        "run",
+        "client",
+        absent=_REAL,
+    ),
+    _gauge(
+        "emulation_error_ratio",
+        "ratio",
+        "How far the median epoch was from its target: 0.05 is five percent too slow.",
+        "run",
+        "client",
+        absent=_REAL,
+    ),
+    _gauge(
+        "emulation_held",
+        "bool",
+        "1 where the emulation held in the last round, 0 where it was too far off its target.",
+        "run",
+        "client",
+        absent=_REAL,
+    ),
+    _gauge(
+        "round_energy_joules",
+        "joules",
+        "Modelled energy of the emulated device in the last round, idle and busy.",
+        "run",
+        "client",
+        absent=_NO_WATTS,
+    ),
+)
+
+METRICS = {metric.name: metric for metric in (*CLIENT, *CONTAINER, *SERVER)}

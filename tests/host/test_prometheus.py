@@ -22,7 +22,9 @@ from fedbench.errors import HostError
 from fedbench.host.prometheus import Prometheus, Sample, Target
 from fedbench.records import ClientRound, RoundParts, RoundRecord
 from fedbench.telemetry.cgroup import Cgroup
-from fedbench.telemetry.metrics import ROUND_PARTS, ClientMetrics, ServerMetrics
+from fedbench.telemetry.client import ClientMetrics
+from fedbench.telemetry.metrics import ROUND_PARTS
+from fedbench.telemetry.server import ServerMetrics
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CONFIG = ROOT / "compose/prometheus/prometheus.yml"

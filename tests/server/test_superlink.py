@@ -19,7 +19,7 @@ from fedbench.server.devices import public_app
 from fedbench.server.grid import PromptGrid
 from fedbench.server.registry import Registry
 from fedbench.server.superlink import observe, operations_app, sign_off
-from fedbench.telemetry.metrics import ServerMetrics
+from fedbench.telemetry.server import ServerMetrics
 
 ANNOUNCEMENT = {"client": "pc", "device": "legacy-pc", "instance": "i1", "metrics_port": 9101}
 CLIENTS = "/fedbench/v1/clients"

@@ -10,7 +10,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from fedbench.records import ClientRound, RoundParts, RoundRecord
 from fedbench.telemetry.cgroup import Cgroup
-from fedbench.telemetry.metrics import ClientMetrics, ServerMetrics
+from fedbench.telemetry.client import ClientMetrics
+from fedbench.telemetry.server import ServerMetrics
 
 CGROUP = {
     "cpu.max": "150000 100000",

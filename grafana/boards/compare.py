@@ -1,0 +1,61 @@
+"""Runs beside each other; what a run had last, and how it got there."""
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.builders.dashboard import Dashboard
+
+from boards.panels import Panel, bars, board, facts, lines, row
+from boards.promql import last_of_each_run
+
+INFO = (
+    "max by (run, experiment, profile, model) "
+    '(last_over_time(fedbench_run_info{run=~"$run"}[$__range]))'
+)
+
+
+def build() -> Dashboard:
+    """Build the view over the runs of the time range."""
+    dashboard = board("Compare runs", "compare", "run")
+    row(dashboard, "Runs", [facts("What they are", INFO)])
+    row(dashboard, "At the end of each", ends())
+    row(dashboard, "On the way", ways())
+    return dashboard
+
+
+def ends() -> list[Panel]:
+    """One bar for each run."""
+    energy = last_of_each_run("fedbench_round_energy_joules", "sum")
+    errors = 'last_over_time(fedbench_emulation_error_ratio{run=~"$run"}[$__range])'
+    duration = 'avg by (run) (avg_over_time(fedbench_round_last_seconds{run=~"$run"}[$__range]))'
+    return [
+        bars("Server accuracy", "percentunit", last_of_each_run("fedbench_server_accuracy")).max(1),
+        bars("Server loss", "none", last_of_each_run("fedbench_server_loss")),
+        bars("Rounds", "none", last_of_each_run("fedbench_round")),
+        bars("A round, wall seconds", "s", duration).description("The mean over the time range."),
+        bars(
+            "Overhead of the last round", "s", last_of_each_run("fedbench_round_overhead_seconds")
+        ),
+        bars("Energy of the last round", "joule", energy).description("Modelled, of all devices."),
+        bars(
+            "Worst emulation error",
+            "percentunit",
+            f"max by (run) (abs({errors}))",
+            steps={0.05: "yellow", 0.1: "red"},
+        ).description("Of the last round's clients, too fast or too slow; 5 % counts as held."),
+        bars("Clients that answered", "none", last_of_each_run("fedbench_clients_answered")),
+    ]
+
+
+def ways() -> list[Panel]:
+    """One line for each run."""
+    return [
+        lines(title, unit, {"{{run}}": f'{aggregate} by (run) ({metric}{{run=~"$run"}})'})
+        for title, unit, aggregate, metric in (
+            ("Server accuracy", "percentunit", "max", "fedbench_server_accuracy"),
+            ("Server loss", "none", "max", "fedbench_server_loss"),
+            ("Round", "none", "max", "fedbench_round"),
+            ("Duration of a round", "s", "max", "fedbench_round_last_seconds"),
+            ("Overhead of a round", "s", "max", "fedbench_round_overhead_seconds"),
+            ("Energy of a round, modelled", "joule", "sum", "fedbench_round_energy_joules"),
+        )
+    ]

@@ -1,0 +1,225 @@
+"""Everything about one device, picked by name."""
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.builders.dashboard import Dashboard
+
+from boards.panels import (
+    Panel,
+    board,
+    codes,
+    collapsed_row,
+    dash_limits,
+    lines,
+    name,
+    number,
+    phases,
+    row,
+    stacked,
+)
+from boards.promql import by, by_client, rate
+
+
+def build() -> Dashboard:
+    """Build the view of one client."""
+    dashboard = board("Device", "device", "run", "one client")
+    row(dashboard, "Now", [*now(), phases()])
+    row(dashboard, "Training", training())
+    row(dashboard, "CPU and memory", resources())
+    row(dashboard, "Network", network())
+    collapsed_row(dashboard, "GPU", gpu())
+    return dashboard
+
+
+def now() -> list[Panel]:
+    """The device in eight figures."""
+    phase = 'max by (phase) (fedbench_client_phase{client=~"$client"} == 1)'
+    device = 'max by (device) (fedbench_usable_cpus{client=~"$client"})'
+    return [
+        name("Profile", device, "{{device}}", value=False).span(3),
+        name("It is", phase, "{{phase}}", value=False).span(3),
+        number("CPUs", "none", by_client("fedbench_usable_cpus"), span=3),
+        number(
+            "CPU of its quota", "percentunit", by_client("client:fedbench_cpu_use:ratio"), span=3
+        ),
+        number(
+            "Throttled",
+            "percentunit",
+            by_client("client:fedbench_throttled:ratio"),
+            span=3,
+            steps={0.5: "yellow", 0.9: "red"},
+        ),
+        number(
+            "Memory of its limit",
+            "percentunit",
+            by_client("client:fedbench_memory_use:ratio"),
+            span=3,
+            steps={0.75: "yellow", 0.9: "red"},
+        ),
+        number("Dilation", "suffix:x", by_client("fedbench_client_dilation"), span=3).description(
+            "Wall seconds for each second of the emulated device; 1 on a real one."
+        ),
+        number("Training samples", "none", by_client("fedbench_partition_samples"), span=3),
+    ]
+
+
+def training() -> list[Panel]:
+    """Show how fast and how well it trains."""
+    share = (
+        'max by (phase) (rate(fedbench_client_phase_seconds_total{client=~"$client"}'
+        "[$__rate_interval]))"
+    )
+    epochs = by("le", "fedbench_local_epoch_seconds_bucket", "sum")
+    return [
+        stacked(lines("Share of its time", "percentunit", {"{{phase}}": share}).max(1)),
+        lines(
+            "Wall seconds",
+            "s",
+            {
+                "last local epoch": by_client("fedbench_local_epoch_last_seconds", with_run=True),
+                "half of all local epochs": f"histogram_quantile(0.5, {epochs})",
+                "last evaluation": by_client("fedbench_evaluation_last_seconds", with_run=True),
+                "behind the emulated device": by_client(
+                    "fedbench_pace_late_seconds", with_run=True
+                ),
+            },
+        ),
+        dash_limits(
+            lines(
+                "Samples per emulated second",
+                "suffix: samples/s",
+                {
+                    "emulated": by_client("fedbench_emulated_samples_per_second", with_run=True),
+                    "device target": by_client("fedbench_target_samples_per_second", with_run=True),
+                },
+            )
+        ),
+        lines(
+            "Local epochs",
+            "none",
+            {
+                "round": by_client("fedbench_client_round", with_run=True),
+                "epoch": by_client("fedbench_local_epoch", with_run=True),
+                "epochs in a round": by_client("fedbench_local_epochs", with_run=True),
+            },
+        ),
+        lines(
+            "Accuracy",
+            "percentunit",
+            {
+                "own model": by_client("fedbench_local_accuracy", with_run=True),
+                "global model": by_client("fedbench_global_model_accuracy", with_run=True),
+            },
+        ).max(1),
+        lines(
+            "Loss",
+            "none",
+            {
+                "own model": by_client("fedbench_local_loss", with_run=True),
+                "global model": by_client("fedbench_global_model_loss", with_run=True),
+            },
+        ),
+    ]
+
+
+def resources() -> list[Panel]:
+    """Show what it takes of its container."""
+    return [
+        dash_limits(
+            lines(
+                "CPUs used, and the limit",
+                "none",
+                {
+                    "used": rate("fedbench_cpu_seconds_total"),
+                    "held back by the quota": rate("fedbench_cpu_throttled_seconds_total"),
+                    "CPU limit": by_client("fedbench_usable_cpus"),
+                },
+            )
+        ),
+        lines(
+            "Kept from its CPUs",
+            "percentunit",
+            {
+                "throttled periods": by_client("client:fedbench_throttled:ratio"),
+                "steal": rate("fedbench_cpu_steal_seconds_total"),
+            },
+        ).description("Throttled: its quota ran out. Steal: the hypervisor kept the CPUs."),
+        dash_limits(
+            lines(
+                "Memory",
+                "bytes",
+                {
+                    "used": by_client("fedbench_memory_bytes"),
+                    "peak, with file cache": by_client("fedbench_memory_peak_bytes"),
+                    "training process": by_client("fedbench_process_resident_bytes"),
+                    "memory limit": by_client("fedbench_memory_limit_bytes"),
+                },
+            )
+        ),
+        lines("Threads", "none", {"threads": by_client("fedbench_process_threads")}),
+        lines(
+            "What went wrong",
+            "none",
+            {
+                "answered with an error": by_client("fedbench_client_errors_total"),
+                "killed for memory": by_client("fedbench_out_of_memory_kills_total"),
+            },
+            steps={1: "red"},
+        ).description("Since its container started; 0 in a sound run."),
+    ]
+
+
+def network() -> list[Panel]:
+    """Show what it exchanges with the server."""
+    buckets = by("le, direction", "fedbench_transfer_seconds_bucket", "sum")
+    return [
+        lines(
+            "Traffic",
+            "Bps",
+            {
+                "sent": by_client("client:fedbench_sent_bytes:rate"),
+                "received": by_client("client:fedbench_received_bytes:rate"),
+            },
+        ),
+        lines(
+            "Last transfer",
+            "s",
+            {"{{direction}}": by("direction", "fedbench_transfer_last_seconds")},
+        ),
+        lines(
+            "Size of the last transfer",
+            "bytes",
+            {"{{direction}}": by("direction", "fedbench_transfer_last_bytes")},
+        ),
+        lines(
+            "Duration of all transfers",
+            "s",
+            {
+                "{{direction}}, half": f"histogram_quantile(0.5, {buckets})",
+                "{{direction}}, 95 %": f"histogram_quantile(0.95, {buckets})",
+            },
+        ).description("Within which half and 95 % of them were done, since its container started."),
+        codes(
+            "Does the server answer?",
+            by_client("fedbench_client_connected"),
+            {"no": "red", "yes": "green"},
+        ),
+    ]
+
+
+def gpu() -> list[Panel]:
+    """Show its GPU; the one row without data where there is none."""
+    return [
+        lines("GPU use", "percentunit", {"use": by_client("fedbench_gpu_use_ratio")}).max(1),
+        dash_limits(
+            lines(
+                "GPU memory",
+                "bytes",
+                {
+                    "used": by_client("fedbench_gpu_memory_bytes"),
+                    "GPU limit": by_client("fedbench_gpu_memory_total_bytes"),
+                },
+            )
+        ),
+        lines("GPU power", "watt", {"power": by_client("fedbench_gpu_power_watts")}),
+    ]

@@ -1,0 +1,102 @@
+"""What a run costs in energy, as modelled from the profiles' watts, and in bytes."""
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.builders.dashboard import Dashboard
+
+from boards.panels import Panel, board, dash_limits, lines, number, row, stacked
+from boards.promql import by_client
+
+JOULES = 'sum by (client) (fedbench_energy_joules_total{client=~"$client"})'
+MODELLED = "Modelled from the profile's watts, over emulated seconds."
+
+
+def build() -> Dashboard:
+    """Build the view of joules and bytes."""
+    dashboard = board("Energy and bytes", "energy", "run", "client")
+    row(dashboard, "In all, since the clients started", totals())
+    row(dashboard, "Energy of the emulated devices", energy())
+    row(dashboard, "Bytes", traffic())
+    return dashboard
+
+
+def of_round() -> str:
+    """PromQL: the last round's joules of each client."""
+    return by_client("fedbench_round_energy_joules", with_run=True)
+
+
+def totals() -> list[Panel]:
+    """What it comes to."""
+    busy = 'sum(fedbench_energy_joules_total{client=~"$client", state="busy"})'
+    samples = by_client("fedbench_trained_samples_total")
+    return [
+        number("Energy", "joule", f"sum({JOULES})").description(MODELLED),
+        number("While busy", "percentunit", f"{busy} / clamp_min(sum({JOULES}), 1)").description(
+            "The rest was spent waiting."
+        ),
+        number("Last round", "joule", f"sum({of_round()})"),
+        number("Of a sample", "joule", f"sum({JOULES}) / clamp_min(sum({samples}), 1)"),
+        number("Sent to the server", "bytes", f"sum({by_client('fedbench_sent_bytes_total')})"),
+        number("Received", "bytes", f"sum({by_client('fedbench_received_bytes_total')})"),
+    ]
+
+
+def energy() -> list[Panel]:
+    """Show who spends what, and when."""
+    watts = 'max by (client, state) (fedbench_device_watts{client=~"$client"})'
+    states = 'sum by (state) (fedbench_energy_joules_total{client=~"$client"})'
+    return [
+        lines(
+            "Power", "watt", {"{{client}}": by_client("client:fedbench_power:watts")}
+        ).description(MODELLED),
+        dash_limits(lines("Watts of the profile", "watt", {"{{client}} {{state}} limit": watts})),
+        stacked(lines("Energy of a round", "joule", {"{{client}}": of_round()})).description(
+            MODELLED
+        ),
+        stacked(lines("Energy so far, by device", "joule", {"{{client}}": JOULES})),
+        stacked(lines("Energy so far, idle and busy", "joule", {"{{state}}": states})).description(
+            "Busy: training and evaluating. Idle: all else, mostly waiting for slower devices."
+        ),
+        lines(
+            "Energy of a sample",
+            "joule",
+            {
+                "{{client}}": f"{JOULES} / on (client) "
+                f"clamp_min({by_client('fedbench_trained_samples_total')}, 1)"
+            },
+        ).description("All energy so far, for each sample trained."),
+    ]
+
+
+def traffic() -> list[Panel]:
+    """Show what goes over the network."""
+    return [
+        lines("Sending", "Bps", {"{{client}}": by_client("client:fedbench_sent_bytes:rate")}),
+        lines("Receiving", "Bps", {"{{client}}": by_client("client:fedbench_received_bytes:rate")}),
+        stacked(
+            lines("Sent so far", "bytes", {"{{client}}": by_client("fedbench_sent_bytes_total")})
+        ),
+        stacked(
+            lines(
+                "Received so far",
+                "bytes",
+                {"{{client}}": by_client("fedbench_received_bytes_total")},
+            )
+        ),
+        lines(
+            "Last transfer",
+            "s",
+            {
+                "{{client}} {{direction}}": "max by (client, direction) "
+                '(fedbench_transfer_last_seconds{client=~"$client"})'
+            },
+        ),
+        lines(
+            "Size of the last transfer",
+            "bytes",
+            {
+                "{{client}} {{direction}}": "max by (client, direction) "
+                '(fedbench_transfer_last_bytes{client=~"$client"})'
+            },
+        ),
+    ]

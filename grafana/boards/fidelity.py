@@ -1,0 +1,115 @@
+"""Whether the emulated devices are as fast as the real ones."""
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.builders.dashboard import Dashboard
+
+from boards.panels import Panel, board, codes, dash_limits, lines, number, row
+from boards.promql import by_client, of_run, rate
+
+# Up to 5 % off its target, a round's emulation counts as held.
+OFF = {0.05: "yellow", 0.1: "red"}
+
+
+def build() -> Dashboard:
+    """Build the view of targets against what was emulated."""
+    dashboard = board("Fidelity", "fidelity", "run", "client")
+    row(dashboard, "Does the emulation hold?", verdict())
+    row(dashboard, "Target against emulated", against())
+    row(dashboard, "What keeps a device from its target", causes())
+    return dashboard
+
+
+def verdict() -> list[Panel]:
+    """The last round in four figures, and each round's verdict."""
+    error = by_client("fedbench_emulation_error_ratio", with_run=True)
+    held = by_client("fedbench_emulation_held", with_run=True)
+    return [
+        number("Worst error", "percentunit", f"max(abs({error}))", steps=OFF, span=6).description(
+            "Of the last round's median epochs, too fast or too slow."
+        ),
+        number("Mean error", "percentunit", f"avg(abs({error}))", steps=OFF, span=6),
+        number(
+            "Clients that held",
+            "percentunit",
+            f"avg({held})",
+            steps={0.5: "yellow", 1: "green"},
+            base="red",
+            span=6,
+        ),
+        number("Dilation", "suffix:x", of_run("fedbench_dilation"), span=6).description(
+            "Wall seconds for each second of the emulated devices."
+        ),
+        codes("Emulation held", held, {"off": "red", "held": "green"}).description(
+            "Off: over 5 % from its target in that round."
+        ),
+    ]
+
+
+def against() -> list[Panel]:
+    """The same device, real and emulated."""
+    return [
+        dash_limits(
+            lines(
+                "Local epoch, in emulated seconds, and the real device's",
+                "s",
+                {
+                    "{{client}}": by_client("fedbench_emulated_epoch_seconds", with_run=True),
+                    "{{client}} target": by_client("fedbench_target_epoch_seconds", with_run=True),
+                },
+            )
+        ).description("Dashed: what the real device takes. The median of a round's epochs."),
+        lines(
+            "How far from the real device",
+            "percentunit",
+            {"{{client}}": f"abs({by_client('fedbench_emulation_error_ratio', with_run=True)})"},
+            steps=OFF,
+        ).description("Of the median epoch of each round, too fast or too slow."),
+        dash_limits(
+            lines(
+                "Samples per emulated second, and the real device's",
+                "suffix: samples/s",
+                {
+                    "{{client}}": by_client("fedbench_emulated_samples_per_second", with_run=True),
+                    "{{client}} target": by_client(
+                        "fedbench_target_samples_per_second", with_run=True
+                    ),
+                },
+            )
+        ).description("Of the last local epoch, while the round goes on."),
+        lines(
+            "Speed, off the real device's",
+            "percentunit",
+            {"{{client}}": by_client("fedbench_speed_error_ratio", with_run=True)},
+            signed=True,
+        ).description("Of the last local epoch: below 0, slower than the real device."),
+    ]
+
+
+def causes() -> list[Panel]:
+    """Why a device is off."""
+    return [
+        lines(
+            "Behind the device",
+            "s",
+            {"{{client}}": by_client("fedbench_pace_late_seconds", with_run=True)},
+        ).description(
+            "Within the epoch in progress; a client catches up as far as its quota lets it."
+        ),
+        lines(
+            "Steal",
+            "percentunit",
+            {"{{client}}": rate("fedbench_cpu_steal_seconds_total")},
+            steps={0.05: "yellow", 0.2: "red"},
+        ).description("Share of the time for which the hypervisor kept the client's CPUs."),
+        lines(
+            "CPU, of its quota",
+            "percentunit",
+            {"{{client}}": by_client("client:fedbench_cpu_use:ratio")},
+        ).description("Far below 1 while behind: others on the host have its CPUs."),
+        lines(
+            "Throttled",
+            "percentunit",
+            {"{{client}}": by_client("client:fedbench_throttled:ratio")},
+        ).max(1),
+    ]

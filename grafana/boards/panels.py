@@ -1,0 +1,308 @@
+"""What the dashboards are made of: a frame with variables, rows, and a few kinds of panels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TypeAlias
+
+from grafana_foundation_sdk.builders import (
+    bargauge,
+    common,
+    prometheus,
+    stat,
+    statetimeline,
+    table,
+    timeseries,
+)
+from grafana_foundation_sdk.builders.dashboard import (
+    Dashboard,
+    DashboardLink,
+    QueryVariable,
+    Row,
+    ThresholdsConfig,
+)
+from grafana_foundation_sdk.models.common import (
+    BigValueColorMode,
+    BigValueGraphMode,
+    BigValueTextMode,
+    GraphThresholdsStyleMode,
+    LegendDisplayMode,
+    LegendPlacement,
+    SortOrder,
+    StackingMode,
+    TimeZoneBrowser,
+    TooltipDisplayMode,
+    VisibilityMode,
+    VizOrientation,
+)
+from grafana_foundation_sdk.models.dashboard import (
+    DashboardCursorSync,
+    DashboardLinkType,
+    DataSourceRef,
+    DynamicConfigValue,
+    Threshold,
+    ThresholdsMode,
+    ValueMap,
+    ValueMappingResult,
+    VariableRefresh,
+    VariableSort,
+)
+
+from fedbench.telemetry.collectors import CLIENT_PHASES
+
+Panel: TypeAlias = (
+    stat.Panel | timeseries.Panel | statetimeline.Panel | bargauge.Panel | table.Panel
+)
+Steps: TypeAlias = Mapping[float, str]
+"""From each value on, its colour."""
+
+SOURCE = DataSourceRef("prometheus", "fedbench-prometheus")  # provisioning/datasources
+PHASE_COLORS = dict(zip(CLIENT_PHASES, ("text", "blue", "green", "yellow", "purple"), strict=True))
+
+
+def board(title: str, name: str, *variables: str) -> Dashboard:
+    """Start a dashboard with these variables: run, client, or one client."""
+    links = DashboardLink("Dashboards").type(DashboardLinkType.DASHBOARDS).tags(["fedbench"])
+    dashboard = (
+        Dashboard(title)
+        .uid(f"fedbench-{name}")
+        .tags(["fedbench"])
+        .readonly()
+        .timezone(TimeZoneBrowser)
+        .time("now-30m", "now")
+        .refresh("5s")
+        .tooltip(DashboardCursorSync.CROSSHAIR)
+        .link(links.include_vars(True).keep_time(True))
+    )
+    choices = {
+        "run": some("run", "Run", "label_values(fedbench_round, run)"),
+        "client": some("client", "Client", "label_values(fedbench_client_phase, client)"),
+        "one client": variable("client", "Client", "label_values(fedbench_client_phase, client)"),
+    }
+    for chosen in variables:
+        dashboard.with_variable(choices[chosen])
+    return dashboard
+
+
+def row(dashboard: Dashboard, title: str, panels: Iterable[Panel]) -> None:
+    """Add an open row."""
+    dashboard.with_row(Row(title))
+    for panel in panels:
+        dashboard.with_panel(panel)
+
+
+def collapsed_row(dashboard: Dashboard, title: str, panels: Iterable[Panel]) -> None:
+    """Add a row that one opens."""
+    closed = Row(title)
+    for panel in panels:
+        closed.with_panel(panel)
+    dashboard.with_row(closed)
+
+
+def variable(name: str, label: str, values: str) -> QueryVariable:
+    """Let the viewer choose one of `values`; runs begin with their date: the newest is first."""
+    return (
+        QueryVariable(name)
+        .label(label)
+        .datasource(SOURCE)
+        .query(values)
+        .refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
+        .sort(VariableSort.ALPHABETICAL_DESC)
+    )
+
+
+def some(name: str, label: str, values: str) -> QueryVariable:
+    """Let the viewer choose some or all of `values`."""
+    return variable(name, label, values).multi(True).include_all(True)
+
+
+def query(expression: str, legend: str, ref_id: str = "A") -> prometheus.Dataquery:
+    """Ask for `expression` over the dashboard's time range; `ref_id` is unique in its panel."""
+    target = prometheus.Dataquery().datasource(SOURCE).ref_id(ref_id)
+    return target.expr(expression).legend_format(legend).range()
+
+
+def now(expression: str, legend: str) -> prometheus.Dataquery:
+    """Ask for `expression` at the end of the time range only."""
+    target = prometheus.Dataquery().datasource(SOURCE).ref_id("A")
+    return target.expr(expression).legend_format(legend).instant()
+
+
+def colors(steps: Steps, base: str = "green") -> ThresholdsConfig:
+    """Colour by value: `base`, and another from each step on."""
+    thresholds = [Threshold(None, base)]
+    thresholds += [Threshold(value, color) for value, color in sorted(steps.items())]
+    return ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(thresholds)
+
+
+def number(
+    title: str,
+    unit: str,
+    expression: str,
+    *,
+    span: int = 4,
+    steps: Steps | None = None,
+    base: str = "green",
+) -> stat.Panel:
+    """Show the latest value; coloured only where `steps` say what is good."""
+    return (
+        stat.Panel()
+        .title(title)
+        .datasource(SOURCE)
+        .unit(unit)
+        .graph_mode(BigValueGraphMode.NONE)
+        .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
+        .thresholds(colors(steps or {}, base if steps else "text"))
+        .with_target(query(expression, title))
+        .span(span)
+        .height(4)
+    )
+
+
+def name(
+    title: str, expression: str, legend: str, *, value: bool = True, steps: Steps | None = None
+) -> stat.Panel:
+    """Show what the labels say now, and the value where it means something."""
+    return (
+        stat.Panel()
+        .title(title)
+        .datasource(SOURCE)
+        .unit("none")
+        .graph_mode(BigValueGraphMode.NONE)
+        .text_mode(BigValueTextMode.VALUE_AND_NAME if value else BigValueTextMode.NAME)
+        .color_mode(BigValueColorMode.BACKGROUND if steps else BigValueColorMode.VALUE)
+        .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
+        .thresholds(colors(steps or {}, "green" if steps else "text"))
+        .with_target(now(expression, legend))
+        .height(4)
+    )
+
+
+def lines(
+    title: str,
+    unit: str,
+    queries: Mapping[str, str],
+    *,
+    steps: Steps | None = None,
+    signed: bool = False,
+) -> timeseries.Panel:
+    """Draw legend -> PromQL, from 0 up unless `signed`; `steps` are dashed lines; two to a row."""
+    legend = bottom_legend(LegendDisplayMode.TABLE).calcs(["lastNotNull", "mean", "max"])
+    panel = (
+        timeseries.Panel()
+        .title(title)
+        .datasource(SOURCE)
+        .unit(unit)
+        .legend(legend)
+        .tooltip(
+            common.VizTooltipOptions().mode(TooltipDisplayMode.MULTI).sort(SortOrder.DESCENDING)
+        )
+        .show_points(VisibilityMode.NEVER)
+        .span(12)
+        .height(8)
+    )
+    if not signed:
+        panel.min(0)
+    if steps:
+        dashed = common.GraphThresholdsStyleConfig().mode(GraphThresholdsStyleMode.DASHED)
+        panel.thresholds(colors(steps, "transparent")).thresholds_style(dashed)
+    for ref_id, (label, expression) in zip("ABCDEF", queries.items(), strict=False):
+        panel.with_target(query(expression, label, ref_id))
+    return panel
+
+
+def bars(title: str, unit: str, expression: str, *, steps: Steps | None = None) -> bargauge.Panel:
+    """Show one bar for each run, as it was at the end of the time range."""
+    return (
+        bargauge.Panel()
+        .title(title)
+        .datasource(SOURCE)
+        .unit(unit)
+        .min(0)
+        .orientation(VizOrientation.HORIZONTAL)
+        .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
+        .thresholds(colors(steps or {}, "green" if steps else "blue"))
+        .with_target(now(expression, "{{run}}"))
+        .span(6)
+        .height(7)
+    )
+
+
+def facts(title: str, expression: str) -> table.Panel:
+    """Show the labels of each series, one to a line."""
+    hidden = [DynamicConfigValue("custom.hidden", True)]
+    return (
+        table.Panel()
+        .title(title)
+        .datasource(SOURCE)
+        .unit("none")
+        .with_target(now(expression, "{{run}}").format("table"))
+        .override_by_regexp("/^(Time|Value.*)$/", hidden)
+        .span(24)
+        .height(6)
+    )
+
+
+def bottom_legend(mode: LegendDisplayMode) -> common.VizLegendOptions:
+    """Put the legend below the panel."""
+    legend = common.VizLegendOptions().show_legend(True).display_mode(mode)
+    return legend.placement(LegendPlacement.BOTTOM)
+
+
+def dash_limits(panel: timeseries.Panel) -> timeseries.Panel:
+    """Dash the lines whose legend ends in `limit` or `target`."""
+    style = {"fill": "dash", "dash": [8, 8]}
+    return panel.override_by_regexp(
+        "/ (limit|target)$/", [DynamicConfigValue("custom.lineStyle", style)]
+    )
+
+
+def stacked(panel: timeseries.Panel) -> timeseries.Panel:
+    """Fill the lines, one upon the other."""
+    stacking = common.StackingConfig().mode(StackingMode.NORMAL).group("A")
+    return panel.stacking(stacking).fill_opacity(40)
+
+
+def codes(
+    title: str, expression: str, names: Mapping[str, str], legend: str = "{{client}}"
+) -> statetimeline.Panel:
+    """Show states over time: values from 0 on, in the order of `names`, name -> colour."""
+    mapped = {
+        str(code): ValueMappingResult(text=text, color=color, index=code)
+        for code, (text, color) in enumerate(names.items())
+    }
+    return (
+        statetimeline.Panel()
+        .title(title)
+        .datasource(SOURCE)
+        .unit("none")
+        .mappings([ValueMap(mapped)])
+        .show_value(VisibilityMode.NEVER)
+        .legend(bottom_legend(LegendDisplayMode.LIST))
+        .with_target(query(expression, legend))
+        .span(12)
+        .height(8)
+    )
+
+
+def phases() -> statetimeline.Panel:
+    """Show what each client does, over time: a number for each phase, named and coloured."""
+    terms = " or ".join(
+        f'fedbench_client_phase{{client=~"$client", phase="{phase}"}} * {code}'
+        for code, phase in enumerate(CLIENT_PHASES)
+    )
+    panel = codes("Phase of each client", f"sum by (client) ({terms})", PHASE_COLORS)
+    return panel.description("A phase shorter than a scrape may not show.").span(24).height(7)
+
+
+def alerts() -> statetimeline.Panel:
+    """Show which alerts fired, and when; one quiet line where none did."""
+    firing = 'count by (alertname, client) (ALERTS{alertstate="firing"})'
+    quiet = 'label_replace(vector(0), "alertname", "none", "", "")'
+    panel = codes(
+        "Alerts",
+        f"{firing} or {quiet}",
+        {"quiet": "green", "firing": "red"},
+        "{{alertname}} {{client}}",
+    )
+    return panel.description("compose/prometheus/rules/alerts.yml says when each fires, and why.")

@@ -1,0 +1,29 @@
+"""Queries in PromQL, of the run and the clients that the viewer chose."""
+
+from __future__ import annotations
+
+
+def of_run(metric: str) -> str:
+    """The server's `metric` of the chosen runs, of which one is in progress at a time."""
+    return f'max({metric}{{run=~"$run"}})'
+
+
+def by_client(metric: str, with_run: bool = False) -> str:
+    """One series per client, also over a restart or over several runs."""
+    run = 'run=~"$run", ' if with_run else ""
+    return f'max by (client) ({metric}{{{run}client=~"$client"}})'
+
+
+def rate(counter: str) -> str:
+    """Growth per second of each chosen client's `counter`."""
+    return f'max by (client) (rate({counter}{{client=~"$client"}}[$__rate_interval]))'
+
+
+def by(label: str, metric: str, aggregate: str = "max") -> str:
+    """`metric` of the chosen clients, one series for each value of `label`."""
+    return f'{aggregate} by ({label}) ({metric}{{client=~"$client"}})'
+
+
+def last_of_each_run(metric: str, aggregate: str = "max") -> str:
+    """The last value that each chosen run had within the time range, finished runs included."""
+    return f'{aggregate} by (run) (last_over_time({metric}{{run=~"$run"}}[$__range]))'
