@@ -294,6 +294,31 @@ def status(as_json: Json = False) -> None:
 
 
 @app.command()
+def top(
+    prometheus: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="of a federation started elsewhere: http://host:9090"),
+    ] = None,
+    run: Annotated[str | None, typer.Option(help="this run, or an error")] = None,
+    once: Annotated[bool, typer.Option("--once", help="print the present state")] = False,
+    svg: Annotated[Path | None, typer.Option(help="write it into this picture instead")] = None,
+) -> None:
+    """Watch all devices live: who holds the round back, and why. q quits."""
+    from fedbench.host import top
+    from fedbench.host.prometheus import Prometheus
+    from fedbench.host.top_drawing import Board
+
+    source = Prometheus(prometheus or require(places).prometheus_url)
+    if svg is not None:
+        top.export_svg(top.look(source, run), svg)
+        _say(f"drawn into {svg}")
+    elif once or not console.is_terminal:
+        console.print(Board(top.look(source, run)))
+    else:
+        top.watch(source, run, console)
+
+
+@app.command()
 def logs(
     client: Annotated[str | None, typer.Argument(help="one service; all by default")] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="keep printing")] = False,
