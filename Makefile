@@ -10,7 +10,7 @@ DATA_OPT  = $(if $(DATA),--data $(DATA))
 RUN_OPTS  = $(DATA_OPT) $(if $(DETACH),--detach) $(foreach s,$(SET),--set $(s))
 
 .DEFAULT_GOAL := help
-.PHONY: help up run sweep status logs down join plan data devices report fidelity reproduce calibrate test bench bench-full check format clean
+.PHONY: help up run sweep status top logs down join plan data devices report fidelity reproduce calibrate test bench bench-full check format clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -26,6 +26,9 @@ sweep: .venv/host ## a grid of experiments, and one table: SWEEP=partitions [DAT
 
 status: .venv/host ## what is up, and where the dashboards are
 	@$(FEDBENCH) status
+
+top: .venv/host ## watch all devices live, q quits: [PROMETHEUS=http://host:9090] for a federation elsewhere
+	@$(FEDBENCH) top $(if $(PROMETHEUS),--prometheus $(PROMETHEUS))
 
 logs: .venv/host ## what the containers logged: [CLIENT=laptop]
 	@$(FEDBENCH) logs $(CLIENT)

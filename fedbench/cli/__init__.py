@@ -8,7 +8,7 @@ import traceback
 import click
 import typer
 
-from fedbench.cli import checkout, federation, host, look, study
+from fedbench.cli import checkout, federation, host, look, study, watch
 from fedbench.cli.output import say
 from fedbench.errors import FedbenchError
 
@@ -26,7 +26,8 @@ COMMANDS = (  # in the order of --help
     study.fidelity,
     study.reproduce,
     federation.status,
-    federation.logs,
+    watch.top,
+    watch.logs,
     federation.down,
     federation.join,
     look.data,

@@ -99,18 +99,6 @@ def status(as_json: Json = False) -> None:
     print_urls(stack)
 
 
-def logs(
-    client: Annotated[str | None, typer.Argument(help="one service; all by default")] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="keep printing")] = False,
-    tail: Annotated[int, typer.Option(help="lines per container")] = 200,
-) -> None:
-    """Print what the containers logged."""
-    from fedbench.host import overview
-
-    for line in overview.logs(require(checkout.places), client, follow=follow, tail=tail):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
 def down(
     volumes: Annotated[bool, typer.Option(help="forget the recorded metrics, too")] = False,
 ) -> None:

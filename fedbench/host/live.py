@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from statistics import fmean
 from typing import Any
 
 from rich.console import Group
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from fedbench.emulation import Emulation
@@ -16,19 +14,12 @@ from fedbench.errors import HostError
 from fedbench.host.machine import Say
 from fedbench.host.prometheus import Prometheus
 from fedbench.host.runs import Run
+from fedbench.host.tables import duration
+from fedbench.host.top_drawing import Devices
+from fedbench.host.top_figures import ask, snapshot
 from fedbench.records import RoundRecord
 
-_METRICS = (
-    "fedbench_client_phase", "fedbench_local_epoch", "fedbench_local_epochs",
-    "fedbench_local_epoch_last_seconds", "fedbench_samples_per_second", "fedbench_local_accuracy",
-    "fedbench_local_loss", "fedbench_target_epoch_seconds",
-)  # fmt: skip
-_HEADER = (
-    "client", "phase", "epoch", "images / wall s", "wall s / epoch", "emulated s",
-    "target emulated s", "accuracy", "loss",
-)  # fmt: skip
 _LINES = 6  # of what happened, above the live table
-_QUERY = f'{{__name__=~"{"|".join(_METRICS)}", client!=""}}'
 
 
 class Lines:
@@ -51,7 +42,7 @@ class Lines:
 
 
 class View:
-    """A live table for a terminal: what each device does, and how the rounds went."""
+    """A live picture for a terminal: what each device does, and how the rounds went."""
 
     def __init__(self, run: Run, clients: list[str], prometheus: Prometheus, live: Live) -> None:
         self._run = run
@@ -65,44 +56,11 @@ class View:
         events, rounds = self._run.events(), self._run.rounds()
         said = list(filter(None, (describe(event, rounds, self._emulation) for event in events)))
         lines = [Text(line) for line in said[-_LINES:] or ["starting"]]
-        self._live.update(Group(*lines, self._table()), refresh=True)
-
-    def _table(self) -> Table:
-        table = Table(*_HEADER)
         try:
-            figures = client_figures(self._prometheus)
+            state = ask(self._prometheus, self._run.id, self._clients)
         except HostError:  # it starts after the clients, and is only for looking
-            figures = {}
-        for client in sorted({*self._clients, *figures}):
-            table.add_row(client, *self._cells(client, figures.get(client, {})))
-        return table
-
-    def _cells(self, client: str, figures: dict[str, Any]) -> Iterator[str]:
-        def cell(name: str, form: str, divisor: float = 1.0) -> str:
-            return format(figures[name] / divisor, form) if name in figures else "-"
-
-        yield str(figures.get("phase", "-"))
-        epochs = figures.get("local_epochs")
-        yield f"{figures['local_epoch']:.0f}/{epochs:.0f}" if epochs else "-"
-        yield cell("samples_per_second", ".0f")
-        yield cell("local_epoch_last_seconds", ".1f")
-        yield cell("local_epoch_last_seconds", ".1f", self._emulation.dilation_of(client))
-        yield cell("target_epoch_seconds", ".1f")
-        yield cell("local_accuracy", ".4f")
-        yield cell("local_loss", ".4f")
-
-
-def client_figures(prometheus: Prometheus) -> dict[str, dict[str, Any]]:
-    """The latest figures of each client, by metric name; `phase` is the phase it is in."""
-    figures: dict[str, dict[str, Any]] = {}
-    for sample in prometheus.query(_QUERY):
-        client = figures.setdefault(sample.labels["client"], {})
-        name = sample.labels["__name__"].removeprefix("fedbench_")
-        if name != "client_phase":
-            client[name] = sample.value
-        elif sample.value == 1:
-            client["phase"] = sample.labels["phase"]
-    return figures
+            state = snapshot([], [], [], [], self._run.id, self._clients)
+        self._live.update(Group(*lines, Devices(state)), refresh=True)
 
 
 def describe(event: dict[str, Any], rounds: list[RoundRecord], emulation: Emulation) -> str:
@@ -162,10 +120,3 @@ def _seconds(wall: float, dilation: float) -> str:
     """One figure where the two are the same."""
     emulated = f"{wall / dilation:.1f} s"
     return emulated if dilation == 1 else f"{wall:.1f} s wall, {emulated} emulated"
-
-
-def duration(seconds: float) -> str:
-    """A time as people say it, such as `3 min 20 s` or `2 h 5 min`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

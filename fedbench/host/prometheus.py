@@ -1,4 +1,4 @@
-"""A small client of Prometheus' HTTP API, for the live view and the tests.
+"""A small client of Prometheus' HTTP API, for the live views and the tests.
 
 https://prometheus.io/docs/prometheus/latest/querying/api/
 """
@@ -24,6 +24,14 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Series:
+    """One time series of a query's answer: pairs of Unix time and value, the oldest first."""
+
+    labels: dict[str, str]
+    points: list[tuple[float, float]]
+
+
+@dataclass(frozen=True)
 class Target:
     """Something that Prometheus scrapes. `client` and `device` are empty for the server."""
 
@@ -38,7 +46,7 @@ class Prometheus:
     """The Prometheus at `url`, for example `http://127.0.0.1:9090`."""
 
     def __init__(self, url: str) -> None:
-        self._url = url.rstrip("/")
+        self.url = url.rstrip("/")
         self._session = requests.Session()
         # It runs on this machine: a proxy from the environment cannot reach it.
         self._session.trust_env = False
@@ -46,7 +54,7 @@ class Prometheus:
     def ready(self) -> bool:
         """Whether it has started and answers queries."""
         try:
-            return self._session.get(f"{self._url}/-/ready", timeout=_TIMEOUT_SECONDS).ok
+            return self._session.get(f"{self.url}/-/ready", timeout=_TIMEOUT_SECONDS).ok
         except requests.RequestException:
             return False
 
@@ -60,6 +68,21 @@ class Prometheus:
         if data["resultType"] == "scalar":
             return [Sample({}, float(data["result"][1]))]
         return [Sample(item["metric"], float(item["value"][1])) for item in data["result"]]
+
+    def query_range(self, expression: str, seconds: int, step: int) -> list[Series]:
+        """Evaluate PromQL every `step` seconds of the last `seconds`.
+
+        As a subquery: the last seconds are those of Prometheus' own clock, which on another machine
+        need not agree with the one here.
+
+        Raises:
+            HostError: Prometheus does not answer, or refuses the expression.
+        """
+        data = self._get("query", query=f"({expression})[{seconds}s:{step}s]")
+        return [
+            Series(item["metric"], [(float(time), float(value)) for time, value in item["values"]])
+            for item in data["result"]
+        ]
 
     def targets(self) -> list[Target]:
         """List what is scraped now, sorted by job and client.
@@ -80,13 +103,13 @@ class Prometheus:
         return sorted(targets, key=lambda target: (target.job, target.client))
 
     def _get(self, path: str, **parameters: str) -> dict[str, Any]:
-        url = f"{self._url}/api/v1/{path}"
+        url = f"{self.url}/api/v1/{path}"
         try:
             response = self._session.get(url, params=parameters, timeout=_TIMEOUT_SECONDS)
             answer = response.json()
         except requests.RequestException as error:
             raise HostError(
-                f"Prometheus does not answer at {self._url}: {error}",
+                f"Prometheus does not answer at {self.url}: {error}",
                 "see whether it runs: fedbench status, fedbench logs prometheus",
             ) from None
         if answer["status"] != "success":

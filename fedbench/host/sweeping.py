@@ -16,11 +16,11 @@ from fedbench.config import Experiment
 from fedbench.errors import ConfigError, DataError, FedbenchError, RunError, RunInterrupted
 from fedbench.host import sweep_table
 from fedbench.host.data import Prepared
-from fedbench.host.live import duration
 from fedbench.host.machine import Say
 from fedbench.host.runs import Run, RunStore
 from fedbench.host.sweep import Point, Study, federation, identity
 from fedbench.host.sweep_table import Outcome, Row
+from fedbench.host.tables import duration
 from fedbench.records import Summary, replace_text
 
 Prepare = Callable[[Experiment], Prepared]

@@ -12,6 +12,13 @@ def figure(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
+def duration(seconds: float) -> str:
+    """A time as people say it, such as `3 min 20 s` or `2 h 5 min`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
 def markdown(table: Table) -> str:
     """The table as Markdown has it, without a newline at its end."""
     header, rows = table

@@ -1,0 +1,68 @@
+"""Commands that watch a federation: its devices live, and what its containers log."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedbench.cli import checkout
+from fedbench.cli.output import console, say
+from fedbench.host.stack import require
+
+
+def top(
+    prometheus: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="of a federation started elsewhere: http://host:9090"),
+    ] = None,
+    run: Annotated[str | None, typer.Option(help="this run, or an error")] = None,
+    once: Annotated[bool, typer.Option("--once", help="print the present state")] = False,
+    svg: Annotated[Path | None, typer.Option(help="write it into this picture instead")] = None,
+) -> None:
+    """Watch all devices live: who holds the round back, and why. q quits."""
+    from fedbench.host import top
+    from fedbench.host.prometheus import Prometheus
+    from fedbench.host.top_drawing import Board
+
+    source = Prometheus(prometheus or require(checkout.places).prometheus_url)
+    if svg is not None:
+        top.export_svg(top.look(source, run), svg)
+        say(f"drawn into {svg}")
+    elif once or not console.is_terminal:
+        console.print(Board(top.look(source, run)))
+    else:
+        top.watch(source, run, console)
+
+
+def logs(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="clients or services; server and clients by default")
+    ] = None,
+    clients: Annotated[list[str] | None, typer.Option("--client", "-c", help="the same")] = None,
+    since: Annotated[
+        str | None, typer.Option(help="30s, 5m, 2h, 1d, or a time: 2026-11-25T12:00")
+    ] = None,
+    run: Annotated[str | None, typer.Option(help="of this run alone; it may have ended")] = None,
+    level: Annotated[str, typer.Option(help="at least: debug, info, warning, error")] = "info",
+    everything: Annotated[
+        bool, typer.Option("--all", help="Flower's own lines too: --level debug")
+    ] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="go on until Ctrl-C")] = False,
+    tail: Annotated[
+        int | None, typer.Option(help="last lines; 200 unless --since or --run is given", min=0)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object per line")] = False,
+) -> None:
+    """Print what server and clients logged, in the order of time."""
+    from fedbench.host import logs
+
+    chosen = [*(names or ()), *(clients or ())]
+    level = "debug" if everything else level
+    wanted = logs.Wanted.parse(chosen, since=since, run=run, level=level, tail=tail)
+    with suppress(KeyboardInterrupt):
+        for line in logs.lines(checkout.places, wanted, follow=follow):
+            text = line.json() if as_json else line.text()
+            console.print(text, highlight=False, markup=False, soft_wrap=True)
