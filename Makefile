@@ -27,8 +27,8 @@ sweep: .venv/host ## a grid of experiments, and one table: SWEEP=partitions [DAT
 status: .venv/host ## what is up, and where the dashboards are
 	@$(FEDBENCH) status
 
-logs: .venv/host ## what the containers logged: [CLIENT=laptop]
-	@$(FEDBENCH) logs $(CLIENT)
+logs: .venv/host ## what server and clients logged: [CLIENT=laptop] [SINCE=5m] [RUN=run] [LEVEL=debug] [FOLLOW=1]
+	@$(FEDBENCH) logs $(CLIENT) $(if $(SINCE),--since $(SINCE)) $(if $(RUN),--run $(RUN)) $(if $(LEVEL),--level $(LEVEL)) $(if $(FOLLOW),--follow)
 
 down: .venv/host ## take the federation down; runs are kept
 	@$(FEDBENCH) down

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -295,15 +295,34 @@ def status(as_json: Json = False) -> None:
 
 @app.command()
 def logs(
-    client: Annotated[str | None, typer.Argument(help="one service; all by default")] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="keep printing")] = False,
-    tail: Annotated[int, typer.Option(help="lines per container")] = 200,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="clients or services; server and clients by default")
+    ] = None,
+    clients: Annotated[list[str] | None, typer.Option("--client", "-c", help="the same")] = None,
+    since: Annotated[
+        str | None, typer.Option(help="30s, 5m, 2h, 1d, or a time: 2026-11-25T12:00")
+    ] = None,
+    run: Annotated[str | None, typer.Option(help="of this run alone; it may have ended")] = None,
+    level: Annotated[str, typer.Option(help="at least: debug, info, warning, error")] = "info",
+    everything: Annotated[
+        bool, typer.Option("--all", help="Flower's own lines too: --level debug")
+    ] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="go on until Ctrl-C")] = False,
+    tail: Annotated[
+        int | None, typer.Option(help="last lines; 200 unless --since or --run is given", min=0)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object per line")] = False,
 ) -> None:
-    """Print what the containers logged."""
-    from fedbench.host import overview
+    """Print what server and clients logged, in the order of time."""
+    from fedbench.host import logs
 
-    for line in overview.logs(require(places), client, follow=follow, tail=tail):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    chosen = [*(names or ()), *(clients or ())]
+    level = "debug" if everything else level
+    wanted = logs.Wanted.parse(chosen, since=since, run=run, level=level, tail=tail)
+    with suppress(KeyboardInterrupt):
+        for line in logs.lines(places, wanted, follow=follow):
+            text = line.json() if as_json else line.text()
+            console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()

@@ -102,7 +102,6 @@ class Node:
         """Handles one message; False when there was none."""
         if (parcel := self._link.poll(self._arrays)) is None:
             return False
-        run = parcel.envelope.metadata.run_id
         try:
             with self._phases.phase("receiving"):
                 message = self._receive(parcel)

@@ -1,8 +1,8 @@
 """Log records as JSON lines that say who wrote them, in which run and which round.
 
-Every line has the same keys: `time` (UTC), `level`, `logger`, `message`, who wrote it (`client` and
-`device`, or `service`), `run` and `round` (null outside of one); and `exception`, a traceback, where
-there is one. A library's INFO is our DEBUG: it stays in the stream, below what fedbench says.
+Every line has the same keys: `time` (UTC), `level`, `logger`, `message`, who wrote it (`client`
+and `device`, or `service`), `run` and `round` (null outside of one); and `exception`, a traceback,
+where there is one. A library's INFO is our DEBUG: it stays in the stream, below what fedbench says.
 
 The standard library suffices, and the process that supervises a client has to stay small.
 """
