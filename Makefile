@@ -30,8 +30,8 @@ status: .venv/host ## what is up, and where the dashboards are
 top: .venv/host ## watch all devices live, q quits: [PROMETHEUS=http://host:9090] for a federation elsewhere
 	@$(FEDBENCH) top $(if $(PROMETHEUS),--prometheus $(PROMETHEUS))
 
-logs: .venv/host ## what the containers logged: [CLIENT=laptop]
-	@$(FEDBENCH) logs $(CLIENT)
+logs: .venv/host ## what server and clients logged: [CLIENT=laptop] [SINCE=5m] [RUN=run] [LEVEL=debug] [FOLLOW=1]
+	@$(FEDBENCH) logs $(CLIENT) $(if $(SINCE),--since $(SINCE)) $(if $(RUN),--run $(RUN)) $(if $(LEVEL),--level $(LEVEL)) $(if $(FOLLOW),--follow)
 
 down: .venv/host ## take the federation down; runs are kept
 	@$(FEDBENCH) down

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 
 from fedbench.client.settings import Settings
 from fedbench.client.supervisor import Supervisor
+from fedbench.telemetry import logs
 from fedbench.telemetry.cgroup import Cgroup
 
 
@@ -18,5 +18,6 @@ def work(settings: Settings) -> int:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    who = Settings.from_environment()
+    logs.configure(client=who.client, device=who.device)
     sys.exit(Supervisor(work, Settings.from_environment, Cgroup()).run())

@@ -159,7 +159,7 @@ def _train(message: Message, context: Context, task: Any) -> tuple[ArrayRecord, 
         if cancelled.is_set():
             raise Cancelled
         if progress.epoch == progress.batch == 1:
-            log.info("run %s, round %s: first training step done", run, server_round)
+            log.info("first training step done")
         metrics.progress(
             run=run,
             round_number=server_round,

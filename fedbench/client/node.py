@@ -21,6 +21,7 @@ from flwr.supercore.run import RunNotRunningException
 
 from fedbench import bundles
 from fedbench.client.link import Parcel, connect
+from fedbench.telemetry import logs
 from fedbench.telemetry.collectors import ClientPhase
 
 POLL_SECONDS = 0.1  # the server holds back its answer while there is no message
@@ -55,6 +56,12 @@ class Wire(Protocol):
 
     def transferred(self, *, sent: int = 0, received: int = 0) -> None:
         """Counts bytes that were exchanged."""
+
+
+def task_of(message: Message) -> dict[str, object]:
+    """The run and the round that a message belongs to, for the log; None where it has none."""
+    config = message.content.get("config", {})
+    return {"run": config.get("run"), "round": config.get("server-round")}
 
 
 class Node:
@@ -95,18 +102,24 @@ class Node:
         """Handles one message; False when there was none."""
         if (parcel := self._link.poll(self._arrays)) is None:
             return False
-        run = parcel.envelope.metadata.run_id
-        log.info("run %s: %s message", run, parcel.envelope.metadata.message_type)
         try:
             with self._phases.phase("receiving"):
                 message = self._receive(parcel)
-            with self._watch(run):
+            with logs.about(**task_of(message)):
+                self._answer(message)
+        except RunNotRunningException:
+            log.info("message dropped before it was here: its run has ended")
+        return True
+
+    def _answer(self, message: Message) -> None:
+        log.info("%s message", message.metadata.message_type)
+        try:
+            with self._watch(message.metadata.run_id):
                 reply = self._call(message)
             with self._phases.phase("sending"):
                 self._send(reply)
         except (RunNotRunningException, Cancelled):
-            log.info("run %s: message dropped, the run or this node is stopping", run)
-        return True
+            log.info("message dropped, the run or this node is stopping")
 
     def _receive(self, parcel: Parcel) -> Message:
         with self._wire.timed("download"):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import FrameType
 
 from prometheus_client import start_http_server
@@ -15,16 +16,18 @@ from prometheus_client import start_http_server
 from fedbench.client.announce import Announcer
 from fedbench.client.settings import Settings
 from fedbench.imports import importing
+from fedbench.telemetry import logs
 from fedbench.telemetry.cgroup import Cgroup
 
 QUOTA_POLL_SECONDS = 0.05
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_LEVEL = re.compile(r"(?:(DEBUG|INFO|WARNING|ERROR|CRITICAL)\s*:\s*)?(.*)", re.DOTALL)
 
 log = logging.getLogger("fedbench.client")
 
 
 def work(settings: Settings) -> int:
     """Runs one connection; non-zero when it was lost, so that the container starts again."""
-    logging.getLogger("httpx").setLevel(logging.WARNING)
     stop = threading.Event()
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
@@ -42,6 +45,7 @@ def _fedbench(settings: Settings, stop: threading.Event) -> int:
         from fedbench.client.node import Node
         from fedbench.learning.train import set_threads
 
+    logs.adopt_flower()
     start_http_server(settings.listen_port)
     node = Node(app.app, settings.node_config(), app.metrics, app.wire, app.cancelled)
     with contextlib.ExitStack() as stack:
@@ -72,11 +76,23 @@ def _stock(settings: Settings, stop: threading.Event) -> int:
     with _announced(settings, None, stop):
         if settings.limited:
             wait_for_quota(cgroup, stop)
-        with subprocess.Popen(command) as supernode:
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        ) as supernode:
+            assert supernode.stdout is not None  # noqa: S101 (asked for above)
+            threading.Thread(target=relay, args=(supernode.stdout,), daemon=True).start()
             while supernode.poll() is None and not stop.wait(1):
                 pass
             supernode.terminate()
     return 0 if stop.is_set() else 1
+
+
+def relay(lines: Iterable[str]) -> None:
+    """Logs what the stock node prints, each line at the level that it begins with."""
+    supernode = logging.getLogger("flwr.supernode")
+    for line in lines:
+        level, text = _LEVEL.fullmatch(_COLOUR.sub("", line).strip()).groups()  # type: ignore[union-attr]
+        supernode.log(logging.getLevelNamesMapping()[level or "INFO"], text)
 
 
 def wait_for_quota(cgroup: Cgroup, stop: threading.Event) -> None:

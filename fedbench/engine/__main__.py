@@ -24,6 +24,7 @@ from fedbench.engine.workers import Client, Workers
 from fedbench.server import running
 from fedbench.server.checkpoint import RunFolder
 from fedbench.server.directory import Say
+from fedbench.telemetry import logs
 
 SAY_SECONDS = 10.0
 _FEW = 0.01  # of all images: the first include the start of every process
@@ -35,6 +36,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m fedbench.engine", description=__doc__)
     parser.add_argument("folder", type=Path)
     folder = RunFolder(parser.parse_args().folder)
+    logs.configure(service="engine")
     facts = json.loads((folder.path / "run.json").read_bytes())
     lock = (folder.path / "engine.lock").open("w")
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # two would write into each other's records

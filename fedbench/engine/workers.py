@@ -23,7 +23,9 @@ from flwr.supercore.task_identity import TaskIdentity
 from prometheus_client import REGISTRY
 
 from fedbench.client import app
+from fedbench.client.node import task_of
 from fedbench.learning.train import set_threads
+from fedbench.telemetry import logs
 
 WATCH_SECONDS = 0.5
 _TRAINED = "fedbench_trained_samples_total"
@@ -103,6 +105,7 @@ def identify() -> None:
 
 def _begin(cancelled: Event, trained: Any, parent: int, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logs.configure(service="engine")
     identify()
     set_threads(threads)
     watch = threading.Thread(
@@ -126,6 +129,11 @@ def _watch(cancelled: Event, trained: Any, parent: int, cancel: Callable[[], Non
 
 
 def _answer(client: Client, node_id: int, message: Message) -> Message:
+    with logs.about(client=client.name, device=client.device, **task_of(message)):
+        return _reply(client, node_id, message)
+
+
+def _reply(client: Client, node_id: int, message: Message) -> Message:
     try:
         reply = app.app(message, client.context(node_id))
     except Exception as error:

@@ -3,7 +3,8 @@
 `python -m fedbench.host.governor RUN-FOLDER PID` runs beside a run, detached or not, and ends with
 its process. Calibration says what a device takes of the host; this sees what it takes in fact: a
 client that is late and uses its quota up gets more, as far as the host has any, and what it needs
-no more is taken back. Each correction is a line of `corrections.jsonl`.
+no more is taken back. Each correction is a line of `corrections.jsonl`. At the end
+it keeps what the containers logged.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ from pathlib import Path
 import psutil
 
 from fedbench.errors import FedbenchError
-from fedbench.host import bootstrap, links
+from fedbench.host import bootstrap, links, logs
 from fedbench.host.corrections import FILE, Correction
 from fedbench.host.plan import ClientPlan
 from fedbench.host.prometheus import Prometheus
 from fedbench.host.quotas import Quotas
+from fedbench.host.runs import Run
 from fedbench.host.solve import MARGIN
-from fedbench.host.stack import Places, Stack, host_facts
+from fedbench.host.stack import PROJECT, Places, Stack, host_facts
 
 TICK_SECONDS = 4.0  # Prometheus scrapes every two
 LATE_SECONDS = 0.2  # a client that is less behind catches up by itself
@@ -171,6 +173,10 @@ def main(folder: Path, launch: int) -> None:
             for correction in corrections:
                 log.write(json.dumps(asdict(correction)) + "\n")
                 log.flush()
+    try:
+        logs.keep(logs.Sources(client, PROJECT), Run(folder))
+    except FedbenchError as error:  # as above
+        print(error.message, file=sys.stderr)  # noqa: T201
 
 
 if __name__ == "__main__":

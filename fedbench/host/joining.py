@@ -18,6 +18,7 @@ from typing import Any
 
 import docker
 from docker.errors import DockerException
+from docker.types import LogConfig
 from pydantic import BaseModel, ValidationError
 
 from fedbench.config import Device, Experiment, ModelName, parse_name
@@ -169,6 +170,10 @@ def container_options(
         "security_opt": ["no-new-privileges:true"],
         "pids_limit": 512,
         "restart_policy": {"Name": "always"},
+        # As compose/client.yaml has it.
+        "log_config": LogConfig(
+            type=LogConfig.types.JSON, config={"max-size": "10m", "max-file": "4"}
+        ),
     }
 
 

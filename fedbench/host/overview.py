@@ -1,14 +1,12 @@
-"""What is up right now, and what it logged."""
+"""What is up right now."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from subprocess import PIPE, STDOUT, Popen
 from typing import Any
 
 from docker.models.containers import Container
 
-from fedbench.errors import DockerError, FedbenchError, RunError
+from fedbench.errors import RunError
 from fedbench.host import bootstrap
 from fedbench.host.runs import RunStore
 from fedbench.host.stack import Stack
@@ -31,35 +29,6 @@ def status(stack: Stack) -> dict[str, Any]:
         "prometheus": stack.prometheus_url,
         "grafana": stack.grafana_url,
     }
-
-
-def logs(stack: Stack, service: str | None, *, follow: bool, tail: int) -> Iterator[str]:
-    """Lines of the containers' logs.
-
-    Raises:
-        FedbenchError: there is no such service.
-        DockerError: the command failed.
-    """
-    monitoring = ["prometheus", *(["grafana"] if stack.grafana_url else [])]
-    known = ["server", *monitoring, *(client.name for client in stack.clients)]
-    if service is not None and service not in known:
-        raise FedbenchError(f"no service {service!r}", f"there are {', '.join(known)}")
-    arguments = ["logs", "--no-color", "--tail", str(tail)]
-    arguments += ["--follow"] if follow else []
-    argv = stack.compose.command(*arguments, *([service] if service else []))
-    with Popen(
-        argv,
-        env=stack.compose.environment(),
-        stdout=PIPE,
-        stderr=STDOUT,
-        text=True,
-        errors="replace",
-    ) as process:
-        assert process.stdout is not None  # noqa: S101 (asked for above)
-        for line in process.stdout:
-            yield line.rstrip("\n")
-    if process.returncode:
-        raise DockerError("`docker compose logs` failed", "see what it printed above")
 
 
 def _row(service: str, container: Container) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from flwr.supercore.logger import mirror_output_to_queue
 from flwr.supercore.runtime import RuntimeHttpClient
 
 from fedbench.imports import importing
+from fedbench.telemetry import logs
 
 POLL_SECONDS = 0.1  # the server holds back its answer while there is no task
 
@@ -48,6 +49,7 @@ def _take_tasks(address: str, parent: int) -> None:
         from flwr.superlink.runtime import run_serverapp  # noqa: F401
 
         import fedbench.server.app  # noqa: F401
+    logs.adopt_flower()
     client = RuntimeHttpClient.from_server_address(
         address,
         insecure=True,

@@ -7,6 +7,7 @@ the key of their data); everything else in the folder is written here.
 from __future__ import annotations
 
 import json
+import logging
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,22 @@ from fedbench.server.directory import Directory, Say, Why
 from fedbench.server.exchange import Exchange, RunStopped
 from fedbench.server.rounds import Rounds
 from fedbench.server.strategy import ARRAY, FlatFedAvg
+from fedbench.telemetry import logs
+
+log = logging.getLogger("fedbench.server")
+_LEVELS = {
+    "error": logging.ERROR,
+    **dict.fromkeys(("failed", "nobody", "left_out", "unidentified"), logging.WARNING),
+}
 
 
 def execute(grid: Exchange, folder: RunFolder, say: Say, why: Why) -> None:
     """Runs the experiment of `folder`, and says how it ended."""
+    with logs.about(run=folder.path.name):
+        _execute(grid, folder, say, why)
+
+
+def _execute(grid: Exchange, folder: RunFolder, say: Say, why: Why) -> None:
     try:
         _run(grid, folder, say, why)
     except RunStopped:
@@ -41,7 +54,11 @@ def execute(grid: Exchange, folder: RunFolder, say: Say, why: Why) -> None:
 def note(folder: RunFolder, event: str, **facts: Any) -> None:
     """Writes an event for whoever watches the folder; with the last one, the run's summary."""
     # The record itself is a line of rounds.jsonl already.
-    folder.event(event, **{key: value for key, value in facts.items() if key != "record"})
+    told = {key: value for key, value in facts.items() if key != "record"}
+    folder.event(event, **told)
+    # So is the experiment a file, and the round is in every line of the log.
+    words = [f"{key}={told[key]}" for key in told if key not in ("experiment", "round")]
+    log.log(_LEVELS.get(event, logging.INFO), "%s", " ".join([event, *words]))
     if event in ("finished", "stopped", "error"):
         write_summary(folder.path)
 
@@ -68,10 +85,11 @@ def _run(grid: Exchange, folder: RunFolder, say: Say, why: Why) -> None:
     )
     for number in range(last + 1, experiment.rounds + 1):
         config = _config(experiment, facts)
-        arrays, record = rounds.run(strategy, number, arrays, config)
-        weights = arrays[ARRAY].numpy()
-        folder.add_round(record, weights, strategy.velocity)
-        say("recorded", round=number, rounds=experiment.rounds, record=record.model_dump())
+        with logs.about(round=number):
+            arrays, record = rounds.run(strategy, number, arrays, config)
+            weights = arrays[ARRAY].numpy()
+            folder.add_round(record, weights, strategy.velocity)
+            say("recorded", round=number, rounds=experiment.rounds, record=record.model_dump())
     if experiment.noop_megabytes is None:
         flat.save(folder.path / "model.safetensors", weights, model)
 

@@ -55,7 +55,7 @@ IDLE_SECONDS = 3600
 _REFUSED = JSONResponse({"error": "only from inside the server"}, status_code=403)
 _QUIET: dict[str, Any] = {
     "ws": "none",
-    "log_level": "warning",
+    "log_config": None,  # its records are this process's
     "access_log": False,
     "timeout_graceful_shutdown": 3,
 }

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from fedbench.client.worker import wait_for_quota
+from fedbench.client.worker import relay, wait_for_quota
 from fedbench.records import replace_text
 from fedbench.telemetry.cgroup import Cgroup
 
@@ -48,3 +49,19 @@ def test_a_client_that_is_told_to_stop_does_not_wait_for_its_quota(
     stop.set()
 
     wait_for_quota(Cgroup(tmp_path), stop)
+
+
+def test_what_the_stock_node_prints_is_logged_at_its_own_level(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG, "flwr")
+    relay(
+        [
+            "\x1b[92mINFO \x1b[0m:      Starting Flower SuperNode\n",
+            "\x1b[91mERROR \x1b[0m:     gone\n",
+            "Traceback: x\n",
+        ]
+    )
+    assert [(r.levelname, r.getMessage()) for r in caplog.records] == [
+        ("INFO", "Starting Flower SuperNode"), ("ERROR", "gone"), ("INFO", "Traceback: x"),
+    ]  # fmt: skip

@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 
 from fedbench.config import load_devices, load_profile
-from fedbench.errors import DockerError, FedbenchError
 from fedbench.host import bootstrap
-from fedbench.host.overview import logs, status
+from fedbench.host.overview import status
 from fedbench.host.plan import HostFacts, plan
-from fedbench.host.stack import PROJECT, Places, Stack
+from fedbench.host.stack import Places, Stack
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "runs" / "20260102-030405-digits"
 IMAGES = {"fedbench": "fedbench:cpu", "prometheus": "p", "grafana": None}
@@ -97,47 +96,3 @@ def test_status_names_the_newest_run(stack: Stack, monkeypatch: pytest.MonkeyPat
     shutil.copytree(GOLDEN, stack.places.runs / GOLDEN.name)
     state = status(stack)
     assert (state["run"], state["run_status"]) == (GOLDEN.name, "running")
-
-
-def command(stack: Stack, arguments: str) -> str:
-    file = stack.compose.file
-    return f"fedbench:cpu: compose --project-name {PROJECT} --file {file} logs {arguments}"
-
-
-@pytest.mark.parametrize(
-    ("service", "follow", "arguments"),
-    [
-        (None, False, "--no-color --tail 200"),
-        ("server", True, "--no-color --tail 200 --follow server"),
-        ("legacy-pc-2", False, "--no-color --tail 200 legacy-pc-2"),
-    ],
-)
-def test_logs_are_composes(
-    service: str | None, follow: bool, arguments: str, stack: Stack, docker_command: Any
-) -> None:
-    docker_command.answer("one\n  two [3]\n")
-    assert list(logs(stack, service, follow=follow, tail=200)) == ["one", "  two [3]"]
-    assert docker_command.calls == [command(stack, arguments)]
-
-
-def test_a_service_that_does_not_exist_has_no_logs(stack: Stack) -> None:
-    with pytest.raises(FedbenchError) as caught:
-        list(logs(stack, "laptop", follow=False, tail=200))
-    assert caught.value.message == "no service 'laptop'"
-    assert caught.value.hint == "there are server, prometheus, legacy-pc-1, legacy-pc-2"
-
-
-def test_grafana_has_logs_where_it_runs(stack: Stack, docker_command: Any) -> None:
-    profile = stack.profile
-    planned = plan(profile, load_devices(profile), HostFacts(cpus=2, memory=8 * 2**30))
-    images = IMAGES | {"grafana": "grafana/grafana"}
-    with_grafana = Stack.write(stack.places, planned, stack.devices, images)
-    assert list(logs(with_grafana, "grafana", follow=False, tail=1)) == []
-
-
-def test_logs_that_cannot_be_had_are_an_error(stack: Stack, docker_command: Any) -> None:
-    docker_command.answer(errors="Cannot connect to the Docker daemon\n", code=1)
-    lines = logs(stack, None, follow=False, tail=200)
-    assert next(lines) == "Cannot connect to the Docker daemon"
-    with pytest.raises(DockerError, match="`docker compose logs` failed"):
-        next(lines)

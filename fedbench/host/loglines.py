@@ -1,0 +1,140 @@
+"""One line of a container's log: read, chosen, and made readable."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from rich.text import Text
+
+from fedbench.errors import ConfigError
+
+LEVELS = ("debug", "info", "warning", "error", "critical")
+_STYLES = {"debug": "dim", "warning": "yellow", "error": "red", "critical": "bold red"}
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+# What Prometheus and Grafana begin a line with: `level=warn` and its like.
+_LOGFMT = re.compile(r"\blevel=\"?(debug|info|warn|error)")
+_NAME_WIDTH = 12  # a longer name moves its line
+_NANOSECONDS = re.compile(r"(\.\d{6})\d*")
+
+
+@dataclass(frozen=True)
+class Line:
+    """What was written where and when. A line that is not JSON is all message."""
+
+    time: datetime
+    source: str  # the container's service
+    fields: dict[str, Any]
+
+    @classmethod
+    def of(cls, fields: dict[str, Any]) -> Line:
+        """The line of which `json` wrote the fields."""
+        source = fields.get("client") or fields["service"]
+        return cls(datetime.fromisoformat(fields["time"]), source, fields)
+
+    @property
+    def level(self) -> str:
+        """One of `LEVELS`."""
+        return str(self.fields["level"])
+
+    def json(self) -> str:
+        """One JSON object; of a plain line too, with the keys that are known of it."""
+        return json.dumps(self.fields, ensure_ascii=False)
+
+    def text(self) -> Text:
+        """For people, in local time: `12:03:04 laptop round 3 …`, coloured by its level."""
+        fields, style = self.fields, _STYLES.get(self.level, "")
+        text = Text(f"{_clock(self.time.astimezone())} ", "dim")
+        text.append(f"{self.source:{_NAME_WIDTH}} ", "cyan")
+        if fields.get("round") is not None:
+            text.append(f"round {fields['round']} ", "dim")
+        if self.level not in ("debug", "info"):
+            text.append(f"{self.level.upper()} ", style)
+        text.append(str(fields["message"]), style)
+        if trace := fields.get("exception"):
+            text.append("".join(f"\n    {line}" for line in trace.splitlines()), style)
+        return text
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which lines: of that level at least, and of that run where one is named."""
+
+    level: str = "info"
+    run: str | None = None
+
+    def takes(self, line: Line) -> bool:
+        """Whether the line is one of them."""
+        high_enough = LEVELS.index(line.level) >= LEVELS.index(self.level)
+        return high_enough and (self.run is None or line.fields.get("run") == self.run)
+
+
+def read(source: str, raw: str) -> Line:
+    """A line as Docker gives it: its time, a space, and what was written."""
+    stamp, _, written = raw.partition(" ")
+    time = datetime.fromisoformat(_NANOSECONDS.sub(r"\1", stamp))
+    return Line(time, source, _json(written) or _plain(time, source, written))
+
+
+def parse_level(value: str) -> str:
+    """A level, whatever its case.
+
+    Raises:
+        ConfigError: there is no such level.
+    """
+    if (level := value.lower()) in LEVELS:
+        return level
+    raise ConfigError(f"--level {value}: no such level", f"expected one of {', '.join(LEVELS)}")
+
+
+def parse_since(value: str, now: datetime) -> datetime:
+    """`30s`, `5m`, `2h`, `1d` before `now`, or a time such as 2026-11-25T12:00 (local, or +00:00).
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    try:
+        if age := re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", value):
+            return now - timedelta(**{_UNITS[age[2]]: float(age[1])})
+        return datetime.fromisoformat(value).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ConfigError(
+            f"--since {value}: not a time", "expected 30s, 5m, 2h, 1d or 2026-11-25T12:00"
+        ) from None
+
+
+def require(kind: str, name: str, known: Collection[str]) -> None:
+    """Nothing, where the name is known.
+
+    Raises:
+        ConfigError: it is not; the hint lists what is there.
+    """
+    if name not in known:
+        raise ConfigError(f"no {kind} {name!r}", f"there are {', '.join(known) or 'none'}")
+
+
+def _json(written: str) -> dict[str, Any] | None:
+    try:
+        fields = json.loads(written)
+    except ValueError:
+        return None
+    ours = isinstance(fields, dict) and "message" in fields and fields.get("level") in LEVELS
+    return fields if ours else None
+
+
+def _plain(time: datetime, source: str, written: str) -> dict[str, Any]:
+    """What a library, an interpreter's last words or another program wrote."""
+    found = _LOGFMT.search(written)
+    level = {"warn": "warning"}.get(found[1], found[1]) if found else "info"
+    stamp = time.isoformat(timespec="milliseconds")
+    return {"time": stamp, "level": level, "service": source, "message": written}
+
+
+def _clock(time: datetime) -> str:
+    """The time of day, with the date where that is another day's."""
+    today = time.date() == datetime.now(time.tzinfo).date()
+    return f"{time:%H:%M:%S}" if today else f"{time:%m-%d %H:%M:%S}"

@@ -1,0 +1,246 @@
+"""What the federation's containers logged, all of them merged in the order of time.
+
+Those of the compose project and those that joined from this host. Docker keeps what they wrote, and
+says of each line when it came; `loglines` says what is in one. A run keeps its own in its folder.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+import docker
+from docker.errors import DockerException
+from docker.models.containers import Container
+
+from fedbench.errors import DockerError, FedbenchError
+from fedbench.host import bootstrap
+from fedbench.host.joining import LABEL
+from fedbench.host.loglines import Choice, Line, parse_level, parse_since, read, require
+from fedbench.host.runs import Run, RunStore
+from fedbench.host.stack import PROJECT, Places
+from fedbench.records import read_lines
+
+PROJECT_LABEL = "com.docker.compose.project"
+SERVICE_LABEL = "com.docker.compose.service"
+MONITORING = ("prometheus", "grafana")
+FILE = "logs.jsonl"
+TAIL = 200  # unless a time or a run is asked for
+GATHER_SECONDS = 0.3  # lines that come this close to each other are put in order
+LOOK_SECONDS = 2.0  # for containers that came or came back
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Whose lines, of which kind, since when; the last `tail` of them, or all."""
+
+    names: tuple[str, ...] = ()
+    choice: Choice = field(default_factory=Choice)
+    since: datetime | None = None
+    tail: int | None = None
+
+    @classmethod
+    def parse(
+        cls,
+        names: Iterable[str],
+        *,
+        since: str | None = None,
+        run: str | None = None,
+        level: str = "info",
+        tail: int | None = None,
+    ) -> Wanted:
+        """From a command's arguments.
+
+        Raises:
+            ConfigError: no such level, or not a time.
+        """
+        moment = parse_since(since, datetime.now(UTC)) if since else None
+        whole = tail is None and (since or run)
+        choice = Choice(parse_level(level), run)
+        return cls(tuple(names), choice, moment, None if whole else TAIL if tail is None else tail)
+
+    def has(self, name: str) -> bool:
+        """Whether these are among them; without names, server and clients are."""
+        return name in self.names if self.names else name not in MONITORING
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The containers of one federation on this host."""
+
+    client: docker.DockerClient
+    project: str
+
+    def all(self) -> dict[str, Container]:
+        """By name of the service, or of the client that joined; stopped ones included.
+
+        Raises:
+            DockerError: Docker does not answer.
+        """
+        try:
+            found = [
+                container
+                for label in (PROJECT_LABEL, LABEL)
+                for container in self.client.containers.list(
+                    all=True, filters={"label": f"{label}={self.project}"}
+                )
+            ]
+        except DockerException as error:
+            raise DockerError(f"Docker lists no containers: {error}") from None
+        return {_name(container, self.project): container for container in found}
+
+    def chosen(self, names: Collection[str]) -> dict[str, Container]:
+        """Those of these names; without any, server and clients.
+
+        Raises:
+            FedbenchError: no container is there at all.
+            ConfigError: there is none of such a name.
+        """
+        there = dict(sorted(self.all().items()))
+        if not there:
+            raise FedbenchError(
+                "no federation is up", "bring one up: make up PROFILE=heterogeneous"
+            )
+        for name in names:
+            require("client or service", name, there)
+        wanted = Wanted(tuple(names))
+        return {name: container for name, container in there.items() if wanted.has(name)}
+
+
+def lines(places: Places, wanted: Wanted, *, follow: bool) -> Iterator[Line]:
+    """What was logged, oldest first, and where asked for what is logged from now on.
+
+    A run that has ended has its lines in its folder, whether or not its containers are there.
+
+    Raises:
+        RunError: there is no such run.
+        FedbenchError, ConfigError: as `Sources.chosen`.
+        DockerError: Docker does not answer.
+    """
+    run = wanted.choice.run and RunStore(places.runs).find(wanted.choice.run)
+    if run and not follow and (run.path / FILE).exists():
+        yield from kept(run, wanted)
+        return
+    sources = Sources(bootstrap.ensure_docker(lambda _: None), PROJECT)
+    now = datetime.now(UTC)
+    yield from history(sources, wanted, until=now)
+    if follow:
+        yield from live(sources, wanted, now)
+
+
+def history(sources: Sources, wanted: Wanted, until: datetime | None = None) -> list[Line]:
+    """The lines of all containers together, in the order of time."""
+    found = [
+        line
+        for name, container in sources.chosen(wanted.names).items()
+        for line in _lines(name, container, wanted.since, until)
+        if wanted.choice.takes(line)
+    ]
+    return list(deque(sorted(found, key=lambda line: line.time), wanted.tail))
+
+
+def live(sources: Sources, wanted: Wanted, since: datetime) -> Iterator[Line]:
+    """Lines as they come, from `since` on, for as long as someone asks for them.
+
+    A container that starts again, or joins, is followed from then on.
+    """
+    incoming: queue.Queue[Line] = queue.Queue()
+    streams: dict[str, threading.Thread] = {}
+    began: dict[str, datetime] = {}
+    while True:
+        for name, container in sources.all().items():
+            if wanted.has(name) and not (name in streams and streams[name].is_alive()):
+                arguments = (name, container, began.get(name, since), incoming.put)
+                streams[name] = threading.Thread(target=_stream, args=arguments, daemon=True)
+                streams[name].start()
+        look_again = time.monotonic() + LOOK_SECONDS
+        while time.monotonic() < look_again:
+            for line in _gathered(incoming):
+                began[line.source] = line.time + timedelta(microseconds=1)
+                if wanted.choice.takes(line):
+                    yield line
+
+
+def keep(sources: Sources, run: Run) -> None:
+    """Writes what was logged since the run was made to its folder, which outlives containers.
+
+    All but other runs' lines: those of no run as well, such as a library's last words. What is
+    there from before the run was resumed stays.
+
+    Raises:
+        FedbenchError, DockerError: as `lines`.
+    """
+    path = run.path / FILE
+    before = kept(run, Wanted(choice=Choice("debug"))) if path.exists() else []
+    made = datetime.fromisoformat(run.facts()["created"])
+    since = before[-1].time if before else made
+    # A line's own time is a little earlier than Docker's.
+    there = {line.json() for line in before}
+    written = history(sources, Wanted(choice=Choice("debug"), since=since))
+    with path.open("a", encoding="utf-8") as file:
+        for line in written:
+            if line.fields.get("run") in (run.id, None) and line.json() not in there:
+                file.write(line.json() + "\n")
+
+
+def kept(run: Run, wanted: Wanted) -> list[Line]:
+    """The same as `history`, from a run's folder."""
+    written = [Line.of(fields) for fields in read_lines(run.path / FILE)]
+    there = sorted({line.source for line in written})
+    for name in wanted.names:
+        require("client or service", name, there)
+    found = (
+        line
+        for line in written
+        if wanted.has(line.source)
+        and wanted.choice.takes(line)
+        and (wanted.since is None or line.time >= wanted.since)
+    )
+    return list(deque(found, wanted.tail))
+
+
+def _lines(
+    name: str, container: Container, since: datetime | None, until: datetime | None
+) -> Iterator[Line]:
+    span = {
+        key: moment.timestamp() for key, moment in (("since", since), ("until", until)) if moment
+    }
+    try:
+        written = container.logs(timestamps=True, **span)
+    except DockerException as error:
+        raise DockerError(f"the log of {name} cannot be had: {error}") from None
+    for raw in written.split(b"\n"):
+        if raw:
+            yield read(name, raw.decode(errors="replace"))
+
+
+def _stream(name: str, container: Container, since: datetime, put: Callable[[Line], None]) -> None:
+    """Hands on what the container logs until it ends, or is removed."""
+    left = b""
+    with suppress(DockerException, OSError):
+        for chunk in container.logs(
+            stream=True, follow=True, timestamps=True, since=since.timestamp()
+        ):
+            *whole, left = (left + chunk).split(b"\n")
+            for raw in whole:
+                put(read(name, raw.decode(errors="replace")))
+
+
+def _gathered(incoming: queue.Queue[Line]) -> list[Line]:
+    """What comes within a moment, in the order of time."""
+    deadline, lines = time.monotonic() + GATHER_SECONDS, []
+    while (left := deadline - time.monotonic()) > 0:
+        with suppress(queue.Empty):
+            lines.append(incoming.get(timeout=left))
+    return sorted(lines, key=lambda line: line.time)
+
+
+def _name(container: Container, project: str) -> str:
+    joined = str(container.name).removeprefix(f"{project}-joined-")
+    return str(container.labels.get(SERVICE_LABEL, joined))

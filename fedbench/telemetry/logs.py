@@ -1,0 +1,84 @@
+"""Log records as JSON lines that say who wrote them, in which run and which round.
+
+Every line has the same keys: `time` (UTC), `level`, `logger`, `message`, who wrote it (`client`
+and `device`, or `service`), `run` and `round` (null outside of one); and `exception`, a traceback,
+where there is one. A library's INFO is our DEBUG: it stays in the stream, below what fedbench says.
+
+The standard library suffices, and the process that supervises a client has to stay small.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+_OURS = "fedbench"
+# One line for each request, ten a second: they would push everything else out of Docker's files.
+_PER_REQUEST = ("httpx", "httpcore")
+
+# Of the whole process, not of a thread: it works for one run at a time, and a thread that watches
+# over that work speaks of the same run.
+_about: dict[str, object] = {"run": None, "round": None}
+
+
+def configure(stream: TextIO | None = None, **who: str) -> None:
+    """Sends all log records and warnings of this process, and of its forks, to stderr.
+
+    `who` is in every line, such as `client="laptop", device="laptop"`.
+    """
+    _about.update(who)
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setLevel(logging.INFO)
+    handler.setFormatter(JsonFormatter())
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.captureWarnings(True)
+    for name in _PER_REQUEST:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    adopt_flower()
+
+
+def adopt_flower() -> None:
+    """Takes the place of Flower's own handler, which it makes when it is imported."""
+    logging.getLogger("flwr").handlers.clear()
+
+
+@contextmanager
+def about(**facts: object) -> Iterator[None]:
+    """What the lines that are written in the block are about, such as `run=…, round=3`."""
+    before = dict(_about)
+    _about.update(facts)
+    try:
+        yield
+    finally:
+        _about.clear()
+        _about.update(before)
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object per record."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, without its end."""
+        time = datetime.fromtimestamp(record.created, UTC)
+        line: dict[str, Any] = {
+            "time": time.isoformat(timespec="milliseconds"),
+            "level": _level(record),
+            "logger": record.name,
+            "message": record.getMessage().strip(),
+            **_about,
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+def _level(record: logging.LogRecord) -> str:
+    ours = record.name.partition(".")[0] == _OURS
+    if record.levelno < logging.WARNING and not ours:
+        return "debug"
+    return record.levelname.lower()

@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from docker.errors import DockerException
+
+from fedbench.errors import ConfigError, DockerError, FedbenchError, RunError
+from fedbench.host import bootstrap, logs
+from fedbench.host.loglines import Choice, Line
+from fedbench.host.logs import Sources, Wanted
+from fedbench.host.runs import Run
+from fedbench.host.stack import PROJECT, Places
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "runs" / "20260102-030405-digits"
+START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+R1 = GOLDEN.name
+
+
+class FakeContainer:
+    """A container whose log is lines with the seconds at which they came."""
+
+    def __init__(self, name: str, *lines: tuple[float, str], joined: bool = False) -> None:
+        self.name = f"{PROJECT}-joined-{name}" if joined else f"{PROJECT}-{name}-1"
+        service = {"com.docker.compose.project": PROJECT, "com.docker.compose.service": name}
+        self.labels = {"fedbench.joined": PROJECT} if joined else service
+        self.lines = list(lines)
+        self.broken = False
+
+    def logs(self, *, stream: bool = False, since: float = 0, **options: Any) -> Any:
+        assert options.pop("timestamps")
+        if self.broken:
+            raise DockerException("no such container")
+        until = options.pop("until", float("inf"))
+        came = [(START + timedelta(seconds=second), text) for second, text in self.lines]
+        raw = b"".join(
+            f"{moment:%Y-%m-%dT%H:%M:%S.%f}000Z {text}\n".encode()
+            for moment, text in came
+            if since <= moment.timestamp() <= until
+        )
+        return self._pieces(raw) if stream else raw
+
+    def _pieces(self, raw: bytes) -> Iterator[bytes]:
+        for start in range(0, len(raw), 7):  # wherever a packet ends
+            yield raw[start : start + 7]
+        self.lines.clear()  # it is read no second time
+
+
+class FakeDocker:
+    def __init__(self, *containers: FakeContainer) -> None:
+        self.containers = self
+        self.found = list(containers)
+
+    def list(self, *, filters: dict[str, str], **_: object) -> list[FakeContainer]:
+        label, _, value = filters["label"].partition("=")
+        return [one for one in self.found if one.labels.get(label) == value]
+
+
+def ours(message: str, level: str = "info", run: str | None = R1, **who: str) -> str:
+    fields = {"time": START.isoformat(), "level": level, "message": message, "run": run}
+    return json.dumps(fields | (who or {"client": "laptop"}))
+
+
+@pytest.fixture
+def docker() -> FakeDocker:
+    return FakeDocker(
+        FakeContainer("server", (1, ours("round", service="server")), (4, "Segmentation fault")),
+        FakeContainer(
+            "laptop", (0, ours("here", run=None)), (2, ours("training")), (3, ours("x", "debug"))
+        ),
+        FakeContainer("visitor", (2.5, ours("late", "warning", client="visitor")), joined=True),
+        FakeContainer("prometheus", (0.5, "level=INFO msg=ready")),
+    )
+
+
+@pytest.fixture
+def sources(docker: FakeDocker) -> Sources:
+    return Sources(cast("Any", docker), PROJECT)
+
+
+@pytest.fixture
+def places(docker: FakeDocker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
+    monkeypatch.setattr(bootstrap, "ensure_docker", lambda say: docker)
+    shutil.copytree(GOLDEN, tmp_path / "runs" / R1)
+    return Places(tmp_path)
+
+
+def told(lines: list[Line]) -> list[tuple[str, str]]:
+    return [(line.source, line.fields["message"]) for line in lines]
+
+
+def test_lines_of_all_are_in_the_order_of_time(sources: Sources) -> None:
+    assert told(logs.history(sources, Wanted())) == [
+        ("laptop", "here"), ("server", "round"), ("laptop", "training"), ("visitor", "late"),
+        ("server", "Segmentation fault"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("wanted", "messages"),
+    [
+        (Wanted(("visitor",)), ["late"]),
+        (Wanted(("prometheus", "server")), ["level=INFO msg=ready", "round", "Segmentation fault"]),
+        (Wanted(choice=Choice("debug"), since=START + timedelta(seconds=2.5)),
+         ["late", "x", "Segmentation fault"]),
+        (Wanted(choice=Choice(run=R1)), ["round", "training", "late"]),
+        (Wanted(choice=Choice("warning")), ["late"]),
+        (Wanted(tail=2), ["late", "Segmentation fault"]),
+        (Wanted(tail=0), []),
+    ],
+)  # fmt: skip
+def test_lines_are_chosen(wanted: Wanted, messages: list[str], sources: Sources) -> None:
+    assert [message for _, message in told(logs.history(sources, wanted))] == messages
+
+
+def test_an_unknown_client_is_an_error_that_names_those_there_are(sources: Sources) -> None:
+    with pytest.raises(ConfigError) as caught:
+        logs.history(sources, Wanted(("desktop",)))
+    assert caught.value.message == "no client or service 'desktop'"
+    assert caught.value.hint == "there are laptop, prometheus, server, visitor"
+
+
+def test_without_containers_there_is_no_federation() -> None:
+    with pytest.raises(FedbenchError, match="no federation is up"):
+        logs.history(Sources(cast("Any", FakeDocker()), PROJECT), Wanted())
+
+
+def test_a_log_that_cannot_be_had_is_an_error(docker: FakeDocker, sources: Sources) -> None:
+    docker.found[0].broken = True
+    with pytest.raises(DockerError, match="the log of server cannot be had: no such container"):
+        logs.history(sources, Wanted())
+
+
+def test_arguments_of_the_command() -> None:
+    assert Wanted.parse([]) == Wanted(tail=200)
+    assert Wanted.parse(["laptop"], tail=0).tail == 0
+    assert Wanted.parse([], run=R1, level="error") == Wanted((), Choice("error", R1))
+    since = Wanted.parse([], since="5m")
+    assert since.tail is None
+    assert since.since is not None
+
+
+def test_live_lines_are_in_order_and_whole(sources: Sources) -> None:
+    live = logs.live(sources, Wanted(), START + timedelta(seconds=1))
+    assert told(list(islice(live, 4))) == [
+        ("server", "round"), ("laptop", "training"), ("visitor", "late"),
+        ("server", "Segmentation fault"),
+    ]  # fmt: skip
+
+
+def test_a_container_that_comes_later_is_followed(
+    docker: FakeDocker, sources: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(logs, "GATHER_SECONDS", 0.02)
+    live = logs.live(sources, Wanted(("server", "guest")), START + timedelta(seconds=4))
+    assert told([next(live)]) == [("server", "Segmentation fault")]
+    docker.found.append(FakeContainer("guest", (6, ours("hello", client="guest"))))
+    docker.found[0].lines = [(4, "old"), (7, "back again")]
+    assert sorted(told([next(live), next(live)])) == [("guest", "hello"), ("server", "back again")]
+
+
+def test_a_run_keeps_its_lines_after_its_containers(
+    docker: FakeDocker, places: Places, sources: Sources
+) -> None:
+    docker.found[1].lines.append((3.5, ours("other", run="another")))
+    logs.keep(sources, Run(places.runs / R1))
+    docker.found.clear()
+
+    def messages(wanted: Wanted) -> list[str]:
+        found = logs.lines(places, wanted, follow=False)
+        return [message for _, message in told(list(found))]
+
+    assert messages(Wanted.parse([], run=R1)) == ["round", "training", "late"]
+    assert messages(Wanted.parse(["laptop"], run=R1, level="debug")) == ["training", "x"]
+    with pytest.raises(ConfigError, match="no client or service 'desktop'"):
+        messages(Wanted.parse(["desktop"], run=R1))
+    kept = (places.runs / R1 / "logs.jsonl").read_text()
+    assert "Segmentation fault" in kept
+    assert "other" not in kept
+
+
+def test_a_run_that_goes_on_keeps_each_line_once(
+    docker: FakeDocker, places: Places, sources: Sources
+) -> None:
+    run = Run(places.runs / R1)
+    logs.keep(sources, run)
+    docker.found[1].lines.append((9, ours("again")))
+    logs.keep(sources, run)
+    text = (run.path / "logs.jsonl").read_text()
+    assert (text.count("training"), text.count("Segmentation"), text.count("again")) == (1, 1, 1)
+
+
+def test_an_unknown_run_is_an_error_that_names_those_there_are(places: Places) -> None:
+    with pytest.raises(RunError) as caught:
+        list(logs.lines(places, Wanted.parse([], run="2026"), follow=False))
+    assert R1 in caught.value.hint
