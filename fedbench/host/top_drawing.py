@@ -93,7 +93,7 @@ _COLUMNS = (
     _Column("phase", 0, _phase, "left"),
     _Column("epoch", 0, _epoch),
     _Column("samples/s", 5, lambda d: figure(d.speed, ".0f")),
-    _Column("epoch s", 1, lambda d: figure(d.epoch_seconds, ".2f")),
+    _Column("emulated s", 1, lambda d: figure(d.epoch_seconds, ".2f")),
     _Column("target", 3, lambda d: figure(d.target_seconds, ".2f")),
     _Column("error", 2, _error),
     _Column("CPU of quota", 0, lambda d: _bar(d.cpu_use)),
@@ -178,7 +178,7 @@ def _header(run: RunState | None) -> Iterator[Text]:
     if run.seconds_left is not None:
         rounds.append(f", about {duration(run.seconds_left)} left")
     if run.dilation != 1:
-        rounds.append(f", samples/s and epochs emulated: wall s / {run.dilation:.3g}")
+        rounds.append(f", dilation {run.dilation:.3g}")
     yield rounds
     if run.accuracies and run.losses:
         yield (

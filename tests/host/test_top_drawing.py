@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import os
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,7 @@ def test_a_row_is_a_line_and_says_who_and_what(width: int, state: Snapshot) -> N
 
 def test_a_wider_terminal_has_no_fewer_columns(state: Snapshot) -> None:
     headers = [set(drawn(Devices(state), w).splitlines()[0].split()) for w in range(60, 200, 10)]
-    for narrow, wide in zip(headers, headers[1:], strict=False):
+    for narrow, wide in pairwise(headers):
         assert narrow <= wide
 
 
