@@ -70,7 +70,8 @@ def _epoch(device: Device) -> Text | str:
 def _error(device: Device) -> Text | str:
     if device.error is None:
         return "-"
-    return Text(f"{device.error:+.1%}", "red" if abs(device.error) > _ERROR else "green")
+    digits = 1 if abs(device.error) < 1 else 0
+    return Text(f"{device.error:+.{digits}%}", "red" if abs(device.error) > _ERROR else "green")
 
 
 def _memory(device: Device) -> Text | str:
@@ -91,19 +92,19 @@ _COLUMNS = (
     _Column("client", 0, lambda d: d.client, "left"),
     _Column("phase", 0, _phase, "left"),
     _Column("epoch", 0, _epoch),
-    _Column("samples/s", 4, lambda d: figure(d.speed, ".0f")),
-    _Column("epoch s", 1, lambda d: figure(d.epoch_seconds, ".2f")),
-    _Column("target", 2, lambda d: figure(d.target_seconds, ".2f")),
+    _Column("samples/s", 5, lambda d: figure(d.speed, ".0f")),
+    _Column("emulated s", 1, lambda d: figure(d.epoch_seconds, ".2f")),
+    _Column("target", 3, lambda d: figure(d.target_seconds, ".2f")),
     _Column("error", 2, _error),
     _Column("CPU of quota", 0, lambda d: _bar(d.cpu_use)),
-    _Column("throttled", 3, lambda d: figure(d.throttled, ".0%")),
-    _Column("memory MiB", 5, _memory),
-    _Column("sent kB/s", 8, lambda d: _scaled(d.sent, 1e3, ".0f")),
-    _Column("recv kB/s", 8, lambda d: _scaled(d.received, 1e3, ".0f")),
-    _Column("loss", 6, lambda d: figure(d.loss, ".3f")),
+    _Column("throttled", 4, lambda d: figure(d.throttled, ".0%")),
+    _Column("memory MiB", 6, _memory),
+    _Column("sent kB/s", 9, lambda d: _scaled(d.sent, 1e3, ".0f")),
+    _Column("recv kB/s", 9, lambda d: _scaled(d.received, 1e3, ".0f")),
+    _Column("loss", 7, lambda d: figure(d.loss, ".3f")),
     _Column("accuracy", 1, lambda d: figure(d.accuracy, ".3f")),
-    _Column("W", 7, lambda d: figure(d.watts, ".0f")),
-    _Column("kJ", 7, lambda d: _scaled(d.joules, 1e3, ".1f")),
+    _Column("W", 8, lambda d: figure(d.watts, ".0f")),
+    _Column("kJ", 8, lambda d: _scaled(d.joules, 1e3, ".1f")),
 )
 
 
@@ -176,7 +177,9 @@ def _header(run: RunState | None) -> Iterator[Text]:
     rounds = Text(f"round {run.round}/{run.rounds}  ").append_text(_bar(run.progress, 20))
     if run.seconds_left is not None:
         rounds.append(f", about {duration(run.seconds_left)} left")
-    yield rounds.append(f", dilation {run.dilation:.3g}")
+    if run.dilation != 1:
+        rounds.append(f", dilation {run.dilation:.3g}")
+    yield rounds
     if run.accuracies and run.losses:
         yield (
             Text(f"server accuracy {run.accuracies[-1]:.4f} ")
@@ -216,7 +219,7 @@ def _timeline(state: Snapshot, width: int) -> Iterator[Text]:
             colour, sign = _PHASES[phase]
             line.append(sign, colour)
         yield line
-    legend = Text(f"{'':{names + 1}}the last {WINDOW_SECONDS // 60} minutes: ")
+    legend = Text(f"{WINDOW_SECONDS // 60} min: ", no_wrap=True)
     for phase, (colour, sign) in _PHASES.items():
         if phase != "gone":
             legend.append(f"{sign} ", colour).append(f"{phase}  ", "default")

@@ -9,6 +9,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby, pairwise
 
 from fedbench.host.prometheus import Prometheus, Sample, Series
 
@@ -79,11 +80,8 @@ class Device:
     @property
     def in_phase_since(self) -> float | None:
         """Unix time since which it has been in its phase; None if that was before the window."""
-        changes = [now for (_, before), (now, after) in self._pairs() if before != after]
+        changes = [now for (_, before), (now, after) in pairwise(self.phases) if before != after]
         return changes[-1] if changes else None
-
-    def _pairs(self) -> Iterable[tuple[tuple[float, str], tuple[float, str]]]:
-        return zip(self.phases, self.phases[1:], strict=False)
 
 
 @dataclass(frozen=True)
@@ -221,7 +219,7 @@ def _curve(curves: Iterable[Series], name: str, run: str, now: float | None) -> 
     found = [series.points for series in curves if labels <= series.labels.items()]
     values = [value for points in found for _, value in points]
     values += [] if now is None else [now]
-    return tuple(v for v, before in zip(values, [None, *values], strict=False) if v != before)
+    return tuple(value for value, _ in groupby(values))
 
 
 def _phases(phases: Iterable[Series]) -> dict[str, tuple[tuple[float, str], ...]]:

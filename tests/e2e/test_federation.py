@@ -197,6 +197,15 @@ class TestCommands:
         assert {row["health"] for row in state["containers"]} == {"healthy"}
         assert state["run_status"] == "finished"
 
+    def test_top_shows_every_client_and_its_phase(self, first_run: Done) -> None:
+        there = fedbench("top", "--once", "--prometheus", f"http://127.0.0.1:{PORTS['prometheus']}")
+        here = fedbench("top", "--once")
+        for shown in (there, here):
+            assert shown.code == 0
+            assert run_id(first_run.output) in shown.output
+            rows = [line.split() for line in shown.output.splitlines()]
+            assert {row[0] for row in rows if row[1:2] == ["waiting"]} >= CLIENTS
+
     def test_up_again_needs_no_new_containers(
         self, first_run: Done, containers: Containers
     ) -> None:

@@ -1,0 +1,162 @@
+"""From what a real Prometheus answered (tests/golden/top/answers.json), and from single samples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from recorded import top_answers
+
+from fedbench.host.prometheus import Sample, Series
+from fedbench.host.top_figures import Snapshot, snapshot
+
+
+def sample(metric: str, value: float, **labels: str) -> Sample:
+    name = metric if metric == "ALERTS" else f"fedbench_{metric}"
+    return Sample({"__name__": name, **labels}, value)
+
+
+def phases(**clients: list[str]) -> list[Series]:
+    """Each client's phase every two seconds, the last of them at 100 s."""
+    return [
+        Series({"client": client, "phase": phase}, [(at, 1.0)])
+        for client, seen in clients.items()
+        for at, phase in zip(range(102 - 2 * len(seen), 101, 2), seen, strict=True)
+    ]
+
+
+RUNNING = [
+    sample("run_phase", 1, run="r", phase="running"),
+    sample("run_phase", 0, run="r", phase="finished"),
+    sample("round", 3, run="r"),
+    sample("rounds", 6, run="r"),
+    sample("round_last_seconds", 20, run="r"),
+    sample("dilation", 2, run="r"),
+]
+
+
+def now(*facts: Sample, past: list[Series] | None = None, **options: Any) -> Snapshot:
+    return snapshot([*RUNNING, *facts], [], past or [], [], **options)
+
+
+def of(client: str, **figures: float) -> list[Sample]:
+    return [sample(name, value, client=client) for name, value in figures.items()]
+
+
+def test_a_recorded_federation() -> None:
+    state = snapshot(*top_answers())
+    assert state.run is not None
+    assert (state.run.phase, state.run.round, state.run.rounds) == ("running", 2, 3)
+    assert [device.client for device in state.devices] == ["laptop", "legacy-pc", "workstation"]
+    assert {device.phase for device in state.devices} <= {"waiting", "training"}
+    for device in state.devices:
+        assert device.epochs == 3
+        assert device.speed is not None
+        assert device.target_seconds is not None
+        assert device.cpu_use is not None
+        assert 0 < device.cpu_use < 1.5
+        assert device.memory is not None
+        assert device.memory_limit is not None
+        assert device.memory < device.memory_limit
+        assert len(device.phases) > 60
+
+
+def test_rounds_that_are_over_say_how_long_the_others_take() -> None:
+    run = now().run
+    assert run is not None
+    assert run.progress == pytest.approx(2 / 6)
+    assert run.seconds_left == pytest.approx(4 * 20)
+
+
+def test_a_run_that_is_over_has_nothing_left() -> None:
+    finished = [sample("run_phase", 1, run="r", phase="finished"), *RUNNING[2:]]
+    run = snapshot(finished, [], [], []).run
+    assert run is not None
+    assert run.seconds_left is None
+    assert run.progress == 3 / 6  # stopped early
+
+
+def test_seconds_and_speeds_are_the_devices_own() -> None:
+    facts = of("a", local_epoch_last_seconds=6.0, samples_per_second=10.0, target_epoch_seconds=2.5)
+    (device,) = now(*facts).devices
+    assert (device.epoch_seconds, device.speed) == (3.0, 20.0)
+    assert device.error == pytest.approx(0.2)
+
+
+def test_a_real_device_among_emulated_ones_is_not_dilated() -> None:
+    (device,) = now(*of("a", local_epoch_last_seconds=6.0, client_dilation=1.0)).devices
+    assert device.epoch_seconds == 6.0
+    assert device.error is None
+
+
+@pytest.mark.parametrize(("phase", "watts"), [("training", 95.0), ("sending", 40.0)])
+def test_power_is_that_of_the_phase(phase: str, watts: float) -> None:
+    facts = [
+        sample("client_phase", 1, client="a", phase=phase),
+        sample("device_watts", 40, client="a", state="idle"),
+        sample("device_watts", 95, client="a", state="busy"),
+        sample("energy_joules_total", 1000, client="a", state="idle"),
+        sample("energy_joules_total", 500, client="a", state="busy"),
+    ]
+    (device,) = now(*facts).devices
+    assert (device.watts, device.joules) == (watts, 1500)
+
+
+def test_figures_of_another_run_are_not_this_ones() -> None:
+    state = now(
+        sample("local_loss", 0.5, client="a", run="r"), sample("local_loss", 9, client="b", run="q")
+    )
+    assert {device.client: device.loss for device in state.devices} == {"a": 0.5}
+
+
+def test_what_is_not_a_number_is_not_known() -> None:
+    rates = [Sample({"client": "a", "figure": "throttled"}, float("nan"))]
+    rates += [Sample({"client": "a", "figure": "cpu_use"}, 0.5)]
+    (device,) = snapshot([], rates, [], []).devices
+    assert (device.throttled, device.cpu_use) == (None, 0.5)
+
+
+def test_who_was_there_and_is_not_is_gone_and_who_never_was_is_unknown() -> None:
+    past = phases(a=["training"], b=["waiting"])
+    state = now(sample("client_phase", 1, client="a", phase="training"), past=past, clients=["c"])
+    assert {d.client: d.phase for d in state.devices} == {"a": "training", "b": "gone", "c": "-"}
+
+
+def test_the_one_with_most_left_holds_the_round_back() -> None:
+    facts = [
+        sample("client_phase", 1, client="done", phase="waiting"),
+        sample("client_phase", 1, client="long", phase="waiting"),
+        *(sample("client_phase", 1, client=c, phase="training") for c in ("quick", "slow")),
+        *of("quick", local_epoch=2, local_epochs=3, local_epoch_last_seconds=2),
+        *of("slow", local_epoch=2, local_epochs=3, local_epoch_last_seconds=5),
+    ]
+    past = phases(done=["training", "waiting", "waiting"], long=["waiting"] * 3)
+    holding = now(*facts, past=past).holding
+    assert holding is not None
+    assert holding.client.client == "slow"
+    assert holding.waiting == {"done": 2.0, "long": None}
+
+
+@pytest.mark.parametrize("phase", ["training", "waiting"])
+def test_nobody_holds_the_round_back_while_all_do_the_same(phase: str) -> None:
+    facts = [sample("client_phase", 1, client=c, phase=phase) for c in ("a", "b")]
+    assert now(*facts).holding is None
+
+
+def test_the_curve_has_one_value_per_round() -> None:
+    points = [(float(at), value) for at, value in enumerate([0.1, 0.1, 0.2, 0.2, 0.4])]
+    curve = Series({"__name__": "fedbench_server_accuracy", "run": "r"}, points)
+    other = Series({"__name__": "fedbench_server_accuracy", "run": "q"}, [(0.0, 0.9)])
+    run = snapshot(RUNNING, [], [], [curve, other]).run
+    assert run is not None
+    assert run.accuracies == (0.1, 0.2, 0.4)
+
+
+def test_only_alerts_that_fire_are_told() -> None:
+    alerts = [
+        sample("ALERTS", 1, alertname="NoProgress", alertstate="firing"),
+        sample("ALERTS", 1, alertname="Slow", alertstate="firing", client="a"),
+        sample("ALERTS", 1, alertname="Full", alertstate="pending", client="a"),
+    ]
+    assert now(*alerts).alerts == ("NoProgress", "Slow (a)")
+    assert now(*alerts).devices == ()
