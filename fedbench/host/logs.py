@@ -104,9 +104,7 @@ class Sources:
         """
         there = dict(sorted(self.all().items()))
         if not there:
-            raise FedbenchError(
-                "no federation is up", "bring one up: make up PROFILE=heterogeneous"
-            )
+            raise _nothing_up()
         for name in names:
             require("client or service", name, there)
         wanted = Wanted(tuple(names))
@@ -127,11 +125,18 @@ def lines(places: Places, wanted: Wanted, *, follow: bool) -> Iterator[Line]:
     if run and not follow and (run.path / FILE).exists():
         yield from kept(run, wanted)
         return
-    sources = Sources(bootstrap.ensure_docker(lambda _: None), PROJECT)
+    client = bootstrap.find_docker()  # never started for this: without a daemon nothing is up
+    if client is None:
+        raise _nothing_up()
+    sources = Sources(client, PROJECT)
     now = datetime.now(UTC)
     yield from history(sources, wanted, until=now)
     if follow:
         yield from live(sources, wanted, now)
+
+
+def _nothing_up() -> FedbenchError:
+    return FedbenchError("no federation is up", "bring one up: make up PROFILE=heterogeneous")
 
 
 def history(sources: Sources, wanted: Wanted, until: datetime | None = None) -> list[Line]:
@@ -205,14 +210,15 @@ def kept(run: Run, wanted: Wanted) -> list[Line]:
     return list(deque(found, wanted.tail))
 
 
+def _unix(moment: datetime | None) -> float | None:
+    return moment.timestamp() if moment else None
+
+
 def _lines(
     name: str, container: Container, since: datetime | None, until: datetime | None
 ) -> Iterator[Line]:
-    span = {
-        key: moment.timestamp() for key, moment in (("since", since), ("until", until)) if moment
-    }
     try:
-        written = container.logs(timestamps=True, **span)
+        written = container.logs(timestamps=True, since=_unix(since), until=_unix(until))
     except DockerException as error:
         raise DockerError(f"the log of {name} cannot be had: {error}") from None
     for raw in written.split(b"\n"):
