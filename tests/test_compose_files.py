@@ -96,6 +96,12 @@ def test_a_client_and_its_server_come_back_whatever_their_exit_code() -> None:
     assert in_files()["client"]["restart"] == in_files()["server"]["restart"] == "always"
 
 
+@pytest.mark.parametrize("name", ["client", *SERVICES])
+def test_no_log_fills_the_disk(name: str) -> None:
+    options = {"max-size": "10m", "max-file": "4"}
+    assert in_files()[name]["logging"] == {"driver": "json-file", "options": options}
+
+
 @pytest.mark.parametrize("name", ["client", "server"])
 def test_who_makes_models_has_the_users_own(name: str) -> None:
     assert "../models:/models:ro" in in_files()[name]["volumes"]

@@ -175,19 +175,19 @@ def live(sources: Sources, wanted: Wanted, since: datetime) -> Iterator[Line]:
 def keep(sources: Sources, run: Run) -> None:
     """Writes what was logged since the run was made to its folder, which outlives containers.
 
-    All but other runs' lines: those of no run as well, such as a library's last words. What is
-    there from before the run was resumed stays.
+    Neither other runs' lines nor, for they are many, those of debug; but those of no run, such as
+    a library's last words. What is there from before the run was resumed stays.
 
     Raises:
         FedbenchError, DockerError: as `lines`.
     """
     path = run.path / FILE
-    before = kept(run, Wanted(choice=Choice("debug"))) if path.exists() else []
+    before = kept(run, Wanted()) if path.exists() else []
     made = datetime.fromisoformat(run.facts()["created"])
     since = before[-1].time if before else made
     # A line's own time is a little earlier than Docker's.
     there = {line.json() for line in before}
-    written = history(sources, Wanted(choice=Choice("debug"), since=since))
+    written = history(sources, Wanted(since=since))
     with path.open("a", encoding="utf-8") as file:
         for line in written:
             if line.fields.get("run") in (run.id, None) and line.json() not in there:

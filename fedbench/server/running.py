@@ -57,10 +57,14 @@ def note(folder: RunFolder, event: str, **facts: Any) -> None:
     told = {key: value for key, value in facts.items() if key != "record"}
     folder.event(event, **told)
     # So is the experiment a file, and the round is in every line of the log.
-    words = [f"{key}={told[key]}" for key in told if key not in ("experiment", "round")]
+    words = [f"{key}={_short(told[key])}" for key in told if key not in ("experiment", "round")]
     log.log(_LEVELS.get(event, logging.INFO), "%s", " ".join([event, *words]))
     if event in ("finished", "stopped", "error"):
         write_summary(folder.path)
+
+
+def _short(value: object) -> object:
+    return f"{value:.4g}" if isinstance(value, float) else value
 
 
 def _run(grid: Exchange, folder: RunFolder, say: Say, why: Why) -> None:

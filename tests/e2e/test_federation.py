@@ -206,6 +206,25 @@ class TestCommands:
             rows = [line.split() for line in shown.output.splitlines()]
             assert {row[0] for row in rows if row[1:2] == ["waiting"]} >= CLIENTS
 
+    def test_every_line_of_a_client_says_whose_it_is(self, first_run: Done) -> None:
+        name = run_id(first_run.output)
+        printed = fedbench("logs", "laptop", "--run", name, "--all", "--json").output
+        lines = [json.loads(line) for line in printed.splitlines()]
+        ours = [line for line in lines if line["logger"].startswith("fedbench")]
+        assert {(line["client"], line["device"], line["run"]) for line in ours} == {
+            ("laptop", "laptop", name)
+        }
+        rounds = len(summary(name)["rounds"])
+        assert {line["round"] for line in ours} == set(range(1, rounds + 1))
+
+    def test_logs_of_a_client_are_its_own(self, first_run: Done) -> None:
+        printed = fedbench("logs", "--client", "laptop", "--since", "1h").output
+        assert "round 1 train message" in printed
+        assert all(" laptop " in line for line in printed.splitlines() if line[:1] != " ")
+        unknown = fedbench("logs", "--client", "desktop")
+        assert unknown.code == 2
+        assert "there are laptop, legacy-pc, prometheus, server, workstation" in unknown.output
+
     def test_up_again_needs_no_new_containers(
         self, first_run: Done, containers: Containers
     ) -> None:

@@ -233,6 +233,7 @@ def test_a_device_on_the_lan_runs_within_its_own_limits() -> None:
         "security_opt": ["no-new-privileges:true"],
         "pids_limit": 512,
         "restart_policy": {"Name": "always"},
+        "log_config": {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "4"}},
     }
 
 
