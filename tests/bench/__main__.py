@@ -12,6 +12,7 @@ import crowd
 import curves
 import emulation
 import image
+import looking
 import memory
 import numerics
 import rebuild
@@ -35,6 +36,7 @@ QUICK: dict[str, Part] = {
     "image": image.rows,
     "memory": memory.rows,
     "rebuild": rebuild.rows,
+    "looking": looking.rows,
 }
 LONG: dict[str, Part] = {
     "train_parts": train.parts_rows,
