@@ -12,7 +12,8 @@ import os
 import threading
 import time
 import zlib
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,8 @@ from fedbench.learning.stem import set_stem_stride
 from fedbench.learning.train import Epoch, Progress, evaluate, train
 from fedbench.telemetry.cgroup import Cgroup
 from fedbench.telemetry.client import ClientMetrics
+from fedbench.telemetry.exposition import client_metrics
+from fedbench.telemetry.process import ProcessCollector
 from fedbench.telemetry.timing import Timing
 from fedbench.telemetry.usage import Usage, Used
 
@@ -50,17 +53,22 @@ class Wire:
     def __init__(self, metrics: ClientMetrics) -> None:
         self._metrics = metrics
         self._sent = self._received = 0
+        self._exchange = 0.0  # seconds of the last one
         self._timing = Timing[WirePart]()
 
     def transferred(self, *, sent: int = 0, received: int = 0) -> None:
-        """Counts bytes that were exchanged."""
-        self._metrics.transferred(sent=sent, received=received)
+        """Counts bytes that were exchanged, in what was timed last."""
+        self._metrics.transferred(sent=sent, received=received, seconds=self._exchange)
         self._sent += sent
         self._received += received
 
-    def timed(self, part: WirePart) -> AbstractContextManager[None]:
+    @contextmanager
+    def timed(self, part: WirePart) -> Iterator[None]:
         """Adds what the block takes."""
-        return self._timing.measure(part)
+        began = time.monotonic()
+        with self._timing.measure(part):
+            yield
+        self._exchange = time.monotonic() - began
 
     def take(self) -> dict[str, float]:
         """Bytes and seconds since the last reply, for a reply cannot count itself.
@@ -77,7 +85,8 @@ class Wire:
 log = logging.getLogger("fedbench.client")
 app = ClientApp()
 cgroup = Cgroup()
-metrics = ClientMetrics(REGISTRY, cgroup)
+metrics = client_metrics(cgroup)
+REGISTRY.register(ProcessCollector())
 wire = Wire(metrics)
 cancelled = threading.Event()
 # A GPU is there where the plan reserved one for this client.
@@ -189,6 +198,7 @@ def _train(message: Message, context: Context, task: Any) -> tuple[ArrayRecord, 
             loss=epoch.loss,
             accuracy=epoch.accuracy,
             samples=epoch.samples,
+            due=pace.due if pace else None,
         )
 
     usage = Usage(cgroup)

@@ -3,7 +3,9 @@
 The plan or `fedbench join` writes FEDBENCH_CLIENT, FEDBENCH_DEVICE, FEDBENCH_SERVER (host:port),
 FEDBENCH_NODE (fedbench or stock), FEDBENCH_METRICS_PORT (what the server's Prometheus reaches this
 client on), FEDBENCH_THREADS (as many as the device needs) and FEDBENCH_LIMITED (set where the plan
-has a CPU quota: a client starts without it, and takes part with it or not at all).
+has a CPU quota: a client starts without it, and takes part with it or not at all). For its metrics
+(telemetry/emulated.py), it writes FEDBENCH_DILATION (wall seconds per emulated second) and, where
+the device's profile has them, FEDBENCH_WATTS (idle,load).
 """
 
 from __future__ import annotations

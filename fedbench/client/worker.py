@@ -59,12 +59,10 @@ def _fedbench(settings: Settings, stop: threading.Event) -> int:
 
 
 def _stock(settings: Settings, stop: threading.Event) -> int:
-    from prometheus_client import REGISTRY
-
-    from fedbench.telemetry.client import ClientMetrics
+    from fedbench.telemetry.exposition import client_metrics
 
     cgroup = Cgroup()
-    ClientMetrics(REGISTRY, cgroup).connected(True)
+    client_metrics(cgroup).connected(True)
     start_http_server(settings.listen_port)
     config = " ".join(f'{key}="{value}"' for key, value in settings.node_config().items())
     command = ["flower-supernode", "--superlink", settings.server]

@@ -136,7 +136,7 @@ def container_options(
     """Arguments of `docker run`: `part` of this computer's CPUs, and the device's other limits."""
     address, _, port = request.server.rpartition(":")
     local = address in _LOCAL
-    memory = min(request.device.memory, host.memory)
+    memory, watts = min(request.device.memory, host.memory), request.device.watts
     return {
         "name": f"{PROJECT}-joined-{request.name}",
         "command": ["python", "-m", "fedbench.client"],
@@ -150,6 +150,7 @@ def container_options(
             "FEDBENCH_METRICS_PORT": str(request.metrics_port),
             "FEDBENCH_THREADS": str(part.threads),
             "OMP_NUM_THREADS": str(part.threads),
+            **({"FEDBENCH_WATTS": f"{watts.idle:g},{watts.load:g}"} if watts else {}),
         },
         "extra_hosts": {_HOST_ALIAS: "host-gateway"} if local else {},
         "ports": {f"{METRICS_PORT}/tcp": request.metrics_port},

@@ -54,6 +54,8 @@ class ClientPlan:
     gpu_memory: int | None = None
     gpu_share: float = 1.0
     group: str | None = None
+    idle_watts: float | None = None
+    load_watts: float | None = None
 
     @property
     def computer(self) -> str:
@@ -268,6 +270,8 @@ def _clients(
             gpu_memory=device.gpu.memory if device.gpu and computer.gpu is not None else None,
             gpu_share=device.gpu.share if device.gpu else 1.0,
             group=computer.name if len(names) > 1 else None,
+            idle_watts=device.watts.idle if device.watts else None,
+            load_watts=device.watts.load if device.watts else None,
         )
 
 

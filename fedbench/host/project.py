@@ -75,9 +75,12 @@ def _service(client: ClientPlan, plan: Plan, paths: Paths) -> dict[str, Any]:
         "FEDBENCH_DEVICE": client.device,
         "FEDBENCH_NODE": plan.profile.node,
         "FEDBENCH_LIMITED": "1",
+        "FEDBENCH_DILATION": f"{plan.dilation:g}",
         "FEDBENCH_THREADS": str(client.threads),
         "OMP_NUM_THREADS": str(client.threads),
     }
+    if client.load_watts is not None:
+        environment["FEDBENCH_WATTS"] = f"{client.idle_watts:g},{client.load_watts:g}"
     if client.gpu_memory:
         environment["FEDBENCH_GPU_MEMORY"] = str(client.gpu_memory)
         environment["FEDBENCH_GPU_SHARE"] = f"{client.gpu_share:g}"

@@ -20,12 +20,7 @@ from fedbench.server.grid import PromptGrid
 log = logging.getLogger("fedbench.server")
 app = ServerApp()
 
-_WATCHED_ONLY = (
-    "trained",
-    "evaluated",
-    "failed",
-    "not_held",
-)  # the round's record has it for the metrics
+_WATCHED_ONLY = ("not_held",)  # the round's record has it for the metrics
 
 
 @app.main()

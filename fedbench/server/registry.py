@@ -11,13 +11,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 EXPIRES_SECONDS = 30.0
 _FORGOTTEN_SECONDS = 120.0  # Flower believes in a silent node for 60
+REMEMBERED_SECONDS = 600.0  # as one that left
 
 K = TypeVar("K")
 V = TypeVar("V", "_Entry", "_Loss")
@@ -73,6 +74,15 @@ class _Entry:
 
 
 @dataclass(frozen=True)
+class Presence:
+    """Of a client that is here, or was in the last ten minutes."""
+
+    client: str
+    device: str
+    here: bool
+
+
+@dataclass(frozen=True)
 class _Loss:
     reason: str
     time: float
@@ -88,7 +98,10 @@ class Registry:
         self._clock = clock
         self._entries: dict[str, _Entry] = {}
         self._losses: dict[int | str, _Loss] = {}  # by node, or by client where that is unknown
+        self._seen: dict[str, _Entry] = {}  # those that left included
         self._lock = threading.Lock()
+        self.joined = self.lost = 0
+        """Clients that came, and those that went without a goodbye, so far."""
         self.run: dict[str, object] | None = None
         """Experiment and data key of the latest run, for whoever wants to join."""
 
@@ -105,15 +118,18 @@ class Registry:
                 if known.time >= self._clock() - EXPIRES_SECONDS:
                     raise NameTakenError(name)
                 self._lose(known, "the client was gone without a word, and started anew")
-            self._entries = self._within(_FORGOTTEN_SECONDS, self._entries)
-            self._entries[name] = _Entry(announcement, address, self._clock())
+                del self._entries[name]
+            self._forget()
+            self.joined += name not in self._entries
+            entry = _Entry(announcement, address, self._clock())
+            self._entries[name] = self._seen[name] = entry
 
     def leave(self, client: str, instance: str) -> None:
         """Forgets a client that says goodbye."""
         with self._lock:
             known = self._entries.get(client)
             if known and known.announcement.instance == instance:
-                del self._entries[client]
+                self._remove(known)
 
     def end(self, client: str, instance: str, ending: Ending) -> None:
         """Forgets a client that died, and remembers of what.
@@ -125,7 +141,7 @@ class Registry:
             known = self._entries.get(client)
             if known is None or known.announcement.instance != instance:
                 raise UnknownInstanceError(client)
-            del self._entries[client]
+            self._remove(known)
             self._lose(known, ending.reason(known.announcement.device))
 
     def reason(self, node_id: int, client: str) -> str | None:
@@ -147,7 +163,30 @@ class Registry:
             for name, entry in live
         ]
 
+    def presence(self) -> list[Presence]:
+        """Who is here, and who left within the last ten minutes, by name."""
+        with self._lock:
+            self._forget()
+            live = self._within(EXPIRES_SECONDS, self._entries)
+            seen = self._seen = self._within(REMEMBERED_SECONDS, self._seen)
+            return [
+                Presence(name, entry.announcement.device, name in live)
+                for name, entry in sorted(seen.items())
+            ]
+
+    def _remove(self, entry: _Entry) -> None:
+        name = entry.announcement.client
+        del self._entries[name]
+        self._seen[name] = replace(entry, time=self._clock())
+
+    def _forget(self) -> None:
+        """Gives up those that were silent for so long that nobody will say any more why."""
+        kept = self._within(_FORGOTTEN_SECONDS, self._entries)
+        self.lost += len(self._entries) - len(kept)
+        self._entries = kept
+
     def _lose(self, entry: _Entry, reason: str) -> None:
+        self.lost += 1
         node_id = entry.announcement.node_id
         self._losses = self._within(_FORGOTTEN_SECONDS, self._losses)
         self._losses[node_id or entry.announcement.client] = _Loss(reason, self._clock())

@@ -65,6 +65,7 @@ def _run(grid: Exchange, folder: RunFolder, say: Say, why: Why) -> None:
         after_round=last,
         experiment=experiment.model_dump(mode="json"),
         data=facts["data"],
+        profile=facts["profile"],
     )
     for number in range(last + 1, experiment.rounds + 1):
         config = _config(experiment, facts)

@@ -36,10 +36,13 @@ from fedbench.bundles import FLEET_PULL, FLEET_PUSH, RUNTIME_PULL, RUNTIME_PUSH
 from fedbench.records import RoundRecord
 from fedbench.server import executor
 from fedbench.server.bundles import Bundles
+from fedbench.server.census import Census
 from fedbench.server.control import Control
 from fedbench.server.devices import public_app
 from fedbench.server.longpoll import LongPoll
 from fedbench.server.registry import Registry
+from fedbench.telemetry.cgroup import Cgroup
+from fedbench.telemetry.collectors import CgroupCollector
 from fedbench.telemetry.server import ServerMetrics
 
 _EVERYWHERE = "0.0.0.0"  # noqa: S104 (of the container; compose publishes only the fleet port)
@@ -80,6 +83,8 @@ def serve(tls: Path, ports: Ports = PORTS) -> None:
     registry = Registry(partial(sign_off, flower))
     metrics_registry = CollectorRegistry()
     metrics = ServerMetrics(metrics_registry)
+    metrics_registry.register(CgroupCollector(Cgroup()))
+    metrics_registry.register(Census(registry))
     control = uvicorn.Config(superlink, "127.0.0.1", ports.control, **_QUIET)
     fleet = uvicorn.Config(
         public_app(superlink, registry),
@@ -187,6 +192,16 @@ def observe(metrics: ServerMetrics, event: dict[str, Any]) -> None:
     """Puts an event of a run into the metrics."""
     run = event["run"]
     match event["event"]:
+        case "started":
+            experiment = event["experiment"]
+            metrics.run_started(
+                run,
+                experiment=experiment["name"],
+                profile=event["profile"],
+                model=experiment["model"],
+            )
+        case "trained" | "evaluated" | "failed":
+            metrics.progressed(run)
         case "round":
             metrics.run_phase(run, "running")
             metrics.round_started(run, event["round"], event["rounds"])

@@ -264,3 +264,45 @@ def test_names_of_long_ago_are_not_kept(registry: Registry, clock: Clock) -> Non
 def test_an_ending_that_makes_no_sense_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Ending.model_validate(KILLED.model_dump() | change)
+
+
+def present(registry: Registry) -> dict[str, bool]:
+    return {p.client: p.here for p in registry.presence()}
+
+
+def test_a_client_that_left_is_remembered_for_ten_minutes(registry: Registry, clock: Clock) -> None:
+    registry.announce(announcement(), "10.0.0.1")
+    clock.now += 20
+    registry.leave("laptop", "first")
+    assert present(registry) == {"laptop": False}
+
+    clock.now += 600
+    assert present(registry) == {"laptop": False}
+    clock.now += 1
+    assert present(registry) == {}
+    assert (registry.joined, registry.lost) == (1, 0)
+
+
+def test_a_client_that_is_silent_is_gone_and_then_lost(registry: Registry, clock: Clock) -> None:
+    registry.announce(announcement(), "10.0.0.1")
+    assert present(registry) == {"laptop": True}
+    clock.now += EXPIRES_SECONDS + 1
+    assert (present(registry), registry.lost) == ({"laptop": False}, 0), "it may only be slow"
+    clock.now += 120
+
+    assert (present(registry), registry.lost) == ({"laptop": False}, 1)
+    registry.announce(announcement(), "10.0.0.1")
+    assert (present(registry), registry.joined) == ({"laptop": True}, 2)
+
+
+def test_each_way_to_be_lost_counts_once(registry: Registry, clock: Clock) -> None:
+    registry.announce(announcement(node_id=77), "10.0.0.1")
+    registry.end("laptop", "first", KILLED)
+    assert (present(registry), registry.joined, registry.lost) == ({"laptop": False}, 1, 1)
+
+    registry.announce(announcement(instance="second", node_id=78), "10.0.0.1")
+    clock.now += EXPIRES_SECONDS + 1
+    registry.announce(announcement(instance="third", node_id=79), "10.0.0.1")
+    registry.announce(announcement(instance="third", node_id=79), "10.0.0.1")
+
+    assert (present(registry), registry.joined, registry.lost) == ({"laptop": True}, 3, 2)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import closing
 from typing import Any
 
@@ -23,6 +24,12 @@ from fedbench.telemetry.server import ServerMetrics
 
 ANNOUNCEMENT = {"client": "pc", "device": "legacy-pc", "instance": "i1", "metrics_port": 9101}
 CLIENTS = "/fedbench/v1/clients"
+STARTED = {
+    "event": "started",
+    "experiment": {"name": "digits", "model": "mobilenet_v2", "rounds": 3},
+    "data": "digits-1",
+    "profile": "pair",
+}
 RECORD = RoundRecord(
     round=2,
     started_at="2026-11-23T12:00:00.000+00:00",
@@ -35,6 +42,7 @@ RECORD = RoundRecord(
     clients=[
         ClientRound(client="laptop", device="laptop"),
         ClientRound(client="pc", device="legacy-pc", error="train: out of memory"),
+        ClientRound(client="nas", device="very-old-pc", error="train: no answer", late=True),
     ],
 )
 
@@ -247,12 +255,11 @@ def test_devices_cannot_list_the_clients(devices: Peer) -> None:
 def test_what_there_is_to_join_is_said_once_a_run_started(devices: Peer, operations: Peer) -> None:
     assert devices.get("/fedbench/v1/run").status_code == 404
 
-    started = {"run": "r1", "event": "started", "experiment": {"rounds": 3}, "data": "digits-1"}
-    operations.post("/events", json=started)
+    operations.post("/events", json={"run": "r1"} | STARTED)
 
     answer = devices.get("/fedbench/v1/run")
     assert answer.status_code == 200
-    assert answer.json() == {"experiment": {"rounds": 3}, "data": "digits-1"}
+    assert answer.json() == {"experiment": STARTED["experiment"], "data": "digits-1"}
 
 
 @pytest.mark.parametrize(("folder", "completed"), [("/runs/r1", True), ("/runs/bad", False)])
@@ -361,10 +368,31 @@ def test_a_round_and_its_record_are_in_the_metrics() -> None:
         'fedbench_round_last_seconds{run="r1"} 3.5',
         'fedbench_clients_answered{run="r1"} 1.0',
         'fedbench_clients_failed{run="r1"} 1.0',
+        'fedbench_clients_late{run="r1"} 1.0',
     ):
         assert line in text.splitlines()
 
 
-@pytest.mark.parametrize("event", ["trained", "evaluated", "failed", "left_out", "incomplete"])
+def test_a_run_says_what_it_is_of() -> None:
+    labels = 'experiment="digits",model="mobilenet_v2",profile="pair",run="r1"'
+
+    assert f"fedbench_run_info{{{labels}}} 1.0" in samples(STARTED).splitlines()
+
+
+REPLIES = [
+    {"event": name, "round": 1, "client": "pc"} for name in ("trained", "evaluated", "failed")
+]
+
+
+@pytest.mark.parametrize("event", [STARTED, *REPLIES], ids=lambda event: str(event["event"]))
+def test_a_sign_of_progress_is_remembered_until_the_run_ends(event: dict[str, Any]) -> None:
+    before = time.time()
+    (line,) = [row for row in samples(event).splitlines() if row.startswith("fedbench_progress")]
+
+    assert before <= float(line.split()[-1]) <= time.time()
+    assert "\nfedbench_progress" not in samples(event, {"event": "finished"})
+
+
+@pytest.mark.parametrize("event", ["left_out", "incomplete"])
 def test_other_events_are_not_the_metrics_business(event: str) -> None:
     assert samples({"event": event}) == samples()

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from fedbench.records import ClientRound, RoundParts, RoundRecord
 from fedbench.telemetry.cgroup import Cgroup
 from fedbench.telemetry.client import ClientMetrics
+from fedbench.telemetry.emulated import EmulatedDevice
 from fedbench.telemetry.server import ServerMetrics
 
 CGROUP = {
@@ -43,8 +44,11 @@ RECORD = RoundRecord(
             target_epoch_seconds=1.5,
             emulation_error=0.125,
             not_held="too busy",
+            energy_idle_joules=30.0,
+            energy_busy_joules=70.0,
         ),
-        ClientRound(client="pc", device="legacy-pc", error="timed out", dilation=2.0),
+        ClientRound(client="pc", device="legacy-pc", error="killed", dilation=2.0),
+        ClientRound(client="nas", device="n100-mini-pc", error="no answer", late=True),
     ],
 )
 
@@ -67,12 +71,13 @@ def client(registry: CollectorRegistry, clock: Clock, tmp_path: Path) -> ClientM
         (base / name).write_text(text)
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc/stat").write_text("cpu0 1 0 1 1 0 0 0 200 0 0\ncpu1 1 0 1 1 0 0 0 400 0 0\n")
-    return ClientMetrics(registry, Cgroup(tmp_path), clock)
+    device = EmulatedDevice(dilation=2.0, watts=(10.0, 40.0))
+    return ClientMetrics(registry, Cgroup(tmp_path), clock, device)
 
 
 @pytest.fixture
-def server(registry: CollectorRegistry) -> ServerMetrics:
-    return ServerMetrics(registry)
+def server(registry: CollectorRegistry, clock: Clock) -> ServerMetrics:
+    return ServerMetrics(registry, clock, lambda: 1e9)
 
 
 def samples(registry: CollectorRegistry) -> list[str]:
@@ -87,10 +92,11 @@ def one_epoch(client: ClientMetrics) -> None:
     client.progress(run="r1", round_number=2, epoch=1, epochs=3, samples=64, seconds=0.5)
     client.progress(run="r1", round_number=2, epoch=1, epochs=3, samples=600, seconds=4.0)
     client.epoch_finished(
-        run="r1", round_number=2, seconds=5.0, loss=0.5, accuracy=0.875, samples=600
+        run="r1", round_number=2, seconds=5.0, loss=0.5, accuracy=0.875, samples=600, due=2.5
     )
     client.evaluated(run="r1", round_number=2, seconds=0.25, loss=1.5, accuracy=0.25)
-    client.transferred(sent=1000, received=2000)
+    client.transferred(received=2000, seconds=0.5)
+    client.transferred(sent=1000, seconds=0.25)
     client.error()
 
 
@@ -108,15 +114,29 @@ def test_a_client_says_what_it_did(client: ClientMetrics, registry: CollectorReg
         'fedbench_global_model_loss{run="r1"} 1.5',
         'fedbench_global_model_accuracy{run="r1"} 0.25',
         'fedbench_evaluation_last_seconds{run="r1"} 0.25',
+        'fedbench_emulated_samples_per_second{run="r1"} 240.0',
+        'fedbench_target_samples_per_second{run="r1"} 480.0',
+        'fedbench_speed_error_ratio{run="r1"} -0.5',
         "fedbench_local_epoch_seconds_count 1.0",
         "fedbench_local_epoch_seconds_sum 5.0",
         "fedbench_trained_samples_total 600.0",
         "fedbench_partition_samples 600.0",
         "fedbench_sent_bytes_total 1000.0",
         "fedbench_received_bytes_total 2000.0",
+        'fedbench_transfer_seconds_count{direction="received"} 1.0',
+        'fedbench_transfer_seconds_sum{direction="received"} 0.5',
+        'fedbench_transfer_seconds_count{direction="sent"} 1.0',
+        'fedbench_transfer_seconds_sum{direction="sent"} 0.25',
+        'fedbench_transfer_last_seconds{direction="received"} 0.5',
+        'fedbench_transfer_last_seconds{direction="sent"} 0.25',
+        'fedbench_transfer_last_bytes{direction="received"} 2000.0',
+        'fedbench_transfer_last_bytes{direction="sent"} 1000.0',
         "fedbench_client_connected 1.0",
         "fedbench_client_errors_total 1.0",
+        "fedbench_client_dilation 2.0",
         'fedbench_client_phase{phase="waiting"} 1.0',
+        'fedbench_device_watts{state="idle"} 10.0',
+        'fedbench_device_watts{state="busy"} 40.0',
         "fedbench_cpu_seconds_total 2.5",
         "fedbench_cpu_throttled_seconds_total 0.5",
         "fedbench_cpu_throttled_periods_total 10.0",
@@ -140,11 +160,15 @@ def test_epochs_fall_into_buckets(client: ClientMetrics, registry: CollectorRegi
 
 def test_a_server_says_how_the_run_goes(server: ServerMetrics, registry: CollectorRegistry) -> None:
     server.clients_connected(2)
+    server.run_started("r1", experiment="digits", profile="pair", model="cnn")
     server.run_phase("r1", "running")
     server.round_started("r1", 2, 5)
     server.observe(RECORD, "r1", 5)
 
     assert samples(registry) == [
+        'fedbench_run_info{experiment="digits",model="cnn",profile="pair",run="r1"} 1.0',
+        'fedbench_run_phase{phase="running",run="r1"} 1.0',
+        'fedbench_progress_timestamp_seconds{run="r1"} 1e+09',
         'fedbench_round{run="r1"} 2.0',
         'fedbench_rounds{run="r1"} 5.0',
         'fedbench_round_last_seconds{run="r1"} 9.0',
@@ -158,15 +182,16 @@ def test_a_server_says_how_the_run_goes(server: ServerMetrics, registry: Collect
         'fedbench_server_epoch_seconds{run="r1"} 0.25',
         'fedbench_server_accuracy{run="r1"} 0.75',
         'fedbench_server_loss{run="r1"} 0.5',
-        'fedbench_clients_wanted{run="r1"} 2.0',
+        'fedbench_clients_wanted{run="r1"} 3.0',
         'fedbench_clients_answered{run="r1"} 1.0',
         'fedbench_clients_failed{run="r1"} 1.0',
+        'fedbench_clients_late{run="r1"} 1.0',
         'fedbench_dilation{run="r1"} 2.0',
         'fedbench_emulated_epoch_seconds{client="laptop",run="r1"} 1.75',
         'fedbench_target_epoch_seconds{client="laptop",run="r1"} 1.5',
         'fedbench_emulation_error_ratio{client="laptop",run="r1"} 0.125',
         # fedbench_emulation_held is 0, which samples() leaves out.
-        'fedbench_run_phase{phase="running",run="r1"} 1.0',
+        'fedbench_round_energy_joules{client="laptop",run="r1"} 100.0',
         "fedbench_round_seconds_count 1.0",
         "fedbench_round_seconds_sum 9.0",
         "fedbench_clients_connected 2.0",
@@ -252,6 +277,52 @@ def test_phases_share_the_time_among_them(
     assert registry.get_sample_value("fedbench_client_phase", {"phase": "waiting"}) == 1
 
 
+def joules(registry: CollectorRegistry, state: str) -> float | None:
+    return registry.get_sample_value("fedbench_energy_joules_total", {"state": state})
+
+
+def test_energy_is_of_the_emulated_device_in_its_own_seconds(
+    client: ClientMetrics, registry: CollectorRegistry, clock: Clock
+) -> None:
+    clock.now += 6
+    for phase in ("training", "evaluating"):
+        with client.phase(phase):
+            clock.now += 4
+
+    # At a dilation of 2: 3 s at 10 W, 4 s at 40 W.
+    assert (joules(registry, "idle"), joules(registry, "busy")) == (30, 160)
+
+
+def test_a_real_device_has_neither_a_target_nor_modelled_energy(clock: Clock) -> None:
+    registry = CollectorRegistry()
+    ClientMetrics(registry, Cgroup(), clock).epoch_finished(
+        run="r", round_number=1, seconds=1, loss=1, accuracy=0, samples=10
+    )
+
+    text = generate_latest(registry).decode()
+    assert "fedbench_client_dilation 1.0" in text
+    assert not re.search(r"^fedbench_(emulated|target|speed_error|energy|device)", text, re.M)
+
+
+def waited(registry: CollectorRegistry) -> float | None:
+    return registry.get_sample_value("fedbench_waited_for_clients_seconds_total")
+
+
+def test_the_wait_for_clients_ends_with_the_first_round(
+    server: ServerMetrics, registry: CollectorRegistry, clock: Clock
+) -> None:
+    clock.now += 1
+    server.run_phase("r1", "waiting")
+    clock.now += 2
+    assert waited(registry) == 2
+    server.run_phase("r1", "waiting")  # it says so now and then
+    clock.now += 4
+    server.run_phase("r1", "running")
+    clock.now += 8
+
+    assert waited(registry) == 6
+
+
 def test_a_phase_ends_with_an_exception(client: ClientMetrics, registry: CollectorRegistry) -> None:
     with pytest.raises(RuntimeError, match="out of memory"), client.phase("training"):
         raise RuntimeError("out of memory")
@@ -302,8 +373,10 @@ def test_labels_are_few_and_none_grows_with_rounds(
     assert after_one == after_fifty
     assert {label for _, labels in after_one for label, _ in labels} == {
         "client",
+        "direction",
         "le",
         "part",
         "phase",
         "run",
+        "state",
     }

@@ -1,0 +1,8 @@
+"""`python -m fedbench.telemetry` prints METRICS.md."""
+
+import sys
+
+from fedbench.telemetry.page import render
+
+if __name__ == "__main__":
+    sys.stdout.write(render())

@@ -1,0 +1,45 @@
+"""METRICS.md: the declarations as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from fedbench.telemetry.metrics import CLIENT, CONTAINER, SERVER, Metric
+
+_HEAD = """# Metrics
+
+Made by `python -m fedbench.telemetry > METRICS.md` from `fedbench/telemetry/metrics.py`; a test keeps
+it true.
+
+Prometheus adds `job` to all of them, `client` and `device` to a client's (job `clients`). A metric with the
+label `run` is there from the first event of a run to the first of the next. Seconds are wall seconds
+but for those called emulated. A histogram's samples end in `_bucket`, `_count` and `_sum`.
+"""
+_PARTS = (
+    ("Of a client", CLIENT),
+    ("Of a container, a client's or the server's", CONTAINER),
+    ("Of the server", SERVER),
+)
+
+
+def render() -> str:
+    """The whole page."""
+    return "\n".join([_HEAD, *(_part(title, metrics) for title, metrics in _PARTS)])
+
+
+def _part(title: str, metrics: Iterable[Metric]) -> str:
+    rows = [
+        "| name | kind | unit | labels | what | absent |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    rows += ["| " + " | ".join(_row(metric)) + " |" for metric in metrics]
+    return f"## {title}\n\n" + "\n".join(rows) + "\n"
+
+
+def _row(metric: Metric) -> Iterator[str]:
+    yield f"`{metric.name}`"
+    yield metric.kind
+    yield metric.unit
+    yield ", ".join(metric.labels) or "-"
+    yield metric.help
+    yield metric.absent or "-"
