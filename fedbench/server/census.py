@@ -19,7 +19,9 @@ class Census(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Those that are here, and those that left or were lost."""
-        present = {(p.client, p.device): p.here for p in self._registry.presence()}
+        present: dict[tuple[str, ...], float] = {
+            (one.client, one.device): one.here for one in self._registry.presence()
+        }
         yield family("fedbench_client_present", present)
         yield single("fedbench_client_joined_total", self._registry.joined)
         yield single("fedbench_client_lost_total", self._registry.lost)

@@ -8,12 +8,13 @@ from fedbench.telemetry.metrics import CLIENT, CONTAINER, SERVER, Metric
 
 _HEAD = """# Metrics
 
-Made by `python -m fedbench.telemetry > METRICS.md` from `fedbench/telemetry/metrics.py`; a test keeps
-it true.
+Made by `python -m fedbench.telemetry > METRICS.md` from `fedbench/telemetry/metrics.py`; a test
+keeps it true.
 
-Prometheus adds `job` to all of them, `client` and `device` to a client's (job `clients`). A metric with the
-label `run` is there from the first event of a run to the first of the next. Seconds are wall seconds
-but for those called emulated. A histogram's samples end in `_bucket`, `_count` and `_sum`.
+Prometheus adds `job` to all of them, `client` and `device` to a client's (job `clients`). A metric
+with the label `run` is there from when a run first sets it to the beginning of the next run.
+Seconds are wall seconds but for those called emulated. A histogram's samples end in `_bucket`,
+`_count` and `_sum`.
 """
 _PARTS = (
     ("Of a client", CLIENT),
@@ -28,10 +29,7 @@ def render() -> str:
 
 
 def _part(title: str, metrics: Iterable[Metric]) -> str:
-    rows = [
-        "| name | kind | unit | labels | what | absent |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
+    rows = ["| name | kind | unit | labels | what | absent |", "|" + " --- |" * 6]
     rows += ["| " + " | ".join(_row(metric)) + " |" for metric in metrics]
     return f"## {title}\n\n" + "\n".join(rows) + "\n"
 

@@ -214,6 +214,7 @@ def test_a_device_on_the_lan_runs_within_its_own_limits() -> None:
             "FEDBENCH_METRICS_PORT": "9111",
             "FEDBENCH_THREADS": "4",
             "OMP_NUM_THREADS": "4",
+            "FEDBENCH_WATTS": "45,115",
         },
         "extra_hosts": {},
         "ports": {"9101/tcp": 9111},
