@@ -147,8 +147,14 @@ def test_a_dashboard_has_a_fixed_address_and_leads_to_the_others(name: str) -> N
     assert dashboard["tags"] == ["fedbench"]
     (link,) = dashboard["links"]
     assert (link["type"], link["tags"]) == ("dashboards", ["fedbench"])
-    assert link["includeVars"]
     assert link["keepTime"]
+
+
+def test_a_click_on_a_client_leads_to_its_device() -> None:
+    first, *_ = panels(load("federation"))
+    (link,) = first["fieldConfig"]["defaults"]["links"]
+    assert link["url"].startswith("/d/fedbench-device?")
+    assert "var-client=${__field.labels.client}" in link["url"]
 
 
 def test_one_chooses_runs_and_clients(dashboard: Model) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from grafana_foundation_sdk.builders import (
     bargauge,
@@ -72,7 +72,7 @@ def board(title: str, name: str, *variables: str) -> Dashboard:
         .time("now-30m", "now")
         .refresh("5s")
         .tooltip(DashboardCursorSync.CROSSHAIR)
-        .link(links.include_vars(True).keep_time(True))
+        .link(links.keep_time(True))  # without variables: all clients are none of Device's
     )
     choices = {
         "run": some("run", "Run", "label_values(fedbench_round, run)"),
@@ -114,6 +114,18 @@ def variable(name: str, label: str, values: str) -> QueryVariable:
 def some(name: str, label: str, values: str) -> QueryVariable:
     """Let the viewer choose some or all of `values`."""
     return variable(name, label, values).multi(True).include_all(True)
+
+
+P = TypeVar("P", bound=Panel)
+
+
+def leading(panel: P, legends: Iterable[str]) -> P:
+    """Let a click on a client open its Device."""
+    if any("{{client}}" in legend for legend in legends):
+        url = "/d/fedbench-device?${__url_time_range}&var-client=${__field.labels.client}"
+        link = DashboardLink("Everything about ${__field.labels.client}").url(url)
+        panel.data_links([link.type(DashboardLinkType.LINK)])
+    return panel
 
 
 def query(expression: str, legend: str, ref_id: str = "A") -> prometheus.Dataquery:
@@ -163,7 +175,7 @@ def name(
     title: str, expression: str, legend: str, *, value: bool = True, steps: Steps | None = None
 ) -> stat.Panel:
     """Show what the labels say now, and the value where it means something."""
-    return (
+    panel = (
         stat.Panel()
         .title(title)
         .datasource(SOURCE)
@@ -176,6 +188,7 @@ def name(
         .with_target(now(expression, legend))
         .height(4)
     )
+    return leading(panel, [legend])
 
 
 def lines(
@@ -208,7 +221,7 @@ def lines(
         panel.thresholds(colors(steps, "transparent")).thresholds_style(dashed)
     for ref_id, (label, expression) in zip("ABCDEF", queries.items(), strict=False):
         panel.with_target(query(expression, label, ref_id))
-    return panel
+    return leading(panel, queries)
 
 
 def bars(title: str, unit: str, expression: str, *, steps: Steps | None = None) -> bargauge.Panel:
@@ -271,7 +284,7 @@ def codes(
         str(code): ValueMappingResult(text=text, color=color, index=code)
         for code, (text, color) in enumerate(names.items())
     }
-    return (
+    panel = (
         statetimeline.Panel()
         .title(title)
         .datasource(SOURCE)
@@ -283,6 +296,7 @@ def codes(
         .span(12)
         .height(8)
     )
+    return leading(panel, [legend])
 
 
 def phases() -> statetimeline.Panel:

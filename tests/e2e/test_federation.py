@@ -10,9 +10,11 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from docker.models.containers import Container
 from harness import (
     PORTS,
@@ -31,9 +33,13 @@ from pictures import write_parquet
 from safetensors.numpy import load_file
 
 from fedbench.host.prometheus import Prometheus
+from fedbench.records import RoundParts
+from fedbench.telemetry.collectors import CLIENT_PHASES
+from fedbench.telemetry.server import RUN_PHASES
 
 pytestmark = pytest.mark.docker
 
+BOARDS = ("federation", "device", "compare", "fidelity", "energy")
 CLIENTS = {"workstation", "laptop", "legacy-pc"}
 FIELDS = {
     "client", "device", "epoch_seconds", "samples", "local_accuracy", "local_loss", "bytes_sent",
@@ -178,16 +184,57 @@ class TestMonitoring:
         assert {target.client for target in targets} == CLIENTS | {""}
         assert {target.health for target in targets} == {"up"}
 
-    def test_fills_every_panel(self, prometheus: Prometheus, first_run: Done) -> None:
-        dashboard = json.loads((ROOT / "grafana/dashboards/federation.json").read_text())
-        run_name = run_id(first_run.output)
+    @pytest.mark.parametrize("name", BOARDS)
+    def test_fills_every_panel(self, prometheus: Prometheus, first_run: Done, name: str) -> None:
         empty = [
             (panel["title"], target["expr"])
-            for panel in dashboard["panels"]
+            for panel in _open_panels(name)
             for target in panel.get("targets", [])
-            if not prometheus.query(_filled_in(target["expr"], run_name))
+            if not prometheus.query(_filled_in(target["expr"], run_id(first_run.output)))
         ]
         assert empty == []
+
+    def test_offers_runs_and_clients(self, prometheus: Prometheus, first_run: Done) -> None:
+        runs = {sample.labels["run"] for sample in prometheus.query("fedbench_round")}
+        clients = {sample.labels["client"] for sample in prometheus.query("fedbench_client_phase")}
+        assert (runs, clients) == ({run_id(first_run.output)}, CLIENTS)
+
+    def test_records_every_rule_for_every_client(
+        self, prometheus: Prometheus, first_run: Done
+    ) -> None:
+        recorded = [rule["record"] for rule in _rules() if "record" in rule]
+        assert recorded
+        for name in recorded:
+            assert {s.labels["client"] for s in prometheus.query(name)} == CLIENTS, name
+
+    def test_accepts_every_alert_and_none_fires_in_a_sound_run(
+        self, prometheus: Prometheus, first_run: Done
+    ) -> None:
+        for rule in (rule for rule in _rules() if "alert" in rule):
+            prometheus.query(rule["expr"])  # refused if it cannot be evaluated
+        speed = "Straggler|ThrottledBeyondPlan"  # those may, on a busy host
+        firing = prometheus.query(f'ALERTS{{alertstate="firing", alertname!~"{speed}"}}')
+        assert [sample.labels["alertname"] for sample in firing] == []
+
+    def test_no_label_grows_with_rounds(self, prometheus: Prometheus, first_run: Done) -> None:
+        """Every value of every label is known before the first round."""
+        name = run_id(first_run.output)
+        closed = {
+            "client": CLIENTS, "device": CLIENTS, "run": {name}, "role": {"server"},
+            "job": {"clients", "server"}, "phase": {*CLIENT_PHASES, *RUN_PHASES},
+            "part": set(RoundParts.model_fields), "direction": {"sent", "received"},
+            "state": {"idle", "busy"}, "profile": {"heterogeneous"},
+        }  # fmt: skip
+        once = {"__name__", "instance", "le", "experiment", "model"}
+        values: dict[str, set[str]] = {}
+        for sample in prometheus.query('{__name__=~"(client:)?fedbench_.+"}'):
+            for label, value in sample.labels.items():
+                values.setdefault(label, set()).add(value)
+        assert values.keys() <= closed.keys() | once
+        for label in closed.keys() & values.keys():
+            assert values[label] <= closed[label], label
+        assert len(values["experiment"]) == len(values["model"]) == 1
+        assert len(values["instance"]) == len(CLIENTS) + 1
 
 
 class TestCommands:
@@ -400,7 +447,19 @@ def _limits(container: Container) -> tuple[float, int]:
     return quota / period, memory
 
 
+def _open_panels(name: str) -> list[dict[str, Any]]:
+    """Those that one sees: a closed row is that of the GPU, which a host need not have."""
+    dashboard = json.loads((ROOT / f"grafana/dashboards/{name}.json").read_text())
+    return [panel for panel in dashboard["panels"] if panel["type"] != "row"]
+
+
+def _rules() -> list[dict[str, Any]]:
+    files = (ROOT / "compose/prometheus/rules").glob("*.yml")
+    groups = [group for path in files for group in yaml.safe_load(path.read_text())["groups"]]
+    return [rule for group in groups for rule in group["rules"]]
+
+
 def _filled_in(expression: str, run_name: str) -> str:
     """A panel's query as Grafana would send it, all variables chosen."""
     expression = expression.replace("$run", run_name).replace("$client", ".+")
-    return expression.replace("$__rate_interval", "1m").replace("$__interval", "15s")
+    return expression.replace("$__rate_interval", "1m").replace("$__range", "1h")

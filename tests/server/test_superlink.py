@@ -154,6 +154,20 @@ def test_a_device_announces_itself_by_the_address_the_server_sees(
     ]
 
 
+def test_prometheus_targets_follow_who_joins_and_who_leaves(
+    devices: Peer, operations: Peer
+) -> None:
+    def clients() -> list[str]:
+        return [target["labels"]["client"] for target in operations.get("/targets").json()]
+
+    assert clients() == []
+    devices.post(CLIENTS, json=ANNOUNCEMENT)
+    devices.post(CLIENTS, json=ANNOUNCEMENT | {"client": "visitor", "instance": "i2"})
+    assert clients() == ["pc", "visitor"]
+    devices.delete(f"{CLIENTS}/visitor/i2")
+    assert clients() == ["pc"]
+
+
 @pytest.mark.parametrize(
     "body", [b"", b"null", b"{", b'{"client": "pc"}', b'{"client": "../etc", "device": "x"}']
 )
