@@ -155,7 +155,7 @@ class Folder:
 
 
 class LocalCopy(Folder):
-    """`cifar10` in or beside the checkout: the same images, and no network is needed."""
+    """`cifar10` in or beside the checkout: no network is needed, nor a folder named."""
 
     def load(self, cache: Path, say: Say) -> DataSet:
         """As any folder's, and says which it is, for nobody named it."""
