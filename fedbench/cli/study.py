@@ -25,7 +25,6 @@ from fedbench.errors import RunError
 from fedbench.host import report as reports
 from fedbench.host import reproduce as repeating
 from fedbench.host import sweep_table
-from fedbench.host.datasets import local_cifar10
 from fedbench.host.fidelity import Fidelity
 from fedbench.host.reference import PaperRun
 from fedbench.host.runs import Run, RunStore
@@ -123,16 +122,15 @@ def reproduce(
 ) -> None:
     """Repeat the paper's runs, and print its tables with ours beside; goes on where it stopped."""
     originals = repeating.choose(what, run, models or [])
-    source = data or local_cifar10(checkout.places.root)
     found: list[tuple[PaperRun, Summary]] = []
     rows: list[repeating.Beside] = []
     for original in originals:
         chosen = repeating.experiment(original, scale, rounds, seed, tuned=tuned)
         profile = load_profile(original.profile)
-        prepare = partial(_runner, profile, chosen, source, engine, workers)
+        prepare = partial(_runner, profile, chosen, data, engine, workers)
         summary = repeating.Reproduction(
             prepare, RunStore(checkout.places.runs), engine, say, fresh=fresh
-        ).run(original, chosen, source)
+        ).run(original, chosen, data)
         found.append((original, summary))
         rows += repeating.beside(original, summary, scale, engine)
         if output:  # a long table is there as far as it came

@@ -17,6 +17,11 @@ from fedbench.host.splits import LAYOUT, find_splits, hold_out
 from fedbench.host.store import read_cached, write_cached
 
 CIFAR10 = "uoft-cs/cifar10"
+_CHECKOUT = Path(__file__).resolve().parents[2]
+LOCAL_CIFAR10 = (
+    _CHECKOUT / "data" / "cifar10",
+    _CHECKOUT.parent / "shared" / "data" / "cifar10-jpeg",
+)
 CIFAR10_CLASSES = (
     *("airplane", "automobile", "bird", "cat", "deer"),
     *("dog", "frog", "horse", "ship", "truck"),
@@ -149,11 +154,22 @@ class Folder:
             )
 
 
+class LocalCopy(Folder):
+    """`cifar10` in or beside the checkout: no network is needed, nor a folder named."""
+
+    def load(self, cache: Path, say: Say) -> DataSet:
+        """As any folder's, and says which it is, for nobody named it."""
+        say(f"CIFAR-10 is the copy in {self._folder} (--data names another)")
+        return super().load(cache, say)
+
+
 Opened = Embedded | Hub | Folder
 
 
 def open_data_set(name: str, source: Path | None, wanted: Wanted = _BY_TYPE) -> Opened:
     """Find the data set of that name (`Data.name`); nothing is decoded or fetched yet.
+
+    Without a `source`, CIFAR-10 is the first of `LOCAL_CIFAR10` that is there, else the hub's.
 
     Raises:
         DataError: it needs a folder and has none, takes none and has one, or see `Folder`.
@@ -170,10 +186,7 @@ def open_data_set(name: str, source: Path | None, wanted: Wanted = _BY_TYPE) -> 
             raise DataError(f"{source}: cannot be read: {error}", "check the files there") from None
     if name == "folder":
         raise DataError("the data set folder needs a folder of images", "pass DATA=<folder>")
-    return Embedded() if name == "digits" else Hub()
-
-
-def local_cifar10(root: Path) -> Path | None:
-    """A copy of CIFAR-10 in or beside the checkout `root`; None where there is none."""
-    places = (root / "data" / "cifar10", root.parent / "shared" / "data" / "cifar10-jpeg")
-    return next((place for place in places if place.is_dir()), None)
+    if name == "digits":
+        return Embedded()
+    copy = next((folder for folder in LOCAL_CIFAR10 if folder.is_dir()), None)
+    return LocalCopy(name, copy, wanted) if copy else Hub()

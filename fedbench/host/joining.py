@@ -30,6 +30,7 @@ from fedbench.host.plan import HostFacts
 from fedbench.host.solve import Demand, Part, solve
 from fedbench.host.stack import PROJECT, Places, Stack, container_user, host_facts
 from fedbench.learning import own
+from fedbench.partitions import Dirichlet, Shards
 
 METRICS_PORT = 9101
 LABEL = "fedbench.joined"
@@ -77,6 +78,12 @@ def join(places: Places, request: Request, say: Say) -> str:
             "copy .fedbench/fedbench/tls/ca.pem from the server's computer and pass CA=<file>",
         )
     offer = ask(request.server, certificate)
+    partition = offer.experiment.data.partition
+    if isinstance(partition, Dirichlet | Shards):
+        say(
+            f"note: the federation's data is divided by {partition.title}, for its own clients; "
+            f"{request.name} gets images drawn from all of it, each class in its proportion"
+        )
     root = places.data / "joined"
     data.prepare_joined(
         offer.experiment,

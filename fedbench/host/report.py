@@ -98,8 +98,15 @@ def round_table(summary: Summary) -> Table:
     return header, [_round_row(record, summary.dilation) for record in summary.rounds]
 
 
-def markdown(summary: Summary, corrected: Sequence[str] = ()) -> str:
-    """The whole report; `corrected` says what the run's governor did."""
+def markdown(summary: Summary, corrected: Sequence[str] = (), *, emulates: bool = True) -> str:
+    """The whole report; `corrected` says what the run's governor did.
+
+    The seconds of a run that does not emulate, in one program, are wall seconds and no device's.
+    """
+
+    def shown(table: Table) -> str:
+        return _markdown(table if emulates else _of_no_device(table))
+
     parts = [
         f"# Run {summary.run}",
         f"Experiment {summary.experiment} on profile {summary.profile}: {summary.status}"
@@ -110,15 +117,16 @@ def markdown(summary: Summary, corrected: Sequence[str] = ()) -> str:
             "divided by that."
             if summary.dilation > 1
             else ""
-        ),
+        )
+        + ("" if emulates else " Nothing is emulated: seconds are wall seconds of this host."),
         "## Devices",
-        _markdown(device_table(summary)),
-        _markdown(epoch_table(summary)),
-        _markdown(resource_table(summary)),
+        shown(device_table(summary)),
+        shown(epoch_table(summary)),
+        shown(resource_table(summary)),
         "## Server",
-        _markdown(server_table(summary)),
+        shown(server_table(summary)),
         "## Rounds",
-        _markdown(round_table(summary)),
+        shown(round_table(summary)),
     ]
     remarks = {
         "Failures": failures(summary),
@@ -129,6 +137,14 @@ def markdown(summary: Summary, corrected: Sequence[str] = ()) -> str:
         if lines:
             parts += [f"## {title}", "\n".join(f"- {line}" for line in lines)]
     return "\n\n".join(parts) + "\n"
+
+
+def _of_no_device(table: Table) -> Table:
+    """Without the columns of emulated seconds and of how well they are a device's."""
+    header, rows = table
+    others = ("error", "rounds held", "not held")
+    kept = [n for n, title in enumerate(header) if "emulated" not in title and title not in others]
+    return [header[n] for n in kept], [[row[n] for n in kept] for row in rows]
 
 
 def failures(summary: Summary) -> list[str]:

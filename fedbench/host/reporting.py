@@ -44,7 +44,11 @@ def text(runs: Sequence[Run], form: Form) -> str:
 def _markdown(runs: Sequence[Run]) -> str:
     """Several: side by side in two tables, then each by itself."""
     each = [
-        report.markdown(run.summary(), corrections.described(corrections.read(run.path)))
+        report.markdown(
+            run.summary(),
+            corrections.described(corrections.read(run.path)),
+            emulates=run.emulates,
+        )
         for run in runs
     ]
     if len(runs) == 1:

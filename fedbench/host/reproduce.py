@@ -147,9 +147,9 @@ class Reproduction:
 
     def _is(self, run: Run, original: PaperRun, wanted: dict[str, Any]) -> bool:
         # As text: a run of an earlier version may have keys that are none any more.
-        facts, chosen = run.facts(), json.loads((run.path / "experiment.json").read_bytes())
-        kind: Engine = "in-process" if "engine" in facts else "containers"
-        return (chosen, facts["profile"], kind) == (wanted, original.profile, self._engine)
+        chosen = json.loads((run.path / "experiment.json").read_bytes())
+        kind: Engine = "containers" if run.emulates else "in-process"
+        return (chosen, run.facts()["profile"], kind) == (wanted, original.profile, self._engine)
 
 
 def beside(original: PaperRun, summary: Summary, scale: float, engine: Engine) -> list[Beside]:

@@ -76,6 +76,11 @@ class Run:
             return Summary.model_validate_json(path.read_bytes())
         return summarise(self.path)
 
+    @property
+    def emulates(self) -> bool:
+        """Whether its seconds are of any device: those of a run in one program are not."""
+        return "engine" not in self.facts()
+
     def state(self) -> str:
         """`running` while nothing says that it ended, else how it ended."""
         return self.summary().status if (self.path / "summary.json").exists() else "running"

@@ -20,9 +20,9 @@ import pytest
 from PIL import Image
 
 from fedbench.errors import DataError
-from fedbench.host import digits
+from fedbench.host import datasets, digits
 from fedbench.host.columns import Wanted
-from fedbench.host.datasets import CIFAR10_CLASSES, local_cifar10, open_data_set
+from fedbench.host.datasets import CIFAR10_CLASSES, Hub, open_data_set
 from fedbench.host.images import decode
 
 REAL_CIFAR10 = Path("/work/shared/data/cifar10-jpeg")
@@ -340,7 +340,9 @@ LOAD_FROM_HUB = """
 import json, sys
 from pathlib import Path
 from fedbench.errors import DataError
-from fedbench.host.datasets import open_data_set, local_cifar10
+from fedbench.host import datasets
+from fedbench.host.datasets import open_data_set
+datasets.LOCAL_CIFAR10 = ()  # this machine may have one
 try:
     data = open_data_set("cifar10", None).load(Path(sys.argv[1]), lambda _: None)
     print(json.dumps([len(data.train.labels), len(data.test.labels), data.classes]))
@@ -429,12 +431,18 @@ def _handler(body: Callable[[str], bytes], commit: str) -> type[http.server.Base
     return Handler
 
 
-def test_a_copy_of_cifar10_in_or_beside_the_checkout_is_found(tmp_path: Path) -> None:
-    checkout = tmp_path / "checkout"
-    assert local_cifar10(checkout) is None
-    beside = tmp_path / "shared" / "data" / "cifar10-jpeg"
-    beside.mkdir(parents=True)
-    assert local_cifar10(checkout) == beside
-    own = checkout / "data" / "cifar10"
-    own.mkdir(parents=True)
-    assert local_cifar10(checkout) == own
+def test_a_copy_of_cifar10_in_or_beside_the_checkout_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, beside = tmp_path / "own", tmp_path / "beside"
+    monkeypatch.setattr(datasets, "LOCAL_CIFAR10", (own, beside))
+    assert isinstance(open_data_set("cifar10", None), Hub)
+    for copy in (beside, own):  # the checkout's own comes first
+        copy.mkdir()
+        write_parquet(copy)
+        said: list[str] = []
+        data = open_data_set("cifar10", None).load(tmp_path / "cache", said.append)
+        assert data.classes == CIFAR10_CLASSES
+        assert said[0] == f"CIFAR-10 is the copy in {copy} (--data names another)"
+    open_data_set("cifar10", beside).load(tmp_path / "cache", said.append)
+    assert len(said) == 2, "nothing is said of a folder that was asked for"

@@ -11,6 +11,7 @@ import pytest
 from pictures import write_parquet
 
 from fedbench import cli
+from fedbench.cli import checkout
 from fedbench.config import Experiment, load_experiment, load_profile
 from fedbench.errors import HostError, RunError
 from fedbench.host.inprocess import InProcess
@@ -74,19 +75,21 @@ def test_without_torch_it_says_what_installs_it(
     assert "make reproduce" in caught.value.hint
 
 
+@pytest.mark.parametrize("options", [[], ["--tuned"]])
 def test_the_paper_is_reproduced_by_a_command(
+    options: list[str],
     places: Places,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     write_parquet(tmp_path)
-    monkeypatch.setattr(cli, "places", places)
+    monkeypatch.setattr(checkout, "places", places)
     figures = tmp_path / "figures.json"
     command = [
         "fedbench", "reproduce", "--run", "10x5", "--model", "mobilenet_v3_small",
         "--scale", "0.001", "--rounds", "1", "--engine", "in-process", "--workers", "0",
-        "--data", str(tmp_path), "--json", str(figures),
+        "--data", str(tmp_path), "--json", str(figures), *options,
     ]  # fmt: skip
     monkeypatch.setattr(sys, "argv", command)
     with pytest.raises(SystemExit) as ended:
@@ -98,3 +101,4 @@ def test_the_paper_is_reproduced_by_a_command(
     printed = capsys.readouterr()
     assert "| mobilenet_v3_small | server_accuracy" in printed.out
     assert "after 1 rounds" in printed.err
+    assert ("trained as the tuned experiments do" in printed.err) is bool(options)

@@ -336,6 +336,26 @@ def test_a_device_joins(
     assert daemon.ran == [("fedbench:cpu", options)]
 
 
+@pytest.mark.parametrize(
+    ("partition", "title"),
+    [("iid", None), ("dirichlet", "dirichlet 0.5"), ("shards", "shards 2")],
+)
+def test_who_joins_is_told_that_its_images_are_divided_otherwise(
+    partition: str, title: str | None, server: Server, federation: Path, daemon: FakeDocker,
+    places: Places, port: int,
+) -> None:  # fmt: skip
+    experiment = load_experiment("digits", [f"data.partition={partition}"])
+    server.body = Offer(experiment=experiment, data=KEY).model_dump_json()
+    one = request(server.address, ca=federation / "ca.pem", samples=100, metrics_port=port)
+    said: list[str] = []
+    join(places, one, said.append)
+    notes = [line for line in said if line.startswith("note: the federation's data")]
+    assert notes == [
+        f"note: the federation's data is divided by {title}, for its own clients; "
+        "visitor gets images drawn from all of it, each class in its proportion"
+    ] * (title is not None)
+
+
 def test_a_device_trains_with_as_many_threads_as_make_it_fastest() -> None:
     assert joining._fastest({1: 778.0, 2: 357.0}, 2.0) == 1
     assert joining._fastest({1: 300.0, 2: 500.0, 4: 700.0}, 2.0) == 2

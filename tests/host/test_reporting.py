@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -36,3 +37,16 @@ def test_several_runs_are_first_set_side_by_side(tmp_path: Path) -> None:
     assert report.startswith("# 2 runs\n\n| run | experiment |")
     assert "| round | a | b |" in report
     assert report.endswith((GOLDEN / "report.md").read_text().replace(NAME, "b"))
+
+
+def test_a_run_in_one_program_has_wall_seconds_alone(tmp_path: Path) -> None:
+    run = Run(Path(shutil.copytree(GOLDEN / "runs" / NAME, tmp_path / NAME)))
+    assert "emulated s" in text([run], "markdown")
+    facts = json.loads((run.path / "run.json").read_text())
+    (run.path / "run.json").write_text(json.dumps({**facts, "engine": {}}))
+    report = text([run], "markdown")
+    assert "Nothing is emulated: seconds are wall seconds of this host." in report
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in report.splitlines()]
+    assert ["client", "wall s / local epoch"] in cells
+    assert "emulated s" not in report
+    assert "held" not in report

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fedbench.config import Experiment, load_profile
+from fedbench.config import Experiment, load_experiment, load_profile
 from fedbench.errors import ConfigError
 from fedbench.host import reference
 from fedbench.host.reproduce import (
@@ -17,6 +17,7 @@ from fedbench.host.reproduce import (
     choose,
     curves,
     experiment,
+    name,
     table,
 )
 from fedbench.host.runs import Run, RunStore
@@ -100,6 +101,26 @@ def test_the_experiment_is_the_papers_protocol() -> None:
     assert (whole.data.train_samples, whole.data.test_samples) == (None, None)
     assert (CHOSEN.data.train_samples, CHOSEN.data.test_samples) == (5_000, 1_000)
     assert experiment(STUDY, 1.0, 2, 7).model_dump()["rounds"] == 2
+
+
+@pytest.mark.parametrize("original", reference.published(), ids=lambda o: f"{o.model}-{name(o)}")
+def test_a_tuned_run_costs_what_the_papers_does(original: reference.PaperRun) -> None:
+    tuned = experiment(original, 0.1, None, 3, tuned=True)
+    base = load_experiment(f"tuned-{original.model.replace('_', '-')}")
+    cost = (tuned.model, tuned.rounds, tuned.local_epochs, tuned.seed)
+    assert cost == (original.model, original.rounds, original.local_epochs, 3)
+    assert tuned.data.partition.name == "replicated"
+    assert (tuned.data.train_samples, tuned.data.test_samples) == (5_000, 1_000)
+    for key in ("schedule", "augmentation", "weight_decay", "learning_rate", "batch_size"):
+        assert getattr(tuned, key) == getattr(base, key)
+    assert tuned.schedule != experiment(original, 0.1, None, 3).schedule
+
+
+def test_a_tuned_run_is_not_the_papers(reproduce: Reproduce) -> None:
+    reproduce()[0].run(STUDY, CHOSEN, None)
+    other, runner = reproduce()
+    other.run(STUDY, experiment(STUDY, 0.1, None, 0, tuned=True), None)
+    assert len(runner.created) == 1
 
 
 def test_what_is_finished_needs_nothing_that_makes_runs(
@@ -200,3 +221,6 @@ def test_the_reader_is_told_what_is_not_the_papers() -> None:
     assert list(caveats(1.0, None, "containers")) == []
     assert len(list(caveats(0.1, 2, "in-process"))) == 3
     assert "seconds and hours are multiplied by 10" in caveats(0.1, None, "containers")
+    assert list(caveats(1.0, None, "containers", tuned=True)) == [
+        "trained as the tuned experiments do, at the paper's rounds, local epochs and data"
+    ]

@@ -11,6 +11,7 @@ from fedbench.host.page.chart import times
 from fedbench.host.page.confusion import confusion
 from fedbench.host.page.curves import curves, studies
 from fedbench.host.page.devices import cpu, epochs, memory, traffic
+from fedbench.host.page.render import render
 from fedbench.host.page.story import Story
 
 
@@ -115,6 +116,19 @@ def test_the_commonest_mistake_is_told(story: Story) -> None:
         "75.0% of the test images are on the diagonal (counts of all 2 devices that evaluated). "
         "The commonest mistake: dog taken for cat, 40.0% of its images."
     )
+
+
+def test_an_interrupted_run_has_a_sentence_in_the_place_of_an_empty_matrix(story: Story) -> None:
+    rounds = [r.model_copy(update={"confusion": None}) for r in story.summary.rounds]
+    changes = {"status": "interrupted", "rounds": rounds}
+    ended = replace(story, summary=story.summary.model_copy(update=changes))
+    assert confusion(ended).traces == ()
+    assert confusion(ended).words.startswith("This run has none: it came to no last round")
+    drawn, missing = '<div class="chart" id="confusion"', '<p class="missing" id="confusion">'
+    assert drawn in render([story])
+    page = render([ended])
+    assert drawn not in page
+    assert missing in page
 
 
 def test_equals_are_not_said_to_differ() -> None:
