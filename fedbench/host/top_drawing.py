@@ -45,13 +45,15 @@ class _Column:
     justify: str = "right"
 
 
+def _blocks(part: float, width: int, colour: str = "green") -> Text:
+    full = round(min(max(part, 0.0), 1.0) * width)
+    return Text().append("█" * full, colour).append("░" * (width - full), "bright_black")
+
+
 def _bar(part: float | None, width: int = 6) -> Text:
     if part is None:
         return Text("-")
-    full = round(min(max(part, 0.0), 1.0) * width)
-    colour = "yellow" if part >= _HIGH else "green"
-    bar = Text("█" * full, colour).append("░" * (width - full), "bright_black")
-    return bar.append(f" {part:4.0%}", "default")
+    return _blocks(part, width, "yellow" if part >= _HIGH else "green").append(f" {part:4.0%}")
 
 
 def _phase(device: Device) -> Text:
@@ -62,9 +64,8 @@ def _phase(device: Device) -> Text:
 def _epoch(device: Device) -> Text | str:
     if device.epoch is None or not device.epochs:
         return "-"
-    full = round(device.epoch / device.epochs * 4)
-    bar = Text("█" * full, "green").append("░" * (4 - full), "bright_black")
-    return bar.append(f" {device.epoch:.0f}/{device.epochs:.0f}", "default")
+    bar = _blocks(device.epoch / device.epochs, 4)
+    return bar.append(f" {device.epoch:.0f}/{device.epochs:.0f}")
 
 
 def _error(device: Device) -> Text | str:
@@ -81,7 +82,7 @@ def _memory(device: Device) -> Text | str:
     if not device.memory_limit:
         return used
     bar = _bar(device.memory / device.memory_limit, 4)
-    return bar.append(f" {used}/{device.memory_limit / 2**20:.0f}")
+    return bar.append(f" {used:>5}/{device.memory_limit / 2**20:.0f}")
 
 
 def _scaled(value: float | None, unit: float, form: str) -> str:
@@ -98,7 +99,7 @@ _COLUMNS = (
     _Column("error", 2, _error),
     _Column("CPU of quota", 0, lambda d: _bar(d.cpu_use)),
     _Column("throttled", 4, lambda d: figure(d.throttled, ".0%")),
-    _Column("memory MiB", 6, _memory),
+    _Column("memory MiB", 6, _memory, "left"),
     _Column("sent kB/s", 9, lambda d: _scaled(d.sent, 1e3, ".0f")),
     _Column("recv kB/s", 9, lambda d: _scaled(d.received, 1e3, ".0f")),
     _Column("loss", 7, lambda d: figure(d.loss, ".3f")),

@@ -13,13 +13,14 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 import yaml
 from prometheus_client import CollectorRegistry, generate_latest
 
 from fedbench.errors import HostError
-from fedbench.host.prometheus import Prometheus, Sample, Target
+from fedbench.host.prometheus import Prometheus, Sample, Series, Target
 from fedbench.records import ClientRound, RoundParts, RoundRecord
 from fedbench.telemetry.cgroup import Cgroup
 from fedbench.telemetry.client import ClientMetrics
@@ -84,6 +85,21 @@ def test_a_vector_becomes_samples() -> None:
 
     with api(answer) as prometheus:
         assert prometheus.query("up") == [Sample({"__name__": "up", "client": "lap"}, 0.25)]
+
+
+def test_a_range_is_of_the_clock_of_prometheus() -> None:
+    asked = []
+    series = {"metric": {"client": "lap"}, "values": [[1732363200, "0.25"], [1732363202, "1"]]}
+    answer = {"status": "success", "data": {"resultType": "matrix", "result": [series]}}
+
+    def respond(path: str) -> tuple[int, str]:
+        asked.append(unquote(path))
+        return 200, json.dumps(answer)
+
+    with http_server(respond) as address:
+        found = Prometheus(f"http://{address}").query_range("up == 1", 60, 2)
+    assert found == [Series({"client": "lap"}, [(1732363200.0, 0.25), (1732363202.0, 1.0)])]
+    assert asked == ["/api/v1/query?query=(up+==+1)[60s:2s]"]
 
 
 def test_a_scalar_becomes_one_sample() -> None:
