@@ -48,6 +48,8 @@ class ClientRound(Record):
     Emulated seconds are wall seconds / `dilation`; `target_epoch_seconds` (emulated) is what an
     epoch takes on the real device, None where the client is one, and `emulation_error` by how much
     the median epoch missed it. `not_held` says why the host could not hold the emulation.
+    Joules are modelled, of the emulated device in this round: `busy` while it trained or evaluated,
+    else `idle`; None where its profile has no watts, or nobody knows for how long it was busy.
 
     A client that did not answer has `error` and no figures; the stock node measures neither bytes
     nor what becomes of its time. `serialise_seconds` are those between a model and its bytes;
@@ -78,6 +80,8 @@ class ClientRound(Record):
     target_epoch_seconds: float | None = None
     emulation_error: float | None = None
     not_held: str | None = None
+    energy_idle_joules: float | None = None
+    energy_busy_joules: float | None = None
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -89,6 +93,13 @@ class ClientRound(Record):
     def busy_seconds(self) -> float:
         """Wall seconds of training and evaluation."""
         return sum(self.epoch_seconds) + (self.evaluate_seconds or 0.0)
+
+    @property
+    def energy_joules(self) -> float | None:
+        """Of both, idle and busy."""
+        if self.energy_idle_joules is None or self.energy_busy_joules is None:
+            return None
+        return self.energy_idle_joules + self.energy_busy_joules
 
 
 class RoundParts(Record):

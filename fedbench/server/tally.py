@@ -114,7 +114,10 @@ class Tally:
                 if (kind, client) not in self._answered:
                     figures.setdefault("error", f"{kind}: no answer before the round's timeout")
         weights = {client: f.pop("test_samples", 0) for client, f in self._figures.items()}
-        clients = [ClientRound(**figures) for figures in self._figures.values()]
+        clients = [
+            self._emulation.with_energy(ClientRound(**figures), duration)
+            for figures in self._figures.values()
+        ]
         overhead = duration - max((client.busy_seconds for client in clients), default=0.0)
         return RoundRecord(
             round=number,
