@@ -37,6 +37,7 @@ from fedbench.host import corrections, sweep_table
 from fedbench.host import report as reports
 from fedbench.host import reproduce as repeating
 from fedbench.host.datasets import local_cifar10
+from fedbench.host.energy import energy_table
 from fedbench.host.fidelity import Fidelity
 from fedbench.host.reference import PaperRun
 from fedbench.host.reporting import Form
@@ -634,6 +635,7 @@ def _print_summary(summary: Summary, stack: Stack, as_json: bool) -> None:
         reports.device_table,
         reports.epoch_table,
         reports.resource_table,
+        energy_table,
         reports.server_table,
     )
     for header, rows in (table(summary) for table in tables):

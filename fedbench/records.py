@@ -7,7 +7,7 @@ A run's folder: `experiment.json`, `profile.json`, `run.json` (the host's facts 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -155,6 +155,15 @@ class Summary(Record):
     error: str | None = None
     dilation: float = 1.0
     rounds_not_held: dict[str, int] = {}
+
+
+def by_client(rounds: Iterable[RoundRecord]) -> dict[str, list[ClientRound]]:
+    """What each client did, round by round."""
+    clients: dict[str, list[ClientRound]] = {}
+    for record in rounds:
+        for client in record.clients:
+            clients.setdefault(client.client, []).append(client)
+    return clients
 
 
 def summarise(folder: Path) -> Summary:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from fedbench.errors import ConfigError
-from fedbench.host import corrections, report, tidy
+from fedbench.host import corrections, rapl, report, tidy
 from fedbench.host.keyfigures import accuracy_table, run_table
 from fedbench.host.runs import Run
 from fedbench.host.tables import markdown
@@ -44,7 +44,11 @@ def text(runs: Sequence[Run], form: Form) -> str:
 def _markdown(runs: Sequence[Run]) -> str:
     """Several: side by side in two tables, then each by itself."""
     each = [
-        report.markdown(run.summary(), corrections.described(corrections.read(run.path)))
+        report.markdown(
+            run.summary(),
+            corrections.described(corrections.read(run.path)),
+            rapl.read(run.path),
+        )
         for run in runs
     ]
     if len(runs) == 1:
