@@ -33,7 +33,7 @@ from fedbench.config import (
     split_overrides,
 )
 from fedbench.errors import FedbenchError, RunError
-from fedbench.host import corrections, sweep_table
+from fedbench.host import corrections, rapl, sweep_table
 from fedbench.host import report as reports
 from fedbench.host import reproduce as repeating
 from fedbench.host.datasets import local_cifar10
@@ -645,6 +645,8 @@ def _print_summary(summary: Summary, stack: Stack, as_json: bool) -> None:
         console.print(table)
     for line in corrections.described(corrections.read(places.runs / summary.run)):
         console.print(f"corrected: {line}", markup=False, highlight=False, soft_wrap=True)
+    for line in rapl.described(rapl.read(places.runs / summary.run)):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     _print_not_held(reports.not_held(summary))
     if summary.dilation > 1:
         console.print(f"emulated seconds are wall seconds / {summary.dilation:g}", highlight=False)

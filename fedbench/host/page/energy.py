@@ -50,4 +50,6 @@ def energy(story: Story) -> Chart:
         f"{sum(by_state['idle'].values()) / every:.0%} of it while they neither train nor "
         f"evaluate. {most} draws most, {total[most]:.2f} kJ."
     )
-    return Chart("energy", title, words, traces, layout, rows_height(list(story.clients)))
+    return Chart(
+        "energy", title, words, traces, layout, rows_height(list(story.clients)), wide=True
+    )
