@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from fedbench.records import EpochRecord
+from fedbench.records import ClientRound, EpochRecord
+from fedbench.telemetry.energy import modelled
 
 TOLERANCE = 0.05
 """An epoch that is farther from its target than this was not emulated."""
@@ -16,21 +17,28 @@ _THROTTLED = 0.05  # of an epoch's time
 
 @dataclass(frozen=True)
 class Emulation:
-    """What the host says of a run's devices: the key `emulation` of its `run.json`.
+    """What the host says of a run's devices: the keys `emulation` and `watts` of its `run.json`.
 
     `targets`: samples per emulated second that each client should train; `shares`: the host CPUs
-    that were planned for it. Clients that are real devices are in neither.
+    that were planned for it. Clients that are real devices are in neither. `watts`: idle and under
+    load, by device, so that a real one has them too where it is of a kind that the host knows.
     """
 
     dilation: float = 1.0
     targets: Mapping[str, float] = field(default_factory=dict)
     shares: Mapping[str, float] = field(default_factory=dict)
+    watts: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> Emulation:
         """That of a run; of one of an older version, none."""
         known = facts.get("emulation", {})
-        return cls(known.get("dilation", 1.0), known.get("targets", {}), known.get("shares", {}))
+        return cls(
+            known.get("dilation", 1.0),
+            known.get("targets", {}),
+            known.get("shares", {}),
+            facts.get("watts", {}),
+        )
 
     def dilation_of(self, client: str) -> float:
         """That of one client: nothing slows a real device that joined."""
@@ -56,6 +64,23 @@ class Emulation:
         if abs(error) > TOLERANCE:
             fields["not_held"] = _reason(error, epochs, self.shares.get(client))
         return fields
+
+    def with_energy(self, client: ClientRound, seconds: float) -> ClientRound:
+        """The client's figures of a round, with its modelled energy where that is known.
+
+        `seconds` are the wall seconds of the round.
+        """
+        if client.device not in self.watts or client.error is not None:
+            return client
+        idle, load = self.watts[client.device]
+        energy = modelled(
+            idle,
+            load,
+            busy=client.busy_seconds / client.dilation,
+            seconds=seconds / client.dilation,
+        )
+        joules = {"energy_idle_joules": energy.idle, "energy_busy_joules": energy.busy}
+        return client.model_copy(update=joules)
 
 
 REAL = Emulation()

@@ -7,7 +7,7 @@ A run's folder: `experiment.json`, `profile.json`, `run.json` (the host's facts 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,8 @@ class ClientRound(Record):
     Emulated seconds are wall seconds / `dilation`; `target_epoch_seconds` (emulated) is what an
     epoch takes on the real device, None where the client is one, and `emulation_error` by how much
     the median epoch missed it. `not_held` says why the host could not hold the emulation.
+    Joules are modelled, of the emulated device in this round: `busy` while it trained or evaluated,
+    else `idle`; None where its profile has no watts, or nobody knows for how long it was busy.
 
     A client that did not answer has `error` and no figures; it is `late` where it had none but the
     round's time was up. The stock node measures neither bytes
@@ -155,6 +157,15 @@ class Summary(Record):
     error: str | None = None
     dilation: float = 1.0
     rounds_not_held: dict[str, int] = {}
+
+
+def by_client(rounds: Iterable[RoundRecord]) -> dict[str, list[ClientRound]]:
+    """What each client did, round by round."""
+    clients: dict[str, list[ClientRound]] = {}
+    for record in rounds:
+        for client in record.clients:
+            clients.setdefault(client.client, []).append(client)
+    return clients
 
 
 def summarise(folder: Path) -> Summary:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedbench.emulation import REAL, TOLERANCE, Emulation
-from fedbench.records import EpochRecord
+from fedbench.records import ClientRound, EpochRecord
 
 LAPTOP = Emulation(2.0, {"laptop": 100.0}, {"laptop": 0.8})
 
@@ -87,7 +87,39 @@ def test_what_did_not_hold_is_told_with_its_cause(one: EpochRecord, reason: str)
     assert LAPTOP.verdict("laptop", 100, [one], [])["not_held"] == reason
 
 
+@given(
+    seconds=st.floats(0, 1e5), part=st.floats(0, 1), evaluated=st.floats(0, 1),
+    dilation=st.floats(1, 20),
+)  # fmt: skip
+def test_idle_and_busy_seconds_are_those_of_the_round(
+    seconds: float, part: float, evaluated: float, dilation: float
+) -> None:
+    """At one watt either way a device draws as many joules as the round has emulated seconds."""
+    busy = seconds * part
+    client = ClientRound(
+        client="a", device="laptop", dilation=dilation,
+        epoch_seconds=[busy * (1 - evaluated)], evaluate_seconds=busy * evaluated,
+    )  # fmt: skip
+    drawn = Emulation(watts={"laptop": (1, 1)}).with_energy(client, seconds)
+
+    assert drawn.energy_idle_joules == pytest.approx((seconds - busy) / dilation, abs=1e-6)
+    assert drawn.energy_busy_joules == pytest.approx(busy / dilation)
+    assert drawn.energy_joules == pytest.approx(seconds / dilation)
+
+
+def test_nobody_knows_the_energy_of_a_device_without_watts_or_without_an_answer() -> None:
+    emulation = Emulation(2.0, watts={"laptop": (10, 60)})
+    pc = ClientRound(client="pc", device="legacy-pc", epoch_seconds=[1])
+    lost = ClientRound(client="laptop", device="laptop", error="train: out of memory")
+
+    assert emulation.with_energy(pc, 10) == pc
+    assert emulation.with_energy(lost, 10) == lost
+    assert (pc.energy_joules, lost.energy_joules) == (None, None)
+
+
 def test_facts_of_an_older_run_are_those_of_real_devices() -> None:
     assert Emulation.of({"run": "r"}) == REAL
     facts = {"emulation": {"dilation": 2.0, "targets": {"a": 1.0}, "shares": {"a": 0.5}}}
     assert Emulation.of(facts) == Emulation(2.0, {"a": 1.0}, {"a": 0.5})
+    watts = {"laptop": [10.0, 60.0]}
+    assert Emulation.of({"watts": watts}) == Emulation(watts=watts)

@@ -22,8 +22,9 @@ from fedbench.cli.output import (
     say,
 )
 from fedbench.config import load_device, load_experiment, split_overrides
-from fedbench.host import corrections
+from fedbench.host import corrections, rapl
 from fedbench.host import report as reports
+from fedbench.host.energy import energy_table
 from fedbench.host.runs import Run
 from fedbench.host.stack import Stack, require
 from fedbench.records import Summary
@@ -156,6 +157,7 @@ def _print_summary(summary: Summary, stack: Stack, as_json: bool) -> None:
         reports.device_table,
         reports.epoch_table,
         reports.resource_table,
+        energy_table,
         reports.server_table,
     )
     for header, rows in (table(summary) for table in tables):
@@ -166,6 +168,8 @@ def _print_summary(summary: Summary, stack: Stack, as_json: bool) -> None:
     folder = checkout.places.runs / summary.run
     for line in corrections.described(corrections.read(folder)):
         console.print(f"corrected: {line}", markup=False, highlight=False, soft_wrap=True)
+    for line in rapl.described(rapl.read(folder)):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     print_not_held(reports.not_held(summary))
     if summary.dilation > 1:
         console.print(f"emulated seconds are wall seconds / {summary.dilation:g}", highlight=False)

@@ -63,3 +63,12 @@ def emulation_facts(stack: Stack, model: ModelName, host: HostSpeeds) -> dict[st
         "pace": pace,
         "shares": {client.name: client.need for client in stack.clients},
     }
+
+
+def device_watts(stack: Stack) -> dict[str, list[float]]:
+    """The key `watts` of `run.json`: idle and under load, of each device that has figures of it."""
+    return {
+        name: [device.watts.idle, device.watts.load]
+        for name, device in stack.devices.items()
+        if device.watts
+    }

@@ -3,8 +3,8 @@
 `python -m fedbench.host.governor RUN-FOLDER PID` runs beside a run, detached or not, and ends with
 its process. Calibration says what a device takes of the host; this sees what it takes in fact: a
 client that is late and uses its quota up gets more, as far as the host has any, and what it needs
-no more is taken back. Each correction is a line of `corrections.jsonl`. At the end
-it keeps what the containers logged.
+no more is taken back. Each correction is a line of `corrections.jsonl`. Living as long as the run
+does, it reads the host's energy counters as well, and keeps at the end what the containers logged.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 import psutil
 
 from fedbench.errors import FedbenchError
-from fedbench.host import bootstrap, links, logs
+from fedbench.host import bootstrap, links, logs, rapl
 from fedbench.host.corrections import FILE, Correction
 from fedbench.host.plan import ClientPlan
 from fedbench.host.prometheus import Prometheus
@@ -161,9 +161,11 @@ def main(folder: Path, launch: int) -> None:
         return Quotas(stack, client, stack.containers(client))
 
     governor = Governor(stack.clients, quotas, prometheus, host_facts(client).cpus)
+    meter = rapl.Meter(folder)
     with (folder / FILE).open("a", encoding="utf-8") as log:
         while psutil.pid_exists(launch):
             time.sleep(TICK_SECONDS)
+            meter.tick()
             try:
                 links.enforce(stack, client, stack.containers(client))
                 corrections = governor.tick()

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
-from fedbench.host.report import by_client
+from fedbench.host import energy
 from fedbench.host.tables import Table, figure
-from fedbench.records import ClientRound, Record, Summary
+from fedbench.records import ClientRound, Record, Summary, by_client
 
 
 class KeyFigures(Record):
     """`slowest` works for longest in its median round, `factor` times as long as the fastest.
 
     `overhead_seconds` are wall seconds of the median round in which the slowest neither trained nor
-    evaluated; bytes are those of all clients and rounds, None where nobody counted them.
+    evaluated; bytes and modelled joules are those of all clients and rounds, None where nobody
+    counted them.
     """
 
     accuracy: float | None
@@ -27,6 +28,7 @@ class KeyFigures(Record):
     factor: float | None
     sent: int | None
     received: int | None
+    energy_joules: float | None
 
     @classmethod
     def of(cls, summary: Summary) -> KeyFigures:
@@ -46,6 +48,7 @@ class KeyFigures(Record):
             factor=work[slowest] / min(work.values()) if slowest else None,
             sent=_total(summary, "bytes_sent"),
             received=_total(summary, "bytes_received"),
+            energy_joules=energy.of_run(summary),
         )
 
 
@@ -71,6 +74,7 @@ def run_table(summaries: Sequence[Summary]) -> Table:
         "slowest",
         "sent MB",
         "received MB",
+        "kJ",
     )
     return header, [_row(summary, KeyFigures.of(summary)) for summary in summaries]
 
@@ -101,6 +105,7 @@ def _row(summary: Summary, key: KeyFigures) -> Sequence[str]:
         key.slowest or "-",
         figure(None if key.sent is None else key.sent / 1e6, ".1f"),
         figure(None if key.received is None else key.received / 1e6, ".1f"),
+        energy.kilojoules(key.energy_joules),
     )
 
 

@@ -1,14 +1,16 @@
-"""A run as tables: per device, per round, and as Markdown."""
+"""A run as tables, per device and of the server, and the whole of it as Markdown."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from statistics import median
 
+from fedbench.host import energy, rapl
 from fedbench.host.fidelity import BARS, Fidelity, Row
+from fedbench.host.stragglers import round_table
 from fedbench.host.tables import Table, figure
 from fedbench.host.tables import markdown as _markdown
-from fedbench.records import ClientRound, RoundRecord, Summary
+from fedbench.records import ClientRound, Summary, by_client
 
 
 def device_table(summary: Summary) -> Table:
@@ -82,26 +84,17 @@ def server_table(summary: Summary) -> Table:
     return header, [row]
 
 
-def round_table(summary: Summary) -> Table:
-    """Round by round: the global model, what the round took, and which devices did not hold."""
-    header = (
-        "round",
-        "server accuracy",
-        "server loss",
-        "wall s",
-        "emulated s",
-        "overhead wall s",
-        "clients",
-        "slowest",
-        "not held",
-    )
-    return header, [_round_row(record, summary.dilation) for record in summary.rounds]
+def markdown(
+    summary: Summary,
+    corrected: Sequence[str] = (),
+    measured: rapl.HostEnergy | None = None,
+    *,
+    emulates: bool = True,
+) -> str:
+    """The whole report.
 
-
-def markdown(summary: Summary, corrected: Sequence[str] = (), *, emulates: bool = True) -> str:
-    """The whole report; `corrected` says what the run's governor did.
-
-    The seconds of a run that does not emulate, in one program, are wall seconds and no device's.
+    `corrected` says what the run's governor did, `measured` what the host itself drew. The seconds
+    of a run that does not emulate, in one program, are wall seconds and no device's.
     """
 
     def shown(table: Table) -> str:
@@ -123,6 +116,7 @@ def markdown(summary: Summary, corrected: Sequence[str] = (), *, emulates: bool 
         shown(device_table(summary)),
         shown(epoch_table(summary)),
         shown(resource_table(summary)),
+        *_energy(summary),
         "## Server",
         shown(server_table(summary)),
         "## Rounds",
@@ -132,6 +126,7 @@ def markdown(summary: Summary, corrected: Sequence[str] = (), *, emulates: bool 
         "Failures": failures(summary),
         "Corrected quotas": corrected,
         "Where the emulation did not hold": not_held(summary),
+        "The host's own energy": rapl.described(measured),
     }
     for title, lines in remarks.items():
         if lines:
@@ -145,6 +140,16 @@ def _of_no_device(table: Table) -> Table:
     others = ("error", "rounds held", "not held")
     kept = [n for n, title in enumerate(header) if "emulated" not in title and title not in others]
     return [header[n] for n in kept], [[row[n] for n in kept] for row in rows]
+
+
+def _energy(summary: Summary) -> list[str]:
+    if energy.of_run(summary) is None:
+        return []
+    note = (
+        "Energy is modelled: the watts of each device's profile for its emulated seconds, "
+        "busy while it trains or evaluates."
+    )
+    return ["## Energy", _markdown(energy.energy_table(summary)), note]
 
 
 def failures(summary: Summary) -> list[str]:
@@ -194,15 +199,6 @@ def _fidelity_row(row: Row) -> Sequence[str]:
         str(row.n),
         f"{low:.4g} to {high:.4g}",
     )
-
-
-def by_client(rounds: Iterable[RoundRecord]) -> dict[str, list[ClientRound]]:
-    """What each client did, round by round."""
-    clients: dict[str, list[ClientRound]] = {}
-    for record in rounds:
-        for client in record.clients:
-            clients.setdefault(client.client, []).append(client)
-    return clients
 
 
 def _device_row(rounds: list[ClientRound]) -> Sequence[str]:
@@ -257,20 +253,4 @@ def _resource_row(rounds: list[ClientRound]) -> Sequence[str]:
         figure(max(peaks) / 2**20 if peaks else None, ".0f"),
         total("bytes_sent", 1e6),
         total("bytes_received", 1e6),
-    )
-
-
-def _round_row(record: RoundRecord, dilation: float) -> Sequence[str]:
-    busy = {c.client: c.busy_seconds for c in record.clients}
-    answered = sum(client.error is None for client in record.clients)
-    return (
-        str(record.round),
-        figure(record.server_accuracy, ".4f"),
-        figure(record.server_loss, ".4f"),
-        f"{record.duration_seconds:.2f}",
-        f"{record.duration_seconds / dilation:.2f}",
-        f"{record.overhead_seconds:.2f}",
-        f"{answered}/{len(record.clients)}",
-        max(busy, key=lambda name: busy[name]) if any(busy.values()) else "-",
-        ", ".join(client.client for client in record.clients if client.not_held) or "-",
     )

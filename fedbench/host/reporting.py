@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from fedbench.errors import ConfigError
-from fedbench.host import corrections, report, tidy
+from fedbench.host import corrections, rapl, report, tidy
 from fedbench.host.keyfigures import accuracy_table, run_table
 from fedbench.host.runs import Run
 from fedbench.host.tables import markdown
@@ -47,6 +47,7 @@ def _markdown(runs: Sequence[Run]) -> str:
         report.markdown(
             run.summary(),
             corrections.described(corrections.read(run.path)),
+            rapl.read(run.path),
             emulates=run.emulates,
         )
         for run in runs

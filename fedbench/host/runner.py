@@ -17,7 +17,7 @@ from fedbench.config import Experiment
 from fedbench.errors import ConfigError, DockerError, RunError
 from fedbench.explain import nearest
 from fedbench.host import data, following, links, starting
-from fedbench.host.emulated import calibrated_for, emulation_facts
+from fedbench.host.emulated import calibrated_for, device_watts, emulation_facts
 from fedbench.host.machine import Say, cpu_model
 from fedbench.host.runs import Run, RunStore
 from fedbench.host.stack import Stack, give_to_containers
@@ -66,6 +66,7 @@ class Runner:
             "class_names": prepared.classes,
             "data": prepared.key,
             "emulation": emulation_facts(self._stack, experiment.model, host),
+            "watts": device_watts(self._stack),
         }
         run = self._store.create(experiment, self._stack.profile, facts)
         (run.path / "compose.yaml").write_text(self._stack.compose.config())

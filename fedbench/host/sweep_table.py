@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from io import StringIO
 from statistics import fmean, stdev
 from typing import Any
 
+from fedbench.host import energy
 from fedbench.host.sweep import Point, Sweep, shown
-from fedbench.host.tables import Table, markdown
+from fedbench.host.tables import Table, csv_text, markdown
 from fedbench.records import Record, Summary
 
-_FIGURES = ("accuracy", "loss", "emulated_seconds", "wall_seconds")
+_FIGURES = ("accuracy", "loss", "emulated_seconds", "wall_seconds", "energy_joules")
 _PARTS = ("mean", "deviation", "lowest", "highest")
 _COLUMNS = (
     "n",
@@ -40,8 +39,8 @@ class Row(Record):
 
     Accuracy and loss are the server's after the last round, and None where a run has none, as when
     it diverged. Seconds are those of all rounds, without the time between them; a run that was
-    interrupted is not charged for it. `not_held` counts clients in rounds in which the emulation
-    did not hold.
+    interrupted is not charged for it. Joules are modelled, of all devices. `not_held` counts
+    clients in rounds in which the emulation did not hold.
     """
 
     settings: dict[str, Any]
@@ -51,6 +50,7 @@ class Row(Record):
     loss: Spread | None
     emulated_seconds: Spread | None
     wall_seconds: Spread | None
+    energy_joules: Spread | None
     not_held: int
     failures: tuple[str, ...]
 
@@ -82,6 +82,7 @@ def table(found: Sequence[Row]) -> Table:
         "server loss",
         "emulated s",
         "wall s",
+        "kJ",
         "not held",
     )
     return header, [_cells(row) for row in found]
@@ -99,8 +100,8 @@ def report(sweep: Sweep, found: Sequence[Row]) -> str:
         markdown(table(found)),
         "Accuracy and loss are those of the global model after the last round: mean ± standard "
         "deviation of a sample over n seeds. Seconds are the mean of all rounds together; emulated "
-        "seconds are wall seconds / dilation. Not held: clients in rounds in which the host could "
-        "not hold the emulation.",
+        "seconds are wall seconds / dilation, and kJ the modelled energy of all devices. Not held: "
+        "clients in rounds in which the host could not hold the emulation.",
     ]
     if failures := [failure for row in found for failure in row.failures]:
         parts += ["## Failures", "\n".join(f"- {' '.join(line.split())}" for line in failures)]
@@ -110,11 +111,8 @@ def report(sweep: Sweep, found: Sequence[Row]) -> str:
 def as_csv(found: Mapping[str, Sequence[Row]]) -> str:
     """The rows of several sweeps, by name; their keys are the first columns."""
     keys = dict.fromkeys(key for rows in found.values() for row in rows for key in row.settings)
-    text = StringIO()
-    writer = csv.DictWriter(text, ["sweep", *keys, *_COLUMNS], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(_record(name, row) for name, rows in found.items() for row in rows)
-    return text.getvalue()
+    records = (_record(name, row) for name, rows in found.items() for row in rows)
+    return csv_text(["sweep", *keys, *_COLUMNS], records)
 
 
 def _row(outcomes: Sequence[Outcome]) -> Row:
@@ -130,6 +128,7 @@ def _row(outcomes: Sequence[Outcome]) -> Row:
         loss=spread([record.server_loss for record in last]),
         emulated_seconds=spread([s / by for s, by in zip(wall, dilations, strict=True)]),
         wall_seconds=spread(wall),
+        energy_joules=spread([energy.of_run(summary) for summary in done]),
         not_held=sum(sum(summary.rounds_not_held.values()) for summary in done),
         failures=tuple(f"{o.point}: {o.failure}" for o in outcomes if o.failure),
     )
@@ -158,6 +157,7 @@ def _cells(row: Row) -> Sequence[str]:
         _mean(row.loss, ".4f"),
         f"{row.emulated_seconds.mean:.1f}" if row.emulated_seconds else "-",
         f"{row.wall_seconds.mean:.1f}" if row.wall_seconds else "-",
+        energy.kilojoules(row.energy_joules.mean if row.energy_joules else None),
         str(row.not_held),
     )
 

@@ -6,10 +6,9 @@ each local epoch are in one field, separated by spaces.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
 
+from fedbench.host import tables
 from fedbench.records import ClientRound, RoundParts, RoundRecord, Summary
 
 _OF_A_ROUND = (
@@ -21,7 +20,7 @@ _OF_A_CLIENT = (
     "evaluate_seconds", "bytes_sent", "bytes_received", "download_seconds",
     "evaluate_download_seconds", "upload_seconds", "serialise_seconds", "cpu_seconds",
     "throttled_seconds", "peak_memory_bytes", "target_epoch_seconds", "emulation_error",
-    "not_held", "error",
+    "not_held", "energy_idle_joules", "energy_busy_joules", "error",
 )  # fmt: skip
 _OF_AN_EPOCH = ("cpu_seconds", "throttled_seconds", "steal_seconds", "share")
 _NAMES = {
@@ -42,16 +41,12 @@ def csv_text(summaries: Iterable[Summary]) -> str:
         for record in s.rounds
         for client in record.clients
     ]
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([_named(name) for name in lines[0]] if lines else [])
-    writer.writerows(line.values() for line in lines)
-    return file.getvalue()
+    return tables.csv_text(list(lines[0]) if lines else [], lines)
 
 
 def _line(summary: Summary, record: RoundRecord, client: ClientRound) -> dict[str, object]:
     parts = record.parts or RoundParts(aggregate=record.aggregate_seconds)
-    return {
+    fields = {
         "run": summary.run,
         "experiment": summary.experiment,
         "profile": summary.profile,
@@ -69,6 +64,7 @@ def _line(summary: Summary, record: RoundRecord, client: ClientRound) -> dict[st
         **{f"round_{field}": getattr(record, field) for field in _OF_A_ROUND},
         **{f"overhead_{part}_seconds": getattr(parts, part) for part in RoundParts.model_fields},
     }
+    return {_named(field): value for field, value in fields.items()}
 
 
 def _joined(values: Sequence[float]) -> str:

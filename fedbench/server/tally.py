@@ -115,7 +115,10 @@ class Tally:
                     figures |= {"error": f"{kind}: no answer before the round's timeout"}
                     figures |= {"late": True}
         weights = {client: f.pop("test_samples", 0) for client, f in self._figures.items()}
-        clients = [ClientRound(**figures) for figures in self._figures.values()]
+        clients = [
+            self._emulation.with_energy(ClientRound(**figures), duration)
+            for figures in self._figures.values()
+        ]
         overhead = duration - max((client.busy_seconds for client in clients), default=0.0)
         return RoundRecord(
             round=number,

@@ -34,11 +34,11 @@ def test_runs_stand_side_by_side() -> None:
     assert rows == [
         (
             SUMMARY.run, "digits", "heterogeneous", "finished", "2", "0.5000", "1.5000",
-            "35.0", "1", "35.0", "1.12", "legacy-pc", "45.4", "72.7",
+            "35.0", "1", "35.0", "1.12", "legacy-pc", "45.4", "72.7", "-",
         ),
         (
             "b", "digits", "heterogeneous", "finished", "0", "-", "-",
-            "35.0", "1", "35.0", "-", "-", "-", "-",
+            "35.0", "1", "35.0", "-", "-", "-", "-", "-",
         ),
     ]  # fmt: skip
     header, rows = accuracy_table([NOTHING, SUMMARY])

@@ -4,14 +4,15 @@ from pathlib import Path
 
 import pytest
 
+from fedbench.host.rapl import HostEnergy
 from fedbench.host.report import (
     device_table,
     epoch_table,
     markdown,
     resource_table,
-    round_table,
     server_table,
 )
+from fedbench.host.stragglers import round_table
 from fedbench.records import ClientRound, EpochRecord, RoundRecord, Summary, summarise
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -89,19 +90,6 @@ def test_the_server_has_its_last_figures_and_the_median_overhead(summary: Summar
     assert server_table(without_rounds("failed", "x")) == (header, [row])
 
 
-def test_a_round_names_the_client_that_took_longest(summary: Summary) -> None:
-    assert round_table(summary) == (
-        (
-            "round", "server accuracy", "server loss", "wall s", "emulated s", "overhead wall s",
-            "clients", "slowest", "not held",
-        ),
-        [
-            ("1", "0.2500", "2.1250", "22.50", "22.50", "1.50", "3/3", "legacy-pc", "-"),
-            ("2", "0.5000", "1.5000", "9.00", "9.00", "0.75", "2/3", "laptop", "-"),
-        ],
-    )  # fmt: skip
-
-
 def test_what_was_not_measured_is_a_dash(summary: Summary) -> None:
     """A no-op round of the stock node: no epochs, no bytes; and a client that never answered."""
     clients = [
@@ -129,7 +117,9 @@ def test_what_was_not_measured_is_a_dash(summary: Summary) -> None:
         ("a", "0.2", "-", "-", "-", "-", "-", "-"),
         ("b", "-", "-", "-", "-", "-", "-", "-"),
     ]
-    assert round_table(noop)[1] == [("1", "-", "-", "2.00", "2.00", "2.00", "1/2", "-", "-")]
+    assert round_table(noop)[1] == [
+        ("1", "-", "-", "2.00", "2.00", "2.00", "1/2", "-", "-", "-", "-", "-")
+    ]
     assert server_table(noop)[1] == [("-", "-", "-", "-", "1", "35.0", "35.0", "2.00")]
 
 
@@ -165,7 +155,7 @@ def test_emulated_seconds_stand_beside_wall_seconds(summary: Summary) -> None:
     ]
     had = [(row[2], row[4]) for row in resource_table(slowed)[1]]
     assert had == [("0.70", "15.0%"), ("-", "-")]
-    times = [(row[3], row[4], row[5], row[8]) for row in round_table(slowed)[1]]
+    times = [(row[3], row[4], row[5], row[-1]) for row in round_table(slowed)[1]]
     assert times == [("22.50", "9.00", "1.50", "a"), ("9.00", "3.60", "0.75", "-")]
     report = markdown(slowed)
     assert "slowed by 2.5: emulated seconds are wall seconds divided by that" in report
@@ -192,3 +182,18 @@ def test_a_failed_run_says_why() -> None:
         "Started 2026-01-02T03:04:05.000+00:00.",
     ]
     assert "## Failures" not in report
+
+
+def test_energy_has_a_part_of_its_own_and_what_the_host_drew_another(summary: Summary) -> None:
+    drawn = {"energy_idle_joules": 1500.0, "energy_busy_joules": 500.0}
+    client = ClientRound(client="a", device="laptop", **drawn)
+    record = summary.rounds[0].model_copy(update={"clients": [client]})
+    known = summary.model_copy(update={"rounds": [record]})
+    report = markdown(known, measured=HostEnergy(joules=4000, seconds=100))
+    assert "## Energy\n\n| client | idle kJ | busy kJ | kJ | kJ / round |" in report
+    assert "| a | 1.50 | 0.50 | 2.00 | 2.00 |" in report
+    assert report.endswith(
+        "## The host's own energy\n\n- the host's CPUs really drew 4.00 kJ in 100 wall s, 40.0 W, "
+        "measured by their counters (RAPL); not comparable with the modelled devices\n"
+    )
+    assert "kJ / round" not in markdown(summary), "of an older version, which modelled none"

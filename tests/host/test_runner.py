@@ -286,6 +286,12 @@ def test_a_new_run_holds_everything_that_it_takes_to_repeat_it(
         "laptop": pytest.approx(50_000 / 33),
         "legacy-pc": pytest.approx(50_000 / 225),
     }
+    assert facts["watts"] == {
+        name: [device.watts.idle, device.watts.load]
+        for name, device in stack.devices.items()
+        if device.watts
+    }
+    assert facts["watts"].keys() == {"workstation", "laptop", "legacy-pc"}
     for client in ("workstation", "laptop", "legacy-pc"):
         assert (stack.places.data / client / facts["data"] / "train.safetensors").is_file()
     versions = json.loads((run.path / "versions.json").read_text())

@@ -78,21 +78,38 @@ def test_the_table_has_mean_and_spread(found: list[Row]) -> None:
     assert table(found) == (
         (
             "data.partition", "n", "server accuracy", "lowest to highest", "server loss",
-            "emulated s", "wall s", "not held",
+            "emulated s", "wall s", "kJ", "not held",
         ),
         [
             (
                 "iid", "2/2", "0.6250 ± 0.1768", "0.5000 to 0.7500", "1.5000 ± 0.0000",
-                "15.8", "31.5", "6",
+                "15.8", "31.5", "-", "6",
             ),
-            ("replicated", "1/3", "0.2500", "0.2500 to 0.2500", "1.5000", "31.5", "31.5", "3"),
+            ("replicated", "1/3", "0.2500", "0.2500 to 0.2500", "1.5000", "31.5", "31.5", "-", "3"),
         ],
     )  # fmt: skip
 
 
+def test_energy_is_the_mean_of_the_runs() -> None:
+    drawn = [energetic(summary(0.5), joules) for joules in (1000.0, 3000.0)]
+    found = rows([Outcome(point(seed), one) for seed, one in enumerate(drawn)])
+    (row,) = table(found)[1]
+    assert row[-2] == "2.00"
+    (line,) = csv.DictReader(StringIO(as_csv({"mine": found})))
+    assert (line["energy_joules_mean"], line["energy_joules_highest"]) == ("2000.0", "3000.0")
+
+
+def energetic(found: Summary, joules: float) -> Summary:
+    """The run, with a single client that was busy for so many joules."""
+    drawn = {"energy_idle_joules": 0.0, "energy_busy_joules": joules}
+    client = found.rounds[0].clients[0].model_copy(update=drawn)
+    first = found.rounds[0].model_copy(update={"clients": [client]})
+    return found.model_copy(update={"rounds": [first, *found.rounds[1:]]})
+
+
 def test_what_has_not_run_yet_is_a_dash() -> None:
     (row,) = table(rows([Outcome(point(0))]))[1]
-    assert row == ("iid", "0/1", "-", "-", "-", "-", "-", "0")
+    assert row == ("iid", "0/1", "-", "-", "-", "-", "-", "-", "0")
 
 
 def test_the_report_says_what_it_is_of_and_what_failed(found: list[Row]) -> None:

@@ -134,6 +134,19 @@ def test_what_each_epoch_had_is_recorded_and_held_against_the_target() -> None:
     assert (pc.dilation, pc.target_epoch_seconds, pc.not_held) == (1.0, None, None), "a real one"
 
 
+def test_energy_is_of_the_device_in_its_own_seconds() -> None:
+    """A real device that joined is of a kind that the host knows, and nothing slows it."""
+    watts = {"laptop": [10.0, 60.0], "legacy-pc": [40.0, 100.0]}
+    emulation = Emulation(2.0, {LAPTOP.client: 16.0}, {LAPTOP.client: 0.5}, watts)
+    tally = Tally([LAPTOP, PC], cast("Directory", People()), emulation)
+    both(tally, {"epoch-seconds": [99.75]}, {"epoch-seconds": [49.75]})
+
+    laptop, pc = tally.record(1, "", 300.0, 64.0, 0.75).clients
+
+    assert (laptop.energy_idle_joules, laptop.energy_busy_joules) == (10 * 100, 60 * 50)
+    assert (pc.energy_idle_joules, pc.energy_busy_joules) == (40 * 250, 100 * 50)
+
+
 def test_the_last_record_has_the_confusion_of_all_that_evaluated(tally: Tally) -> None:
     both(tally, {"confusion": [1, 2, 0, 4]}, {"confusion": [10, 0, 0, 5]})
 

@@ -14,18 +14,21 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader
 from plotly.offline import get_plotlyjs
 
+from fedbench.host import energy as modelled
 from fedbench.host import report
 from fedbench.host.keyfigures import KeyFigures, run_table
 from fedbench.host.page.chart import Chart
 from fedbench.host.page.confusion import confusion
 from fedbench.host.page.curves import curves
 from fedbench.host.page.devices import cpu, epochs, memory, traffic
+from fedbench.host.page.energy import energy
 from fedbench.host.page.story import Story
 from fedbench.host.page.timeline import timeline
+from fedbench.host.stragglers import round_table
 from fedbench.host.tables import Table, figure
 
 _FOLDER = Path(__file__).parent
-_OF_ONE_RUN = (timeline, epochs, memory, cpu, traffic, confusion)
+_OF_ONE_RUN = (timeline, epochs, memory, cpu, traffic, energy, confusion)
 _SOFTWARE = ("fedbench", "torch", "flwr", "python", "docker")
 
 
@@ -136,6 +139,8 @@ def _keys(story: Story) -> Iterator[tuple[str, str, str]]:
     if key.sent is not None and key.received is not None:
         received = f"{key.received / 1e6:.1f} MB received"
         yield f"{key.sent / 1e6:.1f} MB", "sent by all devices", received
+    if key.energy_joules is not None:
+        yield f"{key.energy_joules / 1e3:.2f} kJ", "drawn by all devices", "modelled"
 
 
 def _clock(seconds: float) -> str:
@@ -152,7 +157,9 @@ def _tables(story: Story) -> Iterator[tuple[str, Table]]:
     yield "Devices", report.device_table(summary)
     yield "Local epochs", report.epoch_table(summary)
     yield "Resources", report.resource_table(summary)
-    yield "Rounds", report.round_table(summary)
+    if modelled.of_run(summary) is not None:
+        yield "Energy, modelled", modelled.energy_table(summary)
+    yield "Rounds", round_table(summary)
 
 
 def _lists(story: Story) -> Iterator[tuple[str, Sequence[str]]]:
@@ -160,6 +167,7 @@ def _lists(story: Story) -> Iterator[tuple[str, Sequence[str]]]:
         "Failures": report.failures(story.summary),
         "Where the emulation did not hold": report.not_held(story.summary),
         "Corrected quotas": story.corrected,
+        "The host's own energy": story.measured,
     }
     yield from ((title, lines) for title, lines in parts.items() if lines)
 

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from fedbench.host import corrections
+from fedbench.host import corrections, rapl
 from fedbench.host.keyfigures import busy
-from fedbench.host.report import by_client
 from fedbench.host.runs import Run
-from fedbench.records import ClientRound, Summary
+from fedbench.records import ClientRound, Summary, by_client
 
 
 @dataclass(frozen=True)
@@ -19,7 +18,7 @@ class Story:
     """A run's summary and what else its folder has.
 
     `experiment` is not validated, for runs of older versions have other keys. `limits` are bytes of
-    memory by client, for those in containers.
+    memory by client, for those in containers. `measured` is what the host itself drew.
     """
 
     summary: Summary
@@ -29,6 +28,7 @@ class Story:
     events: Sequence[Mapping[str, Any]]
     limits: Mapping[str, int]
     corrected: Sequence[str]
+    measured: Sequence[str]
 
     @classmethod
     def of(cls, run: Run) -> Story:
@@ -41,6 +41,7 @@ class Story:
             events=run.events(),
             limits=run.memory_limits(),
             corrected=corrections.described(corrections.read(run.path)),
+            measured=rapl.described(rapl.read(run.path)),
         )
 
     @property

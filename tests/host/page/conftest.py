@@ -91,6 +91,8 @@ def _as_now(record: dict[str, Any]) -> dict[str, Any]:
             {"seconds": s, "cpu_seconds": s / 4, "throttled_seconds": s / 8, "steal_seconds": 0}
             for s in client["epoch_seconds"]
         ]
+        if client["error"] is None:
+            client |= {"energy_idle_joules": 100.0, "energy_busy_joules": 400.0}
         if client["evaluate_seconds"]:
             client |= {"download_seconds": 0.375, "evaluate_download_seconds": 0.125}
             client["upload_seconds"] = 0.25

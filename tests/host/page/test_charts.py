@@ -11,6 +11,7 @@ from fedbench.host.page.chart import times
 from fedbench.host.page.confusion import confusion
 from fedbench.host.page.curves import curves, studies
 from fedbench.host.page.devices import cpu, epochs, memory, traffic
+from fedbench.host.page.energy import energy
 from fedbench.host.page.render import render
 from fedbench.host.page.story import Story
 
@@ -108,6 +109,19 @@ def test_bytes_are_added_up(story: Story) -> None:
     assert traffic(story).words == (
         "The devices sent 45.4 MB and received 72.7 MB in all; "
         "a device sends 9.1 MB in the median round."
+    )
+
+
+def test_energy_is_busy_and_idle_one_after_the_other(story: Story) -> None:
+    """legacy-pc answered in one round of two."""
+    busy, idle = energy(story).traces
+    assert dict(zip(busy["y"], busy["x"], strict=True)) == {
+        "legacy-pc": 0.4, "laptop": 0.8, "workstation": 0.8,
+    }  # fmt: skip
+    assert idle["x"] == [0.1, 0.2, 0.2]
+    assert energy(story).words == (
+        "By the watts of their profiles the devices draw 2.50 kJ in all, 20% of it while they "
+        "neither train nor evaluate. laptop draws most, 1.00 kJ."
     )
 
 

@@ -18,7 +18,7 @@ import pytest
 from fedbench.host.page.render import render
 from fedbench.host.page.story import Story
 
-CHARTS = {"accuracy", "loss", "timeline", "epochs", "memory", "cpu", "bytes", "confusion"}
+CHARTS = {"accuracy", "loss", "timeline", "epochs", "memory", "cpu", "bytes", "energy", "confusion"}
 LAYERS = {"barlayer": "bar", "scatterlayer": "scatter", "heatmaplayer": "heatmap"}
 VOID = ("meta", "link", "br", "img", "input", "hr")
 Marks = dict[str, Counter[str]]
@@ -113,6 +113,7 @@ def test_every_chart_is_drawn(story: Story, browse: Callable[[str], Page]) -> No
         "memory": Counter(bar=3),
         "cpu": Counter(bar=6, scatter=3),
         "bytes": Counter(bar=10),
+        "energy": Counter(bar=6),
         "confusion": Counter(heatmap=1),
     }
     assert page.lacking == set()
@@ -122,7 +123,7 @@ def test_a_run_of_an_older_version_says_what_it_lacks(
     old_story: Story, browse: Callable[[str], Page]
 ) -> None:
     page = browse(render([old_story]))
-    assert page.lacking == {"cpu", "confusion"}
+    assert page.lacking == {"cpu", "energy", "confusion"}
     assert page.marks == expected(page)
     assert page.marks.keys() == CHARTS - page.lacking
     assert all(page.marks.values())
@@ -173,3 +174,10 @@ def test_the_partition_is_told_with_its_keys(story: Story, partition: Any, text:
     data = {**story.experiment["data"], "partition": partition}
     page = render([replace(story, experiment={**story.experiment, "data": data})])
     assert f"mobilenet_v2 on digits {text};" in page
+
+
+def test_what_the_host_drew_is_apart_from_the_devices(story: Story) -> None:
+    assert "own energy" not in render([story])
+    page = render([replace(story, measured=["the host really drew 4 kJ"])])
+    assert "<li>the host really drew 4 kJ</li>" in page
+    assert "<b>2.50 kJ</b><span>drawn by all devices</span><small>modelled</small>" in page

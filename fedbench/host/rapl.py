@@ -1,0 +1,101 @@
+"""What the host really draws: the energy counters of its CPU packages (RAPL), where they are read.
+
+Linux shows them of Intel and AMD alike as `/sys/class/powercap/intel-rapl:N`, mostly to root alone;
+virtual machines have none. It is measured, of the whole host and of nothing but its CPUs: another
+number than the modelled energy of the devices, and never added to it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from fedbench.records import Record, replace_text
+
+POWERCAP = Path("/sys/class/powercap")
+FILE = "host_energy.json"
+
+
+class HostEnergy(Record):
+    """Joules that all CPU packages of the host drew in `seconds` wall seconds of a run."""
+
+    joules: float = 0.0
+    seconds: float = 0.0
+
+
+class Counter:
+    """The counter of one package, in microjoules; it begins again at zero beyond its range.
+
+    Raises:
+        OSError: there is none, or it must not be read.
+    """
+
+    def __init__(self, domain: Path) -> None:
+        self._file = domain / "energy_uj"
+        self._range = int((domain / "max_energy_range_uj").read_text())
+        self._last = self._read()
+
+    def drawn(self) -> float:
+        """Joules since it was asked last; of several turns around its range in between, one."""
+        before, self._last = self._last, self._read()
+        more = self._last - before
+        return (more if more >= 0 else more + self._range) / 1e6
+
+    def _read(self) -> int:
+        return int(self._file.read_text())
+
+
+class Meter:
+    """Adds up what the host draws during a run, on top of what the run's folder has already."""
+
+    def __init__(
+        self,
+        folder: Path,
+        powercap: Path = POWERCAP,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._folder = folder
+        self._counters = list(_counters(powercap))
+        self._clock = clock
+        self._since = clock()
+        self._sum = read(folder) or HostEnergy()
+
+    def tick(self) -> None:
+        """Writes what was drawn until now; nothing where no counter can be read."""
+        if not self._counters:
+            return
+        before, self._since = self._since, self._clock()
+        self._sum = HostEnergy(
+            joules=self._sum.joules + sum(counter.drawn() for counter in self._counters),
+            seconds=self._sum.seconds + self._since - before,
+        )
+        replace_text(self._folder / FILE, self._sum.model_dump_json() + "\n")
+
+
+def read(folder: Path) -> HostEnergy | None:
+    """What was measured during a run; None where nothing could be."""
+    path = folder / FILE
+    return HostEnergy.model_validate_json(path.read_bytes()) if path.exists() else None
+
+
+def described(measured: HostEnergy | None) -> list[str]:
+    """One line of it, or none."""
+    if measured is None or not measured.seconds:
+        return []
+    watts = measured.joules / measured.seconds
+    return [
+        f"the host's CPUs really drew {measured.joules / 1e3:.2f} kJ in {measured.seconds:.0f} "
+        f"wall s, {watts:.1f} W, measured by their counters (RAPL); not comparable with the "
+        "modelled devices"
+    ]
+
+
+def _counters(powercap: Path) -> Iterator[Counter]:
+    """Those of the packages: cores and memory are parts of them, `psys` is more than them."""
+    for domain in sorted(powercap.glob("intel-rapl:*")):
+        try:
+            if (domain / "name").read_text().startswith("package"):
+                yield Counter(domain)
+        except OSError:  # not ours to read
+            continue
