@@ -104,9 +104,7 @@ class Sources:
         """
         there = dict(sorted(self.all().items()))
         if not there:
-            raise FedbenchError(
-                "no federation is up", "bring one up: make up PROFILE=heterogeneous"
-            )
+            raise _nothing_up()
         for name in names:
             require("client or service", name, there)
         wanted = Wanted(tuple(names))
@@ -127,7 +125,9 @@ def lines(places: Places, wanted: Wanted, *, follow: bool) -> Iterator[Line]:
     if run and not follow and (run.path / FILE).exists():
         yield from kept(run, wanted)
         return
-    sources = Sources(bootstrap.ensure_docker(lambda _: None), PROJECT)
+    if (client := bootstrap.find_docker()) is None:
+        raise _nothing_up()
+    sources = Sources(client, PROJECT)
     now = datetime.now(UTC)
     yield from history(sources, wanted, until=now)
     if follow:
@@ -208,11 +208,12 @@ def kept(run: Run, wanted: Wanted) -> list[Line]:
 def _lines(
     name: str, container: Container, since: datetime | None, until: datetime | None
 ) -> Iterator[Line]:
-    span = {
-        key: moment.timestamp() for key, moment in (("since", since), ("until", until)) if moment
-    }
     try:
-        written = container.logs(timestamps=True, **span)
+        written = container.logs(
+            timestamps=True,
+            since=since and since.timestamp(),
+            until=until and until.timestamp(),
+        )
     except DockerException as error:
         raise DockerError(f"the log of {name} cannot be had: {error}") from None
     for raw in written.split(b"\n"):
@@ -244,3 +245,7 @@ def _gathered(incoming: queue.Queue[Line]) -> list[Line]:
 def _name(container: Container, project: str) -> str:
     joined = str(container.name).removeprefix(f"{project}-joined-")
     return str(container.labels.get(SERVICE_LABEL, joined))
+
+
+def _nothing_up() -> FedbenchError:
+    return FedbenchError("no federation is up", "bring one up: make up PROFILE=heterogeneous")

@@ -33,16 +33,16 @@ class FakeContainer:
         self.lines = list(lines)
         self.broken = False
 
-    def logs(self, *, stream: bool = False, since: float = 0, **options: Any) -> Any:
+    def logs(self, *, stream: bool = False, since: float | None = None, **options: Any) -> Any:
         assert options.pop("timestamps")
         if self.broken:
             raise DockerException("no such container")
-        until = options.pop("until", float("inf"))
+        until = options.pop("until", None) or float("inf")
         came = [(START + timedelta(seconds=second), text) for second, text in self.lines]
         raw = b"".join(
             f"{moment:%Y-%m-%dT%H:%M:%S.%f}000Z {text}\n".encode()
             for moment, text in came
-            if since <= moment.timestamp() <= until
+            if (since or 0) <= moment.timestamp() <= until
         )
         return self._pieces(raw) if stream else raw
 
@@ -86,7 +86,7 @@ def sources(docker: FakeDocker) -> Sources:
 
 @pytest.fixture
 def places(docker: FakeDocker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
-    monkeypatch.setattr(bootstrap, "ensure_docker", lambda say: docker)
+    monkeypatch.setattr(bootstrap, "find_docker", lambda: docker)
     shutil.copytree(GOLDEN, tmp_path / "runs" / R1)
     return Places(tmp_path)
 
@@ -129,6 +129,14 @@ def test_an_unknown_client_is_an_error_that_names_those_there_are(sources: Sourc
 def test_without_containers_there_is_no_federation() -> None:
     with pytest.raises(FedbenchError, match="no federation is up"):
         logs.history(Sources(cast("Any", FakeDocker()), PROJECT), Wanted())
+
+
+def test_without_a_daemon_there_is_no_federation(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bootstrap, "find_docker", lambda: None)
+    with pytest.raises(FedbenchError, match="no federation is up"):
+        list(logs.lines(places, Wanted(), follow=False))
 
 
 def test_a_log_that_cannot_be_had_is_an_error(docker: FakeDocker, sources: Sources) -> None:
