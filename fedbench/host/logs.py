@@ -125,18 +125,13 @@ def lines(places: Places, wanted: Wanted, *, follow: bool) -> Iterator[Line]:
     if run and not follow and (run.path / FILE).exists():
         yield from kept(run, wanted)
         return
-    client = bootstrap.find_docker()  # never started for this: without a daemon nothing is up
-    if client is None:
+    if (client := bootstrap.find_docker()) is None:
         raise _nothing_up()
     sources = Sources(client, PROJECT)
     now = datetime.now(UTC)
     yield from history(sources, wanted, until=now)
     if follow:
         yield from live(sources, wanted, now)
-
-
-def _nothing_up() -> FedbenchError:
-    return FedbenchError("no federation is up", "bring one up: make up PROFILE=heterogeneous")
 
 
 def history(sources: Sources, wanted: Wanted, until: datetime | None = None) -> list[Line]:
@@ -210,15 +205,15 @@ def kept(run: Run, wanted: Wanted) -> list[Line]:
     return list(deque(found, wanted.tail))
 
 
-def _unix(moment: datetime | None) -> float | None:
-    return moment.timestamp() if moment else None
-
-
 def _lines(
     name: str, container: Container, since: datetime | None, until: datetime | None
 ) -> Iterator[Line]:
     try:
-        written = container.logs(timestamps=True, since=_unix(since), until=_unix(until))
+        written = container.logs(
+            timestamps=True,
+            since=since and since.timestamp(),
+            until=until and until.timestamp(),
+        )
     except DockerException as error:
         raise DockerError(f"the log of {name} cannot be had: {error}") from None
     for raw in written.split(b"\n"):
@@ -250,3 +245,7 @@ def _gathered(incoming: queue.Queue[Line]) -> list[Line]:
 def _name(container: Container, project: str) -> str:
     joined = str(container.name).removeprefix(f"{project}-joined-")
     return str(container.labels.get(SERVICE_LABEL, joined))
+
+
+def _nothing_up() -> FedbenchError:
+    return FedbenchError("no federation is up", "bring one up: make up PROFILE=heterogeneous")

@@ -131,6 +131,14 @@ def test_without_containers_there_is_no_federation() -> None:
         logs.history(Sources(cast("Any", FakeDocker()), PROJECT), Wanted())
 
 
+def test_without_a_daemon_there_is_no_federation(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bootstrap, "find_docker", lambda: None)
+    with pytest.raises(FedbenchError, match="no federation is up"):
+        list(logs.lines(places, Wanted(), follow=False))
+
+
 def test_a_log_that_cannot_be_had_is_an_error(docker: FakeDocker, sources: Sources) -> None:
     docker.found[0].broken = True
     with pytest.raises(DockerError, match="the log of server cannot be had: no such container"):
