@@ -71,6 +71,6 @@ class CgroupCollector(Collector):
         yield single("fedbench_usable_cpus", self._cgroup.usable_cpus())
         yield single("fedbench_memory_bytes", memory.used)
         yield single("fedbench_memory_peak_bytes", memory.peak)
-        if memory.limit is not None:
-            yield single("fedbench_memory_limit_bytes", memory.limit)
+        limit = memory.limit
+        yield family("fedbench_memory_limit_bytes", {} if limit is None else {(): limit})
         yield single("fedbench_out_of_memory_kills_total", memory.oom_kills)
