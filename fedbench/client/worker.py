@@ -11,8 +11,6 @@ import threading
 from collections.abc import Iterable, Iterator
 from types import FrameType
 
-from prometheus_client import start_http_server
-
 from fedbench.client.announce import Announcer
 from fedbench.client.settings import Settings
 from fedbench.imports import importing
@@ -44,9 +42,10 @@ def _fedbench(settings: Settings, stop: threading.Event) -> int:
         from fedbench.client import app
         from fedbench.client.node import Node
         from fedbench.learning.train import set_threads
+        from fedbench.telemetry.exposition import serve
 
     logs.adopt_flower()
-    start_http_server(settings.listen_port)
+    serve(settings.listen_port)
     node = Node(app.app, settings.node_config(), app.metrics, app.wire, app.cancelled)
     with contextlib.ExitStack() as stack:
 
@@ -63,11 +62,11 @@ def _fedbench(settings: Settings, stop: threading.Event) -> int:
 
 
 def _stock(settings: Settings, stop: threading.Event) -> int:
-    from fedbench.telemetry.exposition import client_metrics
+    from fedbench.telemetry.exposition import client_metrics, serve
 
     cgroup = Cgroup()
     client_metrics(cgroup).connected(True)
-    start_http_server(settings.listen_port)
+    serve(settings.listen_port)
     config = " ".join(f'{key}="{value}"' for key, value in settings.node_config().items())
     command = ["flower-supernode", "--superlink", settings.server]
     command += ["--root-certificates", str(settings.certificate), "--node-config", config]
