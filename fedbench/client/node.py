@@ -112,7 +112,9 @@ class Node:
         return True
 
     def _answer(self, message: Message) -> None:
-        log.info("%s message", message.metadata.message_type)
+        # By its number Flower's own lines can be told from those of other runs.
+        about = message.metadata
+        log.info("%s message (Flower's run %s)", about.message_type, about.run_id)
         try:
             with self._watch(message.metadata.run_id):
                 reply = self._call(message)

@@ -308,7 +308,10 @@ def test_a_run_ends_with_all_figures(finished: tuple[Run, Summary]) -> None:
         assert {name: client.samples for name, client in clients(record).items()} == SAMPLES["even"]
         for client in record.clients:
             figures = client.model_dump()
-            for absent in ("error", "target_epoch_seconds", "emulation_error", "not_held"):
+            for absent in (
+                "error", "target_epoch_seconds", "emulation_error", "not_held",
+                "energy_idle_joules", "energy_busy_joules",
+            ):  # fmt: skip
                 assert figures.pop(absent) is None  # nothing is emulated
             assert None not in figures.values()
             assert len(client.epoch_seconds) == 2
@@ -370,7 +373,7 @@ def test_devices_reach_superlinks_fleet_routes_only(federation: Federation) -> N
 def test_a_node_can_tell_that_a_run_is_over(
     federation: Federation, finished: tuple[Run, Summary]
 ) -> None:
-    (run_id,) = set(re.findall(r"run (\d+): train message", federation.log("one")))
+    (run_id,) = set(re.findall(r"train message \(Flower's run (\d+)\)", federation.log("one")))
     certificate = (federation.folder / "tls/ca.pem").read_bytes()
     connection = http_request_response(
         f"localhost:{federation.fleet}", insecure=False, root_certificates=certificate
@@ -473,7 +476,10 @@ def test_a_round_goes_on_without_those_that_leave(federation: Federation) -> Non
     all_three = clients(summary.rounds[0])
     assert all_three["one"].error is None
     assert all_three["two"] == ClientRound(
-        client="two", device="laptop", error="train: no answer before the round's timeout"
+        client="two",
+        device="laptop",
+        error="train: no answer before the round's timeout",
+        late=True,
     )
     assert all_three["three"].error is not None
     assert all_three["three"].error.startswith("train: ")
