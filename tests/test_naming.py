@@ -9,7 +9,7 @@ TORCHVISIONS = [
     "mnasnet0_5",
     "quantized_mobilenet_v2",
 ]
-OWN = ["example:small_cnn", "Nets:LeNet", "_a:b", "mobilenet_v2:mine"]
+OWN = ["mine:small_cnn", "Nets:LeNet", "_a:b", "mobilenet_v2:mine"]
 
 
 @pytest.mark.parametrize("name", [*MODELS, *TORCHVISIONS, *OWN])

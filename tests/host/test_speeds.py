@@ -78,7 +78,7 @@ def test_a_speed_holds_for_one_host_and_one_software(file: Path) -> None:
 
 def test_a_change_of_the_users_models_counts_for_these_only(file: Path) -> None:
     before, after = (Speeds(file, "host", "software", own=own) for own in ("a", "b"))
-    models = ["example:small_cnn", "resnet18"]
+    models = ["mine:small_cnn", "resnet18"]
     for model in models:
         before.write(speed(model))
     assert list(before.read(models, silent)) == models
@@ -139,7 +139,7 @@ def test_a_host_is_its_processor_its_cores_and_its_kernels_series(tmp_path: Path
 def tree(tmp_path: Path) -> Path:
     """What the identity is made of, and some of what it is not."""
     root = tmp_path / "checkout"
-    for part in ("pyproject.toml", "README.md", "docker/Dockerfile", "fedbench/cli.py"):
+    for part in ("pyproject.toml", "README.md", "docker/Dockerfile", "fedbench/cli/output.py"):
         (root / part).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / part, root / part)
     shutil.copytree(ROOT / "fedbench/learning", root / "fedbench/learning")
@@ -150,7 +150,7 @@ def tree(tmp_path: Path) -> Path:
     ("part", "old", "new"),
     [
         ("README.md", "fedbench", "testbed"),
-        ("fedbench/cli.py", "import", "# import"),
+        ("fedbench/cli/output.py", "import", "# import"),
         ("pyproject.toml", '"ruff>=', '"ruff>'),
     ],
 )

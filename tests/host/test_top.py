@@ -17,6 +17,7 @@ from recorded import answers
 from rich.console import Console
 
 from fedbench import cli
+from fedbench.cli import checkout
 from fedbench.errors import HostError, RunError
 from fedbench.host import top
 from fedbench.host.prometheus import Prometheus
@@ -80,7 +81,7 @@ def command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Command:
     """Runs `fedbench top` in an empty checkout: exit code, standard output, standard error."""
-    monkeypatch.setattr(cli, "places", Places(tmp_path))
+    monkeypatch.setattr(checkout, "places", Places(tmp_path))
 
     def run(*argv: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["fedbench", "top", *argv])
