@@ -278,12 +278,12 @@ def test_a_model_may_be_torchvisions_or_the_users_own(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(
         "{description: '', cores: 4, memory: 1GiB, "
-        "speed: {resnet18: 40 samples/s, mine:small_cnn: 100 s/epoch}, "
-        "capacity: {mine:small_cnn: 600 samples/s}, "
-        "sources: {speed.mine:small_cnn: a stopwatch}}"
+        "speed: {resnet18: 40 samples/s, sample:small_cnn: 100 s/epoch}, "
+        "capacity: {sample:small_cnn: 600 samples/s}, "
+        "sources: {speed.sample:small_cnn: a stopwatch}}"
     )
     device = load_device(str(file))
-    assert device.speed == {"resnet18": 40.0, "mine:small_cnn": 500.0}
-    assert device.figures()["capacity.mine:small_cnn"] == "600 samples/s"
+    assert device.speed == {"resnet18": 40.0, "sample:small_cnn": 500.0}
+    assert device.figures()["capacity.sample:small_cnn"] == "600 samples/s"
     assert "speed.resnet18" in device.estimated()
-    assert load_experiment("digits", ["model=mine:small_cnn"]).model == "mine:small_cnn"
+    assert load_experiment("digits", ["model=sample:small_cnn"]).model == "sample:small_cnn"

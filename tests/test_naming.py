@@ -9,7 +9,7 @@ TORCHVISIONS = [
     "mnasnet0_5",
     "quantized_mobilenet_v2",
 ]
-OWN = ["mine:small_cnn", "Nets:LeNet", "_a:b", "mobilenet_v2:mine"]
+OWN = ["sample:small_cnn", "Nets:LeNet", "_a:b", "mobilenet_v2:mine"]
 
 
 @pytest.mark.parametrize("name", [*MODELS, *TORCHVISIONS, *OWN])

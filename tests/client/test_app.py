@@ -212,7 +212,7 @@ def test_the_model_that_came_is_the_one_that_is_evaluated(folder: Path) -> None:
     assert value("fedbench_global_model_accuracy", run="r1") == expected.accuracy
 
 
-@pytest.mark.parametrize("name", ["squeezenet1_1", "mine:small_cnn"])
+@pytest.mark.parametrize("name", ["squeezenet1_1", "sample:small_cnn"])
 def test_any_model_is_trained_and_evaluated(folder: Path, name: str) -> None:
     weights = flat.to_flat(models.build(name))
     content = ask(MessageType.TRAIN, folder, weights=weights, model=name, local_epochs=1)

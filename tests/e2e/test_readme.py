@@ -30,7 +30,7 @@ COMMANDS = [
     "make logs CLIENT=laptop SINCE=5m",
     "make report",
     "make report OUTPUT=report.html",
-    'make run SET="model=mine:small_cnn"',
+    'make run SET="model=sample:small_cnn"',
     "make plan PROFILE=legacy-pair",
     "make data PROFILE=heterogeneous",
     "make data PROFILE=heterogeneous PICTURE=held.svg "

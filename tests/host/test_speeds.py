@@ -78,7 +78,7 @@ def test_a_speed_holds_for_one_host_and_one_software(file: Path) -> None:
 
 def test_a_change_of_the_users_models_counts_for_these_only(file: Path) -> None:
     before, after = (Speeds(file, "host", "software", own=own) for own in ("a", "b"))
-    models = ["mine:small_cnn", "resnet18"]
+    models = ["sample:small_cnn", "resnet18"]
     for model in models:
         before.write(speed(model))
     assert list(before.read(models, silent)) == models

@@ -49,8 +49,10 @@ def test_a_device_without_a_speed_has_the_hosts_cores() -> None:
 
 
 def test_any_model_can_be_planned_with() -> None:
-    own = Device(name="own", description="", cores=2, memory=2**30, speed={"mine:small_cnn": 90.0})
-    assert workload(own, "resnet18") == "mine:small_cnn"
+    own = Device(
+        name="own", description="", cores=2, memory=2**30, speed={"sample:small_cnn": 90.0}
+    )
+    assert workload(own, "resnet18") == "sample:small_cnn"
     assert speed(own, "resnet18", ASSUMED).single == 90.0
     assert speed(PC, "resnet18", ASSUMED) == speed(PC, "mobilenet_v2", ASSUMED)
     assert speed(PLAIN, "resnet18", ASSUMED) == speed(PLAIN, "mobilenet_v2", ASSUMED)

@@ -70,7 +70,7 @@ def test_weights_lie_in_channels_last() -> None:
     assert not convolution.is_contiguous()
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v2", "squeezenet1_1", "mine:small_cnn"])
+@pytest.mark.parametrize("name", ["mobilenet_v2", "squeezenet1_1", "sample:small_cnn"])
 def test_weights_follow_the_seed(name: str) -> None:
     first, again, other = (flat.to_flat(models.build(name, seed=seed)) for seed in (1, 1, 2))
 
@@ -78,7 +78,7 @@ def test_weights_follow_the_seed(name: str) -> None:
     assert (first != other).any()
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v2", "squeezenet1_1", "mine:small_cnn"])
+@pytest.mark.parametrize("name", ["mobilenet_v2", "squeezenet1_1", "sample:small_cnn"])
 def test_global_random_state_is_untouched(name: str) -> None:
     before = torch.get_rng_state()
 
@@ -157,12 +157,12 @@ def test_what_cannot_be_trained_is_refused(name: str, why: str) -> None:
 
 
 def test_the_example_is_a_model_like_any_other() -> None:
-    model = models.build("mine:small_cnn", classes=4)
+    model = models.build("sample:small_cnn", classes=4)
     before = evaluate(model, batch := ImageSet(data().images, data().labels % 4, tuple("abcd")))
 
     train(model, batch, epochs=5, batch_size=8, learning_rate=0.01, seed=0)
 
-    assert parameters(models.build("mine:small_cnn")) == 6_426
+    assert parameters(models.build("sample:small_cnn")) == 6_426
     assert next(model.parameters()).is_contiguous(memory_format=torch.channels_last)
     assert evaluate(model, batch).loss < before.loss
 

@@ -8,7 +8,7 @@ from fedbench.learning.own import ModelError, digest, load
 
 def test_the_checkout_has_an_example() -> None:
     assert Path(__file__).resolve().parents[2] / "models" == own.FOLDER
-    assert load("mine:small_cnn").__name__ == "small_cnn"
+    assert load("sample:small_cnn").__name__ == "small_cnn"
 
 
 def test_a_module_is_read_as_it_is_now_with_those_that_it_imports(own_models: Path) -> None:

@@ -123,13 +123,13 @@ def test_the_command_prints_a_line_for_each_copy() -> None:
 
 def test_the_command_refuses_a_model_and_goes_on() -> None:
     small = "mobilenet_v3_small --threads=1 --seconds=0.1 --samples=64"
-    requests = f"lenet\nmobilenet_v9 --threads=1 --copies=1\nmine:large\n{small}\n"
+    requests = f"lenet\nmobilenet_v9 --threads=1 --copies=1\nsample:large\n{small}\n"
     done = subprocess.run(MODULE, input=requests, capture_output=True, text=True, check=True)
     _, torchvisions, copies, own, measured = done.stdout.splitlines()
     for line, why in (
         (torchvisions, "model lenet: neither one of mobilenet_v1, "),
         (copies, "model mobilenet_v9: neither one of mobilenet_v1, "),
-        (own, "model mine:large: nothing to call in models/mine.py is named large"),
+        (own, "model sample:large: nothing to call in models/sample.py is named large"),
     ):
         with pytest.raises(ConfigError) as caught:
             parse(line)

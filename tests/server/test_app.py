@@ -160,7 +160,7 @@ def test_a_run_starts_from_the_weights_it_was_given(
     [
         ("mobilenet_v2", 7, "classifier.1.weight has shape [7, 1280], expected [10, 1280]"),
         ("mobilenet_v3_small", 10, "classifier.0.bias is not in the model"),
-        ("mine:small_cnn", 10, "0.weight is not in the model"),
+        ("sample:small_cnn", 10, "0.weight is not in the model"),
     ],
 )
 def test_weights_of_another_model_are_refused(

@@ -1,4 +1,4 @@
-"""A model of your own: `model: mine:small_cnn`, or `make up SET="model=mine:small_cnn"`.
+"""A model of your own: `model: sample:small_cnn`, or `make up SET="model=sample:small_cnn"`.
 
 Any callable of a file in this folder will do that takes the number of classes and returns a module
 for images [N, 3, 32, 32], scaled to -1..1. They come in channels_last: `flatten`, not `view`.
