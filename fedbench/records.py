@@ -168,6 +168,13 @@ def by_client(rounds: Iterable[RoundRecord]) -> dict[str, list[ClientRound]]:
     return clients
 
 
+def total(clients: Iterable[ClientRound], field: str) -> float | None:
+    """The sum of a figure over those that have it; None where nobody has."""
+    values = (getattr(client, field) for client in clients)
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
+
+
 def summarise(folder: Path) -> Summary:
     """The summary of a run as its records have it now, however the run ended."""
     facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))

@@ -12,8 +12,7 @@ import os
 import threading
 import time
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -53,22 +52,17 @@ class Wire:
     def __init__(self, metrics: ClientMetrics) -> None:
         self._metrics = metrics
         self._sent = self._received = 0
-        self._exchange = 0.0  # seconds of the last one
         self._timing = Timing[WirePart]()
 
     def transferred(self, *, sent: int = 0, received: int = 0) -> None:
         """Counts bytes that were exchanged, in what was timed last."""
-        self._metrics.transferred(sent=sent, received=received, seconds=self._exchange)
+        self._metrics.transferred(sent=sent, received=received, seconds=self._timing.last)
         self._sent += sent
         self._received += received
 
-    @contextmanager
-    def timed(self, part: WirePart) -> Iterator[None]:
+    def timed(self, part: WirePart) -> AbstractContextManager[None]:
         """Adds what the block takes."""
-        began = time.monotonic()
-        with self._timing.measure(part):
-            yield
-        self._exchange = time.monotonic() - began
+        return self._timing.measure(part)
 
     def take(self) -> dict[str, float]:
         """Bytes and seconds since the last reply, for a reply cannot count itself.

@@ -10,14 +10,12 @@ from itertools import chain
 from statistics import fmean
 
 from fedbench.host.tables import Table, figure
-from fedbench.records import ClientRound, Summary, by_client
+from fedbench.records import ClientRound, Summary, by_client, total
 
 
 def joules(clients: Iterable[ClientRound], field: str = "energy_joules") -> float | None:
     """What they drew in all, idle and busy or as `field` says; None where nobody knows any."""
-    values = (getattr(client, field) for client in clients)
-    known = [value for value in values if value is not None]
-    return sum(known) if known else None
+    return total(clients, field)
 
 
 def of_run(summary: Summary) -> float | None:

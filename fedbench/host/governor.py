@@ -30,7 +30,7 @@ from fedbench.host.runs import Run
 from fedbench.host.solve import MARGIN
 from fedbench.host.stack import PROJECT, Places, Stack, host_facts
 
-TICK_SECONDS = 4.0  # Prometheus scrapes every two
+TICK_SECONDS = 4.0  # several scrapes of Prometheus
 LATE_SECONDS = 0.2  # a client that is less behind catches up by itself
 _USED_UP = 0.9
 _STEP = 1.25

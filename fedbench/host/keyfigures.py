@@ -7,7 +7,7 @@ from statistics import median
 
 from fedbench.host import energy
 from fedbench.host.tables import Table, figure
-from fedbench.records import ClientRound, Record, Summary, by_client
+from fedbench.records import ClientRound, Record, Summary, by_client, total
 
 
 class KeyFigures(Record):
@@ -26,14 +26,15 @@ class KeyFigures(Record):
     overhead_seconds: float | None
     slowest: str | None
     factor: float | None
-    sent: int | None
-    received: int | None
+    sent: float | None
+    received: float | None
     energy_joules: float | None
 
     @classmethod
     def of(cls, summary: Summary) -> KeyFigures:
         """Those of a run as far as it came."""
         rounds = summary.rounds
+        every = [client for record in rounds for client in record.clients]
         last = rounds[-1] if rounds else None
         work = {name: seconds for name, own in by_client(rounds).items() if (seconds := busy(own))}
         slowest = max(work, key=lambda name: work[name], default=None)
@@ -46,9 +47,9 @@ class KeyFigures(Record):
             overhead_seconds=median(r.overhead_seconds for r in rounds) if rounds else None,
             slowest=slowest,
             factor=work[slowest] / min(work.values()) if slowest else None,
-            sent=_total(summary, "bytes_sent"),
-            received=_total(summary, "bytes_received"),
-            energy_joules=energy.of_run(summary),
+            sent=total(every, "bytes_sent"),
+            received=total(every, "bytes_received"),
+            energy_joules=energy.joules(every),
         )
 
 
@@ -107,9 +108,3 @@ def _row(summary: Summary, key: KeyFigures) -> Sequence[str]:
         figure(None if key.received is None else key.received / 1e6, ".1f"),
         energy.kilojoules(key.energy_joules),
     )
-
-
-def _total(summary: Summary, field: str) -> int | None:
-    values = (getattr(client, field) for record in summary.rounds for client in record.clients)
-    known = [value for value in values if value is not None]
-    return sum(known) if known else None

@@ -19,12 +19,12 @@ import docker
 from docker.errors import DockerException
 from docker.models.containers import Container
 
-from fedbench.errors import DockerError, FedbenchError
+from fedbench.errors import DockerError
 from fedbench.host import bootstrap
 from fedbench.host.joining import LABEL
 from fedbench.host.loglines import Choice, Line, parse_level, parse_since, read, require
 from fedbench.host.runs import Run, RunStore
-from fedbench.host.stack import PROJECT, Places
+from fedbench.host.stack import PROJECT, Places, nothing_up
 from fedbench.records import read_lines
 
 PROJECT_LABEL = "com.docker.compose.project"
@@ -104,7 +104,7 @@ class Sources:
         """
         there = dict(sorted(self.all().items()))
         if not there:
-            raise _nothing_up()
+            raise nothing_up()
         for name in names:
             require("client or service", name, there)
         wanted = Wanted(tuple(names))
@@ -126,7 +126,7 @@ def lines(places: Places, wanted: Wanted, *, follow: bool) -> Iterator[Line]:
         yield from kept(run, wanted)
         return
     if (client := bootstrap.find_docker()) is None:
-        raise _nothing_up()
+        raise nothing_up()
     sources = Sources(client, PROJECT)
     now = datetime.now(UTC)
     yield from history(sources, wanted, until=now)
@@ -245,7 +245,3 @@ def _gathered(incoming: queue.Queue[Line]) -> list[Line]:
 def _name(container: Container, project: str) -> str:
     joined = str(container.name).removeprefix(f"{project}-joined-")
     return str(container.labels.get(SERVICE_LABEL, joined))
-
-
-def _nothing_up() -> FedbenchError:
-    return FedbenchError("no federation is up", "bring one up: make up PROFILE=heterogeneous")

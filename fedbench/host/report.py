@@ -10,7 +10,7 @@ from fedbench.host.fidelity import BARS, Fidelity, Row
 from fedbench.host.stragglers import round_table
 from fedbench.host.tables import Table, figure
 from fedbench.host.tables import markdown as _markdown
-from fedbench.records import ClientRound, Summary, by_client
+from fedbench.records import ClientRound, Summary, by_client, total
 
 
 def device_table(summary: Summary) -> Table:
@@ -234,23 +234,19 @@ def _median(values: Iterable[float]) -> float | None:
 
 
 def _resource_row(rounds: list[ClientRound]) -> Sequence[str]:
-    def known(field: str) -> list[float]:
-        values = (getattr(client, field) for client in rounds)
-        return [value for value in values if value is not None]
+    def in_all(field: str, unit: float = 1) -> str:
+        value = total(rounds, field)
+        return figure(None if value is None else value / unit, ".1f")
 
-    def total(field: str, unit: float = 1) -> str:
-        values = known(field)
-        return figure(sum(values) / unit if values else None, ".1f")
-
-    peaks = known("peak_memory_bytes")
+    peaks = [c.peak_memory_bytes for c in rounds if c.peak_memory_bytes is not None]
     epochs = [epoch for client in rounds for epoch in client.epochs]
     return (
         rounds[0].client,
-        total("cpu_seconds"),
+        in_all("cpu_seconds"),
         figure(_median(epoch.share for epoch in epochs), ".2f"),
-        total("throttled_seconds"),
+        in_all("throttled_seconds"),
         figure(_median(epoch.steal_seconds / epoch.seconds for epoch in epochs), ".1%"),
         figure(max(peaks) / 2**20 if peaks else None, ".0f"),
-        total("bytes_sent", 1e6),
-        total("bytes_received", 1e6),
+        in_all("bytes_sent", 1e6),
+        in_all("bytes_received", 1e6),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +18,11 @@ from fedbench.errors import ConfigError, RunError
 from fedbench.learning import own
 from fedbench.naming import is_own
 from fedbench.records import RoundRecord, Summary, read_lines, read_rounds, summarise
+
+
+def emulates(facts: Mapping[str, Any]) -> bool:
+    """Whether a run of these facts (`run.json`) is in containers, not in one program."""
+    return "engine" not in facts
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,7 @@ class Run:
     @property
     def emulates(self) -> bool:
         """Whether its seconds are of any device: those of a run in one program are not."""
-        return "engine" not in self.facts()
+        return emulates(self.facts())
 
     def state(self) -> str:
         """`running` while nothing says that it ended, else how it ended."""

@@ -184,8 +184,13 @@ def require(places: Places) -> Stack:
     """
     stack = Stack.load(places)
     if stack is None:
-        raise FedbenchError("no federation is up", "bring one up: make up PROFILE=heterogeneous")
+        raise nothing_up()
     return stack
+
+
+def nothing_up() -> FedbenchError:
+    """What is said where a federation has to be up, and none is."""
+    return FedbenchError("no federation is up", "bring one up: make up PROFILE=heterogeneous")
 
 
 def give_to_containers(*paths: Path) -> None:

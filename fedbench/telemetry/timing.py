@@ -16,6 +16,8 @@ class Timing(Generic[Part]):
 
     def __init__(self) -> None:
         self._seconds = Counter[str]()
+        self.last = 0.0
+        """Seconds of the block that was measured last."""
 
     @contextmanager
     def measure(self, part: Part) -> Iterator[None]:
@@ -24,7 +26,8 @@ class Timing(Generic[Part]):
         try:
             yield
         finally:
-            self._seconds[part] += time.monotonic() - start  # type: ignore[assignment]
+            self.last = time.monotonic() - start
+            self._seconds[part] += self.last  # type: ignore[assignment]
 
     def lap(self) -> Counter[str]:
         """Seconds by part since the lap before; none for a part that was not measured."""
