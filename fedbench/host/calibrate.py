@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from math import exp, log, sqrt
 from pathlib import Path
-from statistics import median
+from statistics import mean, median, stdev
 from time import monotonic
+from typing import NamedTuple
 
 import docker
 import psutil
@@ -23,7 +25,8 @@ from fedbench.measurement import Measurement
 QUOTA = 0.25  # of a CPU
 SECONDS = 5.0  # of each measurement, after its warm-up
 REFERENCE = "mobilenet_v2"
-TURNS, TURN_SECONDS = 3, 1.5
+TURNS, TURN_SECONDS = (4, 12), 1.2  # at least and at most
+ENOUGH = 0.02  # the standard error of a ratio that is known well enough
 GAIN = 1.1  # twice the threads must be so many times as fast, or more of them are not tried
 # Beyond these, an entry says what disturbed it.
 OTHERS = 0.05
@@ -74,7 +77,8 @@ def measure(
 
     def run(threads: int = 1, copies: int = 1) -> list[Measurement]:
         results = bench.measure(model, threads=threads, copies=copies, seconds=seconds)
-        noise.ours += sum(result.cpu_seconds for result in results)
+        for result in results:
+            noise.note(result)
         return results
 
     climbed = climb(lambda threads: run(threads)[0], cores)
@@ -82,7 +86,6 @@ def measure(
     with bench.quota(QUOTA):
         (held,) = run()
     alone = climbed[1]
-    of_reference = _of_reference(bench, model)
     speed = ModelSpeed(
         model=model,
         by_threads=_by_threads(climbed),
@@ -90,9 +93,9 @@ def measure(
         quota_efficiency=held.samples_per_cpu_second / alone.samples_per_cpu_second,
         step_cpu_seconds=alone.step_cpu_seconds,
         spread=(min(alone.cpu_windows), max(alone.cpu_windows)),
-        of_reference=of_reference,
+        of_reference=ratio(bench, model, noise.note).value,
         measured_at=datetime.now(UTC),
-        note=noise.note(cores, alone.cpu_windows),
+        note=noise.words(cores, alone.cpu_windows),
     )
     say(
         f"{model}: {speed.by_threads[1]:.0f} samples/s with one thread, {speed.busy:.0f} with all "
@@ -101,17 +104,38 @@ def measure(
     return speed
 
 
-def _of_reference(bench: Workbench, model: str) -> float:
-    """How many times as fast the model trains as the reference one, in turns."""
+class Ratio(NamedTuple):
+    """How many times as fast as the reference model another is; `error` is a share of it."""
+
+    value: float
+    error: float
+
+
+def ratio(
+    bench: Workbench, model: str, note: Callable[[Measurement], None] = lambda _: None
+) -> Ratio:
+    """Measures two models in turns, until their ratio is known to `ENOUGH` or for `TURNS` times.
+
+    Each pair of processes has its own luck with caches: on a host whose neighbours keep its memory
+    busy, ratios scatter by 4 to 8 %, however long one is measured. Its error is the standard error
+    of their mean. `note` gets what was measured.
+
+    Raises:
+        ConfigError, DockerError: as `Workbench.measure`.
+    """
     if model == REFERENCE:
-        return 1.0
-    ratios = []
-    for _ in range(TURNS):
-        (own,), (other,) = (
-            bench.measure(name, threads=1, seconds=TURN_SECONDS) for name in (model, REFERENCE)
-        )
-        ratios.append(own.samples_per_cpu_second / other.samples_per_cpu_second)
-    return median(ratios)
+        return Ratio(1.0, 0.0)
+    logs: list[float] = []
+    while len(logs) < TURNS[0] or (len(logs) < TURNS[1] and _error(logs) > ENOUGH):
+        own, other = bench.compare(model, REFERENCE, seconds=TURN_SECONDS)
+        note(own)
+        note(other)
+        logs.append(log(own.samples_per_cpu_second / other.samples_per_cpu_second))
+    return Ratio(exp(mean(logs)), _error(logs))
+
+
+def _error(figures: Sequence[float]) -> float:
+    return stdev(figures) / sqrt(len(figures))
 
 
 def _by_threads(climbed: dict[int, Measurement]) -> dict[int, float]:
@@ -134,18 +158,22 @@ def climb(run: Callable[[int], Measurement], cores: int) -> dict[int, Measuremen
 
 
 class Noise:
-    """What else used the host's CPUs since it was made; `ours` are CPU seconds that we used."""
+    """What else used the host's CPUs since it was made, than the measurements it is told of."""
 
     def __init__(self) -> None:
-        self.ours = 0.0
+        self._ours = 0.0
         self._start = _cpu_seconds()
         self._wall = monotonic()
 
-    def note(self, cores: int, windows: Sequence[float]) -> str | None:
+    def note(self, ours: Measurement) -> None:
+        """A measurement that was ours."""
+        self._ours += ours.cpu_seconds
+
+    def words(self, cores: int, windows: Sequence[float]) -> str | None:
         """What disturbed a measurement on so many cores, None where nothing did."""
         used, stolen = (now - then for now, then in zip(_cpu_seconds(), self._start, strict=True))
         return disturbance(
-            others=(used - self.ours) / (cores * (monotonic() - self._wall)),
+            others=(used - self._ours) / (cores * (monotonic() - self._wall)),
             steal=stolen / (cores * (monotonic() - self._wall)),
             windows=windows,
         )

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from statistics import median
 
 import docker
 
 from fedbench.config import Experiment, ModelName, load_experiment
 from fedbench.errors import RunError
 from fedbench.host import fidelity, workloads
+from fedbench.host.calibrate import ENOUGH, REFERENCE, ratio
 from fedbench.host.emulated import calibrated_for
 from fedbench.host.fidelity import Fidelity, Row
 from fedbench.host.machine import Say
@@ -26,10 +26,9 @@ from fedbench.host.workbench import workbench
 from fedbench.records import ClientRound
 from fedbench.units import EPOCH_IMAGES
 
-KNOWN: ModelName = "mobilenet_v2"
+KNOWN: ModelName = REFERENCE
 HELD_OUT: tuple[ModelName, ...] = ("mobilenet_v1", "mobilenet_v3_small", "mobilenet_v3_large")
 EPOCHS = 6  # of the slowest device, after those in which quotas settle
-_TURNS, _TURN_SECONDS = 3, 2.0
 
 
 class Measuring:
@@ -85,12 +84,12 @@ class Measuring:
 
     def _held_out(self, devices: Sequence[Row]) -> list[Row]:
         models = HELD_OUT[1:2] if self._short else HELD_OUT
-        host = self._host_seconds((KNOWN, *models))
+        faster = self._ratios(models)
         rows = []
         for model in models:
             figures = self._train(model, [row.name for row in devices], f"{model}, held out")
             for name, seconds in figures.items():
-                predicted = self._target(name) * host[model] / host[KNOWN]
+                predicted = self._target(name) / faster[model]
                 rows.append(fidelity.row(f"{name}, {model}", predicted, seconds))
         return rows
 
@@ -150,13 +149,14 @@ class Measuring:
                 self._not_held.append(f"{run.id}: {client.client}: {client.not_held}")
         return clients
 
-    def _host_seconds(self, models: Sequence[ModelName]) -> Mapping[ModelName, float]:
-        """Seconds that a sample takes this host, by model; measured in turns, for it drifts."""
-        self._say(f"how fast this host trains {', '.join(models)}")
-        found: dict[ModelName, list[float]] = {model: [] for model in models}
+    def _ratios(self, models: Sequence[ModelName]) -> Mapping[ModelName, float]:
+        """How many times as fast as the known model this host trains each, measured now."""
+        self._say(f"how fast this host trains {', '.join(models)} beside {KNOWN}")
         with workbench(self._client, self._stack.image) as bench:
-            for _ in range(_TURNS):
-                for model in models:
-                    (one,) = bench.measure(model, threads=1, seconds=_TURN_SECONDS)
-                    found[model].append(1 / one.samples_per_second)
-        return {model: median(seconds) for model, seconds in found.items()}
+            found = {model: ratio(bench, model) for model in models}
+        self._not_held += [
+            f"{model}: the host's speed of it scatters: known to {one.error:.1%}, not {ENOUGH:.0%}"
+            for model, one in found.items()
+            if one.error > ENOUGH
+        ]
+        return {model: one.value for model, one in found.items()}

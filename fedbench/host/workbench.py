@@ -52,14 +52,25 @@ class Workbench:
             ConfigError: there is no such model, or it cannot be trained.
             DockerError: the container ended, with its last lines.
         """
-        request = f"{model} --threads={threads} --copies={copies} --seconds={seconds:g}\n"
+        self._ask(f"{model} --threads={threads} --copies={copies} --seconds={seconds:g}")
+        return [parse(self.answer()) for _ in range(copies)]
+
+    def compare(self, model: str, other: str, *, seconds: float) -> tuple[Measurement, Measurement]:
+        """Trains two models in turns, on one core and with one thread each.
+
+        Raises:
+            ConfigError, DockerError: as `measure`.
+        """
+        self._ask(f"{model} --against={other} --threads=1 --seconds={seconds:g}")
+        return parse(self.answer()), parse(self.answer())
+
+    def _ask(self, request: str) -> None:
         assert self.process.stdin  # noqa: S101 (a pipe)
         try:
-            self.process.stdin.write(request)
+            self.process.stdin.write(f"{request}\n")
             self.process.stdin.flush()
         except BrokenPipeError:
             raise self._ended() from None
-        return [parse(self.answer()) for _ in range(copies)]
 
     def answer(self) -> str:
         """The next line that the workload prints.

@@ -2,9 +2,10 @@
 
 `python -m fedbench.learning.workload MODEL [--threads N] [--seconds S] [--samples N] [--copies N]`
 prints a `Measurement` as one line of JSON; with `--copies`, one for each of the processes that
-train at once, each on cores of its own. A model that cannot be trained is answered with one
-`Refusal`, and exit code 1. Without MODEL it says `ready`, then takes such arguments from each line
-of its input and answers in the same way, without importing torch anew.
+train at once, each on cores of its own; with `--against OTHER`, one of each of two models that
+train in turns. A model that cannot be trained is answered with one `Refusal`, and exit code 1.
+Without MODEL it says `ready`, then takes such arguments from each line of its input and answers in
+the same way, without importing torch anew.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ import argparse
 import multiprocessing
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from statistics import median
 from time import perf_counter, process_time
@@ -35,7 +36,7 @@ SECONDS = 5.0
 SAMPLES = 512
 WINDOWS = 8
 # Libraries choose their kernels in the first steps; a slow computer needs longer than a second.
-WARM_UP_SECONDS = 1.0
+WARM_UP_SECONDS = 1.0  # or half of what is measured, if that is less
 WARM_UP_STEPS = 5
 
 
@@ -46,13 +47,18 @@ class _Enough(Exception):  # noqa: N818 (the end of a measurement, not an error)
 class Windows:
     """Cuts a training into `WINDOWS` windows of equal length that end with a batch.
 
-    The warm-up is cut off before the first of them; raises `_Enough` after the last.
+    The warm-up is cut off before the first of them; raises `_Enough` after the last. `pause` is
+    called between two of them, and before the warm-up.
     """
 
-    def __init__(self, seconds: float, device: torch.device) -> None:
+    def __init__(
+        self, seconds: float, device: torch.device, pause: Callable[[], None] = lambda: None
+    ) -> None:
         self.wall: list[float] = []
         self.cpu: list[float] = []
+        self._pause = pause
         self._length = seconds / WINDOWS
+        self._warm_up = min(WARM_UP_SECONDS, seconds / 2)
         self._device = device
         self._warm = False
         self._last_samples = 0
@@ -72,7 +78,7 @@ class Windows:
         seconds = perf_counter() - self._wall
         if self._warm:
             return seconds >= self._length
-        return seconds >= WARM_UP_SECONDS and self._batches >= WARM_UP_STEPS
+        return seconds >= self._warm_up and self._batches >= WARM_UP_STEPS
 
     def _cut(self) -> None:
         if self._device.type == "cuda":
@@ -84,16 +90,23 @@ class Windows:
         self._begin()
 
     def _begin(self) -> None:
+        self._pause()
         self._samples = self._batches = 0
         self._wall, self._cpu = perf_counter(), process_time()
 
 
 def measure(
-    model: str, *, threads: int, seconds: float = SECONDS, samples: int = SAMPLES
+    model: str,
+    *,
+    threads: int,
+    seconds: float = SECONDS,
+    samples: int = SAMPLES,
+    pause: Callable[[], None] = lambda: None,
 ) -> Measurement:
     """Trains a new model on `samples` random images for the warm-up and about `seconds`.
 
-    On the GPU where torch sees one, as a client does. Sets torch's number of threads.
+    On the GPU where torch sees one, as a client does. Sets torch's number of threads. `pause` is
+    called before the warm-up and each window.
 
     Raises:
         ModelError: there is no such model, or it cannot be trained.
@@ -101,8 +114,8 @@ def measure(
     """
     threads = set_threads(threads)
     device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-    windows = Windows(seconds, device)
     network = models.build(model, CLASSES).to(device)
+    windows = Windows(seconds, device, pause)
     with suppress(_Enough):
         train(
             network,
@@ -159,6 +172,65 @@ def measure_copies(
         return list(pool.map(work, own))
 
 
+def measure_in_turns(
+    models: Sequence[str], *, threads: int, seconds: float, samples: int
+) -> list[Measurement]:
+    """`measure` of two models on the same cores, a window of the one and one of the other.
+
+    What else goes on in the computer slows both by as much, so that their ratio is known better
+    than either of them. Each in a fork of its own, as a client is, under `measure_copies`' rule.
+
+    Raises:
+        ModelError, ValueError: as `measure`.
+    """
+    cores = sorted(os.sched_getaffinity(0))[:threads]
+    work = partial(_measure_in_turn, cores, threads=threads, seconds=seconds, samples=samples)
+    fork = multiprocessing.get_context("fork")
+    with _two_turns() as turns, ProcessPoolExecutor(len(turns), fork) as pool:
+        return list(pool.map(work, models, turns))
+
+
+class Turn:
+    """One side of two forks that take turns, each waiting for a byte of the other's."""
+
+    def __init__(self, mine: int, other: int) -> None:
+        self._mine, self._other = mine, other
+        self._had = False
+
+    def wait(self) -> None:
+        """Hands the turn over, unless it has not begun, and waits for the next."""
+        if self._had:
+            os.write(self._other, b".")
+        os.read(self._mine, 1)
+        self._had = True
+
+    def leave(self) -> None:
+        """The other needs to wait no more."""
+        os.write(self._other, b"." * (WINDOWS + 2))
+
+
+@contextmanager
+def _two_turns() -> Iterator[tuple[Turn, Turn]]:
+    """The first of them begins."""
+    (mine, others), (yours, ours) = pipes = os.pipe(), os.pipe()
+    os.write(others, b".")
+    try:
+        yield Turn(mine, ours), Turn(yours, others)
+    finally:
+        for end in (*pipes[0], *pipes[1]):
+            os.close(end)
+
+
+def _measure_in_turn(
+    cores: list[int], model: str, turn: Turn, *, threads: int, seconds: float, samples: int
+) -> Measurement:
+    os.sched_setaffinity(0, cores)
+    try:
+        return measure(model, threads=threads, seconds=seconds, samples=samples, pause=turn.wait)
+    finally:
+        turn.leave()
+
+
 def _measure_on(
     cores: list[int], *, model: str, threads: int, seconds: float, samples: int
 ) -> Measurement:
@@ -176,6 +248,8 @@ def _gpu(device: torch.device) -> tuple[str | None, int | None]:
 def _answer(arguments: argparse.Namespace) -> list[Measurement] | list[Refusal]:
     options = {name: vars(arguments)[name] for name in ("threads", "seconds", "samples")}
     try:
+        if arguments.against:
+            return measure_in_turns((arguments.model, arguments.against), **options)
         if arguments.copies:
             return measure_copies(arguments.copies, arguments.model, **options)
         return [measure(arguments.model, **options)]
@@ -190,6 +264,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, default=SECONDS)
     parser.add_argument("--samples", type=int, default=SAMPLES)
     parser.add_argument("--copies", type=int, help="processes at once, each on cores of its own")
+    parser.add_argument("--against", help="another model, measured in turns with the first")
     return parser
 
 

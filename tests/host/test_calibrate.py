@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import cycle, pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -18,9 +19,21 @@ from hypothesis import strategies as st
 from fedbench.errors import ConfigError, DockerError
 from fedbench.host import calibrate as calibrating
 from fedbench.host.bootstrap import ensure_client_image
-from fedbench.host.calibrate import GAIN, Noise, calibrate, climb, disturbance, measure, table
+from fedbench.host.calibrate import (
+    ENOUGH,
+    GAIN,
+    REFERENCE,
+    TURNS,
+    Noise,
+    calibrate,
+    climb,
+    disturbance,
+    measure,
+    ratio,
+    table,
+)
 from fedbench.host.speeds import ModelSpeed
-from fedbench.host.workbench import NAME, workbench
+from fedbench.host.workbench import NAME, Workbench, workbench
 from fedbench.measurement import Measurement
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,11 +57,12 @@ for line in sys.stdin:
     if model == "lenet":
         print('{{"refused": "model lenet: not in torchvision"}}', flush=True)
         continue
-    threads, copies = int(values["threads"]), int(values["copies"])
-    for copy in range(copies):
-        speed = {{1: 100.0, 2: 150.0, 4: 160.0}}[threads] - 10 * (copies > 1) - copy
+    threads, copies = int(values["threads"]), int(values.get("copies", 1))
+    names = [model, values["against"]] if "against" in values else [model] * copies
+    for copy, name in enumerate(names):
+        speed = {{1: 100.0, 2: 150.0, 4: 160.0}}[threads] - (10 + copy) * (copies > 1)
         print(json.dumps(dict(
-            model=model, threads=threads, samples_per_second=speed * 0.9,
+            model=name, threads=threads, samples_per_second=speed * 0.9,
             samples_per_cpu_second=speed * (1 if quota == "-1" else 0.9),
             step_cpu_seconds=32 / speed, windows=[speed / 3, speed * 0.9, speed],
             cpu_windows=[speed - 5, speed, speed + 5], cpu_seconds=1.0, torch="2.13.0",
@@ -257,11 +271,11 @@ def test_our_own_cpu_time_is_no_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     noise = Noise()
     now[0] = 10.0
     times["user"] += 12.0  # of 2 cores x 10 s
-    noise.ours = 12.0
-    assert noise.note(2, [100.0]) is None
-    noise.ours = 8.0
+    noise.note(fake(100.0).model_copy(update={"cpu_seconds": 12.0}))
+    assert noise.words(2, [100.0]) is None
+    times["user"] += 4.0
     times["steal"] = 2.0
-    assert noise.note(2, [100.0]) == "others used 20% of the CPUs; the hypervisor took 10% of them"
+    assert noise.words(2, [100.0]) == "others used 20% of the CPUs; the hypervisor took 10% of them"
 
 
 def test_the_table_shows_what_was_measured(daemon: FakeDocker) -> None:
@@ -299,5 +313,40 @@ def test_another_model_is_held_against_the_reference_in_turns(
         daemon.client, "fedbench:cpu", ["mobilenet_v3_small"], cache, lambda _: None, cores=1
     )
     assert speeds["mobilenet_v3_small"].of_reference == 1.0  # the fake trains all alike
-    turns = [request.split()[0] for request in daemon.requests[-6:]]
-    assert turns == ["mobilenet_v3_small", "mobilenet_v2"] * 3
+    turn = "mobilenet_v3_small --against=mobilenet_v2 --threads=1 --seconds=1.2 -1"
+    assert daemon.requests[-TURNS[0] :] == [turn] * TURNS[0]
+    assert daemon.requests[-TURNS[0] - 1] != turn
+
+
+@dataclass
+class Scattered:
+    """A workbench on a host that trains a model so many times as fast as the reference."""
+
+    ratios: Iterator[float]
+    asked: int = 0
+
+    def compare(self, model: str, other: str, *, seconds: float) -> tuple[Measurement, Measurement]:
+        self.asked += 1
+        return fake(100.0 * next(self.ratios)), fake(100.0)
+
+    @property
+    def bench(self) -> Workbench:
+        return cast("Workbench", self)
+
+
+@given(st.floats(0.1, 10), st.floats(0.0, 0.5))
+def test_a_ratio_is_taken_until_it_is_known(middle: float, scatter: float) -> None:
+    host = Scattered(cycle((middle * (1 + scatter), middle / (1 + scatter))))
+    found, error = ratio(host.bench, "mobilenet_v3_small")
+    assert found == pytest.approx(middle, rel=scatter / 4 + 1e-6)
+    assert TURNS[0] <= host.asked <= TURNS[1]
+    if scatter < 0.01:
+        assert host.asked == TURNS[0]
+    if scatter > 0.1:
+        assert host.asked == TURNS[1]
+        assert error > ENOUGH
+
+
+def test_the_reference_is_itself_without_a_measurement() -> None:
+    host = Scattered(iter(()))
+    assert ratio(host.bench, REFERENCE) == (1.0, 0.0)

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
 
@@ -136,6 +137,37 @@ def test_the_command_refuses_a_model_and_goes_on() -> None:
         assert caught.value.message.startswith(why)
     assert parse(measured).samples_per_second > 0
     assert done.stderr == ""
+
+
+def test_two_models_are_measured_in_turns() -> None:
+    """And where the one is refused, the other does not wait for it."""
+    options = "--threads=1 --seconds=0.1 --samples=64"
+    requests = (
+        f"mobilenet_v3_small --against=resnet18 {options}\n"
+        f"mobilenet_v3_small --against=lenet {options}\n"
+    )
+    done = subprocess.run(MODULE, input=requests, capture_output=True, text=True, check=True)
+    _, one, other, refused = done.stdout.splitlines()
+    assert [parse(line).model for line in (one, other)] == ["mobilenet_v3_small", "resnet18"]
+    with pytest.raises(ConfigError, match="model lenet: neither one of"):
+        parse(refused)
+
+
+def test_only_one_of_two_takes_its_turn(tmp_path: Path) -> None:
+    """Forks that write what they do: `a` and `b` alternate, and `b` ends alone."""
+    notes = tmp_path / "notes"
+    with workload._two_turns() as turns:
+        for name, turn, times in zip("ab", turns, (3, 5), strict=True):
+            if os.fork() == 0:
+                for _ in range(times):
+                    turn.wait()
+                    with notes.open("a") as file:
+                        file.write(name)
+                turn.leave()
+                os._exit(0)
+        for _ in range(2):
+            assert os.wait()[1] == 0
+    assert notes.read_text() == "abababbb"
 
 
 def test_a_refusal_is_the_commands_exit_code() -> None:
