@@ -25,7 +25,7 @@ from fedbench.measurement import Measurement
 QUOTA = 0.25  # of a CPU
 SECONDS = 5.0  # of each measurement, after its warm-up
 REFERENCE = "mobilenet_v2"
-TURNS, TURN_SECONDS = (4, 12), 1.2  # at least and at most
+TURNS, TURN_SECONDS = (4, 8), 1.2  # at least and at most
 ENOUGH = 0.02  # the standard error of a ratio that is known well enough
 GAIN = 1.1  # twice the threads must be so many times as fast, or more of them are not tried
 # Beyond these, an entry says what disturbed it.
