@@ -20,7 +20,7 @@ import torch
 
 from fedbench.config import Experiment
 from fedbench.engine.grid import MemoryGrid
-from fedbench.engine.workers import Client, Workers
+from fedbench.engine.workers import Client, Workers, worker_count
 from fedbench.server import running
 from fedbench.server.checkpoint import RunFolder
 from fedbench.server.directory import Say
@@ -84,8 +84,8 @@ def _workers(facts: dict[str, Any]) -> Workers:
     clients = [Client(**client) for client in facts["engine"]["clients"]]
     cores = len(os.sched_getaffinity(0))
     count = facts["engine"]["workers"]
-    if count is None:  # a GPU is one device, and one process fills it
-        count = 1 if torch.cuda.is_available() else min(len(clients), cores)
+    if count is None:
+        count = worker_count(len(clients), cores, gpu=torch.cuda.is_available())
     return Workers(dict(enumerate(clients, 1)), count, max(1, cores // max(count, 1)))
 
 

@@ -98,6 +98,17 @@ class Workers:
             self._pool.shutdown(cancel_futures=True)
 
 
+def worker_count(clients: int, cores: int, *, gpu: bool) -> int:
+    """How many processes train at once, where nobody said.
+
+    A GPU is one device, and one process fills it. A few more clients than cores train side by side:
+    one after the other, the last would leave cores idle. Many take turns, for each needs memory.
+    """
+    if gpu:
+        return 1
+    return clients if clients < 2 * cores else cores
+
+
 def identify() -> None:
     """Lets this process make messages, as Flower does for the process of a run."""
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1

@@ -32,8 +32,7 @@ _ENGINE = "fedbench.engine"
 class InProcess:
     """Runs experiments for the clients of one profile.
 
-    `workers` processes train at once: by default one where there is a GPU, else as many as there
-    are clients, or cores.
+    `workers` processes train at once: by default as many as `fedbench.engine` finds best here.
 
     Raises:
         HostError: torch or Flower is not installed here.

@@ -17,6 +17,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from fedbench.config import Experiment
+from fedbench.engine.workers import worker_count
 from fedbench.records import Summary, read_lines
 from fedbench.server.checkpoint import RunFolder
 
@@ -95,6 +96,16 @@ def test_a_run_leaves_what_any_run_leaves(prepare: Prepare) -> None:
         # Nobody has a container of its own here.
         assert all(c.cpu_seconds is c.peak_memory_bytes is None for c in record.clients)
         assert all(c.target_epoch_seconds is None for c in record.clients)
+
+
+@pytest.mark.parametrize(
+    ("clients", "cores", "gpu", "workers"),
+    [(2, 2, False, 2), (3, 2, False, 3), (4, 2, False, 2), (30, 8, False, 8), (3, 16, True, 1)],
+)
+def test_no_core_is_idle_while_the_last_client_trains(
+    clients: int, cores: int, gpu: bool, workers: int
+) -> None:
+    assert worker_count(clients, cores, gpu=gpu) == workers
 
 
 def test_the_number_of_workers_changes_nothing_and_resuming_neither(prepare: Prepare) -> None:
