@@ -22,7 +22,7 @@ def top(
     once: Annotated[bool, typer.Option("--once", help="print the present state")] = False,
     svg: Annotated[Path | None, typer.Option(help="write it into this picture instead")] = None,
 ) -> None:
-    """Watch all devices live: who holds the round back, and why. q quits."""
+    """Watch all devices live: who holds the round back, and why. ? shows the keys, q quits."""
     from fedbench.host import top
     from fedbench.host.prometheus import Prometheus
     from fedbench.host.top_drawing import Board

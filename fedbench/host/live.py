@@ -15,7 +15,7 @@ from fedbench.host.machine import Say
 from fedbench.host.prometheus import Prometheus
 from fedbench.host.runs import Run
 from fedbench.host.tables import duration
-from fedbench.host.top_drawing import Devices
+from fedbench.host.top_columns import Devices
 from fedbench.host.top_figures import ask, snapshot
 from fedbench.records import RoundRecord
 

@@ -84,6 +84,15 @@ class Prometheus:
             for item in data["result"]
         ]
 
+    def recording_rules(self) -> set[str]:
+        """The names of the series that it records by rules of its own.
+
+        Raises:
+            HostError: Prometheus does not answer.
+        """
+        groups = self._get("rules", type="record")["groups"]
+        return {rule["name"] for group in groups for rule in group["rules"]}
+
     def targets(self) -> list[Target]:
         """List what is scraped now, sorted by job and client.
 

@@ -1,20 +1,15 @@
 """`fedbench top`: a full-screen view that keeps up with a federation, this one or another's.
 
-Drawn with rich, which is there: one picture that is renewed and one key need no toolkit of widgets.
+Drawn with rich, which is there: one picture that is renewed and a few keys need no toolkit of
+widgets.
 """
 
 from __future__ import annotations
 
 import io
-import os
 import re
-import select
-import sys
-import termios
 import time
-import tty
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -23,7 +18,10 @@ from rich.live import Live
 from fedbench.errors import HostError, RunError
 from fedbench.host.prometheus import Prometheus
 from fedbench.host.top_drawing import Board
-from fedbench.host.top_figures import Snapshot, ask
+from fedbench.host.top_figures import ask
+from fedbench.host.top_keys import keyboard, pressed
+from fedbench.host.top_state import Snapshot
+from fedbench.host.top_view import View
 from fedbench.records import replace_text
 
 _REFRESH_SECONDS = 2.0
@@ -55,13 +53,18 @@ def watch(prometheus: Prometheus, run: str | None, console: Console) -> None:
     Raises:
         HostError, RunError: as `look`, at the beginning.
     """
-    state, note = look(prometheus, run), ""
+    state, note, view = look(prometheus, run), "", View()
     screen = Live(console=console, screen=True, auto_refresh=False)
-    with suppress(KeyboardInterrupt), _keys(), screen as live:
+    with suppress(KeyboardInterrupt), keyboard(), screen as live:
         while True:
-            live.update(Board(state, note), refresh=True)
-            if _quit_within(_REFRESH_SECONDS):
-                return
+            due = time.monotonic() + _REFRESH_SECONDS
+            live.update(Board(state, note, view), refresh=True)
+            while keys := pressed(max(due - time.monotonic(), 0)):
+                for key in keys:
+                    if (after := view.after(key, state.devices)) is None:
+                        return
+                    view = after
+                live.update(Board(state, note, view), refresh=True)
             try:
                 state, note = ask(prometheus, run), ""
             except HostError as error:
@@ -75,26 +78,3 @@ def export_svg(state: Snapshot, file: Path) -> None:
     console.print(Board(state))
     svg = console.export_svg(title="fedbench top", unique_id="top")
     replace_text(file, re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL))
-
-
-@contextmanager
-def _keys() -> Iterator[None]:
-    """Each key at once, not with the line; Ctrl-C stays what it is."""
-    if not sys.stdin.isatty():
-        yield
-        return
-    before = termios.tcgetattr(sys.stdin)
-    tty.setcbreak(sys.stdin)
-    try:
-        yield
-    finally:
-        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
-
-
-def _quit_within(seconds: float) -> bool:
-    """Wait, and say whether q was pressed."""
-    if not sys.stdin.isatty():
-        time.sleep(seconds)
-        return False
-    ready, _, _ = select.select([sys.stdin], [], [], seconds)
-    return bool(ready) and b"q" in os.read(sys.stdin.fileno(), 64)

@@ -1,170 +1,102 @@
-"""Draws the figures of a federation for a terminal, as wide as that is."""
+"""Draws the state of a federation for a terminal, as wide and as high as that is."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from rich.console import Console, ConsoleOptions, RenderResult
-from rich.measure import Measurement
-from rich.table import Table
+from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.text import Text
 
 from fedbench.host.tables import duration, figure
-from fedbench.host.top_figures import (
-    STEP_SECONDS,
-    WINDOW_SECONDS,
-    Device,
-    Holding,
-    RunState,
-    Snapshot,
-)
+from fedbench.host.top_columns import PHASES, bar, choose, draw, scaled
+from fedbench.host.top_detail import detail
+from fedbench.host.top_figures import STEP_SECONDS, WINDOW_SECONDS
+from fedbench.host.top_state import Device, Holding, RunState, Snapshot
+from fedbench.host.top_view import HELP, View
 
-_PHASES = {  # its colour, and its sign on the timeline, which tells it without colours too
-    "waiting": ("bright_black", "·"),
-    "receiving": ("cyan", "▼"),
-    "training": ("green", "█"),
-    "evaluating": ("magenta", "▒"),
-    "sending": ("blue", "▲"),
-    "gone": ("red", " "),
-}
 _RUN_COLOURS = {"running": "green", "waiting": "yellow", "failed": "red", "interrupted": "yellow"}
 _BLOCKS = "▁▂▃▄▅▆▇█"
-_HIGH = 0.9  # of a quota or a limit: worth a look
-_ERROR = 0.05  # as the bar of `fedbench fidelity`
-
-
-@dataclass(frozen=True)
-class _Column:
-    """`rank` says when it goes where the terminal is narrow: the highest first, 0 never."""
-
-    title: str
-    rank: int
-    cell: Callable[[Device], Text | str]
-    justify: str = "right"
-
-
-def _blocks(part: float, width: int, colour: str = "green") -> Text:
-    full = round(min(max(part, 0.0), 1.0) * width)
-    return Text().append("█" * full, colour).append("░" * (width - full), "bright_black")
-
-
-def _bar(part: float | None, width: int = 6) -> Text:
-    if part is None:
-        return Text("-")
-    return _blocks(part, width, "yellow" if part >= _HIGH else "green").append(f" {part:4.0%}")
-
-
-def _phase(device: Device) -> Text:
-    colour, _ = _PHASES.get(device.phase, ("default", ""))
-    return Text(device.phase, colour)
-
-
-def _epoch(device: Device) -> Text | str:
-    if device.epoch is None or not device.epochs:
-        return "-"
-    bar = _blocks(device.epoch / device.epochs, 4)
-    return bar.append(f" {device.epoch:.0f}/{device.epochs:.0f}")
-
-
-def _error(device: Device) -> Text | str:
-    if device.error is None:
-        return "-"
-    digits = 1 if abs(device.error) < 1 else 0
-    return Text(f"{device.error:+.{digits}%}", "red" if abs(device.error) > _ERROR else "green")
-
-
-def _memory(device: Device) -> Text | str:
-    if device.memory is None:
-        return "-"
-    used = f"{device.memory / 2**20:.0f}"
-    if not device.memory_limit:
-        return used
-    bar = _bar(device.memory / device.memory_limit, 4)
-    return bar.append(f" {used:>5}/{device.memory_limit / 2**20:.0f}")
-
-
-def _scaled(value: float | None, unit: float, form: str) -> str:
-    return figure(None if value is None else value / unit, form)
-
-
-_COLUMNS = (
-    _Column("client", 0, lambda d: d.client, "left"),
-    _Column("phase", 0, _phase, "left"),
-    _Column("epoch", 0, _epoch),
-    _Column("samples/s", 5, lambda d: figure(d.speed, ".0f")),
-    _Column("emulated s", 1, lambda d: figure(d.epoch_seconds, ".2f")),
-    _Column("target", 3, lambda d: figure(d.target_seconds, ".2f")),
-    _Column("error", 2, _error),
-    _Column("CPU of quota", 0, lambda d: _bar(d.cpu_use)),
-    _Column("throttled", 4, lambda d: figure(d.throttled, ".0%")),
-    _Column("memory MiB", 6, _memory, "left"),
-    _Column("sent kB/s", 9, lambda d: _scaled(d.sent, 1e3, ".0f")),
-    _Column("recv kB/s", 9, lambda d: _scaled(d.received, 1e3, ".0f")),
-    _Column("loss", 7, lambda d: figure(d.loss, ".3f")),
-    _Column("accuracy", 1, lambda d: figure(d.accuracy, ".3f")),
-    _Column("W", 8, lambda d: figure(d.watts, ".0f")),
-    _Column("kJ", 8, lambda d: _scaled(d.joules, 1e3, ".1f")),
-)
-
-
-@dataclass(frozen=True)
-class Devices:
-    """A row for each device, and as many columns as there is room for."""
-
-    state: Snapshot
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """The table, without the columns that have no figure at all."""
-        rows = [[column.cell(device) for column in _COLUMNS] for device in self.state.devices]
-        shown = [
-            index
-            for index, column in enumerate(_COLUMNS)
-            if not column.rank or any(str(row[index]) != "-" for row in rows)
-        ]
-        while True:
-            table = _table(shown, rows)
-            worst = max(_COLUMNS[index].rank for index in shown)
-            if not worst or _width(table, console, options) <= options.max_width:
-                break
-            shown = [index for index in shown if _COLUMNS[index].rank < worst]
-        yield table
-
-
-def _table(shown: Sequence[int], rows: Sequence[Sequence[Text | str]]) -> Table:
-    table = Table(box=None, header_style="bold", padding=(0, 1), pad_edge=False)
-    for index in shown:
-        table.add_column(_COLUMNS[index].title, justify=_COLUMNS[index].justify, no_wrap=True)  # type: ignore[arg-type]
-    for row in rows:
-        table.add_row(*(row[index] for index in shown))
-    return table
-
-
-def _width(table: Table, console: Console, options: ConsoleOptions) -> int:
-    unbounded = options.update(max_width=1000)
-    return Measurement.get(console, unbounded, table).maximum
+_RULES_FILE = "compose/prometheus/rules/recording.yml"
 
 
 @dataclass(frozen=True)
 class Board:
-    """The whole view: the run, who holds it back, the devices, what they did, and alerts."""
+    """The whole view: the run, who holds it back, the devices, what they did, and alerts.
+
+    With a `view` it is as high as the terminal, and one device is selected or its details open.
+    """
 
     state: Snapshot
     note: str = ""  # for example that Prometheus is away
+    view: View | None = None
 
-    def __rich_console__(self, _: Console, options: ConsoleOptions) -> RenderResult:
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """From top to bottom."""
+        view = self.view or View()
+        devices = view.devices(self.state.devices)
+        chosen = view.selected(devices) if self.view else None
+        if chosen and view.detail:
+            yield Group(*self._above(), detail(chosen, self.state), Text())
+            yield from _timeline([chosen], self.state.time, options.max_width)
+            yield Group(*self._below())
+            return
+        sort = view.sort if self.view else ""
+        columns, left_out = choose(devices, sort, console, options)
+        above, below = [*self._above()], [*self._below(left_out)]
+        used = len(console.render_lines(Group(*above, *below), options))
+        shown, on_timeline = _room(devices, chosen, options.max_height - used)
+        yield Group(*above, draw(columns, shown, sort, chosen))
+        yield Text(_where(shown, devices), "bright_black")
+        yield from _timeline(on_timeline, self.state.time, options.max_width)
+        yield Group(*below)
+
+    def _above(self) -> Iterator[Text]:
         if self.note:
             yield Text(self.note, "bold yellow")
+        if self.state.missing_rules:
+            yield Text(_missing(self.state.missing_rules), "yellow")
         yield from _header(self.state.run)
         yield Text(_held_back(self.state.holding) if self.state.holding else " ", "yellow")
-        yield Devices(self.state)
-        yield Text()
-        yield from _timeline(self.state, options.max_width)
+
+    def _below(self, left_out: Sequence[str] = ()) -> Iterator[Text]:
         if self.state.alerts:
             yield Text()
-            yield Text(f"alerts: {', '.join(self.state.alerts)}", "bold red")
+            yield Text(f"alerts: {', '.join(map(str, self.state.alerts))}", "bold red")
+        parts = [f"← wider terminal: {', '.join(left_out)}"] if left_out else []
+        if self.view:
+            parts.insert(0, HELP if self.view.help else "? keys")
+        if parts:
+            yield Text("   ".join(parts), "bright_black", no_wrap=True, overflow="ellipsis")
+
+
+def _missing(rules: Sequence[str]) -> str:
+    """Says why some figures are not there."""
+    names = ", ".join(rule.removeprefix("client:fedbench_") for rule in rules)
+    return f"this Prometheus lacks recording rules of fedbench's {_RULES_FILE}: {names}"
+
+
+def _room(
+    devices: Sequence[Device], chosen: Device | None, lines: int
+) -> tuple[Sequence[Device], Sequence[Device]]:
+    """Of which devices there are rows, and of which timelines; all but where one is chosen.
+
+    Then rows go before timelines where not all fit, and the chosen one has both.
+    """
+    lines -= 3  # titles of columns, where it stands, the legend
+    if chosen is None or 2 * len(devices) <= lines:
+        return devices, devices
+    rows = max(lines - 1, 1)
+    first = max(0, min(devices.index(chosen) - rows // 2, len(devices) - rows))
+    return devices[first : first + rows], [chosen]
+
+
+def _where(shown: Sequence[Device], devices: Sequence[Device]) -> str:
+    if len(shown) == len(devices):
+        return ""
+    first = devices.index(shown[0])
+    return f"{first + 1} to {first + len(shown)} of {len(devices)} devices"
 
 
 def _header(run: RunState | None) -> Iterator[Text]:
@@ -175,7 +107,7 @@ def _header(run: RunState | None) -> Iterator[Text]:
     if run.experiment:
         title.append(f"  {run.experiment} on {run.profile}, {run.model}", "default")
     yield title.append("  ").append(run.phase, _RUN_COLOURS.get(run.phase, "bold"))
-    rounds = Text(f"round {run.round}/{run.rounds}  ").append_text(_bar(run.progress, 20))
+    rounds = Text(f"round {run.round}/{run.rounds}  ").append_text(bar(run.progress, 20))
     if run.seconds_left is not None:
         rounds.append(f", about {duration(run.seconds_left)} left")
     if run.dilation != 1:
@@ -201,8 +133,8 @@ def _held_back(holding: Holding) -> str:
         if device.throttled:
             parts.append(f"throttled in {device.throttled:.0%} of periods")
     elif device.phase in ("receiving", "sending"):
-        rate = device.received if device.phase == "receiving" else device.sent
-        parts.append(f"its link carries {_scaled(rate, 1e3, '.0f')} kB/s")
+        traffic = device.received if device.phase == "receiving" else device.sent
+        parts.append(f"its link carries {scaled(traffic.rate, 1e3, '.0f')} kB/s")
     return f"{', '.join(parts)}; waiting: {', '.join(_waiting(holding))}"
 
 
@@ -211,17 +143,17 @@ def _waiting(holding: Holding) -> Iterator[str]:
         yield client + (f" over {WINDOW_SECONDS} s" if seconds is None else f" {seconds:.0f} s")
 
 
-def _timeline(state: Snapshot, width: int) -> Iterator[Text]:
-    names = max((len(device.client) for device in state.devices), default=0)
+def _timeline(devices: Sequence[Device], now: float, width: int) -> Iterator[Text]:
+    names = max((len(device.client) for device in devices), default=0)
     slots = min(width - names - 1, WINDOW_SECONDS // STEP_SECONDS)
-    for device in state.devices:
+    for device in devices:
         line = Text(device.client.ljust(names + 1))
-        for phase in _slots(device, state.time, slots):
-            colour, sign = _PHASES[phase]
+        for phase in _slots(device, now, slots):
+            colour, sign = PHASES[phase]
             line.append(sign, colour)
         yield line
     legend = Text(f"{WINDOW_SECONDS // 60} min: ", no_wrap=True)
-    for phase, (colour, sign) in _PHASES.items():
+    for phase, (colour, sign) in PHASES.items():
         if phase != "gone":
             legend.append(f"{sign} ", colour).append(f"{phase}  ", "default")
     yield legend

@@ -1,150 +1,79 @@
-"""What a federation does right now, as figures, from Prometheus' answers alone. Pure but for `ask`.
+"""The state of a federation, made of Prometheus' answers alone. Pure but for `ask`.
 
-No file of the computer that it runs on is read: the federation may be on another one.
+No file of the computer that it runs on is read: the federation may be on another one. Rates and
+ratios are those that recording.yml records, which the dashboards show too.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import groupby, pairwise
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import groupby
+from typing import Any
 
 from fedbench.host.prometheus import Prometheus, Sample, Series
+from fedbench.host.top_state import Alert, Device, Gpu, RunState, Snapshot, Traffic
 
 WINDOW_SECONDS = 240  # of the timeline; a device that left is shown for as long
 STEP_SECONDS = 2
 _CURVE_SECONDS, _CURVE_STEP_SECONDS = 3600, 10
-_NOW = (
-    "client_phase", "client_dilation", "local_epoch", "local_epochs", "local_epoch_last_seconds",
-    "samples_per_second", "target_epoch_seconds", "local_accuracy", "local_loss", "memory_bytes",
-    "memory_limit_bytes", "device_watts", "energy_joules_total", "run_info", "run_phase", "round",
-    "rounds", "round_last_seconds", "server_accuracy", "server_loss", "dilation",
-)  # fmt: skip
-_FACTS = f'{{__name__=~"ALERTS|fedbench_({"|".join(_NOW)})"}}'
 
-
-def _rate(counter: str) -> str:
-    return f'sum by (client) (rate(fedbench_{counter}{{client!=""}}[10s]))'
-
-
-_RATES = {
-    "cpu_use": f"{_rate('cpu_seconds_total')} / sum by (client) (fedbench_usable_cpus)",
-    "throttled": f"{_rate('cpu_throttled_periods_total')} / {_rate('cpu_periods_total')}",
-    "sent": _rate("sent_bytes_total"),
-    "received": _rate("received_bytes_total"),
+# The fields of a device and the metric of each; of one that has a value per state or direction,
+# that one's after a point.
+_DEVICE = {
+    "epoch": "fedbench_local_epoch",
+    "epochs": "fedbench_local_epochs",
+    "epoch_wall_seconds": "fedbench_local_epoch_last_seconds",
+    "target_seconds": "fedbench_target_epoch_seconds",
+    "slowness": "client:fedbench_slowness:ratio",
+    "loss": "fedbench_local_loss",
+    "accuracy": "fedbench_local_accuracy",
+    "cpus": "fedbench_usable_cpus",
+    "cpu_seconds": "fedbench_cpu_seconds_total",
+    "cpu_use": "client:fedbench_cpu_use:ratio",
+    "throttled": "client:fedbench_throttled:ratio",
+    "memory": "fedbench_memory_bytes",
+    "memory_peak": "fedbench_memory_peak_bytes",
+    "memory_limit": "fedbench_memory_limit_bytes",
+    "memory_use": "client:fedbench_memory_use:ratio",
+    "memory_kills": "fedbench_out_of_memory_kills_total",
+    "watts": "client:fedbench_power:watts",
+    "idle_joules": "fedbench_energy_joules_total.idle",
+    "busy_joules": "fedbench_energy_joules_total.busy",
 }
-_ALL_RATES = " or ".join(
-    f'label_replace({rate}, "figure", "{name}", "", "")' for name, rate in _RATES.items()
+_SENT = {
+    "rate": "client:fedbench_sent_bytes:rate",
+    "bytes": "fedbench_sent_bytes_total",
+    "seconds": "fedbench_transfer_seconds_sum.sent",
+    "last_bytes": "fedbench_transfer_last_bytes.sent",
+    "last_seconds": "fedbench_transfer_last_seconds.sent",
+}
+_RECEIVED = {field: metric.replace("sent", "received") for field, metric in _SENT.items()}
+_GPU = {
+    "use": "fedbench_gpu_use_ratio",
+    "memory": "fedbench_gpu_memory_bytes",
+    "memory_total": "fedbench_gpu_memory_total_bytes",
+    "watts": "fedbench_gpu_power_watts",
+}
+_PHASE, _SPEED = "fedbench_client_phase", "fedbench_samples_per_second"
+_DILATION = "fedbench_client_dilation"
+_OF_A_RUN = ("run_info", "run_phase", "round", "rounds", "round_last_seconds", "server_accuracy",
+             "server_loss", "dilation")  # fmt: skip
+METRICS = tuple(
+    sorted(
+        {_PHASE, _SPEED, _DILATION, *(f"fedbench_{name}" for name in _OF_A_RUN)}
+        | {
+            metric.partition(".")[0]
+            for fields in (_DEVICE, _SENT, _RECEIVED, _GPU)
+            for metric in fields.values()
+        }
+    )
 )
+RULES = tuple(metric for metric in METRICS if metric.startswith("client:"))
+_FACTS = f'{{__name__=~"{"|".join(("ALERTS", *METRICS))}"}}'
+_PHASES = f"{_PHASE} == 1"
 _CURVES = '{__name__=~"fedbench_server_(accuracy|loss)"}'
-
-
-@dataclass(frozen=True)
-class Device:
-    """One client and its device; None is what nobody measured.
-
-    Speeds are samples per emulated second, `epoch_seconds` and `target_seconds` (the real device's)
-    emulated seconds of a local epoch; `cpu_use` is a part of the quota, `throttled` of the
-    scheduler's periods; `sent` and `received` are bytes per wall second.
-    """
-
-    client: str
-    phase: str = "-"
-    phases: tuple[tuple[float, str], ...] = ()  # Unix time and phase, the oldest first
-    epoch: float | None = None
-    epochs: float | None = None
-    speed: float | None = None
-    epoch_seconds: float | None = None
-    target_seconds: float | None = None
-    epoch_wall_seconds: float | None = None
-    cpu_use: float | None = None
-    throttled: float | None = None
-    memory: float | None = None
-    memory_limit: float | None = None
-    sent: float | None = None
-    received: float | None = None
-    loss: float | None = None
-    accuracy: float | None = None
-    watts: float | None = None
-    joules: float | None = None
-
-    @property
-    def error(self) -> float | None:
-        """How far the epoch was from its target: 0.05 is five percent too slow."""
-        if self.epoch_seconds is None or not self.target_seconds:
-            return None
-        return self.epoch_seconds / self.target_seconds - 1
-
-    @property
-    def in_phase_since(self) -> float | None:
-        """Unix time since which it has been in its phase; None if that was before the window."""
-        changes = [now for (_, before), (now, after) in pairwise(self.phases) if before != after]
-        return changes[-1] if changes else None
-
-
-@dataclass(frozen=True)
-class RunState:
-    """The run as its server sees it; the curves have one value per change, the oldest first."""
-
-    run: str
-    experiment: str
-    profile: str
-    model: str
-    phase: str
-    round: int
-    rounds: int
-    round_seconds: float | None
-    dilation: float
-    accuracies: tuple[float, ...]
-    losses: tuple[float, ...]
-
-    @property
-    def progress(self) -> float:
-        """Part of the rounds that are over, 0 to 1."""
-        over = self.round - (self.phase == "running")
-        return over / self.rounds if self.rounds else 0.0
-
-    @property
-    def seconds_left(self) -> float | None:
-        """Wall seconds, by the last round; None before the first one is over or after the last."""
-        if self.phase != "running" or self.round_seconds is None:
-            return None
-        return (1 - self.progress) * self.rounds * self.round_seconds
-
-
-@dataclass(frozen=True)
-class Holding:
-    """A client for which the others wait, and since how many wall seconds each does."""
-
-    client: Device
-    waiting: Mapping[str, float | None]
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """Everything at one moment; `time` is Prometheus', in Unix seconds."""
-
-    time: float
-    runs: tuple[str, ...]
-    run: RunState | None
-    devices: tuple[Device, ...]
-    alerts: tuple[str, ...]
-
-    @property
-    def holding(self) -> Holding | None:
-        """Who holds the round back; None while nobody waits for anybody."""
-        here = [device for device in self.devices if device.phase not in ("gone", "-")]
-        busy = [device for device in here if device.phase != "waiting"]
-        waiting = [device for device in here if device.phase == "waiting"]
-        if not self.run or self.run.phase != "running" or not busy or not waiting:
-            return None
-        since = {device.client: device.in_phase_since for device in waiting}
-        return Holding(
-            max(busy, key=_left),
-            {name: None if at is None else self.time - at for name, at in since.items()},
-        )
 
 
 def ask(prometheus: Prometheus, run: str | None = None, clients: Iterable[str] = ()) -> Snapshot:
@@ -155,9 +84,9 @@ def ask(prometheus: Prometheus, run: str | None = None, clients: Iterable[str] =
     """
     return snapshot(
         prometheus.query(_FACTS),
-        prometheus.query(_ALL_RATES),
-        prometheus.query_range("fedbench_client_phase == 1", WINDOW_SECONDS, STEP_SECONDS),
+        prometheus.query_range(_PHASES, WINDOW_SECONDS, STEP_SECONDS),
         prometheus.query_range(_CURVES, _CURVE_SECONDS, _CURVE_STEP_SECONDS),
+        prometheus.recording_rules(),
         run,
         clients,
     )
@@ -165,28 +94,35 @@ def ask(prometheus: Prometheus, run: str | None = None, clients: Iterable[str] =
 
 def snapshot(
     facts: Sequence[Sample],
-    rates: Sequence[Sample],
     phases: Sequence[Series],
     curves: Sequence[Series],
+    rules: Collection[str] = RULES,
     run: str | None = None,
     clients: Iterable[str] = (),
 ) -> Snapshot:
-    """The state that these answers describe, of `run` or the one that Prometheus has."""
+    """The state that these answers describe, of `run` or the one that Prometheus has.
+
+    `rules` are the recording rules that it evaluates itself; it may have others' series, too.
+    """
+    recorded = {*rules, *(sample.labels["__name__"] for sample in facts)}
     runs = tuple(sorted({s.labels["run"] for s in _named(facts, "run_phase")}))
     chosen = run or next(iter(runs), None)
     facts = [sample for sample in facts if sample.labels.get("run", chosen) == chosen]
     state = _run(chosen, facts, curves) if chosen in runs and chosen else None
     past = _phases(phases)
-    values = _values(facts, rates)
+    values = _values(facts)
+    profiles = {s.labels.get("client"): s.labels["device"] for s in facts if "device" in s.labels}
     names = sorted({*clients, *past, *values})
     return Snapshot(
         time=max((series.points[-1][0] for series in phases), default=0.0),
         runs=runs,
         run=state,
         devices=tuple(
-            _device(name, values.get(name, {}), past.get(name, ()), state) for name in names
+            _device(name, values.get(name, {}), past.get(name, ()), state, profiles.get(name, ""))
+            for name in names
         ),
-        alerts=tuple(sorted(_alerts(facts))),
+        alerts=tuple(sorted(_alerts(facts), key=str)),
+        missing_rules=tuple(rule for rule in RULES if rule not in recorded),
     )
 
 
@@ -230,16 +166,15 @@ def _phases(phases: Iterable[Series]) -> dict[str, tuple[tuple[float, str], ...]
     return {client: tuple(sorted(points)) for client, points in past.items()}
 
 
-def _values(facts: Iterable[Sample], rates: Iterable[Sample]) -> dict[str, dict[str, float]]:
-    """By client and name; a figure that has one value per phase or state, with that appended."""
+def _values(facts: Iterable[Sample]) -> dict[str, dict[str, float]]:
+    """By client and metric; one that has a value per state or direction, with that appended."""
     values: dict[str, dict[str, float]] = defaultdict(dict)
-    for sample in (*facts, *rates):
+    for sample in facts:
         client, labels = sample.labels.get("client"), sample.labels
-        if not client or labels.get("__name__") == "ALERTS" or math.isnan(sample.value):
+        if not client or labels["__name__"] == "ALERTS" or math.isnan(sample.value):
             continue
-        name = labels.get("figure") or labels["__name__"].removeprefix("fedbench_")
-        which = labels.get("phase") or labels.get("state")
-        values[client][f"{name}.{which}" if which else name] = sample.value
+        which = [labels[name] for name in ("phase", "state", "direction") if name in labels]
+        values[client][".".join((labels["__name__"], *which))] = sample.value
     return dict(values)
 
 
@@ -248,55 +183,38 @@ def _device(
     values: Mapping[str, float],
     past: tuple[tuple[float, str], ...],
     run: RunState | None,
+    profile: str,
 ) -> Device:
-    phase = _phase(values, past)
-    wall = values.get("local_epoch_last_seconds")
-    speed = values.get("samples_per_second")
-    dilation = values.get("client_dilation", run.dilation if run else 1.0)
-    joules = [value for name, value in values.items() if name.startswith("energy_joules_total.")]
-    state = "busy" if phase in ("training", "evaluating") else "idle"
+    def fields(metrics: Mapping[str, str]) -> dict[str, Any]:
+        return {field: values.get(metric) for field, metric in metrics.items()}
+
+    known = fields(_DEVICE)
+    wall, speed = known["epoch_wall_seconds"], values.get(_SPEED)
+    dilation = values.get(_DILATION, run.dilation if run else 1.0)
     return Device(
         client,
-        phase,
+        _phase(values, past),
         past,
-        epoch=values.get("local_epoch"),
-        epochs=values.get("local_epochs"),
+        profile,
         speed=None if speed is None else speed * dilation,
         epoch_seconds=None if wall is None else wall / dilation,
-        target_seconds=values.get("target_epoch_seconds"),
-        epoch_wall_seconds=wall,
-        loss=values.get("local_loss"),
-        accuracy=values.get("local_accuracy"),
-        memory=values.get("memory_bytes"),
-        memory_limit=values.get("memory_limit_bytes"),
-        watts=values.get(f"device_watts.{state}"),
-        joules=sum(joules) if joules else None,
-        cpu_use=values.get("cpu_use"),
-        throttled=values.get("throttled"),
-        sent=values.get("sent"),
-        received=values.get("received"),
+        sent=Traffic(**fields(_SENT)),
+        received=Traffic(**fields(_RECEIVED)),
+        gpu=Gpu(**fields(_GPU)),
+        **known,
     )
 
 
 def _phase(values: Mapping[str, float], past: Sequence[tuple[float, str]]) -> str:
     """A client that Prometheus scrapes no more is gone; one that it never did has no phase yet."""
-    current = [name for name, value in values.items() if name.startswith("client_phase.") and value]
+    current = [name for name, value in values.items() if name.startswith(f"{_PHASE}.") and value]
     if current:
-        return current[0].removeprefix("client_phase.")
+        return current[0].removeprefix(f"{_PHASE}.")
     return "gone" if past else "-"
 
 
-def _alerts(facts: Iterable[Sample]) -> Iterable[str]:
+def _alerts(facts: Iterable[Sample]) -> Iterable[Alert]:
     for sample in facts:
         labels = sample.labels
         if labels["__name__"] == "ALERTS" and labels["alertstate"] == "firing":
-            whom = labels.get("client")
-            yield labels["alertname"] + (f" ({whom})" if whom else "")
-
-
-def _left(device: Device) -> tuple[int, float]:
-    """What is left to a busy device in this round: phases, and wall seconds of training."""
-    order = ("sending", "evaluating", "training", "receiving").index(device.phase)
-    if device.epoch is None or device.epochs is None:
-        return order, 0.0
-    return order, (device.epochs - device.epoch + 1) * (device.epoch_wall_seconds or 0.0)
+            yield Alert(labels["alertname"], labels.get("client", ""))

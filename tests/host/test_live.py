@@ -48,6 +48,9 @@ class FakePrometheus:
     def query_range(self, expression: str, seconds: int, step: int) -> list[Series]:
         return []
 
+    def recording_rules(self) -> set[str]:
+        return set()
+
 
 def prometheus(samples: list[Sample] | None) -> Prometheus:
     return cast("Prometheus", FakePrometheus(samples))

@@ -102,6 +102,13 @@ def test_a_range_is_of_the_clock_of_prometheus() -> None:
     assert asked == ["/api/v1/query?query=(up+==+1)[60s:2s]"]
 
 
+def test_recording_rules_are_known_by_name() -> None:
+    groups = [{"rules": [{"name": "a:b:rate"}, {"name": "c:d:ratio"}]}, {"rules": []}]
+
+    with api({"status": "success", "data": {"groups": groups}}) as prometheus:
+        assert prometheus.recording_rules() == {"a:b:rate", "c:d:ratio"}
+
+
 def test_a_scalar_becomes_one_sample() -> None:
     answer = {"status": "success", "data": {"resultType": "scalar", "result": [1.0, "2"]}}
 

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
 import sys
+import termios
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,10 +30,25 @@ from fedbench.errors import HostError, RunError
 from fedbench.host import top
 from fedbench.host.prometheus import Prometheus
 from fedbench.host.stack import Places
-from fedbench.host.top_figures import Snapshot, ask
+from fedbench.host.top_figures import RULES, ask
+from fedbench.host.top_state import Snapshot
 
 Command = Callable[..., tuple[int, str, str]]
 RUN = "20261125-124422-digits"
+ROOT = Path(__file__).resolve().parents[2]
+SHOWN_CURSOR, LEFT_SCREEN = b"\x1b[?25h", b"\x1b[?1049l"
+SHELL = """
+import os, signal, subprocess, sys, termios
+os.login_tty(0)
+signal.signal(signal.SIGINT, lambda *_: None)
+before = termios.tcgetattr(0)
+main = "from fedbench.cli import main; main()"
+process = subprocess.Popen([sys.executable, "-c", main, "top", "--prometheus", sys.argv[1]])
+print("process", process.pid, flush=True)
+code = process.wait()
+found = "as before" if termios.tcgetattr(0) == before else "changed"
+print(f"exit code {code}, terminal {found}", flush=True)
+"""
 
 
 class Recorded(ThreadingHTTPServer):
@@ -34,7 +57,8 @@ class Recorded(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.asked: list[str] = []
-        self.empty = False
+        self.data = answers()
+        self.empty = self.broken = False
         self.url = f"http://127.0.0.1:{self.server_port}"
 
 
@@ -42,12 +66,14 @@ class _Handler(BaseHTTPRequestHandler):
     server: Recorded
 
     def do_GET(self) -> None:
-        (query,) = parse_qs(urlsplit(self.path).query)["query"]
+        url = urlsplit(self.path)
+        query = parse_qs(url.query).get("query", [url.path])[0]
         self.server.asked.append(query)
-        data = answers()[_kind(query)]
+        data = self.server.data[_kind(query)]
         if self.server.empty:
-            data = {**data, "result": []}
-        body = json.dumps({"status": "success", "data": data}).encode()
+            data = {**data, "result": [], "groups": []}
+        answer = {"status": "success", "data": data} if not self.server.broken else {}
+        body = json.dumps(answer).encode()
         self.send_response(200)
         self.end_headers()
         self.wfile.write(body)
@@ -57,10 +83,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _kind(query: str) -> str:
-    if query.startswith("label_replace("):
-        return "rates"
     if query.startswith("{"):
         return "facts"
+    if query == "/api/v1/rules":
+        return "rules"
     return "phases" if query.startswith("(fedbench_client_phase == 1)[240s:2s]") else "curves"
 
 
@@ -105,8 +131,9 @@ def test_without_a_terminal_it_prints_the_state_once(recorded: Recorded, command
     assert code == 0
     assert RUN in output
     for client in ("laptop", "legacy-pc", "workstation"):
-        assert f"\n{client:<11}  training" in output
+        assert re.search(rf"\n{client:<11}  (training|waiting|sending) ", output)
     assert "\x1b" not in output
+    assert "keys" not in output
 
 
 def test_a_picture_has_every_client_and_loads_nothing(
@@ -152,7 +179,7 @@ def test_it_goes_on_while_prometheus_is_away(
     recorded: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = io.StringIO()
-    keys = iter([False, False, True])
+    keys = iter([[], [], ["q"]])
     healthy = ask
 
     def flaky(prometheus: Prometheus, run: str | None = None) -> Snapshot:
@@ -162,7 +189,7 @@ def test_it_goes_on_while_prometheus_is_away(
         return healthy(prometheus, run)
 
     monkeypatch.setattr(top, "ask", flaky)
-    monkeypatch.setattr(top, "_quit_within", lambda seconds: next(keys))
+    monkeypatch.setattr(top, "pressed", lambda seconds: next(keys))
     console = Console(file=output, force_terminal=True, width=140, height=30)
     top.watch(Prometheus(recorded.url), None, console)
     first, second, third = output.getvalue().split("20261125-124422-digits")[:3]
@@ -170,3 +197,117 @@ def test_it_goes_on_while_prometheus_is_away(
     assert "Prometheus does not answer" in second
     assert "Prometheus does not answer" not in third
     assert len(recorded.asked) == 9
+
+
+class Terminal:
+    """`fedbench top` in a terminal of its own, of 24 lines, as a shell would start it."""
+
+    def __init__(self, url: str, folder: Path, columns: int = 120) -> None:
+        self._master, slave = pty.openpty()
+        termios.tcsetwinsize(slave, (24, columns))
+        self._seen = b""
+        self._shell = subprocess.Popen(
+            [sys.executable, "-c", SHELL, url], stdin=slave, stdout=slave, stderr=slave, cwd=folder,
+            env={**os.environ, "TERM": "xterm-256color", "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        os.close(slave)
+        self.pid = int(self.until(r"process \d+\s").split()[1])
+        self.drawn = self.until(r"client ▲.*\? keys")
+
+    def press(self, keys: str, shows: str) -> str:
+        """What is drawn of this pattern once the keys are pressed."""
+        while self._more(0.2):
+            pass
+        self._seen = b""
+        self.type(keys)
+        return self.until(shows)
+
+    def type(self, keys: str) -> None:
+        """The keys alone."""
+        os.write(self._master, keys.encode())
+
+    def until(self, shows: str, seconds: float = 60) -> str:
+        """What was drawn of this pattern since the last keys, as soon as it was."""
+        deadline = time.monotonic() + seconds
+        while not (found := re.search(shows, self.text(), re.DOTALL)):
+            assert time.monotonic() < deadline, self.text()
+            self._more(0.1)
+        return found.group()
+
+    def _more(self, seconds: float) -> bool:
+        if not select.select([self._master], [], [], seconds)[0]:
+            return False
+        self._seen += os.read(self._master, 65536)
+        return True
+
+    def text(self) -> str:
+        """What was written, without colours and movements of the cursor."""
+        return re.sub(r"\x1b\[[?\d;]*[A-Za-z]", "", self._seen.decode(errors="ignore"))
+
+    def ends(self, code: int) -> None:
+        """It has to end with this code, and leave the terminal as it was."""
+        self.until(f"exit code {code}, terminal as before")
+        assert SHOWN_CURSOR in self._seen
+        assert LEFT_SCREEN in self._seen
+
+    def close(self) -> None:
+        self._shell.kill()  # as its session's leader, which takes the others along
+        self._shell.wait()
+        os.close(self._master)
+
+
+@pytest.fixture
+def terminal(recorded: Recorded, tmp_path: Path) -> Iterator[Terminal]:
+    opened = Terminal(recorded.url, tmp_path)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def order(text: str) -> list[str]:
+    """The clients of the table, from top to bottom."""
+    rows = (line.split() for line in text.splitlines())
+    return [row[0] for row in rows if "3/3" in row]
+
+
+def test_keys_sort_select_and_open(terminal: Terminal) -> None:
+    assert order(terminal.drawn) == ["laptop", "legacy-pc", "workstation"]
+    drawn = terminal.press("s", r"emulated s ▼.*\? keys")
+    assert order(drawn) == ["legacy-pc", "workstation", "laptop"]
+    terminal.press("\x1b[B\r", r"client +workstation .*received")
+    drawn = terminal.press("k", r"client +legacy-pc .*\? keys")
+    assert re.search(r"\nenergy +\d+\.\d+ kJ", drawn)
+    terminal.press("\x1b", r"emulated s ▼.*\? keys")
+    terminal.press("?", r"emulated s ▼.*Enter details")
+    terminal.press("\r", "received")
+    terminal.press("q", r"emulated s ▼.*q quit")
+    terminal.type("q")
+    terminal.ends(0)
+
+
+@pytest.mark.parametrize("how", ["Ctrl-C", "kill"])
+def test_it_leaves_the_terminal_as_it_was(terminal: Terminal, how: str) -> None:
+    if how == "kill":
+        os.kill(terminal.pid, signal.SIGTERM)
+    else:
+        terminal.type("\x03")
+    terminal.ends(0)
+
+
+def test_it_leaves_the_terminal_as_it_was_after_a_defect(
+    terminal: Terminal, recorded: Recorded
+) -> None:
+    recorded.broken = True
+    terminal.until("error: fedbench failed: KeyError")
+    terminal.ends(70)
+
+
+def test_a_prometheus_without_rules_says_so(recorded: Recorded, command: Command) -> None:
+    """As one of the user's own: the same answers, without what the rules recorded."""
+    facts = recorded.data["facts"]["result"]
+    facts[:] = [item for item in facts if item["metric"]["__name__"] not in RULES]
+    recorded.data["rules"]["groups"] = []
+    code, output, _ = command("--prometheus", recorded.url)
+    assert code == 0
+    assert output.startswith("this Prometheus lacks recording rules of fedbench's compose/")

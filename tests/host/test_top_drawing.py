@@ -10,8 +10,11 @@ import pytest
 from recorded import FILE, top_answers
 from rich.console import Console
 
-from fedbench.host.top_drawing import Board, Devices, sparkline
-from fedbench.host.top_figures import Device, Snapshot, snapshot
+from fedbench.host.top_columns import Devices
+from fedbench.host.top_drawing import Board, sparkline
+from fedbench.host.top_figures import RULES, snapshot
+from fedbench.host.top_state import Alert, Device, Snapshot, Traffic
+from fedbench.host.top_view import View
 
 
 def drawn(what: Board | Devices, width: int) -> str:
@@ -25,7 +28,7 @@ def state() -> Snapshot:
     return snapshot(*top_answers())
 
 
-@pytest.mark.parametrize("width", [80, 140])
+@pytest.mark.parametrize("width", [80, 100, 140])
 def test_the_view_is_as_it_was(width: int, state: Snapshot) -> None:
     golden = Path(FILE).with_name(f"{width}.txt")
     text = drawn(Board(state), width)
@@ -71,7 +74,7 @@ def test_who_holds_the_round_back_and_why(state: Snapshot) -> None:
 
 
 def test_a_slow_link_is_told(state: Snapshot) -> None:
-    slow = Device("slow", "sending", sent=125e3)
+    slow = Device("slow", "sending", sent=Traffic(rate=125e3))
     fast = Device("fast", "waiting")
     text = drawn(Board(replace(state, devices=(fast, slow))), 140)
     assert "sending, its link carries 125 kB/s; waiting: fast over 240 s\n" in text
@@ -84,7 +87,9 @@ def test_the_timeline_ends_where_a_device_left() -> None:
 
 
 def test_alerts_and_notes_are_told() -> None:
-    text = drawn(Board(nobody(alerts=("Stuck (a)", "Full")), "as of 12:00:00: away"), 80)
+    text = drawn(
+        Board(nobody(alerts=(Alert("Stuck", "a"), Alert("Full"))), "as of 12:00:00: away"), 80
+    )
     assert text.startswith("as of 12:00:00: away\n")
     assert text.endswith("alerts: Stuck (a), Full\n")
 
@@ -98,3 +103,80 @@ def test_a_sparkline(values: list[float], blocks: str) -> None:
 
 def test_a_long_sparkline_is_of_the_last_values() -> None:
     assert sparkline([9.0, *range(30)])[:2] == "▁▁"
+
+
+def open_on_a_screen(state: Snapshot, view: View, width: int = 120, height: int = 24) -> list[str]:
+    output = io.StringIO()
+    console = Console(file=output, width=width, height=height, color_system=None)
+    console.print(Board(state, view=view))
+    return [line.rstrip() for line in output.getvalue().splitlines()]
+
+
+def many(count: int) -> Snapshot:
+    return nobody(devices=tuple(Device(f"c{n:02}", phase="waiting") for n in range(count)))
+
+
+def test_energy_is_shown_at_100_columns_and_the_footer_says_what_is_not(state: Snapshot) -> None:
+    lines = drawn(Board(state), 100).splitlines()
+    (titles,) = [line.split() for line in lines if line.startswith("client ")]
+    assert "kJ" in titles
+    left_out = lines[-1].removeprefix("← wider terminal: ").split(", ")
+    assert left_out[0] == "memory MiB"
+    assert "W" in left_out
+    assert set(left_out).isdisjoint(titles)
+    assert "wider" not in drawn(Board(state), 200)
+
+
+@pytest.mark.parametrize(("sort", "mark"), [("client", "client ▲"), ("memory MiB", "memory MiB ▼")])
+def test_what_sorts_is_marked_and_never_left_out(state: Snapshot, sort: str, mark: str) -> None:
+    lines = open_on_a_screen(state, View(sort=sort), width=80)
+    assert sum(mark in line for line in lines) == 1
+    assert lines[-1].startswith("? keys   ← wider terminal: ")
+
+
+def test_the_slowest_is_first_where_seconds_sort(state: Snapshot) -> None:
+    lines = open_on_a_screen(state, View(sort="emulated s"))
+    rows = [line.split()[0] for line in lines if "3/3  " in line]
+    assert rows == ["legacy-pc", "workstation", "laptop"]
+
+
+def test_as_many_devices_as_there_are_lines_for_and_the_selected_one_among_them() -> None:
+    for client in ("c00", "c15", "c29"):
+        lines = open_on_a_screen(many(30), View(client=client))
+        assert len(lines) == 24
+        rows = [line.split()[0] for line in lines if " waiting " in line and line[0] == "c"]
+        assert client in rows
+        assert len(rows) >= 15
+        (where,) = [line for line in lines if line.endswith(" of 30 devices")]
+        assert where == f"{int(rows[0][1:]) + 1} to {int(rows[-1][1:]) + 1} of 30 devices"
+
+
+def test_a_print_has_all_devices() -> None:
+    text = drawn(Board(many(30)), 80)
+    assert all(f"\nc{n:02} " in text for n in range(30))
+    assert "keys" not in text
+
+
+def test_details_take_the_place_of_the_table(state: Snapshot) -> None:
+    text = "\n".join(open_on_a_screen(state, View(client="legacy-pc", detail=True)))
+    assert "\nclient       legacy-pc" in text
+    assert "CPU of quota" not in text
+    assert "workstation" not in text.partition("\nclient")[2]
+
+
+def test_help_says_what_each_key_does(state: Snapshot) -> None:
+    assert open_on_a_screen(state, View(help=True))[-1].startswith("s sort   ↑ ↓ or k j select ")
+
+
+def test_a_prometheus_without_the_rules_says_which_are_missing(state: Snapshot) -> None:
+    facts, phases, curves, _ = top_answers()
+    facts = [fact for fact in facts if fact.labels["__name__"] not in RULES]
+    text = drawn(Board(snapshot(facts, phases, curves, [])), 300)
+    assert text.startswith(
+        "this Prometheus lacks recording rules of fedbench's "
+        "compose/prometheus/rules/recording.yml: cpu_use:ratio, memory_use:ratio, power:watts, "
+    )
+    assert text.index("slowness:ratio") < text.index("\n")
+    assert "CPU of quota" in text  # it stays, without a figure
+    row = next(line for line in text.splitlines() if line.startswith("laptop "))
+    assert row.split().count("-") == 1

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from recorded import top_answers
 
 from fedbench.host.prometheus import Sample, Series
-from fedbench.host.top_figures import Snapshot, snapshot
+from fedbench.host.top_figures import METRICS, RULES, snapshot
+from fedbench.host.top_state import Alert, Gpu, Snapshot, Traffic
+from fedbench.telemetry import metrics
+from fedbench.telemetry.collectors import CLIENT_PHASES
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def sample(metric: str, value: float, **labels: str) -> Sample:
-    name = metric if metric == "ALERTS" else f"fedbench_{metric}"
+    name = metric if metric == "ALERTS" or ":" in metric else f"fedbench_{metric}"
     return Sample({"__name__": name, **labels}, value)
 
 
@@ -36,7 +43,7 @@ RUNNING = [
 
 
 def now(*facts: Sample, past: list[Series] | None = None, **options: Any) -> Snapshot:
-    return snapshot([*RUNNING, *facts], [], past or [], [], **options)
+    return snapshot([*RUNNING, *facts], past or [], [], **options)
 
 
 def of(client: str, **figures: float) -> list[Sample]:
@@ -46,9 +53,10 @@ def of(client: str, **figures: float) -> list[Sample]:
 def test_a_recorded_federation() -> None:
     state = snapshot(*top_answers())
     assert state.run is not None
-    assert (state.run.phase, state.run.round, state.run.rounds) == ("running", 2, 3)
+    assert (state.run.phase, state.run.round, state.run.rounds) == ("running", 5, 6)
     assert [device.client for device in state.devices] == ["laptop", "legacy-pc", "workstation"]
-    assert {device.phase for device in state.devices} <= {"waiting", "training"}
+    assert state.missing_rules == ()
+    assert {device.phase for device in state.devices} <= set(CLIENT_PHASES)
     for device in state.devices:
         assert device.epochs == 3
         assert device.speed is not None
@@ -58,6 +66,9 @@ def test_a_recorded_federation() -> None:
         assert device.memory is not None
         assert device.memory_limit is not None
         assert device.memory < device.memory_limit
+        assert device.throttled is not None
+        assert device.joules
+        assert device.sent.rate is not None
         assert len(device.phases) > 60
 
 
@@ -70,7 +81,7 @@ def test_rounds_that_are_over_say_how_long_the_others_take() -> None:
 
 def test_a_run_that_is_over_has_nothing_left() -> None:
     finished = [sample("run_phase", 1, run="r", phase="finished"), *RUNNING[2:]]
-    run = snapshot(finished, [], [], []).run
+    run = snapshot(finished, [], []).run
     assert run is not None
     assert run.seconds_left is None
     assert run.progress == 3 / 6  # stopped early
@@ -89,17 +100,48 @@ def test_a_real_device_among_emulated_ones_is_not_dilated() -> None:
     assert device.error is None
 
 
-@pytest.mark.parametrize(("phase", "watts"), [("training", 95.0), ("sending", 40.0)])
-def test_power_is_that_of_the_phase(phase: str, watts: float) -> None:
+def test_energy_is_idle_and_busy() -> None:
     facts = [
-        sample("client_phase", 1, client="a", phase=phase),
-        sample("device_watts", 40, client="a", state="idle"),
-        sample("device_watts", 95, client="a", state="busy"),
+        sample("client:fedbench_power:watts", 95, client="a"),
         sample("energy_joules_total", 1000, client="a", state="idle"),
         sample("energy_joules_total", 500, client="a", state="busy"),
     ]
     (device,) = now(*facts).devices
-    assert (device.watts, device.joules) == (watts, 1500)
+    assert (device.watts, device.idle_joules, device.joules) == (95, 1000, 1500)
+
+
+def test_traffic_has_a_direction() -> None:
+    facts = [
+        sample("client:fedbench_sent_bytes:rate", 5, client="a", device="pi"),
+        sample("sent_bytes_total", 90, client="a"),
+        sample("received_bytes_total", 80, client="a"),
+        sample("transfer_seconds_sum", 9, client="a", direction="sent"),
+        sample("transfer_seconds_sum", 8, client="a", direction="received"),
+        sample("transfer_last_bytes", 30, client="a", direction="sent"),
+        sample("transfer_last_seconds", 3, client="a", direction="sent"),
+        sample("gpu_use_ratio", 0.5, client="a"),
+    ]
+    (device,) = now(*facts).devices
+    assert device.profile == "pi"
+    assert device.sent == Traffic(rate=5, bytes=90, seconds=9, last_bytes=30, last_seconds=3)
+    assert device.received == Traffic(bytes=80, seconds=8)
+    assert device.gpu == Gpu(use=0.5)
+
+
+def test_whatever_is_asked_for_is_declared_or_recorded() -> None:
+    recorded = yaml.safe_load((ROOT / "compose/prometheus/rules/recording.yml").read_text())
+    names = {rule["record"] for group in recorded["groups"] for rule in group["rules"]}
+    assert set(RULES) == names  # all are shown
+    declared = metrics.METRICS.keys() | {f"{name}_sum" for name in metrics.METRICS}
+    assert set(METRICS) - names <= declared
+
+
+def test_a_rule_is_missing_where_nobody_evaluates_it_and_it_has_no_series() -> None:
+    cpu, *others = RULES
+    assert now().missing_rules == ()
+    assert now(rules=[]).missing_rules == RULES
+    elsewhere = sample(cpu, 0.5, client="a")  # evaluated by another program
+    assert now(elsewhere, rules=[]).missing_rules == tuple(others)
 
 
 def test_figures_of_another_run_are_not_this_ones() -> None:
@@ -110,9 +152,11 @@ def test_figures_of_another_run_are_not_this_ones() -> None:
 
 
 def test_what_is_not_a_number_is_not_known() -> None:
-    rates = [Sample({"client": "a", "figure": "throttled"}, float("nan"))]
-    rates += [Sample({"client": "a", "figure": "cpu_use"}, 0.5)]
-    (device,) = snapshot([], rates, [], []).devices
+    facts = [
+        sample("client:fedbench_throttled:ratio", float("nan"), client="a"),
+        sample("client:fedbench_cpu_use:ratio", 0.5, client="a"),
+    ]
+    (device,) = now(*facts).devices
     assert (device.throttled, device.cpu_use) == (None, 0.5)
 
 
@@ -147,7 +191,7 @@ def test_the_curve_has_one_value_per_round() -> None:
     points = [(float(at), value) for at, value in enumerate([0.1, 0.1, 0.2, 0.2, 0.4])]
     curve = Series({"__name__": "fedbench_server_accuracy", "run": "r"}, points)
     other = Series({"__name__": "fedbench_server_accuracy", "run": "q"}, [(0.0, 0.9)])
-    run = snapshot(RUNNING, [], [], [curve, other]).run
+    run = snapshot(RUNNING, [], [curve, other]).run
     assert run is not None
     assert run.accuracies == (0.1, 0.2, 0.4)
 
@@ -158,5 +202,6 @@ def test_only_alerts_that_fire_are_told() -> None:
         sample("ALERTS", 1, alertname="Slow", alertstate="firing", client="a"),
         sample("ALERTS", 1, alertname="Full", alertstate="pending", client="a"),
     ]
-    assert now(*alerts).alerts == ("NoProgress", "Slow (a)")
+    assert now(*alerts).alerts == (Alert("NoProgress"), Alert("Slow", "a"))
+    assert [str(alert) for alert in now(*alerts).alerts] == ["NoProgress", "Slow (a)"]
     assert now(*alerts).devices == ()

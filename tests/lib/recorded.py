@@ -1,4 +1,4 @@
-"""What the Prometheus of a real federation answered to `fedbench top`, amid a run."""
+"""What a real Prometheus answered to `fedbench top`, amid a run (record_top.py)."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ FILE = Path(__file__).parents[1] / "golden" / "top" / "answers.json"
 
 
 def answers() -> dict[str, dict[str, Any]]:
-    """The data of each answer: facts, rates, phases, curves."""
+    """The data of each answer: facts, phases, curves, rules."""
     recorded: dict[str, dict[str, Any]] = json.loads(FILE.read_text())
     return recorded
 
 
-def top_answers() -> tuple[list[Sample], list[Sample], list[Series], list[Series]]:
+def top_answers() -> tuple[list[Sample], list[Series], list[Series], set[str]]:
     """The same, as a client of Prometheus gives them."""
 
     def samples(name: str) -> list[Sample]:
@@ -30,4 +30,5 @@ def top_answers() -> tuple[list[Sample], list[Sample], list[Series], list[Series
             for item in answers()[name]["result"]
         ]
 
-    return samples("facts"), samples("rates"), series("phases"), series("curves")
+    rules = {rule["name"] for group in answers()["rules"]["groups"] for rule in group["rules"]}
+    return samples("facts"), series("phases"), series("curves"), rules
