@@ -19,13 +19,15 @@ import docker
 from docker.errors import DockerException
 from docker.models.containers import Container
 
-from fedbench.errors import DockerError
+from fedbench.errors import DockerError, FedbenchError
 from fedbench.host import bootstrap
 from fedbench.host.joining import LABEL
+from fedbench.host.locks import locked
 from fedbench.host.loglines import Choice, Line, parse_level, parse_since, read, require
+from fedbench.host.machine import Say
 from fedbench.host.runs import Run, RunStore
 from fedbench.host.stack import PROJECT, Places, nothing_up
-from fedbench.records import read_lines
+from fedbench.records import read_lines, replace_text
 
 PROJECT_LABEL = "com.docker.compose.project"
 SERVICE_LABEL = "com.docker.compose.service"
@@ -171,22 +173,44 @@ def keep(sources: Sources, run: Run) -> None:
     """Writes what was logged since the run was made to its folder, which outlives containers.
 
     Neither other runs' lines nor, for they are many, those of debug; but those of no run, such as
-    a library's last words. What is there from before the run was resumed stays.
+    a library's last words. What is there already stays, once: a run may go on, and the process
+    that watches over it may keep its lines while another takes the federation down.
 
     Raises:
         FedbenchError, DockerError: as `lines`.
     """
     path = run.path / FILE
-    before = kept(run, Wanted()) if path.exists() else []
     made = datetime.fromisoformat(run.facts()["created"])
-    since = before[-1].time if before else made
-    # A line's own time is a little earlier than Docker's.
-    there = {line.json() for line in before}
-    written = history(sources, Wanted(since=since))
-    with path.open("a", encoding="utf-8") as file:
-        for line in written:
-            if line.fields.get("run") in (run.id, None) and line.json() not in there:
-                file.write(line.json() + "\n")
+    with locked(run.path):
+        before = kept(run, Wanted()) if path.exists() else []
+        there = {line.json() for line in before}
+        new = [
+            line
+            for line in history(sources, Wanted(since=made))
+            if line.fields.get("run") in (run.id, None) and line.json() not in there
+        ]
+        whole = sorted([*before, *new], key=lambda line: line.time)
+        replace_text(path, "".join(line.json() + "\n" for line in whole))
+
+
+def keep_all(places: Places, client: docker.DockerClient, say: Say) -> None:
+    """Keeps the lines of every run here before containers go, or says why that cannot be.
+
+    Those that were kept when their run had ended need no second time.
+    """
+    sources = Sources(client, PROJECT)
+    try:
+        if sources.all():
+            for run in RunStore(places.runs).of(PROJECT):
+                if not _is_kept(run):
+                    keep(sources, run)
+    except FedbenchError as error:
+        say(f"note: what was logged cannot be kept: {error.message}")
+
+
+def _is_kept(run: Run) -> bool:
+    file, end = run.path / FILE, run.path / "summary.json"
+    return file.exists() and end.exists() and file.stat().st_mtime >= end.stat().st_mtime
 
 
 def kept(run: Run, wanted: Wanted) -> list[Line]:

@@ -151,6 +151,10 @@ class RunStore:
         """All runs, oldest first."""
         return [Run(path.parent) for path in sorted(self.path.glob("*/run.json"))]
 
+    def of(self, project: str) -> list[Run]:
+        """Those on containers of that compose project, oldest first."""
+        return [run for run in self.all() if run.facts().get("project") == project]
+
     def find(self, name: str | None) -> Run:
         """The run of that id, or the newest.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedbench.host import bootstrap, joining
+from fedbench.host import bootstrap, joining, logs
 from fedbench.host.machine import Say
 from fedbench.host.stack import PROJECT, Places, require
 
@@ -10,11 +10,15 @@ from fedbench.host.stack import PROJECT, Places, require
 def down(places: Places, say: Say, *, volumes: bool) -> None:
     """Removes containers and networks, and stops the Docker daemon if fedbench started it.
 
+    What was logged until the last of them ended stays with its run.
+
     Raises:
         FedbenchError: nothing is up.
     """
     stack = require(places)
     client = bootstrap.ensure_docker(say)
+    stack.compose.stop()
+    logs.keep_all(places, client, say)
     for container in client.containers.list(
         all=True, filters={"label": f"{joining.LABEL}={PROJECT}"}
     ):

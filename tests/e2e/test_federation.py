@@ -424,10 +424,16 @@ class TestOtherProfiles:
         assert [client["client"] for client in clients] == ["legacy-pc-1", "legacy-pc-2"]
         assert [client["error"] for client in clients] == [None, None]
 
-    def test_down_leaves_nothing(self, first_run: Done, containers: Containers) -> None:
+    def test_down_leaves_nothing_but_the_runs(
+        self, first_run: Done, containers: Containers
+    ) -> None:
+        name = run_id(fedbench("run", "-e", "noop", "--set", "rounds=1").output)
         assert fedbench("down", "--volumes").code == 0
         assert containers() == {}
         assert "no federation is up" in fedbench("status").output
+        lines = [json.loads(line) for line in text(ROOT / f"runs/{name}/logs.jsonl").splitlines()]
+        last = [line["message"] for line in lines if line.get("run") == name]
+        assert last.count("finished") == 1
 
 
 def _planned_threads() -> dict[str, int]:

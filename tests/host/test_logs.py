@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -203,6 +205,79 @@ def test_a_run_that_goes_on_keeps_each_line_once(
     logs.keep(sources, run)
     text = (run.path / "logs.jsonl").read_text()
     assert (text.count("training"), text.count("Segmentation"), text.count("again")) == (1, 1, 1)
+
+
+def test_two_that_keep_a_run_at_once_keep_each_line_once(
+    docker: FakeDocker, places: Places, sources: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The governor saw its end, and the federation is taken down: the later one has more lines."""
+    run, reading, go_on = Run(places.runs / R1), threading.Event(), threading.Event()
+    read = FakeContainer.logs
+
+    def slowly(container: FakeContainer, **options: Any) -> Any:
+        raw = read(container, **options)
+        if threading.current_thread() is governor:
+            reading.set()
+            assert go_on.wait(10)
+        return raw
+
+    monkeypatch.setattr(FakeContainer, "logs", slowly)
+    governor = threading.Thread(target=logs.keep, args=(sources, run))
+    teardown = threading.Thread(target=logs.keep, args=(sources, run))
+    governor.start()
+    assert reading.wait(10)
+    docker.found[0].lines.append((9, ours("last", service="server")))
+    docker.found[1].lines.append((9, ours("last", client="laptop")))
+    teardown.start()
+    go_on.set()
+    governor.join()
+    teardown.join()
+    once = ["here", "round", "training", "late", "Segmentation fault", "last", "last"]
+    messages = [line.fields["message"] for line in logs.kept(run, Wanted())]
+    assert sorted(messages) == sorted(once)
+
+
+def test_all_runs_here_are_kept_unless_they_were_after_their_end(
+    docker: FakeDocker, places: Places
+) -> None:
+    facts = json.loads((GOLDEN / "run.json").read_text())
+    for name, project in (("r1", PROJECT), ("r2", PROJECT), ("r3", PROJECT), ("r4", "another")):
+        folder = places.runs / name
+        shutil.copytree(GOLDEN, folder)
+        (folder / "run.json").write_text(json.dumps(facts | {"project": project}))
+        docker.found[0].lines.append((5, ours(f"of {name}", run=name, service="server")))
+    for name, first, second in (
+        ("r1", "summary.json", logs.FILE),
+        ("r2", logs.FILE, "summary.json"),
+    ):
+        for seconds, file in enumerate((first, second)):
+            (places.runs / name / file).write_text("")
+            os.utime(places.runs / name / file, (seconds, seconds))
+    said: list[str] = []
+    logs.keep_all(places, cast("Any", docker), said.append)
+    kept = {name: text(places.runs / name / logs.FILE) for name in ("r1", "r2", "r3", "r4")}
+    assert ("of r2" in kept["r2"], "of r3" in kept["r3"]) == (True, True)
+    assert (kept["r1"], kept["r4"], said) == ("", "", [])
+
+
+def test_a_log_that_cannot_be_kept_is_told_and_stops_nothing(
+    docker: FakeDocker, places: Places
+) -> None:
+    facts = json.loads((GOLDEN / "run.json").read_text()) | {"project": PROJECT}
+    (places.runs / R1 / "run.json").write_text(json.dumps(facts))
+    docker.found[0].broken = True
+    said: list[str] = []
+    logs.keep_all(places, cast("Any", docker), said.append)
+    assert said == [
+        "note: what was logged cannot be kept: the log of server cannot be had: no such container"
+    ]
+    docker.found.clear()
+    logs.keep_all(places, cast("Any", docker), said.append)
+    assert len(said) == 1
+
+
+def text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
 
 
 def test_an_unknown_run_is_an_error_that_names_those_there_are(places: Places) -> None:
