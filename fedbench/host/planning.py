@@ -19,6 +19,7 @@ from fedbench.host.machine import Say
 from fedbench.host.plan import HostFacts, Plan, client_names, computers, plan
 from fedbench.host.project import compose_project
 from fedbench.host.runner import require_over
+from fedbench.host.runs import RunStore
 from fedbench.host.stack import PROJECT, Places, Stack, host_facts
 
 
@@ -70,6 +71,7 @@ def bring_up(
         say("note: Grafana is left out: its image could not be had")
     stack = Stack.write(places, planned, devices, asdict(images), host.cgroup_driver)
     say(f"starting {len(planned.clients)} clients, server and monitoring")
+    RunStore(places.runs).end(PROJECT)
     logs.keep_all(places, client, say)  # a container that has changed is replaced
     before = starting.starts(stack, client)
     stack.compose.up()

@@ -147,6 +147,7 @@ class Runner:
             raise DockerError("the server is not running", "make up PROFILE=… brings it up")
         if run := launched(server):
             raise in_progress(run)
+        self._store.end(PROJECT)
 
     def _versions(self) -> dict[str, Any]:
         server = self._stack.containers(self._client)["server"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fedbench.host import bootstrap, joining, logs
 from fedbench.host.machine import Say
+from fedbench.host.runs import RunStore
 from fedbench.host.stack import PROJECT, Places, require
 
 
@@ -18,6 +19,7 @@ def down(places: Places, say: Say, *, volumes: bool) -> None:
     stack = require(places)
     client = bootstrap.ensure_docker(say)
     stack.compose.stop()
+    RunStore(places.runs).end(PROJECT)
     logs.keep_all(places, client, say)
     for container in client.containers.list(
         all=True, filters={"label": f"{joining.LABEL}={PROJECT}"}
