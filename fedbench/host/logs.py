@@ -203,14 +203,14 @@ def keep(sources: Sources, run: Run) -> None:
 def keep_all(places: Places, client: docker.DockerClient, say: Say) -> None:
     """Keeps the lines of every run here before containers go, or says why that cannot be.
 
-    Those that were kept when their run had ended need no second time.
+    Runs before the last, kept when they had ended, need no second time; of the last, a client that
+    was late may have logged more since.
     """
-    sources = Sources(client, PROJECT)
+    sources, runs = Sources(client, PROJECT), RunStore(places.runs).of(PROJECT)
     try:
         if sources.all():
-            for run in RunStore(places.runs).of(PROJECT):
-                if not _is_kept(run):
-                    keep(sources, run)
+            for run in [*(run for run in runs[:-1] if not _is_kept(run)), *runs[-1:]]:
+                keep(sources, run)
     except FedbenchError as error:
         say(f"note: what was logged cannot be kept: {error.message}")
 

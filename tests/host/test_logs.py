@@ -275,7 +275,7 @@ def test_two_that_keep_a_run_at_once_keep_each_line_once(
     assert sorted(messages) == sorted(once)
 
 
-def test_all_runs_here_are_kept_unless_they_were_after_their_end(
+def test_all_runs_here_are_kept_but_earlier_ones_that_were_after_their_end(
     docker: FakeDocker, places: Places
 ) -> None:
     for name, project in (("r1", PROJECT), ("r2", PROJECT), ("r3", PROJECT), ("r4", "another")):
@@ -284,6 +284,7 @@ def test_all_runs_here_are_kept_unless_they_were_after_their_end(
     for name, first, second in (
         ("r1", "summary.json", logs.FILE),
         ("r2", logs.FILE, "summary.json"),
+        ("r3", "summary.json", logs.FILE),
     ):
         for seconds, file in enumerate((first, second)):
             (places.runs / name / file).write_text("")
