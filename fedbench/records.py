@@ -7,6 +7,7 @@ A run's folder: `experiment.json`, `profile.json`, `run.json` (the host's facts 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, computed_field
 
-_ENDINGS = {"finished": "finished", "stopped": "interrupted", "error": "failed"}
+# The last event of a run, and what its status then is.
+ENDINGS = {"finished": "finished", "stopped": "interrupted", "error": "failed"}
 
 
 class Record(BaseModel):
@@ -182,10 +184,10 @@ def summarise(folder: Path) -> Summary:
     created = datetime.fromisoformat(facts["created"])
     last = datetime.fromisoformat(events[-1]["time"]) if events else created
     ending: dict[str, Any] = next(
-        (e for e in reversed(events) if e["event"] in (*_ENDINGS, "started")), {}
+        (e for e in reversed(events) if e["event"] in (*ENDINGS, "started")), {}
     )
     # Neither an ending nor a start after it: the server died, or was never reached.
-    status = _ENDINGS.get(ending.get("event", ""), "failed")
+    status = ENDINGS.get(ending.get("event", ""), "failed")
     rounds = read_rounds(folder)
     missing = "the server never started it" if not ending else "the server died"
     return Summary(
@@ -219,7 +221,7 @@ def write_summary(folder: Path) -> Summary:
 
 def replace_text(path: Path, text: str) -> None:
     """Writes a file anew; a reader finds the old or the new text, never half of it."""
-    temporary = path.with_suffix(".tmp")
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")  # others may write the same
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +11,11 @@ import pytest
 
 from fedbench.errors import DockerError
 from fedbench.host import bootstrap
+from fedbench.host.build import PROMETHEUS
 from fedbench.host.machine import Machine
 from fedbench.learning import own
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +34,22 @@ def docker_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[docker.D
     finally:
         client.close()
         bootstrap.stop_daemon(print, machine)
+
+
+@pytest.fixture(scope="module")
+def promtool() -> list[str]:
+    """Promtool, or that of the image that fedbench runs, which sees this checkout."""
+    if shutil.which("promtool"):
+        return ["promtool"]
+    found = ["docker", "image", "inspect", PROMETHEUS]
+    if (
+        shutil.which("docker") is None
+        or subprocess.run(found, check=False, capture_output=True).returncode
+    ):
+        pytest.skip(f"neither promtool nor the image {PROMETHEUS} is here")
+    mount = ["--volume", f"{ROOT}:{ROOT}:ro", "--workdir", str(ROOT)]
+    alone = ["docker", "run", "--rm", "--interactive", "--network=none"]
+    return [*alone, *mount, "--entrypoint=promtool", PROMETHEUS]
 
 
 @pytest.fixture

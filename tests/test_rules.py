@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-
-from fedbench.host.build import PROMETHEUS
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "compose/prometheus"
@@ -25,25 +22,6 @@ RECORDED = {
     "client:fedbench_received_bytes:rate",
     "client:fedbench_power:watts",
 }
-
-
-def in_image() -> list[str]:
-    """Promtool of the image that fedbench runs, on this checkout."""
-    mount = ["--volume", f"{ROOT}:{ROOT}:ro", "--workdir", str(ROOT)]
-    return ["docker", "run", "--rm", "--network=none", *mount, "--entrypoint=promtool", PROMETHEUS]
-
-
-@pytest.fixture(scope="module")
-def promtool() -> list[str]:
-    if shutil.which("promtool"):
-        return ["promtool"]
-    found = ["docker", "image", "inspect", PROMETHEUS]
-    if (
-        shutil.which("docker")
-        and not subprocess.run(found, check=False, capture_output=True).returncode
-    ):
-        return in_image()
-    pytest.skip(f"neither promtool nor the image {PROMETHEUS} is here")
 
 
 def rules(kind: str) -> list[dict[str, Any]]:

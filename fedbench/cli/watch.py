@@ -10,6 +10,7 @@ import typer
 
 from fedbench.cli import checkout
 from fedbench.cli.output import console, say
+from fedbench.host.runs import RunStore
 from fedbench.host.stack import require
 
 
@@ -61,8 +62,9 @@ def logs(
 
     chosen = [*(names or ()), *(clients or ())]
     level = "debug" if everything else level
-    wanted = logs.Wanted.parse(chosen, since=since, run=run, level=level, tail=tail)
+    one = RunStore(checkout.places.runs).find(run) if run else None
+    wanted = logs.Wanted.parse(chosen, since=since, run=one, level=level, tail=tail)
     with suppress(KeyboardInterrupt):
-        for line in logs.lines(checkout.places, wanted, follow=follow):
+        for line in logs.lines(wanted, follow=follow):
             text = line.json() if as_json else line.text()
             console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -19,6 +19,7 @@ from docker.errors import DockerException
 
 from fedbench.errors import DockerError
 from fedbench.host.build import Images, ensure_client_image, ensure_images
+from fedbench.host.locks import locked
 from fedbench.host.machine import LOCAL_SOCKET, Machine, Say
 
 __all__ = [
@@ -77,20 +78,32 @@ def daemon_is_ours(machine: Machine | None = None) -> bool:
 
 
 def stop_daemon(say: Say, machine: Machine | None = None) -> bool:
-    """Stops the daemon that fedbench started, and its containers; returns whether it did."""
+    """Stops the daemon that fedbench started, and its containers; returns whether it did.
+
+    One with which another fedbench builds an image right now goes on.
+    """
     machine = machine or Machine()
     daemon = _recorded(machine)
     if daemon is None:
         return False
-    say("stopping the Docker daemon that fedbench started")
+    try:
+        with locked(machine.daemon_record, wait=False):
+            say("stopping the Docker daemon that fedbench started")
+            _stop(daemon)
+            machine.daemon_record.unlink()
+    except BlockingIOError:
+        say("the Docker daemon goes on: another fedbench builds an image with it")
+        return False
+    return True
+
+
+def _stop(daemon: psutil.Process) -> None:
     children = daemon.children(recursive=True)  # containerd, which normally ends with its daemon
     for family in ([daemon], children):
         for process in _wait_until_gone(family, 0.0):
             process.terminate()
         for process in _wait_until_gone(family, _STOP_SECONDS):
             process.kill()
-    _record(machine).unlink()
-    return True
 
 
 def _refuse_if_not_ours_to_start(machine: Machine, error: DockerException) -> None:
@@ -152,7 +165,7 @@ def _start_by_hand(say: Say, machine: Machine) -> docker.DockerClient:
     with suppress(psutil.NoSuchProcess):  # it may have ended already
         daemon = psutil.Process(int(done.output))
         record = {"pid": daemon.pid, "created": daemon.create_time()}
-        _record(machine).write_text(json.dumps(record))
+        machine.daemon_record.write_text(json.dumps(record))
         client = _wait_for_answer(machine, lambda: _alive(daemon))
     if client is None:
         tail = "\n".join(log.read_text().splitlines()[-5:])
@@ -197,14 +210,10 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", version)[:2])
 
 
-def _record(machine: Machine) -> Path:
-    return machine.state / "dockerd.json"
-
-
 def _recorded(machine: Machine) -> psutil.Process | None:
     """The recorded daemon, unless it ended; a later process of the same pid is not it."""
     try:
-        record = json.loads(_record(machine).read_text())
+        record = json.loads(machine.daemon_record.read_text())
         process = psutil.Process(record["pid"])
     except (FileNotFoundError, psutil.NoSuchProcess):
         return None

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from docker.errors import ImageNotFound
 from fedbench import __version__
 from fedbench.errors import DockerError
 from fedbench.host import pip
+from fedbench.host.locks import locked
 from fedbench.host.machine import Machine, Say
 
 PYTHON = "python:3.11-slim-bookworm"
@@ -52,9 +55,10 @@ def ensure_images(
         DockerError: an image is not here and can be neither pulled nor made, or a build failed.
     """
     supply = _Supply(client, say, root, machine or Machine())
-    tag = supply.current_fedbench(cuda=cuda)
-    supply.prometheus()
-    return Images(tag, PROMETHEUS, GRAFANA if supply.has(GRAFANA) else None)
+    with _in_use(supply.machine):
+        tag = supply.current_fedbench(cuda=cuda)
+        supply.prometheus()
+        return Images(tag, PROMETHEUS, GRAFANA if supply.has(GRAFANA) else None)
 
 
 def ensure_client_image(
@@ -70,7 +74,19 @@ def ensure_client_image(
     Raises:
         DockerError: as `ensure_images`.
     """
-    return _Supply(client, say, root, machine or Machine()).current_fedbench(cuda=cuda)
+    supply = _Supply(client, say, root, machine or Machine())
+    with _in_use(supply.machine):
+        return supply.current_fedbench(cuda=cuda)
+
+
+@contextmanager
+def _in_use(machine: Machine) -> Iterator[None]:
+    """A daemon that fedbench started does not stop meanwhile, whoever is taken down."""
+    with ExitStack() as locks:
+        # Of another daemon, which fedbench never stops, there is no record.
+        with suppress(FileNotFoundError, PermissionError):
+            locks.enter_context(locked(machine.daemon_record, shared=True))
+        yield
 
 
 def content(root: Path) -> list[Path]:

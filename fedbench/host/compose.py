@@ -23,6 +23,10 @@ class Compose:
         """Creates and starts what is missing or changed; containers of old plans are removed."""
         self._run("up", "--detach", "--remove-orphans", "--quiet-pull", "--no-build")
 
+    def stop(self) -> None:
+        """Ends what runs; the containers stay, with what they logged to their last word."""
+        self._run("stop", "--timeout", "5")
+
     def down(self) -> None:
         """Removes the project's containers and networks; recorded metrics stay in their volume."""
         self._run("down", "--remove-orphans", "--timeout", "5")

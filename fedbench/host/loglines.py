@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -62,15 +62,25 @@ class Line:
 
 @dataclass(frozen=True)
 class Choice:
-    """Which lines: of that level at least, and of that run where one is named."""
+    """Which lines: of that level at least, and of that run where one is named.
+
+    A line that names no run, such as SuperLink's or a crash's last words, is of the run that was
+    active at its time: `periods` are that run's.
+    """
 
     level: str = "info"
     run: str | None = None
+    periods: Sequence[tuple[datetime, datetime]] = ()
 
     def takes(self, line: Line) -> bool:
         """Whether the line is one of them."""
         high_enough = LEVELS.index(line.level) >= LEVELS.index(self.level)
-        return high_enough and (self.run is None or line.fields.get("run") == self.run)
+        return high_enough and (self.run is None or self._is_of_run(line))
+
+    def _is_of_run(self, line: Line) -> bool:
+        named = line.fields.get("run")
+        within = any(begin <= line.time <= end for begin, end in self.periods)
+        return named == self.run or (named is None and within)
 
 
 def read(source: str, raw: str) -> Line:

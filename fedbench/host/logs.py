@@ -12,20 +12,22 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import docker
 from docker.errors import DockerException
 from docker.models.containers import Container
 
-from fedbench.errors import DockerError
+from fedbench.errors import DockerError, FedbenchError
 from fedbench.host import bootstrap
 from fedbench.host.joining import LABEL
+from fedbench.host.locks import locked
 from fedbench.host.loglines import Choice, Line, parse_level, parse_since, read, require
+from fedbench.host.machine import Say
 from fedbench.host.runs import Run, RunStore
 from fedbench.host.stack import PROJECT, Places, nothing_up
-from fedbench.records import read_lines
+from fedbench.records import read_lines, replace_text
 
 PROJECT_LABEL = "com.docker.compose.project"
 SERVICE_LABEL = "com.docker.compose.service"
@@ -41,7 +43,8 @@ class Wanted:
     """Whose lines, of which kind, since when; the last `tail` of them, or all."""
 
     names: tuple[str, ...] = ()
-    choice: Choice = field(default_factory=Choice)
+    level: str = "info"
+    run: Run | None = None
     since: datetime | None = None
     tail: int | None = None
 
@@ -51,7 +54,7 @@ class Wanted:
         names: Iterable[str],
         *,
         since: str | None = None,
-        run: str | None = None,
+        run: Run | None = None,
         level: str = "info",
         tail: int | None = None,
     ) -> Wanted:
@@ -62,8 +65,15 @@ class Wanted:
         """
         moment = parse_since(since, datetime.now(UTC)) if since else None
         whole = tail is None and (since or run)
-        choice = Choice(parse_level(level), run)
-        return cls(tuple(names), choice, moment, None if whole else TAIL if tail is None else tail)
+        last = None if whole else TAIL if tail is None else tail
+        return cls(tuple(names), parse_level(level), run, moment, last)
+
+    def choice(self) -> Choice:
+        """Which lines of these containers, as the run's records have it now."""
+        if self.run is None:
+            return Choice(self.level)
+        here = self.run.facts().get("project") == PROJECT
+        return Choice(self.level, self.run.id, self.run.periods() if here else ())
 
     def has(self, name: str) -> bool:
         """Whether these are among them; without names, server and clients are."""
@@ -111,19 +121,17 @@ class Sources:
         return {name: container for name, container in there.items() if wanted.has(name)}
 
 
-def lines(places: Places, wanted: Wanted, *, follow: bool) -> Iterator[Line]:
+def lines(wanted: Wanted, *, follow: bool) -> Iterator[Line]:
     """What was logged, oldest first, and where asked for what is logged from now on.
 
     A run that has ended has its lines in its folder, whether or not its containers are there.
 
     Raises:
-        RunError: there is no such run.
         FedbenchError, ConfigError: as `Sources.chosen`.
         DockerError: Docker does not answer.
     """
-    run = wanted.choice.run and RunStore(places.runs).find(wanted.choice.run)
-    if run and not follow and (run.path / FILE).exists():
-        yield from kept(run, wanted)
+    if wanted.run and not follow and (wanted.run.path / FILE).exists():
+        yield from kept(wanted.run, wanted)
         return
     if (client := bootstrap.find_docker()) is None:
         raise nothing_up()
@@ -136,11 +144,12 @@ def lines(places: Places, wanted: Wanted, *, follow: bool) -> Iterator[Line]:
 
 def history(sources: Sources, wanted: Wanted, until: datetime | None = None) -> list[Line]:
     """The lines of all containers together, in the order of time."""
+    choice = wanted.choice()
     found = [
         line
         for name, container in sources.chosen(wanted.names).items()
         for line in _lines(name, container, wanted.since, until)
-        if wanted.choice.takes(line)
+        if choice.takes(line)
     ]
     return list(deque(sorted(found, key=lambda line: line.time), wanted.tail))
 
@@ -159,34 +168,56 @@ def live(sources: Sources, wanted: Wanted, since: datetime) -> Iterator[Line]:
                 arguments = (name, container, began.get(name, since), incoming.put)
                 streams[name] = threading.Thread(target=_stream, args=arguments, daemon=True)
                 streams[name].start()
+        choice = wanted.choice()
         look_again = time.monotonic() + LOOK_SECONDS
         while time.monotonic() < look_again:
             for line in _gathered(incoming):
                 began[line.source] = line.time + timedelta(microseconds=1)
-                if wanted.choice.takes(line):
+                if choice.takes(line):
                     yield line
 
 
 def keep(sources: Sources, run: Run) -> None:
     """Writes what was logged since the run was made to its folder, which outlives containers.
 
-    Neither other runs' lines nor, for they are many, those of debug; but those of no run, such as
-    a library's last words. What is there from before the run was resumed stays.
+    But not those of debug, for they are many. What is there already stays, once: a run may go on,
+    and who watches over it may keep its lines while another takes the federation down.
 
     Raises:
         FedbenchError, DockerError: as `lines`.
     """
     path = run.path / FILE
-    before = kept(run, Wanted()) if path.exists() else []
     made = datetime.fromisoformat(run.facts()["created"])
-    since = before[-1].time if before else made
-    # A line's own time is a little earlier than Docker's.
-    there = {line.json() for line in before}
-    written = history(sources, Wanted(since=since))
-    with path.open("a", encoding="utf-8") as file:
-        for line in written:
-            if line.fields.get("run") in (run.id, None) and line.json() not in there:
-                file.write(line.json() + "\n")
+    with locked(run.path):
+        before = kept(run, Wanted()) if path.exists() else []
+        there = {line.json() for line in before}
+        new = [
+            line
+            for line in history(sources, Wanted(run=run, since=made))
+            if line.json() not in there
+        ]
+        whole = sorted([*before, *new], key=lambda line: line.time)
+        replace_text(path, "".join(line.json() + "\n" for line in whole))
+
+
+def keep_all(places: Places, client: docker.DockerClient, say: Say) -> None:
+    """Keeps the lines of every run here before containers go, or says why that cannot be.
+
+    Runs before the last, kept when they had ended, need no second time; of the last, a client that
+    was late may have logged more since.
+    """
+    sources, runs = Sources(client, PROJECT), RunStore(places.runs).of(PROJECT)
+    try:
+        if sources.all():
+            for run in [*(run for run in runs[:-1] if not _is_kept(run)), *runs[-1:]]:
+                keep(sources, run)
+    except FedbenchError as error:
+        say(f"note: what was logged cannot be kept: {error.message}")
+
+
+def _is_kept(run: Run) -> bool:
+    file, end = run.path / FILE, run.path / "summary.json"
+    return file.exists() and end.exists() and file.stat().st_mtime >= end.stat().st_mtime
 
 
 def kept(run: Run, wanted: Wanted) -> list[Line]:
@@ -199,7 +230,7 @@ def kept(run: Run, wanted: Wanted) -> list[Line]:
         line
         for line in written
         if wanted.has(line.source)
-        and wanted.choice.takes(line)
+        and Choice(wanted.level).takes(line)
         and (wanted.since is None or line.time >= wanted.since)
     )
     return list(deque(found, wanted.tail))

@@ -158,6 +158,11 @@ class Machine:
     state: Path = Path("/run/fedbench")
 
     @property
+    def daemon_record(self) -> Path:
+        """The daemon that fedbench started here, in a file that who builds with it keeps locked."""
+        return self.state / "dockerd.json"
+
+    @property
     def can_install(self) -> bool:
         """Whether the scripts in docker/host/ work here."""
         return self.is_root and self.distribution in ("debian", "ubuntu")

@@ -13,11 +13,13 @@ from typing import Any
 import psutil
 
 from fedbench.config import Device, Experiment, Profile, load_networks
-from fedbench.host import bootstrap, data, links, network, ports, starting
+from fedbench.host import bootstrap, data, links, logs, network, ports, starting
 from fedbench.host.emulated import calibrated
 from fedbench.host.machine import Say
 from fedbench.host.plan import HostFacts, Plan, client_names, computers, plan
 from fedbench.host.project import compose_project
+from fedbench.host.runner import require_over
+from fedbench.host.runs import RunStore
 from fedbench.host.stack import PROJECT, Places, Stack, host_facts
 
 
@@ -53,6 +55,8 @@ def bring_up(
     # Refuses names and GPUs that cannot be, before anything is built; the speed is measured later.
     made = computers(profile, devices, host, networks)
     known = Stack.load(places)
+    if known:
+        require_over(known, client)
     ports.require_free(profile.ports, known.published(client) if known else ())
     gpu = any(computer.gpu is not None for computer in made)
     images = bootstrap.ensure_images(client, say, root=places.root, cuda=gpu)
@@ -67,6 +71,8 @@ def bring_up(
         say("note: Grafana is left out: its image could not be had")
     stack = Stack.write(places, planned, devices, asdict(images), host.cgroup_driver)
     say(f"starting {len(planned.clients)} clients, server and monitoring")
+    RunStore(places.runs).end(PROJECT)
+    logs.keep_all(places, client, say)  # a container that has changed is replaced
     before = starting.starts(stack, client)
     stack.compose.up()
     starting.lift_quotas(stack, client, before)

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import docker
 import psutil
+from docker.models.containers import Container
 
 from fedbench import __version__
 from fedbench.config import Experiment
@@ -20,7 +21,7 @@ from fedbench.host import data, following, links, starting
 from fedbench.host.emulated import calibrated_for, device_watts, emulation_facts
 from fedbench.host.machine import Say, cpu_model
 from fedbench.host.runs import Run, RunStore
-from fedbench.host.stack import Stack, give_to_containers
+from fedbench.host.stack import PROJECT, Stack, give_to_containers
 from fedbench.records import Summary
 
 _LAUNCH = "fedbench.server.launch"
@@ -61,6 +62,7 @@ class Runner:
             experiment, names, self._stack.places.data, source=source, say=self._say
         )
         facts = {
+            "project": PROJECT,
             "clients": len(experiment.clients or names),
             "classes": len(prepared.classes),
             "class_names": prepared.classes,
@@ -143,13 +145,9 @@ class Runner:
         server = self._stack.containers(self._client).get("server")
         if server is None or server.status != "running":
             raise DockerError("the server is not running", "make up PROFILE=… brings it up")
-        commands = [" ".join(process) for process in server.top()["Processes"]]
-        busy = next((command for command in commands if _LAUNCH in command), None)
-        if busy:
-            run = busy.rpartition("/")[2]
-            raise RunError(
-                f"run {run} is in progress", f"wait for it, or stop it: touch runs/{run}/stop"
-            )
+        if run := launched(server):
+            raise in_progress(run)
+        self._store.end(PROJECT)
 
     def _versions(self) -> dict[str, Any]:
         server = self._stack.containers(self._client)["server"]
@@ -168,6 +166,30 @@ class Runner:
             "dilation": self._stack.dilation,
             "host_load": psutil.getloadavg()[0],
         }
+
+
+def require_over(stack: Stack, client: docker.DockerClient) -> None:
+    """Nothing, unless a run goes on in the stack's containers, which would end with them.
+
+    Raises:
+        RunError: one does.
+    """
+    server = stack.containers(client).get("server")
+    run = launched(server) if server and server.status == "running" else None
+    if run and Run(stack.places.runs / run).state() == "running":
+        raise in_progress(run)
+
+
+def launched(server: Container) -> str | None:
+    """The run that the server's container executes; it is over a moment later than its records."""
+    commands = [" ".join(process) for process in server.top()["Processes"]]
+    busy = next((command for command in commands if _LAUNCH in command), None)
+    return busy.rpartition("/")[2] if busy else None
+
+
+def in_progress(run: str) -> RunError:
+    """What is said where a run stands in the way."""
+    return RunError(f"run {run} is in progress", f"wait for it, or stop it: touch runs/{run}/stop")
 
 
 def _govern(run: Run, launch: int) -> None:

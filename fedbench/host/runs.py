@@ -6,6 +6,7 @@ import difflib
 import json
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +18,17 @@ from fedbench.config import Experiment, Profile
 from fedbench.errors import ConfigError, RunError
 from fedbench.learning import own
 from fedbench.naming import is_own
-from fedbench.records import RoundRecord, Summary, read_lines, read_rounds, summarise
+from fedbench.records import (
+    ENDINGS,
+    RoundRecord,
+    Summary,
+    read_lines,
+    read_rounds,
+    summarise,
+    write_summary,
+)
+
+Period = tuple[datetime, datetime]
 
 
 def emulates(facts: Mapping[str, Any]) -> bool:
@@ -91,6 +102,31 @@ class Run:
         """`running` while nothing says that it ended, else how it ended."""
         return self.summary().status if (self.path / "summary.json").exists() else "running"
 
+    def periods(self) -> list[Period]:
+        """When it was active: from when it was made, or went on, to its end.
+
+        Where its server died without a word, that is when its summary was written, or, where it
+        went on later, its last event before. While nothing says that it ended, it goes on.
+        """
+        begin: datetime | None = datetime.fromisoformat(self.facts()["created"])
+        last, found = None, []
+        for event in self.events():
+            now = datetime.fromisoformat(event["time"])
+            if event["event"] == "started" and last:  # it goes on
+                if begin:
+                    found.append((begin, last))
+                begin = now
+            elif event["event"] in ENDINGS:
+                found.append((begin or now, now))
+                begin = None
+            last = now
+        return [*found, (begin, self._seen_end())] if begin else found
+
+    def _seen_end(self) -> datetime:
+        with suppress(FileNotFoundError):
+            return datetime.fromtimestamp((self.path / "summary.json").stat().st_mtime, UTC)
+        return datetime.max.replace(tzinfo=UTC)
+
     def request_stop(self) -> None:
         """Asks the server to end the run; it does so within a second or so."""
         (self.path / "stop").touch()
@@ -150,6 +186,16 @@ class RunStore:
     def all(self) -> list[Run]:
         """All runs, oldest first."""
         return [Run(path.parent) for path in sorted(self.path.glob("*/run.json"))]
+
+    def of(self, project: str) -> list[Run]:
+        """Those on containers of that compose project, oldest first."""
+        return [run for run in self.all() if run.facts().get("project") == project]
+
+    def end(self, project: str) -> None:
+        """Writes the summaries that are missing: nothing runs on that project's containers."""
+        for run in self.of(project):
+            if run.state() == "running":
+                write_summary(run.path)
 
     def find(self, name: str | None) -> Run:
         """The run of that id, or the newest.

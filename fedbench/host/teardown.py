@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from fedbench.host import bootstrap, joining
+from fedbench.host import bootstrap, joining, logs
 from fedbench.host.machine import Say
+from fedbench.host.runs import RunStore
 from fedbench.host.stack import PROJECT, Places, require
 
 
 def down(places: Places, say: Say, *, volumes: bool) -> None:
     """Removes containers and networks, and stops the Docker daemon if fedbench started it.
 
+    What was logged until the last of them ended stays with its run.
+
     Raises:
         FedbenchError: nothing is up.
     """
     stack = require(places)
     client = bootstrap.ensure_docker(say)
+    stack.compose.stop()
+    RunStore(places.runs).end(PROJECT)
+    logs.keep_all(places, client, say)
     for container in client.containers.list(
         all=True, filters={"label": f"{joining.LABEL}={PROJECT}"}
     ):

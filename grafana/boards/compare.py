@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
-from boards.panels import Panel, bars, board, facts, lines, row
+from boards.frame import board, row
+from boards.panels import Panel, bars, facts, lines
 from boards.promql import last_of_each_run
 
 INFO = (

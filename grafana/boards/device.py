@@ -4,20 +4,10 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
-from boards.panels import (
-    Panel,
-    board,
-    codes,
-    collapsed_row,
-    dash_limits,
-    lines,
-    name,
-    number,
-    phases,
-    row,
-    stacked,
-)
+from boards.frame import board, collapsed_row, row
+from boards.panels import Panel, dash_limits, lines, name, number, stacked
 from boards.promql import by, by_client, rate
+from boards.states import codes, phases
 
 
 def build() -> Dashboard:

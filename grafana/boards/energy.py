@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
-from boards.panels import Panel, board, dash_limits, lines, number, row, stacked
+from boards.frame import board, row
+from boards.panels import Panel, dash_limits, lines, number, stacked
 from boards.promql import by_client
 
 JOULES = 'sum by (client) (fedbench_energy_joules_total{client=~"$client"})'

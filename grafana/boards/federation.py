@@ -4,20 +4,10 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
-from boards.panels import (
-    Panel,
-    alerts,
-    board,
-    codes,
-    dash_limits,
-    lines,
-    name,
-    number,
-    phases,
-    row,
-    stacked,
-)
+from boards.frame import board, row
+from boards.panels import Panel, dash_limits, lines, name, number, stacked
 from boards.promql import by_client, of_run, rate
+from boards.states import alerts, codes, phases
 
 # The slowest local epoch of the run, and each client's.
 STRAGGLER = 'topk(1, client:fedbench_slowness:ratio{run=~"$run"})'

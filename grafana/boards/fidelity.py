@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
-from boards.panels import Panel, board, codes, dash_limits, lines, number, row
+from boards.frame import board, row
+from boards.panels import Panel, dash_limits, lines, number
 from boards.promql import by_client, of_run, rate
+from boards.states import codes
 
 # Up to 5 % off its target, a round's emulation counts as held.
 OFF = {0.05: "yellow", 0.1: "red"}

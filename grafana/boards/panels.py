@@ -1,4 +1,4 @@
-"""What the dashboards are made of: a frame with variables, rows, and a few kinds of panels."""
+"""A few kinds of panels, of which the dashboards are made."""
 
 from __future__ import annotations
 
@@ -14,13 +14,7 @@ from grafana_foundation_sdk.builders import (
     table,
     timeseries,
 )
-from grafana_foundation_sdk.builders.dashboard import (
-    Dashboard,
-    DashboardLink,
-    QueryVariable,
-    Row,
-    ThresholdsConfig,
-)
+from grafana_foundation_sdk.builders.dashboard import DashboardLink, ThresholdsConfig
 from grafana_foundation_sdk.models.common import (
     BigValueColorMode,
     BigValueGraphMode,
@@ -30,25 +24,17 @@ from grafana_foundation_sdk.models.common import (
     LegendPlacement,
     SortOrder,
     StackingMode,
-    TimeZoneBrowser,
     TooltipDisplayMode,
     VisibilityMode,
     VizOrientation,
 )
 from grafana_foundation_sdk.models.dashboard import (
-    DashboardCursorSync,
     DashboardLinkType,
     DataSourceRef,
     DynamicConfigValue,
     Threshold,
     ThresholdsMode,
-    ValueMap,
-    ValueMappingResult,
-    VariableRefresh,
-    VariableSort,
 )
-
-from fedbench.telemetry.collectors import CLIENT_PHASES
 
 Panel: TypeAlias = (
     stat.Panel | timeseries.Panel | statetimeline.Panel | bargauge.Panel | table.Panel
@@ -57,63 +43,6 @@ Steps: TypeAlias = Mapping[float, str]
 """From each value on, its colour."""
 
 SOURCE = DataSourceRef("prometheus", "fedbench-prometheus")  # provisioning/datasources
-PHASE_COLORS = dict(zip(CLIENT_PHASES, ("text", "blue", "green", "yellow", "purple"), strict=True))
-
-
-def board(title: str, name: str, *variables: str) -> Dashboard:
-    """Start a dashboard with these variables: run, client, or one client."""
-    links = DashboardLink("Dashboards").type(DashboardLinkType.DASHBOARDS).tags(["fedbench"])
-    dashboard = (
-        Dashboard(title)
-        .uid(f"fedbench-{name}")
-        .tags(["fedbench"])
-        .readonly()
-        .timezone(TimeZoneBrowser)
-        .time("now-30m", "now")
-        .refresh("5s")
-        .tooltip(DashboardCursorSync.CROSSHAIR)
-        .link(links.keep_time(True))  # without variables: all clients are none of Device's
-    )
-    choices = {
-        "run": some("run", "Run", "label_values(fedbench_round, run)"),
-        "client": some("client", "Client", "label_values(fedbench_client_phase, client)"),
-        "one client": variable("client", "Client", "label_values(fedbench_client_phase, client)"),
-    }
-    for chosen in variables:
-        dashboard.with_variable(choices[chosen])
-    return dashboard
-
-
-def row(dashboard: Dashboard, title: str, panels: Iterable[Panel]) -> None:
-    """Add an open row."""
-    dashboard.with_row(Row(title))
-    for panel in panels:
-        dashboard.with_panel(panel)
-
-
-def collapsed_row(dashboard: Dashboard, title: str, panels: Iterable[Panel]) -> None:
-    """Add a row that one opens."""
-    closed = Row(title)
-    for panel in panels:
-        closed.with_panel(panel)
-    dashboard.with_row(closed)
-
-
-def variable(name: str, label: str, values: str) -> QueryVariable:
-    """Let the viewer choose one of `values`; runs begin with their date: the newest is first."""
-    return (
-        QueryVariable(name)
-        .label(label)
-        .datasource(SOURCE)
-        .query(values)
-        .refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
-        .sort(VariableSort.ALPHABETICAL_DESC)
-    )
-
-
-def some(name: str, label: str, values: str) -> QueryVariable:
-    """Let the viewer choose some or all of `values`."""
-    return variable(name, label, values).multi(True).include_all(True)
 
 
 P = TypeVar("P", bound=Panel)
@@ -274,49 +203,3 @@ def stacked(panel: timeseries.Panel) -> timeseries.Panel:
     """Fill the lines, one upon the other."""
     stacking = common.StackingConfig().mode(StackingMode.NORMAL).group("A")
     return panel.stacking(stacking).fill_opacity(40)
-
-
-def codes(
-    title: str, expression: str, names: Mapping[str, str], legend: str = "{{client}}"
-) -> statetimeline.Panel:
-    """Show states over time: values from 0 on, in the order of `names`, name -> colour."""
-    mapped = {
-        str(code): ValueMappingResult(text=text, color=color, index=code)
-        for code, (text, color) in enumerate(names.items())
-    }
-    panel = (
-        statetimeline.Panel()
-        .title(title)
-        .datasource(SOURCE)
-        .unit("none")
-        .mappings([ValueMap(mapped)])
-        .show_value(VisibilityMode.NEVER)
-        .legend(bottom_legend(LegendDisplayMode.LIST))
-        .with_target(query(expression, legend))
-        .span(12)
-        .height(8)
-    )
-    return leading(panel, [legend])
-
-
-def phases() -> statetimeline.Panel:
-    """Show what each client does, over time: a number for each phase, named and coloured."""
-    terms = " or ".join(
-        f'fedbench_client_phase{{client=~"$client", phase="{phase}"}} * {code}'
-        for code, phase in enumerate(CLIENT_PHASES)
-    )
-    panel = codes("Phase of each client", f"sum by (client) ({terms})", PHASE_COLORS)
-    return panel.description("A phase shorter than a scrape may not show.").span(24).height(7)
-
-
-def alerts() -> statetimeline.Panel:
-    """Show which alerts fired, and when; one quiet line where none did."""
-    firing = 'count by (alertname, client) (ALERTS{alertstate="firing"})'
-    quiet = 'label_replace(vector(0), "alertname", "none", "", "")'
-    panel = codes(
-        "Alerts",
-        f"{firing} or {quiet}",
-        {"quiet": "green", "firing": "red"},
-        "{{alertname}} {{client}}",
-    )
-    return panel.description("compose/prometheus/rules/alerts.yml says when each fires, and why.")

@@ -80,14 +80,22 @@ def test_a_report_without_runs_says_so(fedbench: Fedbench, places: Places) -> No
     )
 
 
-def test_a_report_of_a_run_that_does_not_exist_names_those_that_do(
-    fedbench: Fedbench, a_run: Path
+@pytest.mark.parametrize("command", [["report"], ["logs", "--run"]])
+def test_a_run_that_does_not_exist_is_an_error_that_names_those_that_do(
+    command: list[str], fedbench: Fedbench, a_run: Path
 ) -> None:
-    assert fedbench("report", "20260102-030406-digits") == (
+    assert fedbench(*command, "20260102-030406-digits") == (
         5,
         "",
         f"error: no run '20260102-030406-digits' in {a_run.parent}\nhint: did you mean {RUN}?\n",
     )
+
+
+def test_the_log_of_a_run_needs_no_containers(fedbench: Fedbench, a_run: Path) -> None:
+    line = {"time": "2026-01-02T03:04:40+00:00", "level": "info", "message": "x", "service": "s"}
+    (a_run / "logs.jsonl").write_text(json.dumps(line) + "\n")
+    code, out, err = fedbench("logs", "--run", RUN, "--json")
+    assert (code, json.loads(out), err) == (0, line, "")
 
 
 @pytest.mark.parametrize("argv", [["report"], ["report", RUN]])

@@ -18,6 +18,7 @@ import yaml
 from docker.models.containers import Container
 from harness import (
     PORTS,
+    PROJECT,
     ROOT,
     SET_PORTS,
     Done,
@@ -174,14 +175,17 @@ class TestMonitoring:
     def prometheus(self, first_run: Done) -> Prometheus:
         return Prometheus(f"http://127.0.0.1:{PORTS['prometheus']}")
 
-    def test_answers_for_every_client(self, prometheus: Prometheus) -> None:
+    def test_answers_for_every_client(self, prometheus: Prometheus, first_run: Done) -> None:
         samples = prometheus.query("fedbench_local_epoch_last_seconds")
-        assert {sample.labels["client"] for sample in samples} == CLIENTS
+        whose = {tuple(s.labels[name] for name in ("client", "device", "run")) for s in samples}
+        assert whose == {(name, name, run_id(first_run.output)) for name in CLIENTS}
         assert all(sample.value > 0 for sample in samples)
+        (accuracy,) = prometheus.query("fedbench_server_accuracy")
+        assert accuracy.labels["role"] == "server"
 
     def test_scrapes_all(self, prometheus: Prometheus) -> None:
         targets = prometheus.targets()
-        assert {target.client for target in targets} == CLIENTS | {""}
+        assert {(t.client, t.device) for t in targets} == {(c, c) for c in CLIENTS | {""}}
         assert {target.health for target in targets} == {"up"}
 
     @pytest.mark.parametrize("name", BOARDS)
@@ -257,7 +261,7 @@ class TestCommands:
         name = run_id(first_run.output)
         printed = fedbench("logs", "laptop", "--run", name, "--all", "--json").output
         lines = [json.loads(line) for line in printed.splitlines()]
-        ours = [line for line in lines if line["logger"].startswith("fedbench")]
+        ours = [line for line in lines if line.get("run")]
         assert {(line["client"], line["device"], line["run"]) for line in ours} == {
             ("laptop", "laptop", name)
         }
@@ -410,6 +414,11 @@ class TestCommands:
         query = f'fedbench_local_epoch_last_seconds{{run="{name}", client="visitor"}}'
         until(lambda: prometheus.query(query), "the visitor's epoch seconds in Prometheus", 30)
 
+        # It leaves: it is scraped no more, and its history stays.
+        assert run("docker", "stop", f"{PROJECT}-joined-visitor").code == 0
+        until(lambda: {t.client for t in prometheus.targets()} == CLIENTS | {""}, "its end")
+        assert prometheus.query(f"last_over_time({query}[10m])")
+
 
 class TestOtherProfiles:
     """These replace the federation: they come last."""
@@ -424,10 +433,16 @@ class TestOtherProfiles:
         assert [client["client"] for client in clients] == ["legacy-pc-1", "legacy-pc-2"]
         assert [client["error"] for client in clients] == [None, None]
 
-    def test_down_leaves_nothing(self, first_run: Done, containers: Containers) -> None:
+    def test_down_leaves_nothing_but_the_runs(
+        self, first_run: Done, containers: Containers
+    ) -> None:
+        name = run_id(fedbench("run", "-e", "noop", "--set", "rounds=1").output)
         assert fedbench("down", "--volumes").code == 0
         assert containers() == {}
         assert "no federation is up" in fedbench("status").output
+        lines = [json.loads(line) for line in text(ROOT / f"runs/{name}/logs.jsonl").splitlines()]
+        last = [line["message"] for line in lines if line.get("run") == name]
+        assert last.count("finished") == 1
 
 
 def _planned_threads() -> dict[str, int]:

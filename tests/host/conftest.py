@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -87,6 +90,32 @@ def daemon(tmp_path: Path) -> Iterator[FakeDaemon]:
         yield server
         server.shutdown()
         thread.join()
+
+
+_HOLD = """
+import sys
+from pathlib import Path
+from fedbench.host.locks import locked
+with locked(Path(sys.argv[1]), shared=sys.argv[2] == "shared"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def _held(path: Path, kind: str) -> Iterator[subprocess.Popen[str]]:
+    argv = [sys.executable, "-c", _HOLD, str(path), kind]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+
+
+@pytest.fixture
+def held() -> Callable[[Path, str], AbstractContextManager[subprocess.Popen[str]]]:
+    """Another process that holds the lock of a path, `shared` or `alone`, until it may end."""
+    return _held
 
 
 @pytest.fixture(scope="session")

@@ -218,6 +218,20 @@ def test_installs_and_starts_by_hand_and_stops_only_that_daemon(
     assert not bootstrap.stop_daemon(said.append, machine)
 
 
+def test_a_daemon_with_which_another_fedbench_builds_goes_on(
+    fake_dockerd: Callable[[str], Machine], daemon: Any, held: Any
+) -> None:
+    machine = replace(fake_dockerd("exec sleep 600"), connect=after(1, daemon.connect))
+    bootstrap.ensure_docker(lambda _: None, machine).close()
+    said: list[str] = []
+    with held(machine.daemon_record, "shared"):
+        assert not bootstrap.stop_daemon(said.append, machine)
+        assert bootstrap.daemon_is_ours(machine)
+    assert said == ["the Docker daemon goes on: another fedbench builds an image with it"]
+    assert bootstrap.stop_daemon(said.append, machine)
+    assert not bootstrap.daemon_is_ours(machine)
+
+
 def test_the_daemon_ends_at_once(fake_dockerd: Callable[[str], Machine]) -> None:
     machine = fake_dockerd("echo no iptables; exit 1")
     message, hint = refusal(machine)

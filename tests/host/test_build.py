@@ -11,6 +11,7 @@ from fedbench import __version__
 from fedbench.errors import DockerError
 from fedbench.host import build
 from fedbench.host.build import DEBIAN, GRAFANA, PROMETHEUS, PYTHON, Images, content, content_hash
+from fedbench.host.locks import locked
 from fedbench.host.machine import Done, Machine
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -41,6 +42,7 @@ def machine(commands: Any, tmp_path: Path) -> Machine:
         distribution="debian",
         reachable=lambda url: url == TORCH_INDEX,
         environment={},
+        state=tmp_path,
     )
 
 
@@ -98,6 +100,35 @@ def test_the_build_command(daemon: Any, machine: Machine, root: Path, commands: 
         PRUNE,
     ]
     assert said == ["building fedbench:cpu"]
+
+
+@pytest.mark.parametrize("make", [build.ensure_images, build.ensure_client_image])
+def test_the_daemon_that_fedbench_started_is_in_use_while_it_builds(
+    make: Any, daemon: Any, machine: Machine, root: Path, commands: Any
+) -> None:
+    for image in (PYTHON, PROMETHEUS, GRAFANA):
+        daemon.add(image)
+    machine.daemon_record.touch()
+    in_use = []
+
+    def run(argv: list[str], **options: Any) -> Done:
+        if argv[:2] == ["docker", "build"]:
+            in_use.append(is_locked(machine.daemon_record))
+        done: Done = commands(argv, **options)
+        return done
+
+    client = daemon.connect()
+    make(client, lambda _: None, root=root, machine=replace(machine, execute=run))
+    client.close()
+    assert (in_use, is_locked(machine.daemon_record)) == ([True], False)
+
+
+def is_locked(path: Path) -> bool:
+    try:
+        with locked(path, wait=False):
+            return False
+    except BlockingIOError:
+        return True
 
 
 def test_what_the_host_has_is_passed_to_the_build(

@@ -17,6 +17,7 @@ PREFIX = "fedbench:cpu: compose --project-name mine --file /state/compose.yaml"
     ("command", "arguments"),
     [
         (COMPOSE.up, "up --detach --remove-orphans --quiet-pull --no-build"),
+        (COMPOSE.stop, "stop --timeout 5"),
         (COMPOSE.down, "down --remove-orphans --timeout 5"),
         (COMPOSE.purge, "down --remove-orphans --timeout 5 --volumes"),
         (COMPOSE.config, "config"),

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import docker
 import pytest
+import yaml
 from docker.errors import APIError
 
 from fedbench.config import load_device, load_devices, load_experiment, load_profile
@@ -236,6 +237,17 @@ def test_a_device_on_the_lan_runs_within_its_own_limits() -> None:
         "restart_policy": {"Name": "always"},
         "log_config": {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "4"}},
     }
+
+
+def test_it_is_confined_and_logs_as_a_client_of_the_project() -> None:
+    client = yaml.safe_load((ROOT / "compose/client.yaml").read_text())["services"]["client"]
+    options = container_options(request(), HOST, WHOLE, Path("/d"), Path("/c"))
+    same = ("command", "init", "read_only", "cap_drop", "security_opt", "pids_limit")
+    assert {key: options[key] for key in same} == {key: client[key] for key in same}
+    assert options["restart_policy"] == {"Name": client["restart"]}
+    assert [":".join(each) for each in options["tmpfs"].items()] == client["tmpfs"]
+    log, logging = options["log_config"], client["logging"]
+    assert (log["Type"], log["Config"]) == (logging["driver"], logging["options"])
 
 
 @pytest.mark.parametrize("address", ["localhost", "127.0.0.1", "[::1]"])

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -108,6 +108,11 @@ def test_a_run_takes_its_own_lines_alone() -> None:
     plain = read("laptop", f"{STAMP} plain")
     lines = [line(), line(run="r2"), line(run=None), plain]
     assert [Choice(run="r1").takes(one) for one in lines] == [True, False, False, False]
+    at = plain.time
+    then = Choice(run="r1", periods=[(at - timedelta(seconds=1), at)])
+    assert [then.takes(one) for one in lines] == [True, False, True, True]
+    later = Choice(run="r1", periods=[(at + timedelta(seconds=1), at + timedelta(seconds=2))])
+    assert [later.takes(one) for one in lines] == [True, False, False, False]
 
 
 @pytest.mark.parametrize(

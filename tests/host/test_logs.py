@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -11,9 +13,9 @@ from typing import Any, cast
 import pytest
 from docker.errors import DockerException
 
-from fedbench.errors import ConfigError, DockerError, FedbenchError, RunError
+from fedbench.errors import ConfigError, DockerError, FedbenchError
 from fedbench.host import bootstrap, logs
-from fedbench.host.loglines import Choice, Line
+from fedbench.host.loglines import Line
 from fedbench.host.logs import Sources, Wanted
 from fedbench.host.runs import Run
 from fedbench.host.stack import PROJECT, Places
@@ -87,8 +89,16 @@ def sources(docker: FakeDocker) -> Sources:
 @pytest.fixture
 def places(docker: FakeDocker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
     monkeypatch.setattr(bootstrap, "find_docker", lambda: docker)
-    shutil.copytree(GOLDEN, tmp_path / "runs" / R1)
+    make_run(tmp_path / "runs" / R1)
     return Places(tmp_path)
+
+
+def make_run(folder: Path, project: str = PROJECT) -> Run:
+    """A run that was made at `START` and finished 35 s later; nobody wrote its summary yet."""
+    shutil.copytree(GOLDEN, folder)
+    facts = json.loads((GOLDEN / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(facts | {"project": project}))
+    return Run(folder)
 
 
 def told(lines: list[Line]) -> list[tuple[str, str]]:
@@ -107,10 +117,9 @@ def test_lines_of_all_are_in_the_order_of_time(sources: Sources) -> None:
     [
         (Wanted(("visitor",)), ["late"]),
         (Wanted(("prometheus", "server")), ["level=INFO msg=ready", "round", "Segmentation fault"]),
-        (Wanted(choice=Choice("debug"), since=START + timedelta(seconds=2.5)),
+        (Wanted(level="debug", since=START + timedelta(seconds=2.5)),
          ["late", "x", "Segmentation fault"]),
-        (Wanted(choice=Choice(run=R1)), ["round", "training", "late"]),
-        (Wanted(choice=Choice("warning")), ["late"]),
+        (Wanted(level="warning"), ["late"]),
         (Wanted(tail=2), ["late", "Segmentation fault"]),
         (Wanted(tail=0), []),
     ],
@@ -136,7 +145,7 @@ def test_without_a_daemon_there_is_no_federation(
 ) -> None:
     monkeypatch.setattr(bootstrap, "find_docker", lambda: None)
     with pytest.raises(FedbenchError, match="no federation is up"):
-        list(logs.lines(places, Wanted(), follow=False))
+        list(logs.lines(Wanted(), follow=False))
 
 
 def test_a_log_that_cannot_be_had_is_an_error(docker: FakeDocker, sources: Sources) -> None:
@@ -148,7 +157,8 @@ def test_a_log_that_cannot_be_had_is_an_error(docker: FakeDocker, sources: Sourc
 def test_arguments_of_the_command() -> None:
     assert Wanted.parse([]) == Wanted(tail=200)
     assert Wanted.parse(["laptop"], tail=0).tail == 0
-    assert Wanted.parse([], run=R1, level="error") == Wanted((), Choice("error", R1))
+    run = Run(GOLDEN)
+    assert Wanted.parse([], run=run, level="error") == Wanted((), "error", run)
     since = Wanted.parse([], since="5m")
     assert since.tail is None
     assert since.since is not None
@@ -174,24 +184,54 @@ def test_a_container_that_comes_later_is_followed(
     assert sorted(told([next(live), next(live)])) == [("guest", "hello"), ("server", "back again")]
 
 
+def test_a_run_has_the_lines_that_name_it_and_those_of_no_run_in_its_time(
+    docker: FakeDocker, places: Places, sources: Sources
+) -> None:
+    """SuperLink's, a stock ClientApp's and a crash's last words name no run."""
+    docker.found[0].lines += [(-1, "before"), (35, "at its end"), (36, "after")]
+    docker.found[1].lines.append((3.5, ours("other", run="another")))
+    run = Run(places.runs / R1)
+    found = [message for _, message in told(logs.history(sources, Wanted(run=run)))]
+    assert found == ["here", "round", "training", "late", "Segmentation fault", "at its end"]
+    elsewhere = make_run(places.runs / "elsewhere" / R1, "another-project")
+    found = [message for _, message in told(logs.history(sources, Wanted(run=elsewhere)))]
+    assert found == ["round", "training", "late"]
+
+
+def test_lines_of_no_run_are_followed_for_as_long_as_the_run_goes_on(
+    docker: FakeDocker, places: Places, sources: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(logs, "GATHER_SECONDS", 0.02)
+    run = Run(places.runs / R1)
+    events = text(run.path / "events.jsonl").splitlines(keepends=True)
+    (run.path / "events.jsonl").write_text("".join(events[:-1]))
+    server = docker.found[0]
+    server.lines = [(50, "while it goes on")]
+    live = logs.live(sources, Wanted(("server",), run=run), START)
+    assert told([next(live)]) == [("server", "while it goes on")]
+    end = {"time": (START + timedelta(seconds=60)).isoformat(), "event": "finished"}
+    (run.path / "events.jsonl").write_text("".join(events[:-1]) + json.dumps(end) + "\n")
+    server.lines = [(70, "after its end"), (71, ours("its last", service="server"))]
+    assert told([next(live)]) == [("server", "its last")]
+
+
 def test_a_run_keeps_its_lines_after_its_containers(
     docker: FakeDocker, places: Places, sources: Sources
 ) -> None:
     docker.found[1].lines.append((3.5, ours("other", run="another")))
-    logs.keep(sources, Run(places.runs / R1))
+    run = Run(places.runs / R1)
+    logs.keep(sources, run)
     docker.found.clear()
 
     def messages(wanted: Wanted) -> list[str]:
-        found = logs.lines(places, wanted, follow=False)
-        return [message for _, message in told(list(found))]
+        return [message for _, message in told(list(logs.lines(wanted, follow=False)))]
 
-    assert messages(Wanted.parse([], run=R1)) == ["round", "training", "late"]
-    assert messages(Wanted.parse(["laptop"], run=R1, level="debug")) == ["training"]
+    mine = ["here", "round", "training", "late", "Segmentation fault"]
+    assert messages(Wanted.parse([], run=run)) == mine
+    assert messages(Wanted.parse(["laptop"], run=run, level="debug")) == ["here", "training"]
     with pytest.raises(ConfigError, match="no client or service 'desktop'"):
-        messages(Wanted.parse(["desktop"], run=R1))
-    kept = (places.runs / R1 / "logs.jsonl").read_text()
-    assert "Segmentation fault" in kept
-    assert "other" not in kept
+        messages(Wanted.parse(["desktop"], run=run))
 
 
 def test_a_run_that_goes_on_keeps_each_line_once(
@@ -205,7 +245,70 @@ def test_a_run_that_goes_on_keeps_each_line_once(
     assert (text.count("training"), text.count("Segmentation"), text.count("again")) == (1, 1, 1)
 
 
-def test_an_unknown_run_is_an_error_that_names_those_there_are(places: Places) -> None:
-    with pytest.raises(RunError) as caught:
-        list(logs.lines(places, Wanted.parse([], run="2026"), follow=False))
-    assert R1 in caught.value.hint
+def test_two_that_keep_a_run_at_once_keep_each_line_once(
+    docker: FakeDocker, places: Places, sources: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The governor saw its end, and the federation is taken down: the later one has more lines."""
+    run, reading, go_on = Run(places.runs / R1), threading.Event(), threading.Event()
+    read = FakeContainer.logs
+
+    def slowly(container: FakeContainer, **options: Any) -> Any:
+        raw = read(container, **options)
+        if threading.current_thread() is governor:
+            reading.set()
+            assert go_on.wait(10)
+        return raw
+
+    monkeypatch.setattr(FakeContainer, "logs", slowly)
+    governor = threading.Thread(target=logs.keep, args=(sources, run))
+    teardown = threading.Thread(target=logs.keep, args=(sources, run))
+    governor.start()
+    assert reading.wait(10)
+    docker.found[0].lines.append((9, ours("last", service="server")))
+    docker.found[1].lines.append((9, ours("last", client="laptop")))
+    teardown.start()
+    go_on.set()
+    governor.join()
+    teardown.join()
+    once = ["here", "round", "training", "late", "Segmentation fault", "last", "last"]
+    messages = [line.fields["message"] for line in logs.kept(run, Wanted())]
+    assert sorted(messages) == sorted(once)
+
+
+def test_all_runs_here_are_kept_but_earlier_ones_that_were_after_their_end(
+    docker: FakeDocker, places: Places
+) -> None:
+    for name, project in (("r1", PROJECT), ("r2", PROJECT), ("r3", PROJECT), ("r4", "another")):
+        make_run(places.runs / name, project)
+        docker.found[0].lines.append((5, ours(f"of {name}", run=name, service="server")))
+    for name, first, second in (
+        ("r1", "summary.json", logs.FILE),
+        ("r2", logs.FILE, "summary.json"),
+        ("r3", "summary.json", logs.FILE),
+    ):
+        for seconds, file in enumerate((first, second)):
+            (places.runs / name / file).write_text("")
+            os.utime(places.runs / name / file, (seconds, seconds))
+    said: list[str] = []
+    logs.keep_all(places, cast("Any", docker), said.append)
+    kept = {name: text(places.runs / name / logs.FILE) for name in ("r1", "r2", "r3", "r4")}
+    assert ("of r2" in kept["r2"], "of r3" in kept["r3"]) == (True, True)
+    assert (kept["r1"], kept["r4"], said) == ("", "", [])
+
+
+def test_a_log_that_cannot_be_kept_is_told_and_stops_nothing(
+    docker: FakeDocker, places: Places
+) -> None:
+    docker.found[0].broken = True
+    said: list[str] = []
+    logs.keep_all(places, cast("Any", docker), said.append)
+    assert said == [
+        "note: what was logged cannot be kept: the log of server cannot be had: no such container"
+    ]
+    docker.found.clear()
+    logs.keep_all(places, cast("Any", docker), said.append)
+    assert len(said) == 1
+
+
+def text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""

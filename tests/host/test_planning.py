@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from fedbench.config import Profile, load_devices, load_experiment, load_profile
-from fedbench.errors import ConfigError, DataError, FedbenchError, HostError
+from fedbench.errors import ConfigError, DataError, FedbenchError, HostError, RunError
 from fedbench.host import bootstrap, calibrate
 from fedbench.host import workbench as workbenches
 from fedbench.host.bootstrap import Images
@@ -24,7 +25,9 @@ from fedbench.host.project import compose_project
 from fedbench.host.stack import PROJECT, Places, Stack
 from fedbench.host.workbench import WORKLOAD, workbench
 from fedbench.host.workloads import Assumed
+from fedbench.records import write_summary
 
+GOLDEN = Path(__file__).parent.parent / "golden" / "runs" / "20260102-030405-digits"
 EXPERIMENT = load_experiment("digits")
 SPEEDS = {"mobilenet_v2": Assumed(600)}
 PAIR = "machines=[{device: legacy-pc, count: 2}]"
@@ -36,6 +39,9 @@ class FakeContainer:
     def __init__(self, service: str, port: int = 0) -> None:
         self.quotas: list[int] = []
         self.id = service
+        self.name = f"{PROJECT}-{service}-1"
+        self.status = "running"
+        self.processes: list[str] = []
         self.labels = {"com.docker.compose.service": service}
         self.attrs: dict[str, Any] = {
             "RestartCount": 0,
@@ -43,6 +49,9 @@ class FakeContainer:
             "State": {"Status": "running", "StartedAt": "", "Health": {"Status": "healthy"}},
             "NetworkSettings": {"Ports": {"9092/tcp": [{"HostPort": str(port)}]}},
         }
+
+    def top(self) -> dict[str, Any]:
+        return {"Processes": [["7", process] for process in self.processes]}
 
     def update(self, *, cpu_period: int, cpu_quota: int) -> None:
         self.quotas.append(cpu_quota)
@@ -164,6 +173,24 @@ def test_clients_start_without_their_quotas_and_have_them_when_they_are_up(
     monkeypatch.setattr(Compose, "up", lambda _: setattr(daemon, "running", (new, running)))
     stack = up(load_profile("legacy-pair", [*ports, PAIR]))
     assert (new.quotas, running.quotas) == ([-1, stack.clients[0].quota], [])
+
+
+def test_a_federation_is_not_replaced_beneath_a_run(
+    places: Places, daemon: FakeDocker, docker_command: Any, up: Up, ports: list[str]
+) -> None:
+    profile = load_profile("legacy-pair", ports)
+    up(profile)
+    run = places.runs / "r1"
+    shutil.copytree(GOLDEN, run)
+    server = FakeContainer("server", profile.ports.server)
+    server.processes = ["python -m fedbench.server.launch /runs/r1"]
+    daemon.running = (server,)
+    before = len(docker_command.calls)
+    with pytest.raises(RunError, match="run r1 is in progress"):
+        up(load_profile("heterogeneous", ports))
+    assert len(docker_command.calls) == before
+    write_summary(run)  # it is over; its process ends in a moment
+    up(profile)
 
 
 def test_a_federation_that_is_up_may_be_brought_up_again(

@@ -1,38 +1,19 @@
+"""Answers as Prometheus' API documents them; tests/e2e asks a real one, of a real run."""
+
 from __future__ import annotations
 
 import json
-import math
-import re
-import shutil
 import socket
-import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from typing import Any
 from urllib.parse import unquote
 
 import pytest
-import yaml
-from prometheus_client import CollectorRegistry, generate_latest
 
 from fedbench.errors import HostError
 from fedbench.host.prometheus import Prometheus, Sample, Series, Target
-from fedbench.records import ClientRound, RoundParts, RoundRecord
-from fedbench.telemetry.cgroup import Cgroup
-from fedbench.telemetry.client import ClientMetrics
-from fedbench.telemetry.metrics import ROUND_PARTS
-from fedbench.telemetry.server import ServerMetrics
-
-ROOT = Path(__file__).resolve().parent.parent.parent
-CONFIG = ROOT / "compose/prometheus/prometheus.yml"
-
-needs_prometheus = pytest.mark.skipif(
-    not shutil.which("prometheus"), reason="no prometheus on PATH (Debian's package has it)"
-)
 
 
 @contextmanager
@@ -67,9 +48,6 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
     return port
-
-
-# -- without a Prometheus: answers as the API documents them
 
 
 @contextmanager
@@ -116,6 +94,20 @@ def test_a_scalar_becomes_one_sample() -> None:
         assert prometheus.query("1 + 1") == [Sample({}, 2.0)]
 
 
+def test_targets_are_in_the_order_of_job_and_client() -> None:
+    server = {"labels": {"job": "server", "role": "server"}, "health": "up", "lastError": ""}
+    labels = {"job": "clients", "device": "laptop"}
+    lap = {"labels": labels | {"client": "lap"}, "health": "down", "lastError": "refused"}
+    desk = {"labels": labels | {"client": "desk"}, "health": "up", "lastError": ""}
+
+    with api({"status": "success", "data": {"activeTargets": [server, lap, desk]}}) as prometheus:
+        assert prometheus.targets() == [
+            Target("clients", "desk", "laptop", "up", ""),
+            Target("clients", "lap", "laptop", "down", "refused"),
+            Target("server", "", "", "up", ""),
+        ]
+
+
 def test_a_refused_query_says_why() -> None:
     answer = {"status": "error", "errorType": "bad_data", "error": "parse error: unexpected )"}
 
@@ -137,214 +129,3 @@ def test_one_that_is_not_there_says_where_it_was_looked_for() -> None:
     with pytest.raises(HostError, match=f"does not answer at {url}") as caught:
         Prometheus(url).targets()
     assert "fedbench status" in caught.value.hint
-
-
-# -- with a real Prometheus, a server and two clients
-
-
-def client_registry(cgroup: Cgroup) -> CollectorRegistry:
-    """What a client shows after one epoch."""
-    registry = CollectorRegistry()
-    metrics = ClientMetrics(registry, cgroup)
-    metrics.connected(True)
-    metrics.partition(600)
-    metrics.progress(run="r1", round_number=1, epoch=1, epochs=1, samples=300, seconds=1.0)
-    metrics.epoch_finished(
-        run="r1", round_number=1, seconds=2.0, loss=1.5, accuracy=0.5, samples=600
-    )
-    metrics.late("r1", 0.25)
-    metrics.evaluated(run="r1", round_number=1, seconds=0.5, loss=1.25, accuracy=0.625)
-    metrics.transferred(sent=9_000_000, received=9_000_000)
-    return registry
-
-
-def server_registry() -> CollectorRegistry:
-    """What the server shows after one round."""
-    registry = CollectorRegistry()
-    metrics = ServerMetrics(registry)
-    metrics.clients_connected(2)
-    metrics.run_phase("r1", "running")
-    record = RoundRecord(
-        round=1,
-        started_at="2026-11-23T12:00:00Z",
-        server_accuracy=0.75,
-        server_loss=0.5,
-        server_epoch_seconds=0.25,
-        duration_seconds=3.0,
-        overhead_seconds=0.5,
-        aggregate_seconds=0.125,
-        parts=RoundParts(send=0.1, receive=0.1, serialise=0.05, aggregate=0.125, wait=0.125),
-        clients=[
-            ClientRound(
-                client=name,
-                device=name,
-                epoch_seconds=[2.0],
-                target_epoch_seconds=1.9,
-                emulation_error=2.0 / 1.9 - 1,
-            )
-            for name in ("desk", "lap")
-        ],
-    )
-    metrics.observe(record, "r1", 5)
-    return registry
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "not within 30 seconds"
-        time.sleep(0.1)
-
-
-def fast_config(server: str) -> dict[str, Any]:
-    """The real configuration, with this server and shorter intervals."""
-    config: dict[str, Any] = yaml.safe_load(
-        re.sub(r"\b[25]s\b", "200ms", CONFIG.read_text()).replace("server:9100", server)
-    )
-    return config
-
-
-@contextmanager
-def prometheus_process(config: dict[str, Any], folder: Path) -> Iterator[Prometheus]:
-    (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-    port = free_port()
-    command = [
-        "prometheus",
-        f"--config.file={folder}/prometheus.yml",
-        f"--storage.tsdb.path={folder}/data",
-        f"--web.listen-address=127.0.0.1:{port}",
-    ]
-    prometheus = Prometheus(f"http://127.0.0.1:{port}")
-    with (folder / "log").open("w") as log, subprocess.Popen(command, stderr=log) as process:
-        try:
-            wait_until(prometheus.ready)
-            yield prometheus
-        finally:
-            process.terminate()
-
-
-@pytest.fixture(scope="module")
-def targets() -> list[dict[str, Any]]:
-    """What the server answers at /targets; a test may change it."""
-    return []
-
-
-@pytest.fixture(scope="module")
-def live(
-    targets: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Prometheus]:
-    clients, server = (
-        client_registry(limited_cgroup(tmp_path_factory.mktemp("v2"))),
-        server_registry(),
-    )
-
-    def answer(path: str) -> tuple[int, str]:
-        if path == "/targets":
-            return 200, json.dumps(targets)
-        return 200, generate_latest(server).decode()
-
-    with (
-        http_server(answer) as server_address,
-        http_server(lambda path: (200, generate_latest(clients).decode())) as desk,
-        http_server(lambda path: (200, generate_latest(clients).decode())) as lap,
-        prometheus_process(fast_config(server_address), tmp_path_factory.mktemp("p")) as prometheus,
-    ):
-        targets[:] = [
-            {"targets": [desk], "labels": {"client": "desk", "device": "workstation"}},
-            {"targets": [lap], "labels": {"client": "lap", "device": "laptop"}},
-        ]
-        wait_until(lambda: [t.health for t in prometheus.targets()] == ["up"] * 3)
-        wait_until(lambda: len(prometheus.query("rate(fedbench_cpu_seconds_total[5s])")) == 2)
-        yield prometheus
-
-
-def limited_cgroup(root: Path) -> Cgroup:
-    base = root / "sys/fs/cgroup"
-    base.mkdir(parents=True)
-    (base / "cpu.max").write_text("50000 100000")
-    (base / "memory.max").write_text("1073741824")
-    (root / "proc").mkdir()
-    (root / "proc/stat").write_text("cpu0 9 0 9 9 0 0 0 200 0 0\n")
-    return Cgroup(root)
-
-
-@needs_prometheus
-def test_it_finds_the_server_and_every_client(live: Prometheus) -> None:
-    assert live.targets() == [
-        Target("clients", "desk", "workstation", "up", ""),
-        Target("clients", "lap", "laptop", "up", ""),
-        Target("server", "", "", "up", ""),
-    ]
-    epochs = live.query("fedbench_local_epoch_last_seconds")
-    assert {(s.labels["client"], s.labels["device"], s.labels["run"], s.value) for s in epochs} == {
-        ("desk", "workstation", "r1", 2.0),
-        ("lap", "laptop", "r1", 2.0),
-    }
-    (accuracy,) = live.query("fedbench_server_accuracy")
-    assert (accuracy.labels["role"], accuracy.value) == ("server", 0.75)
-
-
-def dashboard_queries() -> list[str]:
-    panels = [
-        panel
-        for path in sorted((ROOT / "grafana/dashboards").glob("*.json"))
-        for panel in json.loads(path.read_text())["panels"]
-    ]
-    return [target["expr"] for panel in panels for target in panel.get("targets", [])]
-
-
-@needs_prometheus
-@pytest.mark.parametrize("expression", dashboard_queries())
-def test_every_panel_has_data(expression: str, live: Prometheus) -> None:
-    # As Grafana fills them in when all runs and clients are chosen.
-    for name, value in {"$run": ".*", "$client": ".*", "$__rate_interval": "8s"}.items():
-        expression = expression.replace(name, value)
-
-    samples = live.query(expression)
-
-    grouped = {"by (client)": 2, "by (part)": len(ROUND_PARTS)}
-    assert len(samples) == next((n for by, n in grouped.items() if by in expression), 1)
-    assert not any(math.isnan(sample.value) for sample in samples)
-
-
-@needs_prometheus
-def test_a_device_that_left_is_no_longer_scraped(
-    live: Prometheus, targets: list[dict[str, Any]]
-) -> None:
-    everyone = list(targets)
-    targets.pop()
-    try:
-        wait_until(lambda: [t.client for t in live.targets()] == ["desk", ""])
-        wait_until(lambda: len(live.query("fedbench_usable_cpus")) == 1)
-        assert len(live.query("last_over_time(fedbench_usable_cpus[1m])")) == 2
-    finally:
-        targets[:] = everyone
-
-
-@pytest.mark.parametrize("name", ["prometheus", "grafana"])
-def test_the_dashboards_run_confined_and_for_this_host_only(name: str) -> None:
-    service = yaml.safe_load((ROOT / "compose/monitoring.yaml").read_text())["services"][name]
-
-    assert service["read_only"] is True
-    assert service["cap_drop"] == ["ALL"]
-    assert service["security_opt"] == ["no-new-privileges:true"]
-    assert all(port.startswith("127.0.0.1:") for port in service["ports"])
-    assert not any("docker.sock" in volume for volume in service["volumes"])
-
-
-@pytest.mark.skipif(not shutil.which("promtool"), reason="no promtool on PATH")
-def test_promtool_accepts_the_configuration() -> None:
-    subprocess.run(["promtool", "check", "config", CONFIG], check=True, capture_output=True)
-
-
-@pytest.mark.skipif(not shutil.which("promtool"), reason="no promtool on PATH")
-@pytest.mark.parametrize("kind", ["client", "server"])
-def test_promtool_finds_nothing_wrong_with_the_metrics(kind: str) -> None:
-    registry = client_registry(Cgroup()) if kind == "client" else server_registry()
-
-    subprocess.run(
-        ["promtool", "check", "metrics"],
-        input=generate_latest(registry),
-        check=True,
-        capture_output=True,
-    )

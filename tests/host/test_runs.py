@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,55 @@ def test_a_run_is_running_until_its_summary_says_how_it_ended(run: Run) -> None:
     assert run.summary().status == "finished"
     write_summary(run.path)
     assert run.state() == "finished"
+
+
+def at(second: float) -> datetime:
+    return datetime(2026, 1, 2, 3, 4, tzinfo=UTC) + timedelta(seconds=second)
+
+
+def tell(run: Run, *events: tuple[float, str]) -> None:
+    lines = [
+        json.dumps({"time": at(second).isoformat(), "event": event}) for second, event in events
+    ]
+    (run.path / "events.jsonl").write_text("".join(line + "\n" for line in lines))
+
+
+OPEN = datetime.max.replace(tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("events", "periods"),
+    [
+        ([], [(5, None)]),
+        ([(6, "started"), (7, "round")], [(5, None)]),
+        ([(6, "started"), (40, "finished")], [(5, 40)]),
+        ([(6, "error")], [(5, 6)]),
+        ([(6, "started"), (9, "stopped"), (20, "started")], [(5, 9), (20, None)]),
+        ([(6, "started"), (9, "stopped"), (20, "started"), (30, "error")], [(5, 9), (20, 30)]),
+        ([(6, "started"), (8, "round"), (20, "started"), (30, "finished")], [(5, 8), (20, 30)]),
+    ],
+)
+def test_a_run_is_active_from_its_start_to_its_end(
+    events: list[tuple[float, str]], periods: list[tuple[float, float | None]], run: Run
+) -> None:
+    """It was made at second 5; None is an end that nobody has seen."""
+    tell(run, *events)
+    wanted = [(at(begin), OPEN if end is None else at(end)) for begin, end in periods]
+    assert run.periods() == wanted
+    write_summary(run.path)
+    os.utime(run.path / "summary.json", (at(50).timestamp(), at(50).timestamp()))
+    assert run.periods() == [(begin, at(50) if end == OPEN else end) for begin, end in wanted]
+
+
+def test_runs_without_an_end_have_died_where_nothing_runs(store: RunStore, run: Run) -> None:
+    tell(run, (6, "started"))
+    made = run.facts()
+    for name, facts in {"one": {"project": "fedbench"}, "another": {"project": "other"}}.items():
+        shutil.copytree(run.path, store.path / name)
+        (store.path / name / "run.json").write_text(json.dumps(made | facts))
+    store.end("fedbench")
+    assert [other.state() for other in store.all()] == ["running", "running", "failed"]
+    assert store.find("one").summary().error == "the server died"
 
 
 def test_a_written_summary_is_what_counts(run: Run) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,27 +11,47 @@ import pytest
 from fedbench.config import load_devices, load_profile
 from fedbench.errors import FedbenchError
 from fedbench.host import bootstrap
+from fedbench.host.compose import Compose
 from fedbench.host.plan import HostFacts, plan
 from fedbench.host.stack import PROJECT, Places, Stack
 from fedbench.host.teardown import down
 
+GOLDEN = Path(__file__).parent.parent / "golden" / "runs" / "20260102-030405-digits"
+LAST = '{"time": "2026-01-02T03:04:40", "level": "info", "message": "bye", "service": "server"}'
+
+
+class FakeContainer:
+    """A container that has said one thing; each of its ends is noted in `events`."""
+
+    def __init__(self, label: str, value: str, events: list[str]) -> None:
+        self.name = f"{PROJECT}-joined-visitor"
+        self.labels = {label: value, "com.docker.compose.service": "server"}
+        self.events = events
+
+    def logs(self, **_: object) -> bytes:
+        self.events.append("read")
+        return f"2026-01-02T03:04:40.000000000Z {LAST}\n".encode()
+
+    def remove(self, *, force: bool) -> None:
+        assert force
+        self.events.append("removed")
+
 
 class FakeDocker:
-    """Docker with one joined container, and whatever else runs."""
+    """Docker with a server, one joined container, and whatever else runs."""
 
     def __init__(self, *others: str) -> None:
         self.containers = self
         self.others = others
-        self.removed: list[bool] = []
+        self.events: list[str] = []
 
     def list(self, **options: Any) -> list[Any]:
         if not options:
             return list(self.others)
-        assert options == {"all": True, "filters": {"label": f"fedbench.joined={PROJECT}"}}
-        return [self]
-
-    def remove(self, *, force: bool) -> None:
-        self.removed.append(force)
+        assert options["all"]
+        label, _, value = options["filters"]["label"].partition("=")
+        assert value == PROJECT
+        return [FakeContainer(label, value, self.events)]
 
 
 @pytest.fixture
@@ -64,11 +86,29 @@ def test_a_daemon_stops_only_when_nothing_else_runs(
     monkeypatch.setattr(bootstrap, "stop_daemon", stopper(stopped))
     said: list[str] = []
     down(places, said.append, volumes=False)
-    assert daemon.removed == [True]
-    assert len(docker_command.calls) == 1
+    assert daemon.events == ["removed"]
+    assert [call.split(" --timeout")[0].split("yaml ")[1] for call in docker_command.calls] == [
+        "stop", "down --remove-orphans",
+    ]  # fmt: skip
     assert len(stopped) == stops
     assert said[-1] == "the federation is down; runs are kept in runs/"
     assert Stack.load(places) is None
+
+
+def test_what_was_logged_to_the_end_stays_with_its_run(
+    places: Places, docker_command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that ended a moment ago: nobody has kept its lines yet."""
+    run = Path(shutil.copytree(GOLDEN, places.runs / GOLDEN.name))
+    facts = json.loads((run / "run.json").read_text()) | {"project": PROJECT}
+    (run / "run.json").write_text(json.dumps(facts))
+    daemon = FakeDocker("another")
+    monkeypatch.setattr(bootstrap, "ensure_docker", lambda say: daemon)
+    monkeypatch.setattr(Compose, "stop", lambda _: daemon.events.append("stopped"))
+    monkeypatch.setattr(Stack, "down", lambda _, volumes: daemon.events.append("down"))
+    down(places, print, volumes=False)
+    assert daemon.events == ["stopped", "read", "removed", "down"]
+    assert (run / "logs.jsonl").read_text() == f"{LAST}\n"
 
 
 def test_what_is_not_up_is_not_taken_down(places: Places) -> None:

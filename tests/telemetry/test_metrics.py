@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -196,6 +197,25 @@ def test_a_server_says_how_the_run_goes(server: ServerMetrics, registry: Collect
         "fedbench_round_seconds_sum 9.0",
         "fedbench_clients_connected 2.0",
     ]
+
+
+def test_promtool_finds_nothing_wrong(
+    promtool: list[str], client: ClientMetrics, server: ServerMetrics, registry: CollectorRegistry
+) -> None:
+    one_epoch(client)
+    server.clients_connected(2)
+    server.run_started("r1", experiment="digits", profile="pair", model="cnn")
+    server.round_started("r1", 2, 5)
+    server.observe(RECORD, "r1", 5)
+
+    done = subprocess.run(
+        [*promtool, "check", "metrics"],
+        input=generate_latest(registry),
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    assert (done.returncode, done.stdout) == (0, b"")
 
 
 def test_without_an_evaluation_there_is_no_accuracy(
