@@ -26,7 +26,7 @@ def top(
     """Watch all devices live: who holds the round back, and why. ? shows the keys, q quits."""
     from fedbench.host import top
     from fedbench.host.prometheus import Prometheus
-    from fedbench.host.top_drawing import Board
+    from fedbench.host.top.drawing import Board
 
     source = Prometheus(prometheus or require(checkout.places).prometheus_url)
     if svg is not None:

@@ -15,8 +15,8 @@ from fedbench.host.machine import Say
 from fedbench.host.prometheus import Prometheus
 from fedbench.host.runs import Run
 from fedbench.host.tables import duration
-from fedbench.host.top_columns import Devices
-from fedbench.host.top_figures import ask, snapshot
+from fedbench.host.top.columns import Devices
+from fedbench.host.top.figures import ask, snapshot
 from fedbench.records import RoundRecord
 
 _LINES = 6  # of what happened, above the live table

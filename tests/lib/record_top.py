@@ -27,7 +27,7 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from fedbench.host.prometheus import Prometheus
-from fedbench.host.top_figures import ask
+from fedbench.host.top.figures import ask
 from fedbench.records import ClientRound, RoundParts, RoundRecord, replace_text
 from fedbench.telemetry.cgroup import Cgroup
 from fedbench.telemetry.client import ClientMetrics

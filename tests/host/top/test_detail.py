@@ -7,9 +7,9 @@ from dataclasses import replace
 from recorded import top_answers
 from rich.console import Console
 
-from fedbench.host.top_detail import detail
-from fedbench.host.top_figures import snapshot
-from fedbench.host.top_state import Alert, Device, Gpu, Snapshot, Traffic
+from fedbench.host.top.detail import detail
+from fedbench.host.top.figures import snapshot
+from fedbench.host.top.state import Alert, Device, Gpu, Snapshot, Traffic
 
 EVERYTHING = Device(
     "lap", "training", ((80.0, "waiting"), (90.0, "training")), "laptop",

@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from fedbench.host.tables import figure
-from fedbench.host.top_columns import bar, error, phase, scaled
-from fedbench.host.top_state import Device, Snapshot, Traffic
+from fedbench.host.top.columns import bar, error, phase, scaled
+from fedbench.host.top.state import Device, Snapshot, Traffic
 
 _MIB = 2**20
 

@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from fedbench.host.tables import figure
-from fedbench.host.top_state import Device, Snapshot
-from fedbench.host.top_view import SORTS
+from fedbench.host.top.state import Device, Snapshot
+from fedbench.host.top.view import SORTS
 
 PHASES = {  # its colour, and its sign on the timeline, which tells it without colours too
     "waiting": ("bright_black", "·"),

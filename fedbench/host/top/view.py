@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from fedbench.host.top_state import Device
+from fedbench.host.top.state import Device
 
 HELP = "s sort   ↑ ↓ or k j select   Enter details   Esc or q back   q quit"
 # Columns by which devices can be sorted, the highest figure first; by name where there is none.

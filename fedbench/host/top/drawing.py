@@ -10,11 +10,11 @@ from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.text import Text
 
 from fedbench.host.tables import duration, figure
-from fedbench.host.top_columns import PHASES, bar, choose, draw, scaled
-from fedbench.host.top_detail import detail
-from fedbench.host.top_figures import STEP_SECONDS, WINDOW_SECONDS
-from fedbench.host.top_state import Device, Holding, RunState, Snapshot
-from fedbench.host.top_view import HELP, View
+from fedbench.host.top.columns import PHASES, bar, choose, draw, scaled
+from fedbench.host.top.detail import detail
+from fedbench.host.top.figures import STEP_SECONDS, WINDOW_SECONDS
+from fedbench.host.top.state import Device, Holding, RunState, Snapshot
+from fedbench.host.top.view import HELP, View
 
 _RUN_COLOURS = {"running": "green", "waiting": "yellow", "failed": "red", "interrupted": "yellow"}
 _BLOCKS = "▁▂▃▄▅▆▇█"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from fedbench.host.top_keys import named
+from fedbench.host.top.keys import named
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ import pytest
 from recorded import FILE, top_answers
 from rich.console import Console
 
-from fedbench.host.top_columns import Devices
-from fedbench.host.top_drawing import Board, sparkline
-from fedbench.host.top_figures import RULES, snapshot
-from fedbench.host.top_state import Alert, Device, Snapshot, Traffic
-from fedbench.host.top_view import View
+from fedbench.host.top.columns import Devices
+from fedbench.host.top.drawing import Board, sparkline
+from fedbench.host.top.figures import RULES, snapshot
+from fedbench.host.top.state import Alert, Device, Snapshot, Traffic
+from fedbench.host.top.view import View
 
 
 def drawn(what: Board | Devices, width: int) -> str:

@@ -30,12 +30,12 @@ from fedbench.errors import HostError, RunError
 from fedbench.host import top
 from fedbench.host.prometheus import Prometheus
 from fedbench.host.stack import Places
-from fedbench.host.top_figures import RULES, ask
-from fedbench.host.top_state import Snapshot
+from fedbench.host.top.figures import RULES, ask
+from fedbench.host.top.state import Snapshot
 
 Command = Callable[..., tuple[int, str, str]]
 RUN = "20261125-124422-digits"
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SHOWN_CURSOR, LEFT_SCREEN = b"\x1b[?25h", b"\x1b[?1049l"
 SHELL = """
 import os, signal, subprocess, sys, termios

@@ -13,7 +13,7 @@ from itertools import groupby
 from typing import Any
 
 from fedbench.host.prometheus import Prometheus, Sample, Series
-from fedbench.host.top_state import Alert, Device, Gpu, RunState, Snapshot, Traffic
+from fedbench.host.top.state import Alert, Device, Gpu, RunState, Snapshot, Traffic
 
 WINDOW_SECONDS = 240  # of the timeline; a device that left is shown for as long
 STEP_SECONDS = 2

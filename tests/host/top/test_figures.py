@@ -10,12 +10,12 @@ import yaml
 from recorded import top_answers
 
 from fedbench.host.prometheus import Sample, Series
-from fedbench.host.top_figures import METRICS, RULES, snapshot
-from fedbench.host.top_state import Alert, Gpu, Snapshot, Traffic
+from fedbench.host.top.figures import METRICS, RULES, snapshot
+from fedbench.host.top.state import Alert, Gpu, Snapshot, Traffic
 from fedbench.telemetry import metrics
 from fedbench.telemetry.collectors import CLIENT_PHASES
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def sample(metric: str, value: float, **labels: str) -> Sample:

@@ -17,11 +17,11 @@ from rich.live import Live
 
 from fedbench.errors import HostError, RunError
 from fedbench.host.prometheus import Prometheus
-from fedbench.host.top_drawing import Board
-from fedbench.host.top_figures import ask
-from fedbench.host.top_keys import keyboard, pressed
-from fedbench.host.top_state import Snapshot
-from fedbench.host.top_view import View
+from fedbench.host.top.drawing import Board
+from fedbench.host.top.figures import ask
+from fedbench.host.top.keys import keyboard, pressed
+from fedbench.host.top.state import Snapshot
+from fedbench.host.top.view import View
 from fedbench.records import replace_text
 
 _REFRESH_SECONDS = 2.0

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from fedbench.host.top_columns import TITLES
-from fedbench.host.top_state import Device
-from fedbench.host.top_view import SORTS, View
+from fedbench.host.top.columns import TITLES
+from fedbench.host.top.state import Device
+from fedbench.host.top.view import SORTS, View
 
 DEVICES = (
     Device("a", epoch_seconds=1.0, cpu_use=0.5, memory=10.0, idle_joules=1.0, busy_joules=1.0),
