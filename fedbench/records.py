@@ -50,6 +50,8 @@ class ClientRound(Record):
     the median epoch missed it. `not_held` says why the host could not hold the emulation.
     Joules are modelled, of the emulated device in this round: `busy` while it trained or evaluated,
     else `idle`; None where its profile has no watts, or nobody knows for how long it was busy.
+    `busy_share_seconds` are those of its busy ones that are its own: each moment is divided by the
+    number of clients that were busy on its computer; None where it did not say.
 
     A client that did not answer has `error` and no figures; it is `late` where it had none but the
     round's time was up. The stock node measures neither bytes
@@ -82,6 +84,7 @@ class ClientRound(Record):
     target_epoch_seconds: float | None = None
     emulation_error: float | None = None
     not_held: str | None = None
+    busy_share_seconds: float | None = None
     energy_idle_joules: float | None = None
     energy_busy_joules: float | None = None
 

@@ -147,7 +147,7 @@ def _energy(summary: Summary) -> list[str]:
         return []
     note = (
         "Energy is modelled: the watts of each device's profile for its emulated seconds, "
-        "busy while it trains or evaluates."
+        "busy while it trains or evaluates; clients of one computer share its watts."
     )
     return ["## Energy", _markdown(energy.energy_table(summary)), note]
 

@@ -20,7 +20,7 @@ _OF_A_CLIENT = (
     "evaluate_seconds", "bytes_sent", "bytes_received", "download_seconds",
     "evaluate_download_seconds", "upload_seconds", "serialise_seconds", "cpu_seconds",
     "throttled_seconds", "peak_memory_bytes", "target_epoch_seconds", "emulation_error",
-    "not_held", "energy_idle_joules", "energy_busy_joules", "error", "late",
+    "not_held", "busy_share_seconds", "energy_idle_joules", "energy_busy_joules", "error", "late",
 )  # fmt: skip
 _OF_AN_EPOCH = ("cpu_seconds", "throttled_seconds", "steal_seconds", "share")
 _NAMES = {
