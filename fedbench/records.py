@@ -7,7 +7,7 @@ A run's folder: `experiment.json`, `profile.json`, `run.json` (the host's facts 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -147,7 +147,8 @@ class RoundRecord(Record):
 class Summary(Record):
     """`summary.json`: how the run ended, and all its rounds.
 
-    `rounds_not_held` counts them by client, for those that have a target.
+    `rounds_not_held` counts them by client, for those that have a target. A run that does not
+    `emulates`, in one program, has wall seconds, and they are no device's.
     """
 
     run: str
@@ -160,6 +161,12 @@ class Summary(Record):
     error: str | None = None
     dilation: float = 1.0
     rounds_not_held: dict[str, int] = {}
+    emulates: bool = True
+
+
+def emulates(facts: Mapping[str, Any]) -> bool:
+    """Whether a run of these facts (`run.json`) is in containers, not in one program."""
+    return "engine" not in facts
 
 
 def by_client(rounds: Iterable[RoundRecord]) -> dict[str, list[ClientRound]]:
@@ -202,6 +209,7 @@ def summarise(folder: Path) -> Summary:
         error=ending.get("reason", missing) if status == "failed" else None,
         dilation=facts.get("emulation", {}).get("dilation", 1.0),
         rounds_not_held=_rounds_not_held(rounds),
+        emulates=emulates(facts),
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import json
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,12 +16,7 @@ from fedbench.config import Experiment, Profile
 from fedbench.errors import ConfigError, RunError
 from fedbench.learning import own
 from fedbench.naming import is_own
-from fedbench.records import RoundRecord, Summary, read_lines, read_rounds, summarise
-
-
-def emulates(facts: Mapping[str, Any]) -> bool:
-    """Whether a run of these facts (`run.json`) is in containers, not in one program."""
-    return "engine" not in facts
+from fedbench.records import RoundRecord, Summary, emulates, read_lines, read_rounds, summarise
 
 
 @dataclass(frozen=True)
