@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
 from fedbench.records import ClientRound, EpochRecord
-from fedbench.telemetry.energy import modelled
+from fedbench.telemetry.energy import Draw
 
 TOLERANCE = 0.05
 """An epoch that is farther from its target than this was not emulated."""
@@ -20,14 +21,16 @@ class Emulation:
     """What the host says of a run's devices: the keys `emulation` and `watts` of its `run.json`.
 
     `targets`: samples per emulated second that each client should train; `shares`: the host CPUs
-    that were planned for it. Clients that are real devices are in neither. `watts`: idle and under
-    load, by device, so that a real one has them too where it is of a kind that the host knows.
+    that were planned for it; `computers`: the emulated computer that it is on. Clients that are
+    real devices are in none. `watts`: idle and under load, by device, so that a real one has them
+    too where it is of a kind that the host knows.
     """
 
     dilation: float = 1.0
     targets: Mapping[str, float] = field(default_factory=dict)
     shares: Mapping[str, float] = field(default_factory=dict)
     watts: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    computers: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> Emulation:
@@ -38,6 +41,7 @@ class Emulation:
             known.get("targets", {}),
             known.get("shares", {}),
             facts.get("watts", {}),
+            known.get("computers", {}),
         )
 
     def dilation_of(self, client: str) -> float:
@@ -65,22 +69,31 @@ class Emulation:
             fields["not_held"] = _reason(error, epochs, self.shares.get(client))
         return fields
 
-    def with_energy(self, client: ClientRound, seconds: float) -> ClientRound:
-        """The client's figures of a round, with its modelled energy where that is known.
+    def with_energy(self, clients: Iterable[ClientRound], seconds: float) -> list[ClientRound]:
+        """The clients of a round of so many wall seconds, with modelled energy where it is known.
 
-        `seconds` are the wall seconds of the round.
+        Idle watts of a computer are divided among those of its clients that answered
+        (`telemetry/energy.py` has the model).
         """
+        clients = list(clients)
+        answered = Counter(self._computer(c) for c in clients if c.error is None)
+        return [self._drawing(c, seconds, answered[self._computer(c)]) for c in clients]
+
+    def _drawing(self, client: ClientRound, seconds: float, clients: int) -> ClientRound:
         if client.device not in self.watts or client.error is not None:
             return client
         idle, load = self.watts[client.device]
-        energy = modelled(
-            idle,
-            load,
-            busy=client.busy_seconds / client.dilation,
+        share = client.busy_share_seconds
+        energy = Draw.of(idle, load, clients).energy(
             seconds=seconds / client.dilation,
+            busy=client.busy_seconds / client.dilation,
+            share=None if share is None else share / client.dilation,
         )
         joules = {"energy_idle_joules": energy.idle, "energy_busy_joules": energy.busy}
         return client.model_copy(update=joules)
+
+    def _computer(self, client: ClientRound) -> str:
+        return self.computers.get(client.client, client.client)
 
 
 REAL = Emulation()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,8 @@ class ClientRound(Record):
     the median epoch missed it. `not_held` says why the host could not hold the emulation.
     Joules are modelled, of the emulated device in this round: `busy` while it trained or evaluated,
     else `idle`; None where its profile has no watts, or nobody knows for how long it was busy.
+    `busy_share_seconds` are those of its busy ones that are its own: each moment is divided by the
+    number of clients that were busy on its computer; None where it did not say.
 
     A client that did not answer has `error` and no figures; it is `late` where it had none but the
     round's time was up. The stock node measures neither bytes
@@ -84,6 +86,7 @@ class ClientRound(Record):
     target_epoch_seconds: float | None = None
     emulation_error: float | None = None
     not_held: str | None = None
+    busy_share_seconds: float | None = None
     energy_idle_joules: float | None = None
     energy_busy_joules: float | None = None
 
@@ -146,7 +149,8 @@ class RoundRecord(Record):
 class Summary(Record):
     """`summary.json`: how the run ended, and all its rounds.
 
-    `rounds_not_held` counts them by client, for those that have a target.
+    `rounds_not_held` counts them by client, for those that have a target. A run that does not
+    `emulates`, in one program, has wall seconds, and they are no device's.
     """
 
     run: str
@@ -159,6 +163,12 @@ class Summary(Record):
     error: str | None = None
     dilation: float = 1.0
     rounds_not_held: dict[str, int] = {}
+    emulates: bool = True
+
+
+def emulates(facts: Mapping[str, Any]) -> bool:
+    """Whether a run of these facts (`run.json`) is in containers, not in one program."""
+    return "engine" not in facts
 
 
 def by_client(rounds: Iterable[RoundRecord]) -> dict[str, list[ClientRound]]:
@@ -201,6 +211,7 @@ def summarise(folder: Path) -> Summary:
         error=ending.get("reason", missing) if status == "failed" else None,
         dilation=facts.get("emulation", {}).get("dilation", 1.0),
         rounds_not_held=_rounds_not_held(rounds),
+        emulates=emulates(facts),
     )
 
 

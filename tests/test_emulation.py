@@ -100,7 +100,7 @@ def test_idle_and_busy_seconds_are_those_of_the_round(
         client="a", device="laptop", dilation=dilation,
         epoch_seconds=[busy * (1 - evaluated)], evaluate_seconds=busy * evaluated,
     )  # fmt: skip
-    drawn = Emulation(watts={"laptop": (1, 1)}).with_energy(client, seconds)
+    (drawn,) = Emulation(watts={"laptop": (1, 1)}).with_energy([client], seconds)
 
     assert drawn.energy_idle_joules == pytest.approx((seconds - busy) / dilation, abs=1e-6)
     assert drawn.energy_busy_joules == pytest.approx(busy / dilation)
@@ -112,9 +112,30 @@ def test_nobody_knows_the_energy_of_a_device_without_watts_or_without_an_answer(
     pc = ClientRound(client="pc", device="legacy-pc", epoch_seconds=[1])
     lost = ClientRound(client="laptop", device="laptop", error="train: out of memory")
 
-    assert emulation.with_energy(pc, 10) == pc
-    assert emulation.with_energy(lost, 10) == lost
+    assert emulation.with_energy([pc, lost], 10) == [pc, lost]
     assert (pc.energy_joules, lost.energy_joules) == (None, None)
+
+
+def test_a_computer_is_idle_once_for_those_of_its_clients_that_answered() -> None:
+    """A real device that joined has a computer of its own."""
+    emulation = Emulation(
+        2.0, watts={"pc": (40, 100)}, computers={"one": "one", "two": "one", "three": "one"}
+    )
+    figures = {"device": "pc", "epoch_seconds": [60.0], "dilation": 2.0}
+    one = ClientRound(client="one", busy_share_seconds=40.0, **figures)
+    two = ClientRound(client="two", busy_share_seconds=40.0, **figures)
+    lost = ClientRound(client="three", device="pc", error="train: out of memory")
+    joined = ClientRound(client="joined", device="pc", epoch_seconds=[60.0])
+
+    *shared, nothing, alone = emulation.with_energy([one, two, lost, joined], 100)
+
+    for client in shared:
+        assert (client.energy_idle_joules, client.energy_busy_joules) == (
+            20 * 20,
+            20 * 30 + 60 * 20,
+        )
+    assert nothing.energy_joules is None
+    assert alone.energy_joules == 40 * 40 + 100 * 60
 
 
 def test_facts_of_an_older_run_are_those_of_real_devices() -> None:
@@ -123,3 +144,5 @@ def test_facts_of_an_older_run_are_those_of_real_devices() -> None:
     assert Emulation.of(facts) == Emulation(2.0, {"a": 1.0}, {"a": 0.5})
     watts = {"laptop": [10.0, 60.0]}
     assert Emulation.of({"watts": watts}) == Emulation(watts=watts)
+    computers = {"a": "a", "b": "a"}
+    assert Emulation.of({"emulation": {"computers": computers}}) == Emulation(computers=computers)

@@ -47,13 +47,20 @@ def test_a_finished_run_is_summed_up(folder: Path) -> None:
     assert summary.rounds[1].parts is None, "a record of a version that had none"
 
 
+def test_a_run_in_one_program_emulates_nothing(folder: Path) -> None:
+    facts = json.loads((folder / "run.json").read_text())
+    assert summarise(folder).emulates
+    (folder / "run.json").write_text(json.dumps({**facts, "engine": {}}))
+    assert not summarise(folder).emulates
+
+
 def test_a_summary_is_written_whole_and_read_back(folder: Path) -> None:
     summary = write_summary(folder)
     written = json.loads((folder / "summary.json").read_text())
     assert written == summary.model_dump()
     assert set(written) == {
         "run", "status", "experiment", "profile", "started_at", "total_seconds", "rounds", "error",
-        "dilation", "rounds_not_held",
+        "dilation", "rounds_not_held", "emulates",
     }  # fmt: skip
     assert {
         "server_accuracy",

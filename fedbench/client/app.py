@@ -12,7 +12,8 @@ import os
 import threading
 import time
 import zlib
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -34,12 +35,14 @@ from torch import nn
 from fedbench.client.node import WIRE_PARTS, Cancelled, WirePart
 from fedbench.learning import data, flat, models
 from fedbench.learning.gpu import TimeShare, limit_memory
-from fedbench.learning.pace import Companions, Pace, Speed
+from fedbench.learning.pace import Pace, Speed
 from fedbench.learning.recipe import Recipe
 from fedbench.learning.stem import set_stem_stride
 from fedbench.learning.train import Epoch, Progress, evaluate, train
 from fedbench.telemetry.cgroup import Cgroup
 from fedbench.telemetry.client import ClientMetrics
+from fedbench.telemetry.collectors import ClientPhase
+from fedbench.telemetry.companions import FOLDER, Companions, Turn
 from fedbench.telemetry.exposition import client_metrics
 from fedbench.telemetry.process import ProcessCollector
 from fedbench.telemetry.timing import Timing
@@ -79,7 +82,8 @@ class Wire:
 log = logging.getLogger("fedbench.client")
 app = ClientApp()
 cgroup = Cgroup()
-metrics = client_metrics(cgroup)
+companions = Companions(FOLDER, os.environ.get("FEDBENCH_CLIENT", ""))
+metrics = client_metrics(cgroup, companions)
 REGISTRY.register(ProcessCollector())
 wire = Wire(metrics)
 cancelled = threading.Event()
@@ -89,7 +93,6 @@ device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 gpu_share = float(os.environ.get("FEDBENCH_GPU_SHARE", "1")) if device.type == "cuda" else 1.0
 if device.type == "cuda" and "FEDBENCH_GPU_MEMORY" in os.environ:
     limit_memory(int(os.environ["FEDBENCH_GPU_MEMORY"]), device)
-DEVICE = Path("/device")  # of the clients of one computer, where there are several
 
 
 @app.query()
@@ -129,7 +132,7 @@ def score(message: Message, context: Context) -> Message:
         return _reply(message, {"num-examples": 1})
     images = _images(_folder(context, task["data"]) / "test.safetensors")
     model = _loaded_model(message, task)
-    with metrics.phase("evaluating"):
+    with _busy("evaluating") as turn:
         result = evaluate(model, images, precision=task["precision"])
     metrics.evaluated(
         run=str(task["run"]),
@@ -141,6 +144,7 @@ def score(message: Message, context: Context) -> Message:
     results = {
         "num-examples": result.samples,
         "evaluate-seconds": result.seconds,
+        "busy-share": turn.share,
         "loss": result.loss,
         "accuracy": result.accuracy,
         "confusion": [count for row in result.confusion for count in row],
@@ -153,8 +157,7 @@ def _train(message: Message, context: Context, task: Any) -> tuple[ArrayRecord, 
     model = _loaded_model(message, task)
     run, server_round = str(task["run"]), int(task["server-round"])
     client = str(context.node_config["client"])
-    companions = Companions(DEVICE, client)
-    pace = _pace(task, client, companions)
+    pace = _pace(task, client)
     gpu_time = TimeShare(gpu_share, torch.cuda.synchronize) if gpu_share < 1 else None
 
     def on_batch(progress: Progress) -> None:
@@ -196,7 +199,7 @@ def _train(message: Message, context: Context, task: Any) -> tuple[ArrayRecord, 
         )
 
     usage = Usage(cgroup)
-    with metrics.phase("training"), companions.training():
+    with _busy("training") as turn:
         epochs = train(
             model,
             images,
@@ -218,6 +221,7 @@ def _train(message: Message, context: Context, task: Any) -> tuple[ArrayRecord, 
         "epoch-throttled-seconds": [one.throttled for one in used],
         "epoch-steal-seconds": [one.steal for one in used],
         "epoch-due-seconds": due,
+        "busy-share": turn.share,
         "loss": epochs[-1].loss,
         "accuracy": epochs[-1].accuracy,
     }
@@ -237,7 +241,14 @@ def _recipe(task: Any) -> Recipe:
     )
 
 
-def _pace(task: Any, client: str, companions: Companions) -> Pace | None:
+@contextmanager
+def _busy(phase: ClientPhase) -> Iterator[Turn]:
+    """In this phase, and busy on its computer."""
+    with metrics.phase(phase), companions.busy() as turn:
+        yield turn
+
+
+def _pace(task: Any, client: str) -> Pace | None:
     """The emulated device's; None for a real one, which is as fast as it is."""
     speeds = json.loads(str(task["pace"]))
     return Pace(Speed(*speeds[client]), companions.active) if client in speeds else None

@@ -5,7 +5,7 @@ FEDBENCH_NODE (fedbench or stock), FEDBENCH_METRICS_PORT (what the server's Prom
 client on), FEDBENCH_THREADS (as many as the device needs) and FEDBENCH_LIMITED (set where the plan
 has a CPU quota: a client starts without it, and takes part with it or not at all). For its metrics
 (telemetry/emulated.py), it writes FEDBENCH_DILATION (wall seconds per emulated second) and, where
-the device's profile has them, FEDBENCH_WATTS (idle,load).
+the device's profile has them, FEDBENCH_WATTS (idle,load: the client's part of them).
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ WATCH_SECONDS = 0.5
 _TRAINED = "fedbench_trained_samples_total"
 # Figures of a client's own container, of which there is none here.
 _OF_A_CONTAINER = (
-    "cpu-seconds", "throttled-seconds", "peak-memory-bytes",
+    "cpu-seconds", "throttled-seconds", "peak-memory-bytes", "busy-share",
     "epoch-cpu-seconds", "epoch-throttled-seconds", "epoch-steal-seconds", "epoch-due-seconds",
 )  # fmt: skip
 

@@ -47,7 +47,8 @@ def emulation_facts(stack: Stack, model: ModelName, host: HostSpeeds) -> dict[st
 
     `targets` are samples per emulated second of each client while all of its computer train,
     `pace` what it keeps to, in samples per wall second: alone, and of all of its computer together;
-    `shares` the host CPUs that this takes. A client on a GPU keeps its device's pace as well.
+    `shares` the host CPUs that this takes, `computers` which one each is on. A client on a GPU
+    keeps its device's pace as well.
     """
     clients_on = Counter(client.computer for client in stack.clients)
     targets, pace = {}, {}
@@ -62,6 +63,7 @@ def emulation_facts(stack: Stack, model: ModelName, host: HostSpeeds) -> dict[st
         "targets": {name: targets[name] for name in pace},
         "pace": pace,
         "shares": {client.name: client.need for client in stack.clients},
+        "computers": {client.name: client.computer for client in stack.clients},
     }
 
 

@@ -31,6 +31,7 @@ from fedbench.host.solve import Demand, Part, solve
 from fedbench.host.stack import PROJECT, Places, Stack, container_user, host_facts
 from fedbench.learning import own
 from fedbench.partitions import Dirichlet, Shards
+from fedbench.telemetry.energy import Draw
 
 METRICS_PORT = 9101
 LABEL = "fedbench.joined"
@@ -158,7 +159,7 @@ def container_options(
             "FEDBENCH_METRICS_PORT": str(request.metrics_port),
             "FEDBENCH_THREADS": str(part.threads),
             "OMP_NUM_THREADS": str(part.threads),
-            **({"FEDBENCH_WATTS": f"{watts.idle:g},{watts.load:g}"} if watts else {}),
+            **(Draw(watts.idle, watts.load).environment() if watts else {}),
         },
         "extra_hosts": {_HOST_ALIAS: "host-gateway"} if local else {},
         "ports": {f"{METRICS_PORT}/tcp": request.metrics_port},

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from statistics import median
 
 from fedbench.host import energy
-from fedbench.host.tables import Table, figure
+from fedbench.host.stragglers import Straggler
+from fedbench.host.tables import Table, empty_columns, figure, without
 from fedbench.records import ClientRound, Record, Summary, by_client, total
+
+_OF_DEVICES = ("dilation", "total emulated s", "kJ")
 
 
 class KeyFigures(Record):
@@ -15,14 +18,14 @@ class KeyFigures(Record):
 
     `overhead_seconds` are wall seconds of the median round in which the slowest neither trained nor
     evaluated; bytes and modelled joules are those of all clients and rounds, None where nobody
-    counted them.
+    counted them. A run in one program has no emulated seconds.
     """
 
     accuracy: float | None
     loss: float | None
     rounds: int
     wall_seconds: float
-    emulated_seconds: float
+    emulated_seconds: float | None
     overhead_seconds: float | None
     slowest: str | None
     factor: float | None
@@ -36,17 +39,19 @@ class KeyFigures(Record):
         rounds = summary.rounds
         every = [client for record in rounds for client in record.clients]
         last = rounds[-1] if rounds else None
-        work = {name: seconds for name, own in by_client(rounds).items() if (seconds := busy(own))}
-        slowest = max(work, key=lambda name: work[name], default=None)
+        work = {name: busy(own) for name, own in by_client(rounds).items()}
+        straggler = Straggler.among(work)
         return cls(
             accuracy=last.server_accuracy if last else None,
             loss=last.server_loss if last else None,
             rounds=len(rounds),
             wall_seconds=summary.total_seconds,
-            emulated_seconds=summary.total_seconds / summary.dilation,
+            emulated_seconds=(
+                summary.total_seconds / summary.dilation if summary.emulates else None
+            ),
             overhead_seconds=median(r.overhead_seconds for r in rounds) if rounds else None,
-            slowest=slowest,
-            factor=work[slowest] / min(work.values()) if slowest else None,
+            slowest=straggler.client if straggler else None,
+            factor=straggler.factor if straggler else None,
             sent=total(every, "bytes_sent"),
             received=total(every, "bytes_received"),
             energy_joules=energy.joules(every),
@@ -59,7 +64,7 @@ def busy(rounds: Sequence[ClientRound]) -> float:
 
 
 def run_table(summaries: Sequence[Summary]) -> Table:
-    """Several runs side by side."""
+    """Several runs side by side; what none of them has of devices is left out."""
     header = (
         "run",
         "experiment",
@@ -77,7 +82,8 @@ def run_table(summaries: Sequence[Summary]) -> Table:
         "received MB",
         "kJ",
     )
-    return header, [_row(summary, KeyFigures.of(summary)) for summary in summaries]
+    table = (header, [_row(summary, KeyFigures.of(summary)) for summary in summaries])
+    return without(table, {*_OF_DEVICES} & {*empty_columns(table)})
 
 
 def accuracy_table(summaries: Sequence[Summary]) -> Table:
@@ -100,8 +106,8 @@ def _row(summary: Summary, key: KeyFigures) -> Sequence[str]:
         figure(key.accuracy, ".4f"),
         figure(key.loss, ".4f"),
         f"{key.wall_seconds:.1f}",
-        f"{summary.dilation:g}",
-        f"{key.emulated_seconds:.1f}",
+        figure(summary.dilation if summary.emulates else None, "g"),
+        figure(key.emulated_seconds, ".1f"),
         figure(key.overhead_seconds, ".2f"),
         key.slowest or "-",
         figure(None if key.sent is None else key.sent / 1e6, ".1f"),

@@ -18,6 +18,7 @@ from fedbench.host import workloads
 from fedbench.host.network import Capabilities, dilated, unapplied
 from fedbench.host.solve import Demand, Part, Solution, period_seconds, solve
 from fedbench.host.workloads import HostSpeeds
+from fedbench.telemetry.energy import Draw
 
 _SERVICES = ("server", "prometheus", "grafana")
 MIN_QUOTA = 1000  # microseconds per period: the kernel's own lower limit
@@ -39,7 +40,8 @@ class ClientPlan:
 
     `need` is what it takes of the host's CPUs at the calibrated speed, `quota` its limit in
     microseconds of CPU time per `period`, `memory` its limit in bytes. Clients of one computer have
-    its name as their `group`, and share its quota.
+    its name as their `group`, and share its quota. Watts are the client's part of its computer's
+    (`telemetry.energy.Draw`).
     """
 
     name: str
@@ -254,6 +256,7 @@ def _clients(
     computer: Computer, part: Part, host: HostFacts, host_speeds: HostSpeeds, model: ModelName
 ) -> Iterator[ClientPlan]:
     device, names = computer.device, computer.clients
+    watts = Draw.of(device.watts.idle, device.watts.load, len(names)) if device.watts else None
     step = host_speeds[workloads.workload(device, model)].step_cpu_seconds
     period = round(period_seconds(part.quota, step) * 1e6)
     for name in names:
@@ -270,8 +273,8 @@ def _clients(
             gpu_memory=device.gpu.memory if device.gpu and computer.gpu is not None else None,
             gpu_share=device.gpu.share if device.gpu else 1.0,
             group=computer.name if len(names) > 1 else None,
-            idle_watts=device.watts.idle if device.watts else None,
-            load_watts=device.watts.load if device.watts else None,
+            idle_watts=watts.idle if watts else None,
+            load_watts=watts.load if watts else None,
         )
 
 

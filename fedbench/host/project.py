@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from fedbench.host.plan import ClientPlan, Plan
+from fedbench.telemetry.energy import Draw
 
-# Where the clients of one computer see each other train (fedbench.learning.pace).
+# Where the clients of one computer see each other train (fedbench.telemetry.companions).
 _SHARED = {"driver_opts": {"type": "tmpfs", "device": "tmpfs", "o": "size=1m,mode=1777"}}
 
 
@@ -79,8 +80,8 @@ def _service(client: ClientPlan, plan: Plan, paths: Paths) -> dict[str, Any]:
         "FEDBENCH_THREADS": str(client.threads),
         "OMP_NUM_THREADS": str(client.threads),
     }
-    if client.load_watts is not None:
-        environment["FEDBENCH_WATTS"] = f"{client.idle_watts:g},{client.load_watts:g}"
+    if client.idle_watts is not None and client.load_watts is not None:
+        environment |= Draw(client.idle_watts, client.load_watts).environment()
     if client.gpu_memory:
         environment["FEDBENCH_GPU_MEMORY"] = str(client.gpu_memory)
         environment["FEDBENCH_GPU_SHARE"] = f"{client.gpu_share:g}"

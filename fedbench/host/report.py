@@ -8,7 +8,7 @@ from statistics import median
 from fedbench.host import energy, rapl
 from fedbench.host.fidelity import BARS, Fidelity, Row
 from fedbench.host.stragglers import round_table
-from fedbench.host.tables import Table, figure
+from fedbench.host.tables import Table, figure, without
 from fedbench.host.tables import markdown as _markdown
 from fedbench.records import ClientRound, Summary, by_client, total
 
@@ -88,17 +88,14 @@ def markdown(
     summary: Summary,
     corrected: Sequence[str] = (),
     measured: rapl.HostEnergy | None = None,
-    *,
-    emulates: bool = True,
 ) -> str:
     """The whole report.
 
-    `corrected` says what the run's governor did, `measured` what the host itself drew. The seconds
-    of a run that does not emulate, in one program, are wall seconds and no device's.
+    `corrected` says what the run's governor did, `measured` what the host itself drew.
     """
 
-    def shown(table: Table) -> str:
-        return _markdown(table if emulates else _of_no_device(table))
+    def text(table: Table) -> str:
+        return _markdown(shown(table, summary))
 
     parts = [
         f"# Run {summary.run}",
@@ -111,16 +108,20 @@ def markdown(
             if summary.dilation > 1
             else ""
         )
-        + ("" if emulates else " Nothing is emulated: seconds are wall seconds of this host."),
+        + (
+            ""
+            if summary.emulates
+            else " Nothing is emulated: seconds are wall seconds of this host."
+        ),
         "## Devices",
-        shown(device_table(summary)),
-        shown(epoch_table(summary)),
-        shown(resource_table(summary)),
+        text(device_table(summary)),
+        text(epoch_table(summary)),
+        text(resource_table(summary)),
         *_energy(summary),
         "## Server",
-        shown(server_table(summary)),
+        text(server_table(summary)),
         "## Rounds",
-        shown(round_table(summary)),
+        text(round_table(summary)),
     ]
     remarks = {
         "Failures": failures(summary),
@@ -134,12 +135,12 @@ def markdown(
     return "\n\n".join(parts) + "\n"
 
 
-def _of_no_device(table: Table) -> Table:
-    """Without the columns of emulated seconds and of how well they are a device's."""
-    header, rows = table
-    others = ("error", "rounds held", "not held")
-    kept = [n for n, title in enumerate(header) if "emulated" not in title and title not in others]
-    return [header[n] for n in kept], [[row[n] for n in kept] for row in rows]
+def shown(table: Table, summary: Summary) -> Table:
+    """A run's table: that of one that emulates nothing without what would be of a device."""
+    header, _ = table
+    of_a_device = ("error", "rounds held", "not held", "kJ")
+    others = [title for title in header if "emulated" in title or title in of_a_device]
+    return table if summary.emulates else without(table, others)
 
 
 def _energy(summary: Summary) -> list[str]:
@@ -147,7 +148,7 @@ def _energy(summary: Summary) -> list[str]:
         return []
     note = (
         "Energy is modelled: the watts of each device's profile for its emulated seconds, "
-        "busy while it trains or evaluates."
+        "busy while it trains or evaluates; clients of one computer share its watts."
     )
     return ["## Energy", _markdown(energy.energy_table(summary)), note]
 

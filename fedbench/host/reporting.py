@@ -48,7 +48,6 @@ def _markdown(runs: Sequence[Run]) -> str:
             run.summary(),
             corrections.described(corrections.read(run.path)),
             rapl.read(run.path),
-            emulates=run.emulates,
         )
         for run in runs
     ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import json
 import shutil
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +21,7 @@ from fedbench.records import (
     ENDINGS,
     RoundRecord,
     Summary,
+    emulates,
     read_lines,
     read_rounds,
     summarise,
@@ -29,11 +29,6 @@ from fedbench.records import (
 )
 
 Period = tuple[datetime, datetime]
-
-
-def emulates(facts: Mapping[str, Any]) -> bool:
-    """Whether a run of these facts (`run.json`) is in containers, not in one program."""
-    return "engine" not in facts
 
 
 @dataclass(frozen=True)

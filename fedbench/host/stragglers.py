@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -13,7 +13,7 @@ from fedbench.records import RoundRecord, Summary
 
 @dataclass(frozen=True)
 class Straggler:
-    """Who worked for longest in a round, and `factor` times as long as the fastest.
+    """Who worked for longest, as in a round, and `factor` times as long as the fastest.
 
     `waited` are wall seconds for which the others had nothing to do, at the mean; None where nobody
     else worked.
@@ -26,11 +26,16 @@ class Straggler:
     @classmethod
     def of(cls, record: RoundRecord) -> Straggler | None:
         """That of a round; None where nobody worked."""
-        busy = {c.client: c.busy_seconds for c in record.clients if c.busy_seconds}
+        return cls.among({client.client: client.busy_seconds for client in record.clients})
+
+    @classmethod
+    def among(cls, seconds: Mapping[str, float]) -> Straggler | None:
+        """That of clients which worked for so many wall seconds; None where nobody did."""
+        busy = {name: own for name, own in seconds.items() if own}
         if not busy:
             return None
         slowest = max(busy, key=lambda name: busy[name])
-        others = [busy[slowest] - seconds for name, seconds in busy.items() if name != slowest]
+        others = [busy[slowest] - own for name, own in busy.items() if name != slowest]
         return cls(slowest, busy[slowest] / min(busy.values()), fmean(others) if others else None)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from io import StringIO
 
 Table = tuple[Sequence[str], list[Sequence[str]]]
@@ -19,6 +19,19 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def without(table: Table, titles: Collection[str]) -> Table:
+    """The table without the columns of these titles."""
+    header, rows = table
+    kept = [number for number, title in enumerate(header) if title not in titles]
+    return [header[n] for n in kept], [[row[n] for n in kept] for row in rows]
+
+
+def empty_columns(table: Table) -> list[str]:
+    """Titles of the columns in which no row has anything but a dash."""
+    header, rows = table
+    return [title for n, title in enumerate(header) if all(row[n] == "-" for row in rows)]
 
 
 def markdown(table: Table) -> str:

@@ -20,7 +20,11 @@ _OF_A_CLIENT = (
     "evaluate_seconds", "bytes_sent", "bytes_received", "download_seconds",
     "evaluate_download_seconds", "upload_seconds", "serialise_seconds", "cpu_seconds",
     "throttled_seconds", "peak_memory_bytes", "target_epoch_seconds", "emulation_error",
-    "not_held", "energy_idle_joules", "energy_busy_joules", "error", "late",
+    "not_held", "busy_share_seconds", "energy_idle_joules", "energy_busy_joules", "error", "late",
+)  # fmt: skip
+_OF_A_DEVICE = (  # a run in one program has none
+    "dilation", "epoch_emulated_seconds", "target_epoch_seconds", "emulation_error", "not_held",
+    "busy_share_seconds", "energy_idle_joules", "energy_busy_joules",
 )  # fmt: skip
 _OF_AN_EPOCH = ("cpu_seconds", "throttled_seconds", "steal_seconds", "share")
 _NAMES = {
@@ -34,14 +38,18 @@ _NAMES = {
 
 
 def csv_text(summaries: Iterable[Summary]) -> str:
-    """The lines of all runs under one header, in the order of runs, rounds and clients."""
+    """The lines of all runs under one header, in the order of runs, rounds and clients.
+
+    What only an emulated device has is left out where no run emulates, else empty in those lines.
+    """
     lines = [
         _line(s, record, client)
         for s in summaries
         for record in s.rounds
         for client in record.clients
     ]
-    return tables.csv_text(list(lines[0]) if lines else [], lines)
+    fullest = max(lines, key=len) if lines else {}
+    return tables.csv_text(list(fullest), lines)
 
 
 def _line(summary: Summary, record: RoundRecord, client: ClientRound) -> dict[str, object]:
@@ -64,7 +72,8 @@ def _line(summary: Summary, record: RoundRecord, client: ClientRound) -> dict[st
         **{f"round_{field}": getattr(record, field) for field in _OF_A_ROUND},
         **{f"overhead_{part}_seconds": getattr(parts, part) for part in RoundParts.model_fields},
     }
-    return {_named(field): value for field, value in fields.items()}
+    left_out = () if summary.emulates else _OF_A_DEVICE
+    return {_named(field): value for field, value in fields.items() if field not in left_out}
 
 
 def _joined(values: Sequence[float]) -> str:

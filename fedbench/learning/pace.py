@@ -7,12 +7,9 @@ not (DECISIONS.md, 2026-11-24). A loop that is late runs on without waiting unti
 
 from __future__ import annotations
 
-import fcntl
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -28,7 +25,7 @@ class Speed:
 
 
 class Pace:
-    """The deadlines of one epoch; `active` says how many clients train on the device now."""
+    """The deadlines of one epoch; `active` says how many clients are busy on the device now."""
 
     def __init__(
         self,
@@ -55,38 +52,3 @@ class Pace:
         if (left := self.due - seconds) > 0:
             self._sleep(left)
         return max(-left, 0.0)
-
-
-class Companions:
-    """The clients of one device: a file each in a folder that they share, locked while it trains.
-
-    A lock ends with its process, so that a client that is killed counts no longer.
-    """
-
-    def __init__(self, folder: Path, client: str) -> None:
-        self._folder = folder
-        self._own = folder / f"{client}.training"
-
-    @contextmanager
-    def training(self) -> Iterator[None]:
-        """Counts among those that train for as long as the block lasts."""
-        if not self._folder.is_dir():
-            yield
-            return
-        with self._own.open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
-
-    def active(self) -> int:
-        """How many train now, this one included."""
-        others = (path for path in self._folder.glob("*.training") if path != self._own)
-        return 1 + sum(map(_locked, others))
-
-
-def _locked(path: Path) -> bool:
-    with suppress(OSError), path.open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False

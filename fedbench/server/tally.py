@@ -55,6 +55,7 @@ class Tally:
             "cpu_seconds": metrics.get("cpu-seconds"),
             "throttled_seconds": metrics.get("throttled-seconds"),
         }
+        _share(figures, metrics, sum(figures["epoch_seconds"]))
         figures |= self._emulation.verdict(
             figures["client"],
             metrics["num-examples"],
@@ -66,7 +67,8 @@ class Tally:
         """Counts a reply to an evaluate message; `lap` is what the server spent for it."""
         if (metrics := self._metrics("evaluate", node_id, reply, lap)) is None:
             return
-        self._figures[self._directory.member(node_id).client] |= {
+        figures = self._figures[self._directory.member(node_id).client]
+        figures |= {
             "evaluate_seconds": metrics.get("evaluate-seconds"),
             "server_loss": metrics.get("loss"),
             "server_accuracy": metrics.get("accuracy"),
@@ -76,6 +78,7 @@ class Tally:
             # few numbers, is never known, and part of what is left.
             "upload_seconds": metrics.get("upload-seconds"),
         }
+        _share(figures, metrics, metrics.get("evaluate-seconds", 0.0))
         self._confusion.update(dict(enumerate(metrics.get("confusion", []))))
 
     def _metrics(
@@ -115,10 +118,8 @@ class Tally:
                     figures |= {"error": f"{kind}: no answer before the round's timeout"}
                     figures |= {"late": True}
         weights = {client: f.pop("test_samples", 0) for client, f in self._figures.items()}
-        clients = [
-            self._emulation.with_energy(ClientRound(**figures), duration)
-            for figures in self._figures.values()
-        ]
+        reported = [ClientRound(**figures) for figures in self._figures.values()]
+        clients = self._emulation.with_energy(reported, duration)
         overhead = duration - max((client.busy_seconds for client in clients), default=0.0)
         return RoundRecord(
             round=number,
@@ -161,6 +162,12 @@ class Tally:
         return RoundParts(
             send=send, receive=receive, serialise=serialise, aggregate=aggregate, wait=wait
         )
+
+
+def _share(figures: dict[str, Any], metrics: dict[str, Any], seconds: float) -> None:
+    """Adds what of these busy seconds was the client's own on its computer, where it says so."""
+    if (share := metrics.get("busy-share")) is not None:
+        figures["busy_share_seconds"] = figures.get("busy_share_seconds", 0.0) + share * seconds
 
 
 def _epochs(metrics: dict[str, Any]) -> list[EpochRecord]:

@@ -10,12 +10,13 @@ from prometheus_client import CollectorRegistry
 
 from fedbench.telemetry.cgroup import Cgroup
 from fedbench.telemetry.collectors import CgroupCollector, ClientPhase, PhaseClock
+from fedbench.telemetry.companions import Companions
 from fedbench.telemetry.emulated import REAL_DEVICE, EmulatedDevice, EnergyCollector
 from fedbench.telemetry.families import RunGauges, counter, gauge, histogram
 
 
 class ClientMetrics:
-    """Fills a client's metrics. `clock` gives seconds."""
+    """Fills a client's metrics. `clock` gives seconds, `companions` share its computer."""
 
     def __init__(
         self,
@@ -23,6 +24,7 @@ class ClientMetrics:
         cgroup: Cgroup,
         clock: Callable[[], float] = time.monotonic,
         device: EmulatedDevice = REAL_DEVICE,
+        companions: Companions | None = None,
     ) -> None:
         runs = self._runs = RunGauges(registry)
         self._round = runs.gauge("fedbench_client_round")
@@ -56,7 +58,7 @@ class ClientMetrics:
         self._phases = PhaseClock(clock)
         registry.register(self._phases)
         if device.watts:
-            registry.register(EnergyCollector(self._phases, device))
+            registry.register(EnergyCollector(self._phases, device, companions))
         registry.register(CgroupCollector(cgroup))
         self._epoch_samples = 0
 

@@ -10,25 +10,22 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from fedbench.telemetry.collectors import PhaseClock
-from fedbench.telemetry.energy import modelled
+from fedbench.telemetry.companions import Companions
+from fedbench.telemetry.energy import Draw
 from fedbench.telemetry.families import family
 
 
 @dataclass(frozen=True)
 class EmulatedDevice:
-    """Wall seconds per emulated second, and watts (idle, load), None where nobody knows them."""
+    """Wall seconds per emulated second, and the client's watts, None where nobody knows them."""
 
     dilation: float = 1.0
-    watts: tuple[float, float] | None = None
+    watts: Draw | None = None
 
     @classmethod
     def from_environment(cls) -> EmulatedDevice:
         """As the plan or `fedbench join` says it; a real device of unknown watts without them."""
-        dilation = float(os.environ.get("FEDBENCH_DILATION", "1"))
-        if "FEDBENCH_WATTS" not in os.environ:
-            return cls(dilation)
-        idle, load = os.environ["FEDBENCH_WATTS"].split(",")
-        return cls(dilation, (float(idle), float(load)))
+        return cls(float(os.environ.get("FEDBENCH_DILATION", "1")), Draw.from_environment())
 
 
 REAL_DEVICE = EmulatedDevice()
@@ -37,28 +34,37 @@ REAL_DEVICE = EmulatedDevice()
 class EnergyCollector(Collector):
     """Models the energy of the emulated device when Prometheus asks.
 
-    Busy are the phases in which it trains or evaluates. The device has to have watts.
+    Busy are the phases in which it trains or evaluates; `companions` are the other clients of its
+    computer, None where it has none. The device has to have watts.
     """
 
-    def __init__(self, phases: PhaseClock, device: EmulatedDevice) -> None:
+    def __init__(
+        self, phases: PhaseClock, device: EmulatedDevice, companions: Companions | None
+    ) -> None:
         assert device.watts  # noqa: S101 (asked for by the caller)
-        self._idle_watts, self._load_watts = device.watts
+        self._watts = device.watts
         self._dilation = device.dilation
         self._phases = phases
+        self._companions = companions
 
     def collect(self) -> Iterator[Metric]:
-        """Read the phases' clock."""
+        """Read the phases' clock, and what of its busy time was the client's own."""
+        share, active = self._of_computer()
         _, seconds = self._phases.read()
-        busy = seconds["training"] + seconds["evaluating"]
-        energy = modelled(
-            self._idle_watts,
-            self._load_watts,
-            busy=busy / self._dilation,
+        energy = self._watts.energy(
             seconds=sum(seconds.values()) / self._dilation,
+            busy=(seconds["training"] + seconds["evaluating"]) / self._dilation,
+            share=None if share is None else share / self._dilation,
         )
         yield family(
             "fedbench_energy_joules_total", {("idle",): energy.idle, ("busy",): energy.busy}
         )
         yield family(
-            "fedbench_device_watts", {("idle",): self._idle_watts, ("busy",): self._load_watts}
+            "fedbench_device_watts",
+            {("idle",): self._watts.idle, ("busy",): self._watts.busy(active)},
         )
+
+    def _of_computer(self) -> tuple[float | None, int]:
+        if self._companions is None:
+            return None, 1
+        return self._companions.seconds(), self._companions.active()

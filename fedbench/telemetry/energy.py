@@ -2,16 +2,27 @@
 
 It is of the emulated device, in its own seconds, and no measurement; a host's counters (RAPL) are
 another number and never added to it. As Mathur et al. 2021 (arXiv:2104.03042), kJ per device.
+
+A computer of n clients draws idle watts all the time, and load watts while any of them is busy.
+One client's part of that, over T seconds:
+
+    joules = idle / n * T + (load - idle) * S        S = the integral of 1/k over its busy time
+
+with k the clients that are busy on its computer at the moment (`telemetry/companions.py`). So a
+computer's clients never draw more than load * T together, and one alone draws what it always did.
 """
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+
+_VARIABLE = "FEDBENCH_WATTS"
 
 
 @dataclass(frozen=True)
 class Energy:
-    """Joules that a device draws: `busy` while it trains or evaluates, else `idle`."""
+    """Joules that a client draws: `busy` while it trains or evaluates, else `idle`."""
 
     idle: float
     busy: float
@@ -22,6 +33,41 @@ class Energy:
         return self.idle + self.busy
 
 
-def modelled(idle_watts: float, load_watts: float, *, busy: float, seconds: float) -> Energy:
-    """Energy over `seconds`, of which the device was `busy`; both are emulated seconds."""
-    return Energy(idle_watts * max(seconds - busy, 0.0), load_watts * busy)
+@dataclass(frozen=True)
+class Draw:
+    """Watts of a client: `idle` its part of its computer's, `load` while it alone is busy there."""
+
+    idle: float
+    load: float
+
+    @classmethod
+    def of(cls, idle: float, load: float, clients: int = 1) -> Draw:
+        """That of each of so many clients of a computer with these watts."""
+        return cls(idle / clients, idle / clients + load - idle)
+
+    @classmethod
+    def from_environment(cls) -> Draw | None:
+        """As `environment` has it; None where nobody knows."""
+        if _VARIABLE not in os.environ:
+            return None
+        idle, load = os.environ[_VARIABLE].split(",")
+        return cls(float(idle), float(load))
+
+    def environment(self) -> dict[str, str]:
+        """What tells a client's container."""
+        return {_VARIABLE: f"{self.idle:g},{self.load:g}"}
+
+    def busy(self, active: int = 1) -> float:
+        """Watts while the client is one of so many that are busy on its computer."""
+        return self.idle + (self.load - self.idle) / active
+
+    def energy(self, *, seconds: float, busy: float, share: float | None = None) -> Energy:
+        """Energy over `seconds`, of which the client was `busy`; all are emulated seconds.
+
+        `share` is what it has of its busy seconds as its own; all of them by default.
+        """
+        busy = min(busy, seconds)  # two clocks may differ by a little
+        own = busy if share is None else min(share, busy)
+        return Energy(
+            self.idle * (seconds - busy), self.idle * busy + (self.load - self.idle) * own
+        )

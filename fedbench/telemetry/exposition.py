@@ -24,12 +24,13 @@ from prometheus_client.utils import floatToGoString
 
 from fedbench.telemetry.cgroup import Cgroup
 from fedbench.telemetry.client import ClientMetrics
+from fedbench.telemetry.companions import Companions
 from fedbench.telemetry.emulated import EmulatedDevice
 from fedbench.telemetry.gpu import GpuCollector, load_nvml
 from fedbench.telemetry.metrics import METRICS
 
 
-def client_metrics(cgroup: Cgroup) -> ClientMetrics:
+def client_metrics(cgroup: Cgroup, companions: Companions | None = None) -> ClientMetrics:
     """The metrics of this process' client in prometheus_client's own registry, a GPU's too.
 
     Only declared metrics: what the library says by itself of the process goes.
@@ -38,7 +39,8 @@ def client_metrics(cgroup: Cgroup) -> ClientMetrics:
         REGISTRY.unregister(collector)
     if nvml := load_nvml():
         REGISTRY.register(GpuCollector(nvml))
-    return ClientMetrics(REGISTRY, cgroup, device=EmulatedDevice.from_environment())
+    device = EmulatedDevice.from_environment()
+    return ClientMetrics(REGISTRY, cgroup, device=device, companions=companions)
 
 
 def serve(port: int, registry: CollectorRegistry = REGISTRY) -> ThreadingHTTPServer:

@@ -143,14 +143,16 @@ CLIENT = (
     _counter(
         "energy_joules",
         "joules",
-        "Modelled energy of the emulated device: busy while it trains or evaluates, else idle.",
+        "Modelled energy of the client's part of its emulated device: busy while it trains or "
+        "evaluates, else idle.",
         "state",
         absent=_NO_WATTS,
     ),
     _gauge(
         "device_watts",
         "watts",
-        "What the device draws, by its profile, idle and busy.",
+        "What the client draws by its device's profile, idle and busy; clients of one computer "
+        "share its watts, those of work with as many as are busy now.",
         "state",
         absent=_NO_WATTS,
     ),
@@ -301,7 +303,8 @@ SERVER = (
     _gauge(
         "round_energy_joules",
         "joules",
-        "Modelled energy of the emulated device in the last round, idle and busy.",
+        "Modelled energy of the client's part of its emulated device in the last round, idle and "
+        "busy.",
         "run",
         "client",
         absent=_NO_WATTS,

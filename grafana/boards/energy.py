@@ -9,7 +9,9 @@ from boards.panels import Panel, dash_limits, lines, number, stacked
 from boards.promql import by_client
 
 JOULES = 'sum by (client) (fedbench_energy_joules_total{client=~"$client"})'
-MODELLED = "Modelled from the profile's watts, over emulated seconds."
+MODELLED = (
+    "Modelled from the profile's watts, over emulated seconds; clients of one computer share them."
+)
 
 
 def build() -> Dashboard:
@@ -50,7 +52,9 @@ def energy() -> list[Panel]:
         lines(
             "Power", "watt", {"{{client}}": by_client("client:fedbench_power:watts")}
         ).description(MODELLED),
-        dash_limits(lines("Watts of the profile", "watt", {"{{client}} {{state}} limit": watts})),
+        dash_limits(
+            lines("Watts of the profile", "watt", {"{{client}} {{state}} limit": watts})
+        ).description("Of a computer that several clients share, each has its part."),
         stacked(lines("Energy of a round", "joule", {"{{client}}": of_round()})).description(
             MODELLED
         ),

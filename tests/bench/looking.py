@@ -22,6 +22,7 @@ from row import Row, row
 from fedbench.telemetry.cgroup import Cgroup
 from fedbench.telemetry.client import ClientMetrics
 from fedbench.telemetry.emulated import EmulatedDevice
+from fedbench.telemetry.energy import Draw
 from fedbench.telemetry.exposition import serve
 from fedbench.telemetry.process import ProcessCollector
 
@@ -59,7 +60,7 @@ def the_library_s(registry: CollectorRegistry) -> int:
 
 def filled() -> tuple[CollectorRegistry, ClientMetrics]:
     registry = CollectorRegistry()
-    metrics = ClientMetrics(registry, Cgroup(), device=EmulatedDevice(2.0, (10.0, 40.0)))
+    metrics = ClientMetrics(registry, Cgroup(), device=EmulatedDevice(2.0, Draw(10.0, 40.0)))
     registry.register(ProcessCollector())
     metrics.epoch_finished(
         run="r", round_number=1, seconds=2.0, loss=1.0, accuracy=0.5, samples=64, due=2.0

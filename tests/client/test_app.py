@@ -16,6 +16,7 @@ from fedbench.client import app as client
 from fedbench.client.node import Cancelled
 from fedbench.learning import data, flat, models
 from fedbench.learning.train import evaluate
+from fedbench.telemetry.companions import Companions
 
 KEY = "random-1"
 CLASSES = [str(number) for number in range(10)]
@@ -115,6 +116,7 @@ def test_training_reports_what_was_done(folder: Path) -> None:
     assert metrics.keys() == COMMON | {
         "epoch-seconds", "loss", "accuracy", "cpu-seconds", "throttled-seconds",
         "epoch-cpu-seconds", "epoch-throttled-seconds", "epoch-steal-seconds", "epoch-due-seconds",
+        "busy-share",
     }  # fmt: skip
     assert len(metrics["epoch-cpu-seconds"]) == len(metrics["epoch-seconds"])
     assert sum(metrics["epoch-cpu-seconds"]) <= metrics["cpu-seconds"]
@@ -204,7 +206,9 @@ def test_the_model_that_came_is_the_one_that_is_evaluated(folder: Path) -> None:
     expected = evaluate(
         models.build("mobilenet_v2", seed=5), data.load(folder / KEY / "test.safetensors")
     )
-    assert metrics.keys() == COMMON | {"evaluate-seconds", "loss", "accuracy", "confusion"}
+    assert metrics.keys() == COMMON | {
+        "evaluate-seconds", "busy-share", "loss", "accuracy", "confusion",
+    }  # fmt: skip
     assert metrics["confusion"] == [count for row in expected.confusion for count in row]
     assert metrics["num-examples"] == 20
     assert metrics["accuracy"] == expected.accuracy
@@ -325,6 +329,20 @@ def test_training_keeps_to_the_pace_of_the_device(folder: Path) -> None:
     assert all(seconds >= 0.8 for seconds in metrics["epoch-seconds"])
     assert metrics["epoch-due-seconds"] == pytest.approx([0.8, 0.8])
     assert value("fedbench_pace_late_seconds", run="r1") is not None
+
+
+def test_work_beside_another_client_of_the_computer_is_half_its_own(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "companions", Companions(tmp_path, "laptop-1"))
+    pace = json.dumps({"laptop-1": [160.0, 160.0]})
+    with Companions(tmp_path, "laptop-2").busy():
+        trained = ask(MessageType.TRAIN, folder, pace=pace)["metrics"]
+        evaluated = ask(MessageType.EVALUATE, folder)["metrics"]
+
+    assert (trained["busy-share"], evaluated["busy-share"]) == pytest.approx((0.5, 0.5))
+    assert trained["epoch-due-seconds"] == pytest.approx([0.8, 0.8])
+    assert ask(MessageType.EVALUATE, folder)["metrics"]["busy-share"] == pytest.approx(1)
 
 
 def test_training_goes_on_for_as_long_as_it_was_told(folder: Path) -> None:

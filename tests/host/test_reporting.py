@@ -50,3 +50,4 @@ def test_a_run_in_one_program_has_wall_seconds_alone(tmp_path: Path) -> None:
     assert ["client", "wall s / local epoch"] in cells
     assert "emulated s" not in report
     assert "held" not in report
+    assert "kJ" not in report

@@ -286,6 +286,9 @@ def test_a_new_run_holds_everything_that_it_takes_to_repeat_it(
         "laptop": pytest.approx(50_000 / 33),
         "legacy-pc": pytest.approx(50_000 / 225),
     }
+    assert facts["emulation"]["computers"] == {
+        name: name for name in ("workstation", "laptop", "legacy-pc")
+    }
     assert facts["watts"] == {
         name: [device.watts.idle, device.watts.load]
         for name, device in stack.devices.items()

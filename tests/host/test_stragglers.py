@@ -33,6 +33,11 @@ def test_who_works_alone_lets_nobody_wait() -> None:
     assert Straggler.of(record) == Straggler("a", 1.0, None)
 
 
+def test_the_slowest_is_one_of_those_that_worked() -> None:
+    assert Straggler.among({"a": 2.0, "b": 0.0, "c": 6.0}) == Straggler("c", 3.0, 4.0)
+    assert Straggler.among({"a": 0.0}) is None
+
+
 def test_a_round_has_the_energy_of_its_clients() -> None:
     drawn = {"energy_idle_joules": 1500.0, "energy_busy_joules": 500.0}
     clients = [ClientRound(client=name, device="laptop", **drawn) for name in "ab"]

@@ -52,5 +52,21 @@ def test_every_recorded_figure_is_in_a_column() -> None:
     assert {_named(field) for field in fields} <= first.keys()
 
 
+def test_a_run_in_one_program_has_nothing_of_devices() -> None:
+    """Its fields are empty beside a run that has it, and are not there without one."""
+    in_process = SUMMARY.model_copy(update={"run": "b", "emulates": False})
+    of_devices = {
+        "dilation", "epoch_emulated_seconds", "target_epoch_emulated_seconds",
+        "emulation_error_ratio", "not_held", "busy_share_wall_seconds", "energy_idle_joules",
+        "energy_busy_joules",
+    }  # fmt: skip
+    everything = {*lines(csv_text([SUMMARY]))[0]}
+    assert {*lines(csv_text([in_process]))[0]} == everything - of_devices
+    first, *_, last = lines(csv_text([in_process, SUMMARY]))
+    assert {*first} == everything
+    assert {first[name] for name in of_devices} == {""}
+    assert last["dilation"] == "1.0"
+
+
 def test_no_rounds_are_no_lines() -> None:
     assert csv_text([SUMMARY.model_copy(update={"rounds": []})]).strip() == ""

@@ -1,9 +1,5 @@
 from __future__ import annotations
 
-import multiprocessing
-import signal
-from pathlib import Path
-
 import pytest
 import torch
 from hypothesis import given
@@ -11,7 +7,7 @@ from hypothesis import strategies as st
 
 from fedbench.learning import models
 from fedbench.learning.data import ImageSet
-from fedbench.learning.pace import Companions, Pace, Speed
+from fedbench.learning.pace import Pace, Speed
 from fedbench.learning.train import train
 
 
@@ -85,32 +81,3 @@ def test_a_training_takes_the_time_of_the_device() -> None:
         seed=0, on_batch=lambda progress: pace.wait(progress.samples, progress.seconds),
     )  # fmt: skip
     assert all(epoch.seconds >= 1.6 for epoch in epochs)
-
-
-def _train_until_killed(folder: Path, started: multiprocessing.synchronize.Event) -> None:
-    with Companions(folder, "other").training():
-        started.set()
-        signal.pause()
-
-
-def test_companions_count_while_they_train_and_not_when_they_are_killed(tmp_path: Path) -> None:
-    me = Companions(tmp_path, "me")
-    assert me.active() == 1
-    context = multiprocessing.get_context("fork")
-    started = context.Event()
-    other = context.Process(target=_train_until_killed, args=(tmp_path, started))
-    other.start()
-    try:
-        assert started.wait(10)
-        with me.training():
-            assert me.active() == 2
-    finally:
-        other.kill()
-        other.join()
-    assert me.active() == 1
-
-
-def test_a_client_alone_on_its_device_needs_no_folder(tmp_path: Path) -> None:
-    me = Companions(tmp_path / "none", "me")
-    with me.training():
-        assert me.active() == 1

@@ -147,6 +147,21 @@ def test_energy_is_of_the_device_in_its_own_seconds() -> None:
     assert (pc.energy_idle_joules, pc.energy_busy_joules) == (40 * 250, 100 * 50)
 
 
+def test_busy_seconds_of_which_a_client_had_a_part_are_so_much_less_of_its_own(
+    tally: Tally,
+) -> None:
+    """It says so of its training and of its evaluation; one of an older version of neither."""
+    trained = {"epoch-seconds": [8.0, 4.0], "busy-share": 0.5}
+    tally.trained(1, reply(1, TRAIN, trained), FIRST)
+    tally.trained(2, reply(2, TRAIN), LATER)
+    evaluated = {"evaluate-seconds": 2.0, "busy-share": 1.0}
+    tally.evaluated(1, reply(1, EVALUATE, evaluated), FIRST)
+    laptop, pc = tally.record(1, "", 300.0, 64.0, 0.75).clients
+
+    assert (laptop.busy_seconds, laptop.busy_share_seconds) == (14, 8)
+    assert pc.busy_share_seconds is None
+
+
 def test_the_last_record_has_the_confusion_of_all_that_evaluated(tally: Tally) -> None:
     both(tally, {"confusion": [1, 2, 0, 4]}, {"confusion": [10, 0, 0, 5]})
 

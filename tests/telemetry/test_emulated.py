@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from fedbench.telemetry.emulated import REAL_DEVICE, EmulatedDevice
+from fedbench.telemetry.energy import Draw
 
 
 @pytest.fixture(autouse=True)
@@ -15,7 +16,7 @@ def test_the_plan_says_what_is_emulated(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("FEDBENCH_DILATION", "2.5")
     monkeypatch.setenv("FEDBENCH_WATTS", "2.8,13.8")
 
-    assert EmulatedDevice.from_environment() == EmulatedDevice(2.5, (2.8, 13.8))
+    assert EmulatedDevice.from_environment() == EmulatedDevice(2.5, Draw(2.8, 13.8))
 
 
 def test_nothing_said_is_a_real_device() -> None:

@@ -12,7 +12,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 from fedbench.records import ClientRound, RoundParts, RoundRecord
 from fedbench.telemetry.cgroup import Cgroup
 from fedbench.telemetry.client import ClientMetrics
+from fedbench.telemetry.companions import Companions
 from fedbench.telemetry.emulated import EmulatedDevice
+from fedbench.telemetry.energy import Draw
 from fedbench.telemetry.server import ServerMetrics
 
 CGROUP = {
@@ -72,7 +74,7 @@ def client(registry: CollectorRegistry, clock: Clock, tmp_path: Path) -> ClientM
         (base / name).write_text(text)
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc/stat").write_text("cpu0 1 0 1 1 0 0 0 200 0 0\ncpu1 1 0 1 1 0 0 0 400 0 0\n")
-    device = EmulatedDevice(dilation=2.0, watts=(10.0, 40.0))
+    device = EmulatedDevice(dilation=2.0, watts=Draw(10.0, 40.0))
     return ClientMetrics(registry, Cgroup(tmp_path), clock, device)
 
 
@@ -311,6 +313,22 @@ def test_energy_is_of_the_emulated_device_in_its_own_seconds(
 
     # At a dilation of 2: 3 s at 10 W, 4 s at 40 W.
     assert (joules(registry, "idle"), joules(registry, "busy")) == (30, 160)
+
+
+def test_the_energy_of_a_computer_is_divided_among_its_busy_clients(
+    registry: CollectorRegistry, clock: Clock, tmp_path: Path
+) -> None:
+    mine, other = (Companions(tmp_path, name, clock) for name in ("mine", "other"))
+    device = EmulatedDevice(dilation=2.0, watts=Draw.of(10, 40, clients=2))
+    client = ClientMetrics(registry, Cgroup(), clock, device, mine)
+    clock.now += 6
+    with client.phase("training"), mine.busy():
+        clock.now += 4
+        with other.busy():
+            clock.now += 8
+            # At a dilation of 2: 3 s and 6 s at 5 W, and of the latter 4 s of its own at 30 W more.
+            assert (joules(registry, "idle"), joules(registry, "busy")) == (15, 30 + 120)
+            assert registry.get_sample_value("fedbench_device_watts", {"state": "busy"}) == 20
 
 
 def test_a_real_device_has_neither_a_target_nor_modelled_energy(clock: Clock) -> None:

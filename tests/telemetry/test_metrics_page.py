@@ -11,6 +11,7 @@ from fedbench.server.registry import Registry
 from fedbench.telemetry.cgroup import Cgroup
 from fedbench.telemetry.client import ClientMetrics
 from fedbench.telemetry.emulated import EmulatedDevice
+from fedbench.telemetry.energy import Draw
 from fedbench.telemetry.gpu import GpuCollector
 from fedbench.telemetry.metrics import CLIENT, CONTAINER, METRICS, SERVER, Metric
 from fedbench.telemetry.page import render
@@ -32,7 +33,7 @@ def client(tmp_path: Path) -> CollectorRegistry:
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc/stat").write_text("cpu0 1 0 1 1 0 0 0 200 0 0\n")
     registry = CollectorRegistry()
-    ClientMetrics(registry, Cgroup(tmp_path), device=EmulatedDevice(watts=(1.0, 2.0)))
+    ClientMetrics(registry, Cgroup(tmp_path), device=EmulatedDevice(watts=Draw(1.0, 2.0)))
     registry.register(ProcessCollector())
     registry.register(GpuCollector(FakeNvml()))
     return registry

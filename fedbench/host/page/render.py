@@ -126,7 +126,7 @@ def _keys(story: Story) -> Iterator[tuple[str, str, str]]:
     key = KeyFigures.of(story.summary)
     planned = story.experiment["rounds"]
     yield figure(key.accuracy, ".4f"), "accuracy", f"loss {figure(key.loss, '.4f')}"
-    if story.emulates:
+    if key.emulated_seconds is not None:
         wall = f"{_clock(key.wall_seconds)} of wall time"
         yield _clock(key.emulated_seconds), "emulated time", wall
     else:
@@ -155,11 +155,11 @@ def _clock(seconds: float) -> str:
 def _tables(story: Story) -> Iterator[tuple[str, Table]]:
     summary = story.summary
     yield "Devices", report.device_table(summary)
-    yield "Local epochs", report.epoch_table(summary)
+    yield "Local epochs", report.shown(report.epoch_table(summary), summary)
     yield "Resources", report.resource_table(summary)
     if modelled.of_run(summary) is not None:
         yield "Energy, modelled", modelled.energy_table(summary)
-    yield "Rounds", round_table(summary)
+    yield "Rounds", report.shown(round_table(summary), summary)
 
 
 def _lists(story: Story) -> Iterator[tuple[str, Sequence[str]]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from fedbench.host import corrections, rapl
 from fedbench.host.keyfigures import busy
-from fedbench.host.runs import Run, emulates
+from fedbench.host.runs import Run
 from fedbench.records import ClientRound, Summary, by_client
 
 
@@ -53,7 +53,7 @@ class Story:
     @property
     def emulates(self) -> bool:
         """Whether its seconds are of any device: those of a run in one program are not."""
-        return emulates(self.facts)
+        return self.summary.emulates
 
     @cached_property
     def clients(self) -> dict[str, list[ClientRound]]:

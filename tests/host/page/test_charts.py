@@ -83,7 +83,8 @@ def test_an_epoch_is_held_against_the_real_device(story: Story) -> None:
 
 
 def test_seconds_of_one_program_are_not_called_emulated(old_story: Story) -> None:
-    chart = epochs(replace(old_story, facts={**old_story.facts, "engine": {}}))
+    summary = old_story.summary.model_copy(update={"emulates": False})
+    chart = epochs(replace(old_story, summary=summary))
     assert chart.layout["xaxis"]["title"]["text"] == "wall seconds per local epoch"
     assert "emulated seconds" not in chart.words
 

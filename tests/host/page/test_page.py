@@ -166,6 +166,16 @@ def test_a_run_without_rounds_has_a_page(old_story: Story) -> None:
     assert page.lacking == CHARTS
 
 
+def test_the_tables_of_a_run_in_one_program_have_wall_seconds_alone(old_story: Story) -> None:
+    summary = old_story.summary.model_copy(update={"emulates": False})
+    columns = ("emulated s", "target emulated s", "rounds held", "kJ", "not held")
+    headers = [f">{column}</th>" for column in columns]
+    assert any(header in render([old_story]) for header in headers)
+    page = render([replace(old_story, summary=summary)])
+    assert not [header for header in headers if header in page]
+    assert ">wall s</th>" in page
+
+
 @pytest.mark.parametrize(
     ("partition", "text"),
     [("iid", "(iid)"), ({"name": "dirichlet", "alpha": 0.3}, "(dirichlet, alpha 0.3)")],

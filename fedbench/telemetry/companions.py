@@ -1,0 +1,129 @@
+"""The clients of one computer: how many are busy now, and what part of its time is whose.
+
+They have a folder in common, and the clock of the one kernel that runs them all. While k of them
+are busy each has 1/k of a second per second, so that no second of the computer counts twice. A
+client alone on its computer needs no folder: each second of its work is its own.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+FOLDER = Path("/device")  # of a container; the plan mounts it where a computer has several clients
+_STATE = struct.Struct("ddd")  # a reading's `own` and `now`, and how many were busy then
+
+
+@dataclass
+class Turn:
+    """`share` is the part of its computer that a client had while it was busy: 1 alone."""
+
+    share: float = 1.0
+
+
+class _Reading(NamedTuple):
+    """`own` are the seconds that a client which was always busy would have for its own by `now`."""
+
+    now: float
+    own: float
+
+
+class Companions:
+    """A file for each client in their folder, locked while it is busy; `clock` is one for them all.
+
+    A lock ends with its process, so that a client that is killed counts no longer.
+    """
+
+    def __init__(
+        self, folder: Path, client: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._folder = folder
+        self._own = folder / f"{client}.busy"
+        self._clock = clock
+        self._lock = threading.Lock()  # busy in the client's thread, asked by a scrape
+        self._done = 0.0
+        self._began: _Reading | None = None
+
+    @contextmanager
+    def busy(self) -> Iterator[Turn]:
+        """Counts among the busy ones within the block; after it the turn has its share."""
+        turn = Turn()
+        try:
+            with self._counted():
+                self._begin()
+                try:
+                    yield turn
+                finally:
+                    turn.share = self._end()
+        finally:
+            self._read()  # from now on the others have more
+
+    def active(self) -> int:
+        """How many are busy now, this one taken to be."""
+        return 1 + sum(_locked(path) for path in self._files() if path != self._own)
+
+    def seconds(self) -> float:
+        """What of all seconds in which it was busy so far is this client's own."""
+        with self._lock:
+            return self._done + (self._read().own - self._began.own if self._began else 0.0)
+
+    def _begin(self) -> None:
+        with self._lock:
+            self._began = self._read()
+
+    def _end(self) -> float:
+        """The share of the busy time that is over."""
+        with self._lock:
+            assert self._began is not None  # noqa: S101 (it began)
+            began, ended = self._began, self._read()
+            self._done += ended.own - began.own
+            self._began = None
+        seconds = ended.now - began.now
+        return (ended.own - began.own) / seconds if seconds else 1.0
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        if not self._folder.is_dir():
+            yield
+            return
+        with self._own.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _read(self) -> _Reading:
+        """Settles for all clients what was until now, at the number that was busy then.
+
+        A client does so after it is counted and before it is not: it counts in all that it has.
+        """
+        if not self._folder.is_dir():
+            now = self._clock()
+            return _Reading(now, now)
+        descriptor = os.open(self._folder / "seconds", os.O_RDWR | os.O_CREAT, 0o666)
+        with open(descriptor, "r+b", buffering=0) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            own, since, busy = _STATE.unpack(file.read(_STATE.size) or bytes(_STATE.size))
+            now = self._clock()
+            own += (now - since) / busy if busy else 0.0
+            file.seek(0)
+            file.write(_STATE.pack(own, now, sum(map(_locked, self._files()))))
+        return _Reading(now, own)
+
+    def _files(self) -> Iterator[Path]:
+        return self._folder.glob("*.busy")
+
+
+def _locked(path: Path) -> bool:
+    with suppress(OSError), path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
