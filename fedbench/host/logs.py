@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -101,7 +101,7 @@ class Sources:
                     all=True, filters={"label": f"{label}={self.project}"}
                 )
             ]
-        except DockerException as error:
+        except (DockerException, OSError) as error:  # requests' own are OSErrors
             raise DockerError(f"Docker lists no containers: {error}") from None
         return {_name(container, self.project): container for container in found}
 
@@ -185,6 +185,7 @@ def keep(sources: Sources, run: Run) -> None:
 
     Raises:
         FedbenchError, DockerError: as `lines`.
+        OSError: the folder is gone, or its disk is full.
     """
     path = run.path / FILE
     made = datetime.fromisoformat(run.facts()["created"])
@@ -201,18 +202,29 @@ def keep(sources: Sources, run: Run) -> None:
 
 
 def keep_all(places: Places, client: docker.DockerClient, say: Say) -> None:
-    """Keeps the lines of every run here before containers go, or says why that cannot be.
+    """Keeps the lines of every run here before containers go, or says why one's cannot be.
 
     Runs before the last, kept when they had ended, need no second time; of the last, a client that
     was late may have logged more since.
     """
-    sources, runs = Sources(client, PROJECT), RunStore(places.runs).of(PROJECT)
-    try:
-        if sources.all():
-            for run in [*(run for run in runs[:-1] if not _is_kept(run)), *runs[-1:]]:
+    sources = Sources(client, PROJECT)
+    with _told(say):
+        runs = RunStore(places.runs).of(PROJECT) if sources.all() else []
+        for run in [*(run for run in runs[:-1] if not _is_kept(run)), *runs[-1:]]:
+            with _told(say):
                 keep(sources, run)
+
+
+@contextmanager
+def _told(say: Say) -> Iterator[None]:
+    """Says in one line why something cannot be kept: containers go all the same."""
+    try:
+        yield
     except FedbenchError as error:
         say(f"note: what was logged cannot be kept: {error.message}")
+    except (OSError, ValueError, TypeError, LookupError) as error:  # a full disk, a damaged file
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        say(f"note: what was logged cannot be kept: {reason}")
 
 
 def _is_kept(run: Run) -> bool:
@@ -245,7 +257,7 @@ def _lines(
             since=since and since.timestamp(),
             until=until and until.timestamp(),
         )
-    except DockerException as error:
+    except (DockerException, OSError) as error:
         raise DockerError(f"the log of {name} cannot be had: {error}") from None
     for raw in written.split(b"\n"):
         if raw:

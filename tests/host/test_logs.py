@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import pytest
 from docker.errors import DockerException
+from requests import ReadTimeout
 
 from fedbench.errors import ConfigError, DockerError, FedbenchError
 from fedbench.host import bootstrap, logs
@@ -308,6 +309,75 @@ def test_a_log_that_cannot_be_kept_is_told_and_stops_nothing(
     docker.found.clear()
     logs.keep_all(places, cast("Any", docker), said.append)
     assert len(said) == 1
+
+
+def test_a_daemon_that_does_not_answer_in_time_is_an_error(
+    docker: FakeDocker, sources: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(*_: object, **__: object) -> None:
+        raise ReadTimeout("read timed out")
+
+    monkeypatch.setattr(FakeContainer, "logs", slow)
+    with pytest.raises(DockerError, match="cannot be had: read timed out"):
+        logs.history(sources, Wanted())
+    monkeypatch.setattr(docker, "list", slow)
+    with pytest.raises(DockerError, match="Docker lists no containers: read timed out"):
+        sources.all()
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(28, "No space left on device"), "OSError: [Errno 28] No space left on device"),
+        (FileNotFoundError(2, "No such file"), "FileNotFoundError: [Errno 2] No such file"),
+        (ValueError("one\ntwo"), "ValueError: one"),
+        (KeyError("created"), "KeyError: 'created'"),
+    ],
+)
+def test_a_run_that_cannot_be_kept_hinders_neither_the_others_nor_the_teardown(
+    error: Exception,
+    reason: str,
+    docker: FakeDocker,
+    places: Places,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    last = make_run(places.runs / "r9")
+    write = logs.replace_text
+
+    def failing(path: Path, text: str) -> None:
+        if path.parent.name == R1:
+            raise error
+        write(path, text)
+
+    monkeypatch.setattr(logs, "replace_text", failing)
+    said: list[str] = []
+    logs.keep_all(places, cast("Any", docker), said.append)
+    assert said == [f"note: what was logged cannot be kept: {reason}"]
+    assert "Segmentation fault" in (last.path / logs.FILE).read_text()
+
+
+@pytest.mark.parametrize("file", ["run.json", logs.FILE])
+def test_a_damaged_file_of_a_run_is_told_and_stops_nothing(
+    file: str, docker: FakeDocker, places: Places
+) -> None:
+    (places.runs / R1 / file).write_text("{\n")
+    said: list[str] = []
+    logs.keep_all(places, cast("Any", docker), said.append)
+    (note,) = said
+    assert note.startswith("note: what was logged cannot be kept: JSONDecodeError: ")
+
+
+def test_a_kept_line_that_names_nobody_is_read_when_the_run_goes_on(
+    docker: FakeDocker, places: Places, sources: Sources
+) -> None:
+    run = Run(places.runs / R1)
+    (run.path / logs.FILE).write_text('{"message": "loaded", "level": "info"}\n')
+    docker.found[1].lines.append((3, '{"message": "mine", "level": "info"}'))
+    for _ in range(2):
+        logs.keep(sources, run)
+    assert [pair for pair in told(logs.kept(run, Wanted())) if pair[1] in ("loaded", "mine")] == [
+        ("unknown", "loaded"), ("laptop", "mine"),
+    ]  # fmt: skip
 
 
 def text(path: Path) -> str:
