@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import docker
-from docker.errors import DockerException
+from docker.errors import DockerException, NotFound
 from docker.models.containers import Container
 
 from fedbench.errors import DockerError, FedbenchError
@@ -98,7 +98,9 @@ class Sources:
                 container
                 for label in (PROJECT_LABEL, LABEL)
                 for container in self.client.containers.list(
-                    all=True, filters={"label": f"{label}={self.project}"}
+                    all=True,
+                    filters={"label": f"{label}={self.project}"},
+                    ignore_removed=True,  # one may go while they are looked at
                 )
             ]
         except (DockerException, OSError) as error:  # requests' own are OSErrors
@@ -257,6 +259,8 @@ def _lines(
             since=since and since.timestamp(),
             until=until and until.timestamp(),
         )
+    except NotFound:  # removed since it was listed
+        return
     except (DockerException, OSError) as error:
         raise DockerError(f"the log of {name} cannot be had: {error}") from None
     for raw in written.split(b"\n"):

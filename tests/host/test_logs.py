@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from docker.errors import DockerException
+from docker.errors import DockerException, NotFound
 from requests import ReadTimeout
+from vanishing import vanishing_docker
 
 from fedbench.errors import ConfigError, DockerError, FedbenchError
 from fedbench.host import bootstrap, logs
@@ -377,6 +378,20 @@ def test_a_kept_line_that_names_nobody_is_read_when_the_run_goes_on(
         logs.keep(sources, run)
     assert [pair for pair in told(logs.kept(run, Wanted())) if pair[1] in ("loaded", "mine")] == [
         ("unknown", "loaded"), ("laptop", "mine"),
+    ]  # fmt: skip
+
+
+def test_a_container_that_goes_while_it_is_looked_at_has_no_lines(
+    docker: FakeDocker, sources: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert Sources(vanishing_docker(), PROJECT).all() == {}
+
+    def gone(**_: object) -> None:
+        raise NotFound("no such container")
+
+    monkeypatch.setattr(docker.found[1], "logs", gone)
+    assert [source for source, _ in told(logs.history(sources, Wanted()))] == [
+        "server", "visitor", "server",
     ]  # fmt: skip
 
 
