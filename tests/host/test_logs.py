@@ -236,6 +236,57 @@ def test_a_run_keeps_its_lines_after_its_containers(
         messages(Wanted.parse(["desktop"], run=run))
 
 
+def ended(run: Run) -> None:
+    """Its summary is there, and older than what was kept of it."""
+    (run.path / "summary.json").write_text("{}")
+    os.utime(run.path / "summary.json", (0, 0))
+
+
+def test_of_a_run_that_goes_on_new_lines_come_too(
+    docker: FakeDocker, places: Places, sources: Sources
+) -> None:
+    run = Run(places.runs / R1)
+    logs.keep(sources, run)
+    docker.found[1].lines = [(2, ours("training")), (9, ours("again"))]
+    wanted = Wanted.parse(["laptop"], run=run)
+    assert [message for _, message in told(list(logs.lines(wanted, follow=False)))] == [
+        "here", "training", "again",
+    ]  # fmt: skip
+    ended(run)
+    assert [message for _, message in told(list(logs.lines(wanted, follow=False)))] == [
+        "here", "training",
+    ], "its folder has all of them"  # fmt: skip
+
+
+def test_what_is_not_kept_of_a_run_comes_from_the_containers(
+    docker: FakeDocker, places: Places, sources: Sources
+) -> None:
+    run = Run(places.runs / R1)
+    logs.keep(sources, run)
+    ended(run)
+
+    def messages(wanted: Wanted) -> list[str]:
+        return [message for _, message in told(list(logs.lines(wanted, follow=False)))]
+
+    debug = Wanted.parse(["laptop"], run=run, level="debug")
+    monitoring = Wanted.parse(["prometheus"], run=run)
+    assert messages(debug) == ["here", "training", "x"]
+    assert messages(monitoring) == ["level=INFO msg=ready"]
+    docker.found = [FakeContainer("laptop")]  # of a federation that was brought up since
+    assert messages(debug) == ["here", "training"]
+    with pytest.raises(ConfigError, match="no client or service 'prometheus'") as caught:
+        messages(monitoring)
+    assert caught.value.hint == "there are laptop, server, visitor"
+
+
+def test_without_containers_and_folder_there_is_nothing_of_a_run(
+    docker: FakeDocker, places: Places
+) -> None:
+    docker.found.clear()
+    with pytest.raises(FedbenchError, match="no federation is up"):
+        list(logs.lines(Wanted(run=Run(places.runs / R1)), follow=False))
+
+
 def test_a_run_that_goes_on_keeps_each_line_once(
     docker: FakeDocker, places: Places, sources: Sources
 ) -> None:
@@ -273,7 +324,7 @@ def test_two_that_keep_a_run_at_once_keep_each_line_once(
     governor.join()
     teardown.join()
     once = ["here", "round", "training", "late", "Segmentation fault", "last", "last"]
-    messages = [line.fields["message"] for line in logs.kept(run, Wanted())]
+    messages = [line.fields["message"] for line in logs.kept(run)]
     assert sorted(messages) == sorted(once)
 
 
@@ -376,7 +427,7 @@ def test_a_kept_line_that_names_nobody_is_read_when_the_run_goes_on(
     docker.found[1].lines.append((3, '{"message": "mine", "level": "info"}'))
     for _ in range(2):
         logs.keep(sources, run)
-    assert [pair for pair in told(logs.kept(run, Wanted())) if pair[1] in ("loaded", "mine")] == [
+    assert [pair for pair in told(logs.kept(run)) if pair[1] in ("loaded", "mine")] == [
         ("unknown", "loaded"), ("laptop", "mine"),
     ]  # fmt: skip
 
