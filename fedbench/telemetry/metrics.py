@@ -55,7 +55,11 @@ def _histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -
 
 
 CLIENT = (
-    _gauge("client_connected", "bool", "1 while the server answers, else 0."),
+    _gauge(
+        "client_connected",
+        "bool",
+        "1 while the server takes what it announces, else 0.",
+    ),
     _gauge("client_phase", "bool", "1 for the phase that the client is in, else 0.", "phase"),
     _counter("client_phase_seconds", "seconds", "Time spent in each phase.", "phase"),
     _counter("client_errors", "messages", "Messages answered with an error."),
