@@ -61,10 +61,10 @@ def _fedbench(settings: Settings, stop: threading.Event) -> int:
 
 
 def _stock(settings: Settings, stop: threading.Event) -> int:
-    from fedbench.telemetry.exposition import client_metrics, serve
+    from fedbench.telemetry.exposition import serve, stock_metrics
 
     cgroup = Cgroup()
-    metrics = client_metrics(cgroup)
+    metrics = stock_metrics(cgroup)
     serve(settings.listen_port)
     config = " ".join(f'{key}="{value}"' for key, value in settings.node_config().items())
     command = ["flower-supernode", "--superlink", settings.server]
