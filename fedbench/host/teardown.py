@@ -25,8 +25,10 @@ def down(places: Places, say: Say, *, volumes: bool) -> None:
     stack.compose.stop()
     RunStore(places.runs).end(PROJECT)
     logs.keep_all(places, client, say)
-    joined = {"label": f"{joining.LABEL}={PROJECT}"}
-    for container in client.containers.list(all=True, filters=joined, ignore_removed=True):
+    joined = f"{joining.LABEL}={PROJECT}"
+    for container in client.containers.list(
+        all=True, filters={"label": joined}, ignore_removed=True
+    ):
         with suppress(NotFound):  # another removed it
             container.remove(force=True)
     stack.down(volumes=volumes)
