@@ -28,7 +28,8 @@ class Announcer:
     """One client's announcements to one server, over the same TLS as its model.
 
     `node_id` is what the server knows its node by; the stock node keeps that to itself.
-    `wait(seconds)` is true as soon as this client is to end.
+    `wait(seconds)` is true as soon as this client is to end; `connected` is told, after each
+    announcement, whether the server took it.
     """
 
     def __init__(
@@ -36,9 +37,11 @@ class Announcer:
         settings: Settings,
         node_id: int | None,
         wait: Callable[[float], bool],
+        connected: Callable[[bool], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._wait = wait
+        self._connected = connected
         self._clock = clock
         self._body = {
             "client": settings.client,
@@ -95,12 +98,14 @@ class Announcer:
         if answer.status_code == httpx.codes.CONFLICT:
             raise NameTakenError(f"a client named {self._body['client']} is already connected")
         answer.raise_for_status()
+        self._connected(True)
 
     def _repeat(self, stop: threading.Event) -> None:
         while not stop.wait(INTERVAL_SECONDS):
             try:
                 self._announce()
             except (httpx.HTTPError, NameTakenError) as error:
+                self._connected(False)
                 log.warning("could not announce: %s", error)
 
     def _leave(self) -> None:

@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 
 from fedbench.client.announce import Announcer
@@ -50,11 +50,10 @@ def _fedbench(settings: Settings, stop: threading.Event) -> int:
     with contextlib.ExitStack() as stack:
 
         def ready(node_id: int) -> None:
-            stack.enter_context(_announced(settings, node_id, stop))
+            stack.enter_context(_announced(settings, node_id, stop, app.metrics.connected))
             if settings.limited:
                 wait_for_quota(app.cgroup, stop)
             set_threads(settings.threads or app.cgroup.usable_cpus())
-            app.metrics.connected(True)
             log.info("%s (%s) is node %s", settings.client, settings.device, node_id)
 
         node.serve(settings.server, settings.certificate.read_bytes(), ready, stop)
@@ -62,15 +61,15 @@ def _fedbench(settings: Settings, stop: threading.Event) -> int:
 
 
 def _stock(settings: Settings, stop: threading.Event) -> int:
-    from fedbench.telemetry.exposition import client_metrics, serve
+    from fedbench.telemetry.exposition import serve, stock_metrics
 
     cgroup = Cgroup()
-    client_metrics(cgroup).connected(True)
+    metrics = stock_metrics(cgroup)
     serve(settings.listen_port)
     config = " ".join(f'{key}="{value}"' for key, value in settings.node_config().items())
     command = ["flower-supernode", "--superlink", settings.server]
     command += ["--root-certificates", str(settings.certificate), "--node-config", config]
-    with _announced(settings, None, stop):
+    with _announced(settings, None, stop, metrics.connected):
         if settings.limited:
             wait_for_quota(cgroup, stop)
         with subprocess.Popen(
@@ -105,8 +104,13 @@ def wait_for_quota(cgroup: Cgroup, stop: threading.Event) -> None:
 
 
 @contextlib.contextmanager
-def _announced(settings: Settings, node_id: int | None, stop: threading.Event) -> Iterator[None]:
-    with Announcer(settings, node_id, stop.wait).running():
+def _announced(
+    settings: Settings,
+    node_id: int | None,
+    stop: threading.Event,
+    connected: Callable[[bool], None],
+) -> Iterator[None]:
+    with Announcer(settings, node_id, stop.wait, connected).running():
         settings.ready.touch()
         try:
             yield

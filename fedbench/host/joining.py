@@ -236,7 +236,9 @@ def _fastest(by_threads: Mapping[int, float], cpus: float) -> int:
 
 
 def _remove_ended(client: docker.DockerClient, name: str) -> None:
-    for container in client.containers.list(all=True, filters={"name": f"^{name}$"}):
+    for container in client.containers.list(
+        all=True, filters={"name": f"^{name}$"}, ignore_removed=True
+    ):
         if container.status == "running":
             raise DockerError(f"container {name} is running already", f"docker rm -f {name}")
         container.remove()

@@ -19,6 +19,8 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 # What Prometheus and Grafana begin a line with: `level=warn` and its like.
 _LOGFMT = re.compile(r"\blevel=\"?(debug|info|warn|error)")
 _NAME_WIDTH = 12  # a longer name moves its line
+_UNKNOWN = "unknown"  # earlier versions kept lines that do not say who wrote them, or when
+_NEVER = datetime.fromtimestamp(0, UTC)
 _NANOSECONDS = re.compile(r"(\.\d{6})\d*")
 
 
@@ -33,8 +35,7 @@ class Line:
     @classmethod
     def of(cls, fields: dict[str, Any]) -> Line:
         """The line of which `json` wrote the fields."""
-        source = fields.get("client") or fields["service"]
-        return cls(datetime.fromisoformat(fields["time"]), source, fields)
+        return cls(_time(fields) or _NEVER, str(_source(fields) or _UNKNOWN), fields)
 
     @property
     def level(self) -> str:
@@ -56,7 +57,7 @@ class Line:
             text.append(f"{self.level.upper()} ", style)
         text.append(str(fields["message"]), style)
         if trace := fields.get("exception"):
-            text.append("".join(f"\n    {line}" for line in trace.splitlines()), style)
+            text.append("".join(f"\n    {line}" for line in str(trace).splitlines()), style)
         return text
 
 
@@ -84,10 +85,20 @@ class Choice:
 
 
 def read(source: str, raw: str) -> Line:
-    """A line as Docker gives it: its time, a space, and what was written."""
+    """A line as Docker gives it: its time, a space, and what was written.
+
+    JSON with our keys may be another program's: where it does not say that this container wrote it,
+    or when, its fields say so from now on.
+    """
     stamp, _, written = raw.partition(" ")
     time = datetime.fromisoformat(_NANOSECONDS.sub(r"\1", stamp))
-    return Line(time, source, _json(written) or _plain(time, source, written))
+    if (fields := _json(written)) is None:
+        return Line(time, source, _plain(time, source, written))
+    if _source(fields) != source:
+        fields["service"] = source
+    if _time(fields) is None:
+        fields["time"] = _stamp(time)
+    return Line(time, source, fields)
 
 
 def parse_level(value: str) -> str:
@@ -140,8 +151,25 @@ def _plain(time: datetime, source: str, written: str) -> dict[str, Any]:
     """What a library, an interpreter's last words or another program wrote."""
     found = _LOGFMT.search(written)
     level = {"warn": "warning"}.get(found[1], found[1]) if found else "info"
-    stamp = time.isoformat(timespec="milliseconds")
-    return {"time": stamp, "level": level, "service": source, "message": written}
+    return {"time": _stamp(time), "level": level, "service": source, "message": written}
+
+
+def _source(fields: dict[str, Any]) -> object:
+    """Who wrote the line: a line of ours has one of both."""
+    return fields.get("service") or fields.get("client")
+
+
+def _time(fields: dict[str, Any]) -> datetime | None:
+    """When, in UTC unless it says otherwise, as containers' clocks are; None where it does not."""
+    try:
+        time = datetime.fromisoformat(fields["time"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def _stamp(time: datetime) -> str:
+    return time.isoformat(timespec="milliseconds")
 
 
 def _clock(time: datetime) -> str:

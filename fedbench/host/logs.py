@@ -10,13 +10,13 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import docker
-from docker.errors import DockerException
+from docker.errors import DockerException, NotFound
 from docker.models.containers import Container
 
 from fedbench.errors import DockerError, FedbenchError
@@ -98,10 +98,12 @@ class Sources:
                 container
                 for label in (PROJECT_LABEL, LABEL)
                 for container in self.client.containers.list(
-                    all=True, filters={"label": f"{label}={self.project}"}
+                    all=True,
+                    filters={"label": f"{label}={self.project}"},
+                    ignore_removed=True,  # one may go while they are looked at
                 )
             ]
-        except DockerException as error:
+        except (DockerException, OSError) as error:  # requests' own are OSErrors
             raise DockerError(f"Docker lists no containers: {error}") from None
         return {_name(container, self.project): container for container in found}
 
@@ -124,14 +126,14 @@ class Sources:
 def lines(wanted: Wanted, *, follow: bool) -> Iterator[Line]:
     """What was logged, oldest first, and where asked for what is logged from now on.
 
-    A run that has ended has its lines in its folder, whether or not its containers are there.
+    Those of a run also from its folder, whether or not its containers are there.
 
     Raises:
         FedbenchError, ConfigError: as `Sources.chosen`.
         DockerError: Docker does not answer.
     """
-    if wanted.run and not follow and (wanted.run.path / FILE).exists():
-        yield from kept(wanted.run, wanted)
+    if wanted.run and not follow:
+        yield from of_run(wanted.run, wanted)
         return
     if (client := bootstrap.find_docker()) is None:
         raise nothing_up()
@@ -144,14 +146,26 @@ def lines(wanted: Wanted, *, follow: bool) -> Iterator[Line]:
 
 def history(sources: Sources, wanted: Wanted, until: datetime | None = None) -> list[Line]:
     """The lines of all containers together, in the order of time."""
-    choice = wanted.choice()
-    found = [
+    return _last(_logged(sources.chosen(wanted.names), wanted, until), wanted)
+
+
+def of_run(run: Run, wanted: Wanted) -> list[Line]:
+    """What its folder has and, where that may not be all, what containers still have."""
+    written = kept(run)
+    client = None if _has_all(run, wanted) else bootstrap.find_docker()
+    there = Sources(client, PROJECT).all() if client else {}
+    if not there and not (run.path / FILE).exists():
+        raise nothing_up()
+    for name in wanted.names:
+        require("client or service", name, sorted({line.source for line in written} | there.keys()))
+    asked = {name: container for name, container in there.items() if wanted.has(name)}
+    of_level, since = Choice(wanted.level), wanted.since
+    before = [
         line
-        for name, container in sources.chosen(wanted.names).items()
-        for line in _lines(name, container, wanted.since, until)
-        if choice.takes(line)
+        for line in written
+        if wanted.has(line.source) and of_level.takes(line) and not (since and line.time < since)
     ]
-    return list(deque(sorted(found, key=lambda line: line.time), wanted.tail))
+    return _last([*before, *_unkept(_logged(asked, wanted), before)], wanted)
 
 
 def live(sources: Sources, wanted: Wanted, since: datetime) -> Iterator[Line]:
@@ -185,34 +199,40 @@ def keep(sources: Sources, run: Run) -> None:
 
     Raises:
         FedbenchError, DockerError: as `lines`.
+        OSError: the folder is gone, or its disk is full.
     """
     path = run.path / FILE
     made = datetime.fromisoformat(run.facts()["created"])
     with locked(run.path):
-        before = kept(run, Wanted()) if path.exists() else []
-        there = {line.json() for line in before}
-        new = [
-            line
-            for line in history(sources, Wanted(run=run, since=made))
-            if line.json() not in there
-        ]
-        whole = sorted([*before, *new], key=lambda line: line.time)
+        before, wanted = kept(run), Wanted(run=run, since=made)
+        whole = _last([*before, *_unkept(history(sources, wanted), before)], wanted)
         replace_text(path, "".join(line.json() + "\n" for line in whole))
 
 
 def keep_all(places: Places, client: docker.DockerClient, say: Say) -> None:
-    """Keeps the lines of every run here before containers go, or says why that cannot be.
+    """Keeps the lines of every run here before containers go, or says why one's cannot be.
 
     Runs before the last, kept when they had ended, need no second time; of the last, a client that
     was late may have logged more since.
     """
-    sources, runs = Sources(client, PROJECT), RunStore(places.runs).of(PROJECT)
-    try:
-        if sources.all():
-            for run in [*(run for run in runs[:-1] if not _is_kept(run)), *runs[-1:]]:
+    sources = Sources(client, PROJECT)
+    with _told(say):
+        runs = RunStore(places.runs).of(PROJECT) if sources.all() else []
+        for run in [*(run for run in runs[:-1] if not _is_kept(run)), *runs[-1:]]:
+            with _told(say):
                 keep(sources, run)
+
+
+@contextmanager
+def _told(say: Say) -> Iterator[None]:
+    """Says in one line why something cannot be kept: containers go all the same."""
+    try:
+        yield
     except FedbenchError as error:
         say(f"note: what was logged cannot be kept: {error.message}")
+    except (OSError, ValueError, TypeError, LookupError) as error:  # a full disk, a damaged file
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        say(f"note: what was logged cannot be kept: {reason}")
 
 
 def _is_kept(run: Run) -> bool:
@@ -220,20 +240,32 @@ def _is_kept(run: Run) -> bool:
     return file.exists() and end.exists() and file.stat().st_mtime >= end.stat().st_mtime
 
 
-def kept(run: Run, wanted: Wanted) -> list[Line]:
-    """The same as `history`, from a run's folder."""
-    written = [Line.of(fields) for fields in read_lines(run.path / FILE)]
-    there = sorted({line.source for line in written})
-    for name in wanted.names:
-        require("client or service", name, there)
-    found = (
-        line
-        for line in written
-        if wanted.has(line.source)
-        and Choice(wanted.level).takes(line)
-        and (wanted.since is None or line.time >= wanted.since)
-    )
-    return list(deque(found, wanted.tail))
+def _has_all(run: Run, wanted: Wanted) -> bool:
+    """Whether its folder has all that is wanted: `keep` leaves out debug and the monitoring."""
+    names = wanted.names
+    return _is_kept(run) and wanted.level != "debug" and not set(names).intersection(MONITORING)
+
+
+def kept(run: Run) -> list[Line]:
+    """The lines in a run's folder; none where nobody kept them yet."""
+    return [Line.of(fields) for fields in read_lines(run.path / FILE)]
+
+
+def _unkept(lines: Iterable[Line], before: Iterable[Line]) -> list[Line]:
+    there = {line.json() for line in before}
+    return [line for line in lines if line.json() not in there]
+
+
+def _last(lines: Iterable[Line], wanted: Wanted) -> list[Line]:
+    return list(deque(sorted(lines, key=lambda line: line.time), wanted.tail))
+
+
+def _logged(
+    containers: Mapping[str, Container], wanted: Wanted, until: datetime | None = None
+) -> Iterator[Line]:
+    choice = wanted.choice()
+    for name, container in containers.items():
+        yield from filter(choice.takes, _lines(name, container, wanted.since, until))
 
 
 def _lines(
@@ -245,7 +277,9 @@ def _lines(
             since=since and since.timestamp(),
             until=until and until.timestamp(),
         )
-    except DockerException as error:
+    except NotFound:  # removed since it was listed
+        return
+    except (DockerException, OSError) as error:
         raise DockerError(f"the log of {name} cannot be had: {error}") from None
     for raw in written.split(b"\n"):
         if raw:

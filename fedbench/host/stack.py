@@ -158,7 +158,7 @@ class Stack:
     def containers(self, client: docker.DockerClient) -> dict[str, Container]:
         """The project's containers by service, stopped ones included."""
         label = f"com.docker.compose.project={self.compose.name}"
-        found = client.containers.list(all=True, filters={"label": label})
+        found = client.containers.list(all=True, filters={"label": label}, ignore_removed=True)
         return {c.labels["com.docker.compose.service"]: c for c in found}
 
     def published(self, client: docker.DockerClient) -> set[int]:

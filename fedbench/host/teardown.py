@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
+from docker.errors import NotFound
+
 from fedbench.host import bootstrap, joining, logs
 from fedbench.host.machine import Say
 from fedbench.host.runs import RunStore
@@ -21,11 +25,13 @@ def down(places: Places, say: Say, *, volumes: bool) -> None:
     stack.compose.stop()
     RunStore(places.runs).end(PROJECT)
     logs.keep_all(places, client, say)
+    joined = f"{joining.LABEL}={PROJECT}"
     for container in client.containers.list(
-        all=True, filters={"label": f"{joining.LABEL}={PROJECT}"}
+        all=True, filters={"label": joined}, ignore_removed=True
     ):
-        container.remove(force=True)
+        with suppress(NotFound):  # another removed it
+            container.remove(force=True)
     stack.down(volumes=volumes)
-    if not client.containers.list():
+    if not client.containers.list(ignore_removed=True):
         bootstrap.stop_daemon(say)
     say("the federation is down; runs are kept in runs/")

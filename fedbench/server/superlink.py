@@ -33,7 +33,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from fedbench.bundles import FLEET_PULL, FLEET_PUSH, RUNTIME_PULL, RUNTIME_PUSH
-from fedbench.records import RoundRecord
+from fedbench.records import ENDINGS, RoundRecord
 from fedbench.server import executor
 from fedbench.server.bundles import Bundles
 from fedbench.server.census import Census
@@ -171,7 +171,12 @@ def operations_app(
     async def runs(request: Request) -> Response:
         if _from_outside(request):
             return _REFUSED
-        return JSONResponse({"completed": await start((await request.json())["folder"])})
+        folder = (await request.json())["folder"]
+        completed = await start(folder)
+        run = Path(folder).name
+        if not completed and not _said_its_end(metrics_registry, run):
+            metrics.run_phase(run, "failed")
+        return JSONResponse({"completed": completed})
 
     return Starlette(
         routes=[
@@ -181,6 +186,14 @@ def operations_app(
             Route("/runs", runs, methods=["POST"]),
             Route("/metrics", exposition),
         ]
+    )
+
+
+def _said_its_end(metrics_registry: CollectorRegistry, run: str) -> bool:
+    """Whether the ServerApp did: one that was killed could not."""
+    return any(
+        metrics_registry.get_sample_value("fedbench_run_phase", {"run": run, "phase": phase})
+        for phase in ENDINGS.values()
     )
 
 

@@ -15,8 +15,26 @@ from fedbench.telemetry.emulated import REAL_DEVICE, EmulatedDevice, EnergyColle
 from fedbench.telemetry.families import RunGauges, counter, gauge, histogram
 
 
-class ClientMetrics:
-    """Fills a client's metrics. `clock` gives seconds, `companions` share its computer."""
+class NodeMetrics:
+    """What is known of a client whatever its node: its device, its container, its connection."""
+
+    def __init__(
+        self, registry: CollectorRegistry, cgroup: Cgroup, device: EmulatedDevice = REAL_DEVICE
+    ) -> None:
+        self._connected = gauge("fedbench_client_connected", registry)
+        gauge("fedbench_client_dilation", registry).set(device.dilation)
+        registry.register(CgroupCollector(cgroup))
+
+    def connected(self, value: bool) -> None:
+        """Say whether the server answers."""
+        self._connected.set(value)
+
+
+class ClientMetrics(NodeMetrics):
+    """Fills a client's metrics. `clock` gives seconds, `companions` share its computer.
+
+    It is for the process that trains: the stock node's others know nothing of its work.
+    """
 
     def __init__(
         self,
@@ -26,6 +44,7 @@ class ClientMetrics:
         device: EmulatedDevice = REAL_DEVICE,
         companions: Companions | None = None,
     ) -> None:
+        super().__init__(registry, cgroup, device)
         runs = self._runs = RunGauges(registry)
         self._round = runs.gauge("fedbench_client_round")
         self._epoch = runs.gauge("fedbench_local_epoch")
@@ -51,15 +70,12 @@ class ClientMetrics:
         self._transfer_seconds = histogram("fedbench_transfer_seconds", registry)
         self._transfer_last = gauge("fedbench_transfer_last_seconds", registry)
         self._transfer_bytes = gauge("fedbench_transfer_last_bytes", registry)
-        self._connected = gauge("fedbench_client_connected", registry)
         self._errors = counter("fedbench_client_errors_total", registry)
         self._dilation = device.dilation
-        gauge("fedbench_client_dilation", registry).set(device.dilation)
         self._phases = PhaseClock(clock)
         registry.register(self._phases)
         if device.watts:
             registry.register(EnergyCollector(self._phases, device, companions))
-        registry.register(CgroupCollector(cgroup))
         self._epoch_samples = 0
 
     @contextmanager
@@ -70,10 +86,6 @@ class ClientMetrics:
             yield
         finally:
             self._phases.enter(before)
-
-    def connected(self, value: bool) -> None:
-        """Say whether the server answers."""
-        self._connected.set(value)
 
     def partition(self, samples: int) -> None:
         """Say how many training samples this client has."""

@@ -29,11 +29,22 @@ class Turn:
     share: float = 1.0
 
 
+class Usage(NamedTuple):
+    """`seconds` are a client's own of its busy ones so far; `active` are busy now, it included."""
+
+    seconds: float
+    active: int
+
+
 class _Reading(NamedTuple):
-    """`own` are the seconds that a client which was always busy would have for its own by `now`."""
+    """`own` are the seconds that a client which was always busy would have for its own by `now`.
+
+    `others` are busy then, apart from the client that reads.
+    """
 
     now: float
     own: float
+    others: int = 0
 
 
 class Companions:
@@ -68,12 +79,14 @@ class Companions:
 
     def active(self) -> int:
         """How many are busy now, this one taken to be."""
-        return 1 + sum(_locked(path) for path in self._files() if path != self._own)
+        return 1 + self._others()
 
-    def seconds(self) -> float:
-        """What of all seconds in which it was busy so far is this client's own."""
+    def usage(self) -> Usage:
+        """What is this client's own so far, and as `active`."""
         with self._lock:
-            return self._done + (self._read().own - self._began.own if self._began else 0.0)
+            now = self._read()
+            own = self._done + (now.own - self._began.own if self._began else 0.0)
+        return Usage(own, 1 + now.others)
 
     def _begin(self) -> None:
         with self._lock:
@@ -112,12 +125,14 @@ class Companions:
             own, since, busy = _STATE.unpack(file.read(_STATE.size) or bytes(_STATE.size))
             now = self._clock()
             own += (now - since) / busy if busy else 0.0
+            others = self._others()
             file.seek(0)
-            file.write(_STATE.pack(own, now, sum(map(_locked, self._files()))))
-        return _Reading(now, own)
+            file.write(_STATE.pack(own, now, others + _locked(self._own)))
+        return _Reading(now, own, others)
 
-    def _files(self) -> Iterator[Path]:
-        return self._folder.glob("*.busy")
+    def _others(self) -> int:
+        """How many are busy, apart from this one."""
+        return sum(_locked(path) for path in self._folder.glob("*.busy") if path != self._own)
 
 
 def _locked(path: Path) -> bool:

@@ -49,7 +49,7 @@ class EnergyCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Read the phases' clock, and what of its busy time was the client's own."""
-        share, active = self._of_computer()
+        share, active = self._companions.usage() if self._companions else (None, 1)
         _, seconds = self._phases.read()
         energy = self._watts.energy(
             seconds=sum(seconds.values()) / self._dilation,
@@ -63,8 +63,3 @@ class EnergyCollector(Collector):
             "fedbench_device_watts",
             {("idle",): self._watts.idle, ("busy",): self._watts.busy(active)},
         )
-
-    def _of_computer(self) -> tuple[float | None, int]:
-        if self._companions is None:
-            return None, 1
-        return self._companions.seconds(), self._companions.active()

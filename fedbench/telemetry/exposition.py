@@ -23,7 +23,7 @@ from prometheus_client import (
 from prometheus_client.utils import floatToGoString
 
 from fedbench.telemetry.cgroup import Cgroup
-from fedbench.telemetry.client import ClientMetrics
+from fedbench.telemetry.client import ClientMetrics, NodeMetrics
 from fedbench.telemetry.companions import Companions
 from fedbench.telemetry.emulated import EmulatedDevice
 from fedbench.telemetry.gpu import GpuCollector, load_nvml
@@ -31,16 +31,23 @@ from fedbench.telemetry.metrics import METRICS
 
 
 def client_metrics(cgroup: Cgroup, companions: Companions | None = None) -> ClientMetrics:
-    """The metrics of this process' client in prometheus_client's own registry, a GPU's too.
+    """The metrics of this process' client in prometheus_client's own registry, a GPU's too."""
+    device = _device()
+    return ClientMetrics(REGISTRY, cgroup, device=device, companions=companions)
 
-    Only declared metrics: what the library says by itself of the process goes.
-    """
+
+def stock_metrics(cgroup: Cgroup) -> NodeMetrics:
+    """The same for the process that starts the stock node, which trains in others of its own."""
+    return NodeMetrics(REGISTRY, cgroup, _device())
+
+
+def _device() -> EmulatedDevice:
+    """Of this client; its GPU's metrics too, and none that the library has of the process."""
     for collector in (PROCESS_COLLECTOR, PLATFORM_COLLECTOR, GC_COLLECTOR):
         REGISTRY.unregister(collector)
     if nvml := load_nvml():
         REGISTRY.register(GpuCollector(nvml))
-    device = EmulatedDevice.from_environment()
-    return ClientMetrics(REGISTRY, cgroup, device=device, companions=companions)
+    return EmulatedDevice.from_environment()
 
 
 def serve(port: int, registry: CollectorRegistry = REGISTRY) -> ThreadingHTTPServer:

@@ -22,7 +22,7 @@ _OURS = "fedbench"
 _PER_REQUEST = ("httpx", "httpcore")
 
 # Of the whole process, not of a thread: it works for one run at a time, and a thread that watches
-# over that work speaks of the same run.
+# over that work speaks of the same run. Bound anew, never changed: another may log meanwhile.
 _about: dict[str, object] = {"run": None, "round": None}
 
 
@@ -31,7 +31,8 @@ def configure(stream: TextIO | None = None, **who: str) -> None:
 
     `who` is in every line, such as `client="laptop", device="laptop"`.
     """
-    _about.update(who)
+    global _about  # noqa: PLW0603
+    _about = {**_about, **who}
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setLevel(logging.INFO)
     handler.setFormatter(JsonFormatter())
@@ -50,13 +51,13 @@ def adopt_flower() -> None:
 @contextmanager
 def about(**facts: object) -> Iterator[None]:
     """What the lines that are written in the block are about, such as `run=…, round=3`."""
-    before = dict(_about)
-    _about.update(facts)
+    global _about  # noqa: PLW0603
+    before = _about
+    _about = {**before, **facts}
     try:
         yield
     finally:
-        _about.clear()
-        _about.update(before)
+        _about = before
 
 
 class JsonFormatter(logging.Formatter):

@@ -55,7 +55,11 @@ def _histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -
 
 
 CLIENT = (
-    _gauge("client_connected", "bool", "1 while the server answers, else 0."),
+    _gauge(
+        "client_connected",
+        "bool",
+        "1 while the server takes what it announces, else 0.",
+    ),
     _gauge("client_phase", "bool", "1 for the phase that the client is in, else 0.", "phase"),
     _counter("client_phase_seconds", "seconds", "Time spent in each phase.", "phase"),
     _counter("client_errors", "messages", "Messages answered with an error."),
@@ -156,18 +160,8 @@ CLIENT = (
         "state",
         absent=_NO_WATTS,
     ),
-    _gauge(
-        "process_resident_bytes",
-        "bytes",
-        "Resident memory of the process that trains.",
-        absent="with the stock node",
-    ),
-    _gauge(
-        "process_threads",
-        "threads",
-        "Threads of the process that trains.",
-        absent="with the stock node",
-    ),
+    _gauge("process_resident_bytes", "bytes", "Resident memory of the process that trains."),
+    _gauge("process_threads", "threads", "Threads of the process that trains."),
     _gauge("gpu_use_ratio", "ratio", "Share of time in which the GPU worked.", absent=_NO_GPU),
     _gauge("gpu_memory_bytes", "bytes", "Memory of the GPU in use.", absent=_NO_GPU),
     _gauge("gpu_memory_total_bytes", "bytes", "Memory of the GPU.", absent=_NO_GPU),
@@ -309,6 +303,14 @@ SERVER = (
         "client",
         absent=_NO_WATTS,
     ),
+)
+
+# Those of a client whose node is Flower's own, which trains in processes that tell nobody.
+STOCK = tuple(
+    metric
+    for metric in CLIENT
+    if metric.name in ("fedbench_client_connected", "fedbench_client_dilation")
+    or metric.name.startswith("fedbench_gpu_")
 )
 
 METRICS = {metric.name: metric for metric in (*CLIENT, *CONTAINER, *SERVER)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from fedbench.telemetry.metrics import CLIENT, CONTAINER, SERVER, Metric
+from fedbench.telemetry.metrics import CLIENT, CONTAINER, SERVER, STOCK, Metric
 
 _HEAD = """# Metrics
 
@@ -16,22 +16,26 @@ with the label `run` is there from when a run first sets it to the beginning of 
 Seconds are wall seconds but for those called emulated. A histogram's samples end in `_bucket`,
 `_count` and `_sum`.
 """
+_STOCK = f"""With the stock node, which trains in processes of Flower's own, all are absent but
+{", ".join(f"`{metric.name}`" for metric in STOCK)}.
+
+"""
 _PARTS = (
-    ("Of a client", CLIENT),
-    ("Of a container, a client's or the server's", CONTAINER),
-    ("Of the server", SERVER),
+    ("Of a client", _STOCK, CLIENT),
+    ("Of a container, a client's or the server's", "", CONTAINER),
+    ("Of the server", "", SERVER),
 )
 
 
 def render() -> str:
     """The whole page."""
-    return "\n".join([_HEAD, *(_part(title, metrics) for title, metrics in _PARTS)])
+    return "\n".join([_HEAD, *(_part(*part) for part in _PARTS)])
 
 
-def _part(title: str, metrics: Iterable[Metric]) -> str:
+def _part(title: str, text: str, metrics: Iterable[Metric]) -> str:
     rows = ["| name | kind | unit | labels | what | absent |", "|" + " --- |" * 6]
     rows += ["| " + " | ".join(_row(metric)) + " |" for metric in metrics]
-    return f"## {title}\n\n" + "\n".join(rows) + "\n"
+    return f"## {title}\n\n{text}" + "\n".join(rows) + "\n"
 
 
 def _row(metric: Metric) -> Iterator[str]:

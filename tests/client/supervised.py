@@ -44,9 +44,8 @@ def work(settings: Settings) -> int:
     told = []
     with ExitStack() as stack:
         if now not in ("too-small", "killed-offline"):
-            stack.enter_context(
-                Announcer(settings, None if settings.stock else NODE, lambda _: True).running()
-            )
+            node = None if settings.stock else NODE
+            stack.enter_context(Announcer(settings, node, lambda _: True, lambda _: None).running())
         if now != "too-small":
             settings.ready.touch()
             stack.callback(settings.ready.unlink)

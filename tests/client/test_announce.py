@@ -46,10 +46,11 @@ def announcer(
     instance: str = "i1",
     wait: Callable[[float], bool] = lambda _: True,
     clock: Callable[[], float] = time.monotonic,
+    connected: Callable[[bool], None] = lambda _: None,
 ) -> Announcer:
     certificate = folder / "ca.pem"
     settings = Settings("laptop-1", "laptop", server, instance=instance, certificate=certificate)
-    return Announcer(settings, NODE, wait, clock)
+    return Announcer(settings, NODE, wait, connected, clock)
 
 
 def until(condition: Callable[[], object]) -> None:
@@ -196,3 +197,15 @@ def test_a_server_that_goes_away_ends_nothing(
     running.__exit__(None, None, None)
 
     assert "announce" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_it_says_whether_the_server_answers(registry: Registry, certificates: Path) -> None:
+    told: list[bool] = []
+    with served(registry, certificates) as address:
+        running = announcer(address, certificates, connected=told.append).running()
+        running.__enter__()
+        assert told[0], "from the first on"
+    until(lambda: not told[-1])
+    with served(registry, certificates, address):
+        until(lambda: told[-1])
+        running.__exit__(None, None, None)

@@ -357,6 +357,7 @@ def test_what_happened_is_where_prometheus_looks(
     ]
     client = federation.get(f"{federation.metrics['one']}/metrics").text
     assert f"fedbench_trained_samples_total {2 * 2 * 64:.1f}" in client
+    assert "fedbench_client_connected 1.0" in client
 
 
 def test_devices_reach_superlinks_fleet_routes_only(federation: Federation) -> None:

@@ -1,15 +1,28 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
+import socket
+import subprocess
+import sys
 import threading
 import time
+from collections.abc import Callable
+from contextlib import closing, suppress
 from pathlib import Path
 
+import httpx
 import pytest
+from devices import served
 
 from fedbench.client.worker import relay, wait_for_quota
 from fedbench.records import replace_text
+from fedbench.server.registry import Registry
 from fedbench.telemetry.cgroup import Cgroup
+from fedbench.telemetry.metrics import CONTAINER, STOCK
+
+HERE = Path(__file__).parent
 
 
 @pytest.fixture
@@ -65,3 +78,56 @@ def test_what_the_stock_node_prints_is_logged_at_its_own_level(
     assert [(r.levelname, r.getMessage()) for r in caplog.records] == [
         ("INFO", "Starting Flower SuperNode"), ("ERROR", "gone"), ("INFO", "Traceback: x"),
     ]  # fmt: skip
+
+
+@pytest.fixture
+def stock(tmp_path: Path, certificates: Path) -> dict[str, str]:
+    """The environment of a client whose `flower-supernode` runs on and says nothing."""
+    supernode = tmp_path / "bin/flower-supernode"
+    supernode.parent.mkdir()
+    supernode.write_text("#!/bin/sh\nexec sleep 60\n")
+    supernode.chmod(0o755)
+    (tmp_path / "ca.pem").write_bytes((certificates / "ca.pem").read_bytes())
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        port = listener.getsockname()[1]
+    return {
+        "PATH": f"{supernode.parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(HERE.parents[1]),
+        "FEDBENCH_CLIENT": "pc",
+        "FEDBENCH_DEVICE": "legacy-pc",
+        "FEDBENCH_NODE": "stock",
+        "FEDBENCH_METRICS_PORT": str(port),
+        "FEDBENCH_DILATION": "2",
+        "FEDBENCH_WATTS": "10,40",
+    }
+
+
+def test_a_stock_node_shows_only_what_is_known_of_it(
+    stock: dict[str, str], tmp_path: Path, certificates: Path
+) -> None:
+    """It trains in processes of Flower's own: what this one would say of that is wrong."""
+    argv = [sys.executable, str(HERE / "native_client.py"), str(tmp_path)]
+    connected = "\nfedbench_client_connected 1.0\n"
+
+    def page() -> str:
+        with suppress(httpx.ConnectError):
+            return httpx.get(f"http://127.0.0.1:{stock['FEDBENCH_METRICS_PORT']}/").text
+        return ""
+
+    with served(Registry(lambda _: None), certificates) as address:
+        process = subprocess.Popen(argv, env=stock | {"FEDBENCH_SERVER": address})
+        try:
+            until(lambda: connected in page())
+            shown = set(re.findall(r"^# TYPE (\S+)", page(), re.M))
+        finally:
+            process.terminate()
+            assert process.wait(20) == 0
+    names = {metric.name for metric in STOCK + CONTAINER}
+    assert {name for name in names if "_gpu_" not in name} <= shown <= names
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)

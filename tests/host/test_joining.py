@@ -301,8 +301,15 @@ class FakeDocker:
     def info(self) -> dict[str, Any]:
         return {"NCPU": 2, "MemTotal": 8 * 2**30, "CgroupDriver": "cgroupfs"}
 
-    def list(self, *, all: bool, filters: dict[str, str]) -> list[FakeContainer]:  # noqa: A002
-        assert (all, filters) == (True, {"name": f"^{PROJECT}-joined-visitor$"})
+    def list(
+        self,
+        *,
+        all: bool,  # noqa: A002
+        filters: dict[str, str],
+        ignore_removed: bool,  # one may go while they are looked at
+    ) -> list[FakeContainer]:
+        assert (all, ignore_removed) == (True, True)
+        assert filters == {"name": f"^{PROJECT}-joined-visitor$"}
         return self.found
 
     def run(self, image: str, *, detach: bool, **options: Any) -> FakeContainer:

@@ -71,6 +71,36 @@ def test_a_line_that_was_written_as_json_is_read_again() -> None:
         assert (again.source, again.fields) == (one.source, one.fields)
 
 
+FOREIGN: dict[str, Any] = {"message": "loaded", "level": "info"}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {}, {"service": None}, {"client": "10.0.0.3:4000"}, {"service": ["a"]}, {"time": None},
+        {"time": "12:03"}, {"time": 1767355198},
+    ],
+)  # fmt: skip
+def test_a_line_of_another_program_says_who_wrote_it_and_when(more: dict[str, Any]) -> None:
+    one = read("laptop", f"{STAMP} {json.dumps(FOREIGN | more)}")
+    added = {"service": "laptop", "time": "2026-01-02T11:59:58.250+00:00"}
+    assert one.fields == FOREIGN | more | added
+    again = Line.of(json.loads(one.json()))
+    assert (again.source, again.time) == ("laptop", one.time.replace(microsecond=250_000))
+
+
+def test_a_time_without_a_zone_is_utc() -> None:
+    one = read("laptop", f"{STAMP} {json.dumps(FOREIGN | {'time': '2026-01-02 11:59:58,25'})}")
+    assert Line.of(one.fields).time == datetime(2026, 1, 2, 11, 59, 58, 250_000, UTC)
+
+
+def test_a_line_that_was_kept_without_a_name_or_time_is_read() -> None:
+    one = Line.of(FOREIGN)
+    assert (one.source, one.level) == ("unknown", "info")
+    assert sorted([line(), one], key=lambda each: each.time)[0] is one
+    assert one.text().plain.endswith("loaded")
+
+
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
@@ -82,6 +112,7 @@ def test_a_line_that_was_written_as_json_is_read_again() -> None:
             {"level": "error", "exception": "Traceback:\nKeyError"},
             "59:58 laptop       round 3 ERROR train message\n    Traceback:\n    KeyError",
         ),
+        ({"exception": 12}, "59:58 laptop       round 3 train message\n    12"),
     ],
 )
 def test_people_read_time_name_round_and_message(changes: dict[str, Any], text: str) -> None:

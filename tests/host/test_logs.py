@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from docker.errors import DockerException
+from docker.errors import DockerException, NotFound
+from requests import ReadTimeout
+from vanishing import vanishing_docker
 
 from fedbench.errors import ConfigError, DockerError, FedbenchError
 from fedbench.host import bootstrap, logs
@@ -234,6 +236,57 @@ def test_a_run_keeps_its_lines_after_its_containers(
         messages(Wanted.parse(["desktop"], run=run))
 
 
+def ended(run: Run) -> None:
+    """Its summary is there, and older than what was kept of it."""
+    (run.path / "summary.json").write_text("{}")
+    os.utime(run.path / "summary.json", (0, 0))
+
+
+def test_of_a_run_that_goes_on_new_lines_come_too(
+    docker: FakeDocker, places: Places, sources: Sources
+) -> None:
+    run = Run(places.runs / R1)
+    logs.keep(sources, run)
+    docker.found[1].lines = [(2, ours("training")), (9, ours("again"))]
+    wanted = Wanted.parse(["laptop"], run=run)
+    assert [message for _, message in told(list(logs.lines(wanted, follow=False)))] == [
+        "here", "training", "again",
+    ]  # fmt: skip
+    ended(run)
+    assert [message for _, message in told(list(logs.lines(wanted, follow=False)))] == [
+        "here", "training",
+    ], "its folder has all of them"  # fmt: skip
+
+
+def test_what_is_not_kept_of_a_run_comes_from_the_containers(
+    docker: FakeDocker, places: Places, sources: Sources
+) -> None:
+    run = Run(places.runs / R1)
+    logs.keep(sources, run)
+    ended(run)
+
+    def messages(wanted: Wanted) -> list[str]:
+        return [message for _, message in told(list(logs.lines(wanted, follow=False)))]
+
+    debug = Wanted.parse(["laptop"], run=run, level="debug")
+    monitoring = Wanted.parse(["prometheus"], run=run)
+    assert messages(debug) == ["here", "training", "x"]
+    assert messages(monitoring) == ["level=INFO msg=ready"]
+    docker.found = [FakeContainer("laptop")]  # of a federation that was brought up since
+    assert messages(debug) == ["here", "training"]
+    with pytest.raises(ConfigError, match="no client or service 'prometheus'") as caught:
+        messages(monitoring)
+    assert caught.value.hint == "there are laptop, server, visitor"
+
+
+def test_without_containers_and_folder_there_is_nothing_of_a_run(
+    docker: FakeDocker, places: Places
+) -> None:
+    docker.found.clear()
+    with pytest.raises(FedbenchError, match="no federation is up"):
+        list(logs.lines(Wanted(run=Run(places.runs / R1)), follow=False))
+
+
 def test_a_run_that_goes_on_keeps_each_line_once(
     docker: FakeDocker, places: Places, sources: Sources
 ) -> None:
@@ -271,7 +324,7 @@ def test_two_that_keep_a_run_at_once_keep_each_line_once(
     governor.join()
     teardown.join()
     once = ["here", "round", "training", "late", "Segmentation fault", "last", "last"]
-    messages = [line.fields["message"] for line in logs.kept(run, Wanted())]
+    messages = [line.fields["message"] for line in logs.kept(run)]
     assert sorted(messages) == sorted(once)
 
 
@@ -308,6 +361,89 @@ def test_a_log_that_cannot_be_kept_is_told_and_stops_nothing(
     docker.found.clear()
     logs.keep_all(places, cast("Any", docker), said.append)
     assert len(said) == 1
+
+
+def test_a_daemon_that_does_not_answer_in_time_is_an_error(
+    docker: FakeDocker, sources: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(*_: object, **__: object) -> None:
+        raise ReadTimeout("read timed out")
+
+    monkeypatch.setattr(FakeContainer, "logs", slow)
+    with pytest.raises(DockerError, match="cannot be had: read timed out"):
+        logs.history(sources, Wanted())
+    monkeypatch.setattr(docker, "list", slow)
+    with pytest.raises(DockerError, match="Docker lists no containers: read timed out"):
+        sources.all()
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(28, "No space left on device"), "OSError: [Errno 28] No space left on device"),
+        (FileNotFoundError(2, "No such file"), "FileNotFoundError: [Errno 2] No such file"),
+        (ValueError("one\ntwo"), "ValueError: one"),
+        (KeyError("created"), "KeyError: 'created'"),
+    ],
+)
+def test_a_run_that_cannot_be_kept_hinders_neither_the_others_nor_the_teardown(
+    error: Exception,
+    reason: str,
+    docker: FakeDocker,
+    places: Places,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    last = make_run(places.runs / "r9")
+    write = logs.replace_text
+
+    def failing(path: Path, text: str) -> None:
+        if path.parent.name == R1:
+            raise error
+        write(path, text)
+
+    monkeypatch.setattr(logs, "replace_text", failing)
+    said: list[str] = []
+    logs.keep_all(places, cast("Any", docker), said.append)
+    assert said == [f"note: what was logged cannot be kept: {reason}"]
+    assert "Segmentation fault" in (last.path / logs.FILE).read_text()
+
+
+@pytest.mark.parametrize("file", ["run.json", logs.FILE])
+def test_a_damaged_file_of_a_run_is_told_and_stops_nothing(
+    file: str, docker: FakeDocker, places: Places
+) -> None:
+    (places.runs / R1 / file).write_text("{\n")
+    said: list[str] = []
+    logs.keep_all(places, cast("Any", docker), said.append)
+    (note,) = said
+    assert note.startswith("note: what was logged cannot be kept: JSONDecodeError: ")
+
+
+def test_a_kept_line_that_names_nobody_is_read_when_the_run_goes_on(
+    docker: FakeDocker, places: Places, sources: Sources
+) -> None:
+    run = Run(places.runs / R1)
+    (run.path / logs.FILE).write_text('{"message": "loaded", "level": "info"}\n')
+    docker.found[1].lines.append((3, '{"message": "mine", "level": "info"}'))
+    for _ in range(2):
+        logs.keep(sources, run)
+    assert [pair for pair in told(logs.kept(run)) if pair[1] in ("loaded", "mine")] == [
+        ("unknown", "loaded"), ("laptop", "mine"),
+    ]  # fmt: skip
+
+
+def test_a_container_that_goes_while_it_is_looked_at_has_no_lines(
+    docker: FakeDocker, sources: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert Sources(vanishing_docker(), PROJECT).all() == {}
+
+    def gone(**_: object) -> None:
+        raise NotFound("no such container")
+
+    monkeypatch.setattr(docker.found[1], "logs", gone)
+    assert [source for source, _ in told(logs.history(sources, Wanted()))] == [
+        "server", "visitor", "server",
+    ]  # fmt: skip
 
 
 def text(path: Path) -> str:

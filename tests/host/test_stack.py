@@ -9,6 +9,7 @@ from typing import Any, cast
 import docker
 import pytest
 import yaml
+from vanishing import vanishing_docker
 
 from fedbench.config import load_devices, load_profile
 from fedbench.errors import DockerError, FedbenchError
@@ -43,8 +44,14 @@ class FakeDocker:
         self.filters: dict[str, str] = {}
         self.containers = self
 
-    def list(self, *, all: bool, filters: dict[str, str]) -> tuple[FakeContainer, ...]:  # noqa: A002
-        assert all
+    def list(
+        self,
+        *,
+        all: bool,  # noqa: A002
+        filters: dict[str, str],
+        ignore_removed: bool,
+    ) -> tuple[FakeContainer, ...]:
+        assert (all, ignore_removed) == (True, True)
         self.filters = filters
         return self._found
 
@@ -158,6 +165,10 @@ def test_containers_are_those_of_the_project(stack: Stack) -> None:
     fake = FakeDocker(FakeContainer("server"), FakeContainer("laptop"))
     assert stack.containers(cast("docker.DockerClient", fake)).keys() == {"server", "laptop"}
     assert fake.filters == {"label": f"com.docker.compose.project={PROJECT}"}
+
+
+def test_a_container_that_goes_while_it_is_looked_at_is_none(stack: Stack) -> None:
+    assert stack.containers(vanishing_docker()) == {}
 
 
 def test_the_ports_that_the_stack_holds(stack: Stack) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from docker.errors import NotFound
+from vanishing import vanishing_docker
 
 from fedbench.config import load_devices, load_profile
 from fedbench.errors import FedbenchError
@@ -46,7 +48,8 @@ class FakeDocker:
         self.events: list[str] = []
 
     def list(self, **options: Any) -> list[Any]:
-        if not options:
+        assert options["ignore_removed"]
+        if "filters" not in options:
             return list(self.others)
         assert options["all"]
         label, _, value = options["filters"]["label"].partition("=")
@@ -109,6 +112,29 @@ def test_what_was_logged_to_the_end_stays_with_its_run(
     down(places, print, volumes=False)
     assert daemon.events == ["stopped", "read", "removed", "down"]
     assert (run / "logs.jsonl").read_text() == f"{LAST}\n"
+
+
+def test_containers_that_another_removes_meanwhile_are_down(
+    places: Places, docker_command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped: list[str] = []
+    monkeypatch.setattr(bootstrap, "ensure_docker", lambda say: vanishing_docker())
+    monkeypatch.setattr(bootstrap, "stop_daemon", stopper(stopped))
+    down(places, print, volumes=False)
+    assert Stack.load(places) is None
+    assert stopped == ["the daemon"]
+
+
+def test_a_joined_container_that_is_gone_needs_no_removal(
+    places: Places, docker_command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: object, force: bool) -> None:
+        raise NotFound("no such container")
+
+    monkeypatch.setattr(FakeContainer, "remove", gone)
+    monkeypatch.setattr(bootstrap, "ensure_docker", lambda say: FakeDocker("another"))
+    down(places, print, volumes=False)
+    assert Stack.load(places) is None
 
 
 def test_what_is_not_up_is_not_taken_down(places: Places) -> None:

@@ -20,8 +20,9 @@ async def no_superlink(scope: Any, receive: Any, send: Any) -> None:
 
 
 @contextmanager
-def served(registry: Registry, certificates: Path) -> Iterator[str]:
+def served(registry: Registry, certificates: Path, address: str = "localhost:0") -> Iterator[str]:
     """Is there for as long as the block lasts; yields the server's address."""
+    port = int(address.partition(":")[2])
     config = uvicorn.Config(
         public_app(no_superlink, registry),
         lifespan="off",
@@ -33,7 +34,7 @@ def served(registry: Registry, certificates: Path) -> Iterator[str]:
         ssl_keyfile=certificates / "server/server.key",
     )
     server = uvicorn.Server(config)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with socket.create_server(("127.0.0.1", port)) as listener:
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         try:

@@ -271,6 +271,43 @@ def test_a_run_is_started_and_its_end_waited_for(
     assert answer.json() == {"completed": completed}
 
 
+ROUND = {"event": "round", "round": 1, "rounds": 3, "clients": []}
+
+
+@pytest.mark.parametrize(
+    ("said", "phase"),
+    [
+        ([], "failed"),
+        ([STARTED], "failed"),
+        ([STARTED, {"event": "waiting"}], "failed"),
+        ([STARTED, ROUND], "failed"),
+        ([STARTED, ROUND, {"event": "stopped"}], "interrupted"),
+        ([STARTED, ROUND, {"event": "error", "reason": "x"}], "failed"),
+    ],
+)
+def test_a_run_whose_server_app_died_without_a_word_failed(
+    operations: Peer, said: list[dict[str, Any]], phase: str
+) -> None:
+    operations.post("/events", json={"run": "r0", "event": "waiting"})
+    for event in said:
+        operations.post("/events", json={"run": "bad"} | event)
+
+    operations.post("/runs", json={"folder": "/runs/bad"})
+
+    text = operations.get("/metrics").text
+    on = [line for line in text.splitlines() if "run_phase{" in line and line.endswith(" 1.0")]
+    assert on == [f'fedbench_run_phase{{phase="{phase}",run="bad"}} 1.0']
+    assert "\nfedbench_progress_timestamp_seconds{" not in text
+
+
+def test_a_run_that_completed_is_as_it_said(operations: Peer) -> None:
+    for event in (STARTED, ROUND, {"event": "finished"}):
+        operations.post("/events", json={"run": "r1"} | event)
+    operations.post("/runs", json={"folder": "/runs/r1"})
+
+    assert 'run_phase{phase="finished",run="r1"} 1.0' in operations.get("/metrics").text
+
+
 OUTSIDERS = ["10.0.0.7", "::1", "172.18.0.1"]
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import tempfile
+import time
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
@@ -13,7 +14,11 @@ from hypothesis import strategies as st
 
 from fedbench.emulation import Emulation
 from fedbench.records import ClientRound
-from fedbench.telemetry.companions import Companions, Turn
+from fedbench.telemetry import companions
+from fedbench.telemetry.collectors import PhaseClock
+from fedbench.telemetry.companions import Companions, Turn, _locked
+from fedbench.telemetry.emulated import EmulatedDevice, EnergyCollector
+from fedbench.telemetry.energy import Draw
 
 CLIENTS = ("a", "b", "c")
 IDLE, LOAD = 40.0, 130.0
@@ -52,10 +57,10 @@ def test_a_client_alone_on_its_computer_needs_no_folder(tmp_path: Path, clock: C
     clock.now += 1
     with me.busy() as turn:
         clock.now += 4
-        assert (me.active(), me.seconds()) == (1, 4)
+        assert me.usage() == (4, 1)
     clock.now += 1
 
-    assert (turn.share, me.seconds()) == (1, 4)
+    assert (turn.share, me.usage().seconds) == (1, 4)
 
 
 def test_a_second_in_which_two_are_busy_is_half_of_each(tmp_path: Path, clock: Clock) -> None:
@@ -64,12 +69,29 @@ def test_a_second_in_which_two_are_busy_is_half_of_each(tmp_path: Path, clock: C
         clock.now += 2  # alone
         with other.busy() as second:
             clock.now += 4
-            assert (one.seconds(), other.seconds()) == (4, 2), "a scrape sees it as it happens"
+            assert (one.usage(), other.usage()) == ((4, 2), (2, 2)), "a scrape sees it at once"
     assert (first.share, second.share) == (4 / 6, 2 / 4)
     clock.now += 8
     with other.busy() as third:
         clock.now += 1
-    assert (third.share, one.seconds(), other.seconds()) == (1, 4, 3)
+    assert (third.share, one.usage().seconds, other.usage().seconds) == (1, 4, 3)
+
+
+def test_a_scrape_looks_at_each_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[str] = []
+
+    def locked(path: Path) -> bool:
+        looked.append(path.name)
+        return _locked(path)
+
+    me, other = Companions(tmp_path, "me"), Companions(tmp_path, "other")
+    phases, device = PhaseClock(time.monotonic), EmulatedDevice(watts=Draw(10.0, 40.0))
+    with me.busy(), other.busy():
+        monkeypatch.setattr(companions, "_locked", locked)
+        _, watts = EnergyCollector(phases, device, me).collect()
+        monkeypatch.undo()
+    assert sorted(looked) == ["me.busy", "other.busy"]
+    assert [sample.value for sample in watts.samples] == [10, 25]
 
 
 def test_work_that_fails_counts_and_ends(tmp_path: Path, clock: Clock) -> None:
@@ -79,7 +101,7 @@ def test_work_that_fails_counts_and_ends(tmp_path: Path, clock: Clock) -> None:
             clock.now += 2
             raise MemoryError
         clock.now += 2
-        assert (one.seconds(), other.seconds()) == (1, 3)
+        assert (one.usage().seconds, other.usage().seconds) == (1, 3)
 
 
 class Computer:
@@ -143,7 +165,7 @@ def test_the_clients_of_a_computer_never_draw_more_than_it_can(
             computer.wait(seconds)
             computer.switch(name)
             if scraped:
-                computer.clients[name].seconds()
+                computer.clients[name].usage()
         computer.end()
     wall = computer.clock.now - computer.start
     elapsed = wall / dilation
@@ -157,7 +179,7 @@ def test_the_clients_of_a_computer_never_draw_more_than_it_can(
     joules = sum(client.energy_joules or 0.0 for client in drawn)
 
     assert joules <= LOAD * elapsed * (1 + 1e-9) + 1e-6
-    seconds_of_all = sum(client.seconds() for client in computer.clients.values())
+    seconds_of_all = sum(client.usage().seconds for client in computer.clients.values())
     assert seconds_of_all == pytest.approx(computer.busy_seconds, abs=1e-6), "the live metric"
     if not silent:
         all_of_it = IDLE * elapsed + (LOAD - IDLE) * computer.busy_seconds / dilation

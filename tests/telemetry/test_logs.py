@@ -3,10 +3,12 @@ from __future__ import annotations
 import io
 import json
 import logging
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -66,6 +68,26 @@ def test_what_lines_are_about_ends_with_an_exception(stream: Stream) -> None:
         raise KeyError
     log.info("after")
     assert stream.lines()[0]["run"] is None
+
+
+def test_a_line_of_another_thread_says_who_wrote_it_while_a_block_ends(stream: Stream) -> None:
+    """It may come between any two lines of `about`."""
+
+    def meanwhile(frame: FrameType, _event: str, _argument: object) -> Any:
+        if frame.f_code.co_filename == logs.__file__:
+            log.info("meanwhile")
+        return meanwhile
+
+    before = sys.gettrace()
+    sys.settrace(meanwhile)
+    try:
+        with logs.about(run="r1"):
+            pass
+    finally:
+        sys.settrace(before)
+    lines = stream.lines()
+    assert {line.get("run") for line in lines} == {None, "r1"}
+    assert {(line.get("client"), line.get("device")) for line in lines} == {("laptop", "laptop-i5")}
 
 
 def test_an_exception_is_one_field_of_one_line(stream: Stream) -> None:

@@ -107,6 +107,18 @@ def test_a_client_says_what_it_did(client: ClientMetrics, registry: CollectorReg
     one_epoch(client)
 
     assert samples(registry) == [
+        "fedbench_client_connected 1.0",
+        "fedbench_client_dilation 2.0",
+        "fedbench_cpu_seconds_total 2.5",
+        "fedbench_cpu_throttled_seconds_total 0.5",
+        "fedbench_cpu_throttled_periods_total 10.0",
+        "fedbench_cpu_periods_total 40.0",
+        "fedbench_cpu_steal_seconds_total 3.0",
+        "fedbench_usable_cpus 1.5",
+        "fedbench_memory_bytes 300.0",
+        "fedbench_memory_peak_bytes 900.0",
+        "fedbench_memory_limit_bytes 1.073741824e+09",
+        "fedbench_out_of_memory_kills_total 1.0",
         'fedbench_client_round{run="r1"} 2.0',
         'fedbench_local_epoch{run="r1"} 1.0',
         'fedbench_local_epochs{run="r1"} 3.0',
@@ -134,22 +146,10 @@ def test_a_client_says_what_it_did(client: ClientMetrics, registry: CollectorReg
         'fedbench_transfer_last_seconds{direction="sent"} 0.25',
         'fedbench_transfer_last_bytes{direction="received"} 2000.0',
         'fedbench_transfer_last_bytes{direction="sent"} 1000.0',
-        "fedbench_client_connected 1.0",
         "fedbench_client_errors_total 1.0",
-        "fedbench_client_dilation 2.0",
         'fedbench_client_phase{phase="waiting"} 1.0',
         'fedbench_device_watts{state="idle"} 10.0',
         'fedbench_device_watts{state="busy"} 40.0',
-        "fedbench_cpu_seconds_total 2.5",
-        "fedbench_cpu_throttled_seconds_total 0.5",
-        "fedbench_cpu_throttled_periods_total 10.0",
-        "fedbench_cpu_periods_total 40.0",
-        "fedbench_cpu_steal_seconds_total 3.0",
-        "fedbench_usable_cpus 1.5",
-        "fedbench_memory_bytes 300.0",
-        "fedbench_memory_peak_bytes 900.0",
-        "fedbench_memory_limit_bytes 1.073741824e+09",
-        "fedbench_out_of_memory_kills_total 1.0",
     ]
 
 

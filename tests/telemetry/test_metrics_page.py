@@ -9,11 +9,11 @@ from prometheus_client import CollectorRegistry
 from fedbench.server.census import Census
 from fedbench.server.registry import Registry
 from fedbench.telemetry.cgroup import Cgroup
-from fedbench.telemetry.client import ClientMetrics
+from fedbench.telemetry.client import ClientMetrics, NodeMetrics
 from fedbench.telemetry.emulated import EmulatedDevice
 from fedbench.telemetry.energy import Draw
 from fedbench.telemetry.gpu import GpuCollector
-from fedbench.telemetry.metrics import CLIENT, CONTAINER, METRICS, SERVER, Metric
+from fedbench.telemetry.metrics import CLIENT, CONTAINER, METRICS, SERVER, STOCK, Metric
 from fedbench.telemetry.page import render
 from fedbench.telemetry.process import ProcessCollector
 from fedbench.telemetry.server import ServerMetrics
@@ -63,6 +63,13 @@ def declared(metrics: tuple[Metric, ...]) -> dict[str, tuple[str, str]]:
 
 def test_a_client_exposes_what_is_declared_and_nothing_else(client: CollectorRegistry) -> None:
     assert exposed(client) == declared(CLIENT + CONTAINER)
+
+
+def test_a_stock_node_exposes_what_is_known_of_it_and_nothing_else() -> None:
+    registry = CollectorRegistry()
+    NodeMetrics(registry, Cgroup(), EmulatedDevice(watts=Draw(1.0, 2.0)))
+    registry.register(GpuCollector(FakeNvml()))
+    assert exposed(registry) == declared(STOCK + CONTAINER)
 
 
 def test_the_server_exposes_what_is_declared_and_nothing_else(server: CollectorRegistry) -> None:
