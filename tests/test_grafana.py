@@ -118,6 +118,13 @@ def test_every_panel_can_be_read(dashboard: Model) -> None:
             assert all(label in target["expr"] or label in "client" for label in labels)
 
 
+def test_a_state_timeline_names_its_colours(dashboard: Model) -> None:
+    for panel in (one for one in panels(dashboard) if one["type"] == "state-timeline"):
+        assert panel["options"]["legend"]["showLegend"]
+        # Of a continuous scale, which is the plugin's default, Grafana draws no legend.
+        assert panel["fieldConfig"]["defaults"]["color"]["mode"] == "fixed"
+
+
 def test_only_a_closed_row_needs_a_gpu(dashboard: Model) -> None:
     open_panels = [panel for panel in dashboard["panels"] if panel["type"] != "row"]
     assert GPU not in json.dumps(open_panels)

@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from grafana_foundation_sdk.builders import statetimeline
+from grafana_foundation_sdk.builders.dashboard import FieldColor
 from grafana_foundation_sdk.models.common import LegendDisplayMode, VisibilityMode
-from grafana_foundation_sdk.models.dashboard import ValueMap, ValueMappingResult
+from grafana_foundation_sdk.models.dashboard import (
+    FieldColorModeId,
+    ValueMap,
+    ValueMappingResult,
+)
 
 from boards.panels import SOURCE, bottom_legend, leading, query
 from fedbench.telemetry.collectors import CLIENT_PHASES
@@ -28,6 +33,8 @@ def codes(
         .datasource(SOURCE)
         .unit("none")
         .mappings([ValueMap(mapped)])
+        # The panel's own default, a continuous scale, has no legend; a mapping's colour wins.
+        .color_scheme(FieldColor().mode(FieldColorModeId.FIXED))
         .show_value(VisibilityMode.NEVER)
         .legend(bottom_legend(LegendDisplayMode.LIST))
         .with_target(query(expression, legend))
