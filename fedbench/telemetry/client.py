@@ -134,14 +134,20 @@ class ClientMetrics:
         """Say by how much training is behind the emulated device."""
         self._late.labels(run).set(seconds)
 
-    def transferred(self, *, sent: int = 0, received: int = 0, seconds: float = 0.0) -> None:
-        """Add bytes exchanged with the server, in one direction or in both, and what that took."""
+    def transferred(
+        self, *, sent: int = 0, received: int = 0, seconds: float = 0.0, model: bool = False
+    ) -> None:
+        """Add bytes exchanged with the server, in one direction or in both, and what that took.
+
+        Those with a `model` alone are remembered as the last: others take next to no time.
+        """
         for direction, size in (("sent", sent), ("received", received)):
             if size:
                 self._bytes[direction].inc(size)
                 self._transfer_seconds.labels(direction).observe(seconds)
-                self._transfer_last.labels(direction).set(seconds)
-                self._transfer_bytes.labels(direction).set(size)
+                if model:
+                    self._transfer_last.labels(direction).set(seconds)
+                    self._transfer_bytes.labels(direction).set(size)
 
     def error(self) -> None:
         """Count a message that was answered with an error."""

@@ -96,14 +96,14 @@ CLIENT = (
     _gauge(
         "transfer_last_seconds",
         "seconds",
-        "Duration of the last exchange with the server.",
+        "Duration of the last exchange with the server that carried a model.",
         "direction",
         absent="before the first",
     ),
     _gauge(
         "transfer_last_bytes",
         "bytes",
-        "Bytes of the last exchange with the server.",
+        "Bytes of the last exchange with the server that carried a model.",
         "direction",
         absent="before the first",
     ),

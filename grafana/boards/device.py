@@ -172,12 +172,12 @@ def network() -> list[Panel]:
             },
         ),
         lines(
-            "Last transfer",
+            "Last transfer of a model",
             "s",
             {"{{direction}}": by("direction", "fedbench_transfer_last_seconds")},
         ),
         lines(
-            "Size of the last transfer",
+            "Size of the last transfer of a model",
             "bytes",
             {"{{direction}}": by("direction", "fedbench_transfer_last_bytes")},
         ),

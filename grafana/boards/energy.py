@@ -89,7 +89,7 @@ def traffic() -> list[Panel]:
             )
         ),
         lines(
-            "Last transfer",
+            "Last transfer of a model",
             "s",
             {
                 "{{client}} {{direction}}": "max by (client, direction) "
@@ -97,7 +97,7 @@ def traffic() -> list[Panel]:
             },
         ),
         lines(
-            "Size of the last transfer",
+            "Size of the last transfer of a model",
             "bytes",
             {
                 "{{client}} {{direction}}": "max by (client, direction) "

@@ -108,7 +108,7 @@ class Client:
 
     def _exchange(self, phase: ClientPhase, seconds: float, **size: int) -> None:
         self._busy(phase, seconds, use=0.2)
-        self.metrics.transferred(**size, seconds=seconds)
+        self.metrics.transferred(**size, seconds=seconds, model=True)
 
     def _busy(self, phase: ClientPhase, seconds: float, use: float = 0.9) -> None:
         with self.metrics.phase(phase):

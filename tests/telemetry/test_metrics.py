@@ -98,8 +98,9 @@ def one_epoch(client: ClientMetrics) -> None:
         run="r1", round_number=2, seconds=5.0, loss=0.5, accuracy=0.875, samples=600, due=2.5
     )
     client.evaluated(run="r1", round_number=2, seconds=0.25, loss=1.5, accuracy=0.25)
-    client.transferred(received=2000, seconds=0.5)
-    client.transferred(sent=1000, seconds=0.25)
+    client.transferred(received=2000, seconds=0.5, model=True)
+    client.transferred(sent=1000, seconds=0.25, model=True)
+    client.transferred(received=20, seconds=0.125)  # as the message of an evaluation
     client.error()
 
 
@@ -125,9 +126,9 @@ def test_a_client_says_what_it_did(client: ClientMetrics, registry: CollectorReg
         "fedbench_trained_samples_total 600.0",
         "fedbench_partition_samples 600.0",
         "fedbench_sent_bytes_total 1000.0",
-        "fedbench_received_bytes_total 2000.0",
-        'fedbench_transfer_seconds_count{direction="received"} 1.0',
-        'fedbench_transfer_seconds_sum{direction="received"} 0.5',
+        "fedbench_received_bytes_total 2020.0",
+        'fedbench_transfer_seconds_count{direction="received"} 2.0',
+        'fedbench_transfer_seconds_sum{direction="received"} 0.625',
         'fedbench_transfer_seconds_count{direction="sent"} 1.0',
         'fedbench_transfer_seconds_sum{direction="sent"} 0.25',
         'fedbench_transfer_last_seconds{direction="received"} 0.5',
