@@ -102,6 +102,7 @@ class ServerMetrics:
         self._aggregate.labels(run).set(record.aggregate_seconds)
         # Real devices among the clients have none.
         self._dilation.labels(run).set(max((c.dilation for c in record.clients), default=1.0))
+        self._forget_clients()
         for client in record.clients:
             self._emulation(client, run)
         for each, value in (
@@ -119,6 +120,11 @@ class ServerMetrics:
         self._answered.labels(run).set(len(clients) - failed - late)
         self._failed.labels(run).set(failed)
         self._late.labels(run).set(late)
+
+    def _forget_clients(self) -> None:
+        """Drop the figures of the round before: who has none in this one left, or failed."""
+        for each in (self._emulated, self._target, self._error, self._held, self._energy):
+            each.clear()
 
     def _emulation(self, client: ClientRound, run: str) -> None:
         if client.energy_joules is not None:

@@ -6,7 +6,7 @@ from grafana_foundation_sdk.builders.dashboard import Dashboard
 
 from boards.frame import board, row
 from boards.panels import Panel, bars, facts, lines
-from boards.promql import last_of_each_run
+from boards.promql import last, last_of_each_run, of_each_run
 
 INFO = (
     "max by (run, experiment, profile, model) "
@@ -26,7 +26,7 @@ def build() -> Dashboard:
 def ends() -> list[Panel]:
     """One bar for each run."""
     energy = last_of_each_run("fedbench_round_energy_joules", "sum")
-    errors = 'last_over_time(fedbench_emulation_error_ratio{run=~"$run"}[$__range])'
+    error = 'max by (run) (abs(fedbench_emulation_error_ratio{run=~"$run"}))'
     duration = 'avg by (run) (avg_over_time(fedbench_round_last_seconds{run=~"$run"}[$__range]))'
     return [
         bars("Server accuracy", "percentunit", last_of_each_run("fedbench_server_accuracy")).max(1),
@@ -40,7 +40,7 @@ def ends() -> list[Panel]:
         bars(
             "Worst emulation error",
             "percentunit",
-            f"max by (run) (abs({errors}))",
+            last(error),
             steps={0.05: "yellow", 0.1: "red"},
         ).description("Of the last round's clients, too fast or too slow; 5 % counts as held."),
         bars("Clients that answered", "none", last_of_each_run("fedbench_clients_answered")),
@@ -50,7 +50,7 @@ def ends() -> list[Panel]:
 def ways() -> list[Panel]:
     """One line for each run."""
     return [
-        lines(title, unit, {"{{run}}": f'{aggregate} by (run) ({metric}{{run=~"$run"}})'})
+        lines(title, unit, {"{{run}}": of_each_run(metric, aggregate)})
         for title, unit, aggregate, metric in (
             ("Server accuracy", "percentunit", "max", "fedbench_server_accuracy"),
             ("Server loss", "none", "max", "fedbench_server_loss"),

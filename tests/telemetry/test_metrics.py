@@ -232,6 +232,24 @@ def test_without_an_evaluation_there_is_no_accuracy(
     assert "fedbench_server_" not in text
 
 
+def test_a_client_without_figures_in_a_round_keeps_none_of_the_round_before(
+    server: ServerMetrics, registry: CollectorRegistry
+) -> None:
+    laptop, *others = RECORD.clients
+    server.observe(RECORD, "r1", 5)
+    assert 'client="laptop"' in generate_latest(registry).decode()
+    failed = ClientRound(client="laptop", device="laptop", error="killed")
+    workstation = laptop.model_copy(update={"client": "workstation"})
+    server.observe(RECORD.model_copy(update={"clients": [failed, workstation, *others]}), "r1", 5)
+
+    text = generate_latest(registry).decode()
+    of_round = ("emulated_epoch_seconds", "target_epoch_seconds", "emulation_error_ratio",
+                "emulation_held", "round_energy_joules")  # fmt: skip
+    for name in of_round:
+        assert f'fedbench_{name}{{client="workstation",run="r1"}}' in text
+        assert f'fedbench_{name}{{client="laptop"' not in text
+
+
 @pytest.mark.parametrize("parts", [None, RoundParts(aggregate=0.0625)])
 def test_a_part_that_is_not_known_is_no_number(
     server: ServerMetrics, registry: CollectorRegistry, parts: RoundParts | None
