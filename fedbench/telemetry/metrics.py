@@ -266,7 +266,13 @@ SERVER = (
         absent="ten minutes after it left",
     ),
     _counter("client_joined", "clients", "Clients that joined, each anew when it starts again."),
-    _counter("client_lost", "clients", "Clients that went without a goodbye."),
+    _counter(
+        "client_lost",
+        "times",
+        "How often the client went without a goodbye.",
+        "client",
+        absent="before a client joined",
+    ),
     _counter("waited_for_clients_seconds", "seconds", "Time that runs waited for clients to come."),
     _gauge("dilation", "ratio", "Wall seconds for each second of the emulated devices.", "run"),
     _gauge(

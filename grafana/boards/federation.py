@@ -237,7 +237,7 @@ def server() -> list[Panel]:
             "none",
             {
                 "joined": "max(fedbench_client_joined_total)",
-                "lost": "max(fedbench_client_lost_total)",
+                "lost": "sum(fedbench_client_lost_total)",
             },
         ).description("Since the server started."),
         lines(
