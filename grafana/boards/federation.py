@@ -42,7 +42,10 @@ def straggler() -> list[Panel]:
         .unit("suffix:x the median")
         .decimals(2)
         .span(6)
-        .description("The slowest last local epoch, against the median of the run's clients."),
+        .description(
+            "The slowest last local epoch, against the median of the run's clients (of two, their "
+            "mean)."
+        ),
         name("It is", of_straggler("fedbench_client_phase == 1"), "{{phase}}", value=False)
         .span(3)
         .description("Its phase now: training or evaluating, or a transfer; waiting: all is done."),
@@ -190,7 +193,8 @@ def devices() -> list[Panel]:
             {"{{client}}": by_client("fedbench_local_epoch_last_seconds", with_run=True)},
         ).description("The slowest device holds the round back."),
         lines("Slowness", "suffix:x", {"{{client}}": slowness}, steps={3: "red"}).description(
-            "Last local epoch over the median of the run's clients; an alert from 3 on."
+            "Last local epoch over the median of the run's clients (of two, their mean); an alert "
+            "from 3 on, of two from 1.5, which is thrice the other."
         ),
         lines(
             "Training speed, in samples per wall second",
