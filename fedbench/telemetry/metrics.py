@@ -179,9 +179,14 @@ CONTAINER = (
     _counter(
         "cpu_throttled_seconds",
         "seconds",
-        "Time for which the CPU quota held threads back, added up over CPUs.",
+        "Time for which the CPU quota held threads back, added up over CPUs; 0 for clients of one "
+        "computer, whose common quota is not the container's own.",
     ),
-    _counter("cpu_throttled_periods", "periods", "Scheduler periods in which the quota ran out."),
+    _counter(
+        "cpu_throttled_periods",
+        "periods",
+        "Scheduler periods in which the quota ran out; 0 for clients of one computer likewise.",
+    ),
     _counter("cpu_periods", "periods", "Scheduler periods with work to do."),
     _counter(
         "cpu_steal_seconds",
@@ -191,7 +196,8 @@ CONTAINER = (
     _gauge(
         "usable_cpus",
         "CPUs",
-        "CPUs that may be busy at once: the quota or the cpuset, whichever is less.",
+        "CPUs that may be busy at once: the quota or the cpuset, whichever is less; of clients of "
+        "one computer, each has all of it.",
     ),
     _gauge("memory_bytes", "bytes", "Memory used, without idle file cache."),
     _gauge("memory_peak_bytes", "bytes", "Most memory ever used, file cache included."),

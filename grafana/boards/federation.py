@@ -5,7 +5,16 @@ from __future__ import annotations
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
 from boards.frame import board, row
-from boards.panels import Panel, dash_limits, lines, name, number, stacked
+from boards.panels import (
+    SHARED_THROTTLING,
+    SHARED_USE,
+    Panel,
+    dash_limits,
+    lines,
+    name,
+    number,
+    stacked,
+)
 from boards.promql import by_client, of_run, rate
 from boards.states import alerts, codes, phases
 
@@ -57,7 +66,8 @@ def straggler() -> list[Panel]:
             base="blue",
             span=3,
         ).description(
-            "Near 100 %: its CPU holds it back; far below while training: its host does."
+            "Near 100 %: its CPU holds it back; far below while training: its host does. "
+            + SHARED_USE
         ),
         number(
             "Throttled",
@@ -66,7 +76,8 @@ def straggler() -> list[Panel]:
             steps={0.5: "yellow", 0.9: "red"},
             span=3,
         ).description(
-            "Share of scheduler periods in which its quota ran out; emulation wants some."
+            "Share of scheduler periods in which its quota ran out; emulation wants some. "
+            + SHARED_THROTTLING
         ),
         number(
             "Its transfers", "s", f"sum({transfer})", span=3, steps={5: "yellow", 30: "red"}
@@ -217,7 +228,10 @@ def devices() -> list[Panel]:
             {"{{client}}": by_client("client:fedbench_throttled:ratio")},
         )
         .max(1)
-        .description("Share of scheduler periods in which the device used up its CPU quota."),
+        .description(
+            "Share of scheduler periods in which the device used up its CPU quota. "
+            + SHARED_THROTTLING
+        ),
         lines(
             "Memory, of its limit",
             "percentunit",

@@ -42,6 +42,9 @@ Panel: TypeAlias = (
 Steps: TypeAlias = Mapping[float, str]
 """From each value on, its colour."""
 
+# What a container cannot know: the quota that clients of one computer have in common.
+SHARED_USE = "Clients of one computer each count against all of it: of k at work, each has 1/k."
+SHARED_THROTTLING = "Clients of one computer show 0: the quota is their common one."
 SOURCE = DataSourceRef("prometheus", "fedbench-prometheus")  # provisioning/datasources
 
 
