@@ -12,7 +12,7 @@ from fedbench.telemetry.cgroup import Cgroup
 from fedbench.telemetry.collectors import CgroupCollector, ClientPhase, PhaseClock
 from fedbench.telemetry.companions import Companions
 from fedbench.telemetry.emulated import REAL_DEVICE, EmulatedDevice, EnergyCollector
-from fedbench.telemetry.families import RunGauges, counter, gauge, histogram
+from fedbench.telemetry.families import RunMetrics, counter, gauge, histogram
 
 
 class ClientMetrics:
@@ -26,7 +26,7 @@ class ClientMetrics:
         device: EmulatedDevice = REAL_DEVICE,
         companions: Companions | None = None,
     ) -> None:
-        runs = self._runs = RunGauges(registry)
+        runs = self._runs = RunMetrics(registry)
         self._round = runs.gauge("fedbench_client_round")
         self._epoch = runs.gauge("fedbench_local_epoch")
         self._epochs = runs.gauge("fedbench_local_epochs")

@@ -221,7 +221,7 @@ SERVER = (
     ),
     _gauge("round", "round", "Round in progress, or the last one.", "run"),
     _gauge("rounds", "rounds", "Rounds that the run wants.", "run"),
-    _histogram("round_seconds", "Duration of rounds.", SECONDS_BUCKETS),
+    _histogram("round_seconds", "Duration of the run's rounds.", SECONDS_BUCKETS, "run"),
     _gauge("round_last_seconds", "seconds", "Duration of the last round.", "run"),
     _gauge(
         "round_overhead_seconds",

@@ -27,12 +27,14 @@ def ends() -> list[Panel]:
     """One bar for each run."""
     energy = last_of_each_run("fedbench_round_energy_joules", "sum")
     error = 'max by (run) (abs(fedbench_emulation_error_ratio{run=~"$run"}))'
-    duration = 'avg by (run) (avg_over_time(fedbench_round_last_seconds{run=~"$run"}[$__range]))'
+    seconds, rounds = (of_each_run(f"fedbench_round_seconds_{part}") for part in ("sum", "count"))
     return [
         bars("Server accuracy", "percentunit", last_of_each_run("fedbench_server_accuracy")).max(1),
         bars("Server loss", "none", last_of_each_run("fedbench_server_loss")),
         bars("Rounds", "none", last_of_each_run("fedbench_round")),
-        bars("A round, wall seconds", "s", duration).description("The mean over the time range."),
+        bars("A round, wall seconds", "s", last(f"({seconds} / {rounds})")).description(
+            "The mean of all rounds of the run that the server has seen."
+        ),
         bars(
             "Overhead of the last round", "s", last_of_each_run("fedbench_round_overhead_seconds")
         ),

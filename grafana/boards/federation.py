@@ -149,7 +149,7 @@ def model() -> list[Panel]:
 
 def overhead() -> list[Panel]:
     """Where a round's time goes besides training, and who took part."""
-    rounds = "sum by (le) (fedbench_round_seconds_bucket)"
+    rounds = 'sum by (le) (fedbench_round_seconds_bucket{run=~"$run"})'
     return [
         lines(
             "Duration of a round, in wall seconds",
@@ -163,7 +163,7 @@ def overhead() -> list[Panel]:
             },
         ).description(
             "Overhead: the round less its slowest client's training and evaluation. Half of all "
-            "rounds since the server started took less than that line."
+            "rounds of the run took less than that line."
         ),
         stacked(
             lines(

@@ -196,8 +196,8 @@ def test_a_server_says_how_the_run_goes(server: ServerMetrics, registry: Collect
         'fedbench_emulation_error_ratio{client="laptop",run="r1"} 0.125',
         # fedbench_emulation_held is 0, which samples() leaves out.
         'fedbench_round_energy_joules{client="laptop",run="r1"} 100.0',
-        "fedbench_round_seconds_count 1.0",
-        "fedbench_round_seconds_sum 9.0",
+        'fedbench_round_seconds_count{run="r1"} 1.0',
+        'fedbench_round_seconds_sum{run="r1"} 9.0',
         "fedbench_clients_connected 2.0",
     ]
 
