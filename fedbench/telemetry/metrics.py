@@ -321,6 +321,14 @@ SERVER = (
         "client",
         absent=_NO_WATTS,
     ),
+    _gauge(
+        "run_energy_joules",
+        "joules",
+        "The same over the run's rounds so far, as far as the server has seen them.",
+        "run",
+        "client",
+        absent=_NO_WATTS,
+    ),
 )
 
 METRICS = {metric.name: metric for metric in (*CLIENT, *CONTAINER, *SERVER)}

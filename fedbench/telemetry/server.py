@@ -54,6 +54,7 @@ class ServerMetrics:
         self._error = runs.gauge("fedbench_emulation_error_ratio")
         self._held = runs.gauge("fedbench_emulation_held")
         self._energy = runs.gauge("fedbench_round_energy_joules")
+        self._run_energy = runs.gauge("fedbench_run_energy_joules")
         self._round_seconds = runs.histogram("fedbench_round_seconds")
         self._clients = gauge("fedbench_clients_connected", registry)
         self._waiting = _Waiting(clock)
@@ -129,6 +130,7 @@ class ServerMetrics:
     def _emulation(self, client: ClientRound, run: str) -> None:
         if client.energy_joules is not None:
             self._energy.labels(run, client.client).set(client.energy_joules)
+            self._run_energy.labels(run, client.client).inc(client.energy_joules)
         if not client.emulated_epoch_seconds:
             return
         emulated = median(client.emulated_epoch_seconds)

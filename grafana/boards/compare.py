@@ -25,7 +25,9 @@ def build() -> Dashboard:
 
 def ends() -> list[Panel]:
     """One bar for each run."""
-    energy = last_of_each_run("fedbench_round_energy_joules", "sum")
+    energy, of_round = (
+        last_of_each_run(f"fedbench_{of}_energy_joules", "sum") for of in ("run", "round")
+    )
     error = 'max by (run) (abs(fedbench_emulation_error_ratio{run=~"$run"}))'
     seconds, rounds = (of_each_run(f"fedbench_round_seconds_{part}") for part in ("sum", "count"))
     return [
@@ -38,7 +40,10 @@ def ends() -> list[Panel]:
         bars(
             "Overhead of the last round", "s", last_of_each_run("fedbench_round_overhead_seconds")
         ),
-        bars("Energy of the last round", "joule", energy).description("Modelled, of all devices."),
+        bars("Energy", "joule", energy).description("Modelled, of all devices and rounds."),
+        bars("Energy of the last round", "joule", of_round).description(
+            "Modelled, of all devices."
+        ),
         bars(
             "Worst emulation error",
             "percentunit",

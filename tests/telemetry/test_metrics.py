@@ -196,6 +196,7 @@ def test_a_server_says_how_the_run_goes(server: ServerMetrics, registry: Collect
         'fedbench_emulation_error_ratio{client="laptop",run="r1"} 0.125',
         # fedbench_emulation_held is 0, which samples() leaves out.
         'fedbench_round_energy_joules{client="laptop",run="r1"} 100.0',
+        'fedbench_run_energy_joules{client="laptop",run="r1"} 100.0',
         'fedbench_round_seconds_count{run="r1"} 1.0',
         'fedbench_round_seconds_sum{run="r1"} 9.0',
         "fedbench_clients_connected 2.0",
@@ -248,6 +249,23 @@ def test_a_client_without_figures_in_a_round_keeps_none_of_the_round_before(
     for name in of_round:
         assert f'fedbench_{name}{{client="workstation",run="r1"}}' in text
         assert f'fedbench_{name}{{client="laptop"' not in text
+
+
+def test_energy_of_a_run_adds_up_its_rounds_those_of_a_client_that_left_included(
+    server: ServerMetrics, registry: CollectorRegistry
+) -> None:
+    def of(client: str, run: str) -> float | None:
+        return registry.get_sample_value(
+            "fedbench_run_energy_joules", {"run": run, "client": client}
+        )
+
+    for _ in range(2):
+        server.observe(RECORD, "r1", 5)
+    server.observe(RECORD.model_copy(update={"clients": RECORD.clients[1:]}), "r1", 5)
+    assert (of("laptop", "r1"), of("pc", "r1")) == (200, None)
+
+    server.observe(RECORD, "r2", 5)
+    assert (of("laptop", "r1"), of("laptop", "r2")) == (None, 100)
 
 
 @pytest.mark.parametrize("parts", [None, RoundParts(aggregate=0.0625)])
