@@ -164,6 +164,24 @@ def test_a_click_on_a_client_leads_to_its_device() -> None:
     assert "var-client=${__field.labels.client}" in link["url"]
 
 
+def test_only_series_of_clients_lead_to_a_device(dashboard: Model) -> None:
+    for panel in panels(dashboard):
+        of_clients = {
+            target["refId"] for target in panel["targets"] if "{{client}}" in target["legendFormat"]
+        }
+        config = panel["fieldConfig"]
+        if config["defaults"].get("links"):
+            linked = {target["refId"] for target in panel["targets"]}
+        else:
+            linked = {
+                override["matcher"]["options"]
+                for override in config["overrides"] or []
+                if override["matcher"]["id"] == "byFrameRefID"
+                and [one["id"] for one in override["properties"]] == ["links"]
+            }
+        assert linked == of_clients, panel["title"]
+
+
 def test_one_chooses_runs_and_clients(dashboard: Model) -> None:
     variables = {variable["name"]: variable for variable in dashboard["templating"]["list"]}
     chosen = set(re.findall(r"\$([a-z]\w*)", " ".join(expressions(dashboard))))

@@ -203,7 +203,7 @@ def network() -> list[Panel]:
         ).description("Within which half and 95 % of them were done, since its container started."),
         codes(
             "Does the server answer?",
-            by_client("fedbench_client_connected"),
+            {"{{client}}": by_client("fedbench_client_connected")},
             {"no": "red", "yes": "green"},
         ),
     ]

@@ -188,7 +188,7 @@ def overhead() -> list[Panel]:
         ),
         codes(
             "Connected",
-            "max by (client) (fedbench_client_present)",
+            {"{{client}}": "max by (client) (fedbench_client_present)"},
             {"gone": "red", "connected": "green"},
         ).description("A client that left stays here for ten minutes more."),
     ]

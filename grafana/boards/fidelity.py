@@ -49,7 +49,7 @@ def verdict() -> list[Panel]:
         number("Dilation", "suffix:x", of_run("fedbench_dilation"), span=6).description(
             "Wall seconds for each second of the emulated devices."
         ),
-        codes("Emulation held", held, {"off": "red", "held": "green"}).description(
+        codes("Emulation held", {"{{client}}": held}, {"off": "red", "held": "green"}).description(
             "Off: over 5 % from its target in that round."
         ),
     ]

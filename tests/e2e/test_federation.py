@@ -195,6 +195,7 @@ class TestMonitoring:
             for panel in _open_panels(name)
             for target in panel.get("targets", [])
             if not prometheus.query(_filled_in(target["expr"], run_id(first_run.output)))
+            and "ALERTS" not in target["expr"]  # none fires in a sound run
         ]
         assert empty == []
 
