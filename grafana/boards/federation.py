@@ -22,6 +22,7 @@ from boards.states import alerts, codes, phases
 STRAGGLER = 'topk(1, client:fedbench_slowness:ratio{run=~"$run"})'
 EPOCHS = 'max by (client) (fedbench_local_epoch_last_seconds{run=~"$run"})'
 WAITS = f"(scalar(max({EPOCHS})) - {EPOCHS}) * scalar({of_run('fedbench_local_epochs')})"
+BY_EPOCHS = "It takes equal epochs for granted: with local_seconds, all train for about as long."
 IDLE_WATTS = 'max by (client) (fedbench_device_watts{state="idle"})'
 DILATION = "max by (client) (fedbench_client_dilation)"
 
@@ -84,13 +85,17 @@ def straggler() -> list[Panel]:
         ).description("The last model received and the last one sent: the network's part."),
         number(
             "Others wait", "s", f"sum({WAITS})", span=3, steps={10: "yellow", 60: "red"}
-        ).description("Wall seconds of each round, added up over the clients that were faster."),
+        ).description(
+            "Wall seconds of each round, added up over the clients that were faster. " + BY_EPOCHS
+        ),
         number(
             "Energy of waiting",
             "joule",
             f"sum({WAITS} / on (client) {DILATION} * on (client) {IDLE_WATTS})",
             span=3,
-        ).description("Modelled, of each round: idle watts of the emulated devices that wait."),
+        ).description(
+            "Modelled, of each round: idle watts of the emulated devices that wait. " + BY_EPOCHS
+        ),
     ]
 
 
