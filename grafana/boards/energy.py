@@ -40,7 +40,7 @@ def totals() -> list[Panel]:
     samples = by_client("fedbench_trained_samples_total")
     return [
         number("Energy of the run", "joule", f"sum({of_the_run()})").description(
-            f"In the rounds that are over. {MODELLED}"
+            f"In the rounds that are over, as far as this server has seen them. {MODELLED}"
         ),
         number("While busy", "percentunit", f"{busy} / clamp_min(sum({JOULES}), 1)").description(
             "Since the clients started; the rest was spent waiting."
@@ -73,7 +73,7 @@ def energy() -> list[Panel]:
             MODELLED
         ),
         stacked(lines("Energy of the run", "joule", {"{{client}}": of_the_run()})).description(
-            "In the rounds that are over."
+            "In the rounds that are over, as far as this server has seen them."
         ),
         stacked(lines("Energy so far, idle and busy", "joule", {"{{state}}": states})).description(
             "Busy: training and evaluating. Idle: all else, mostly waiting for slower devices. "
