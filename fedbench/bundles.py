@@ -23,6 +23,7 @@ from flwr.supercore.inflatable.inflatable_object import (
     InflatableObject,
     get_all_nested_objects,
     get_object_tree,
+    get_object_type_from_object_content,
     no_object_id_recompute,
 )
 
@@ -94,6 +95,11 @@ def object_ids(trees: Iterable[ObjectTree], without: Collection[str] = ()) -> li
         if tree.object_id not in without:
             found |= dict.fromkeys(object_ids(tree.children, without)) | {tree.object_id: None}
     return list(found)
+
+
+def carry_arrays(contents: Iterable[bytes]) -> bool:
+    """Whether an array, as of a model, is among the contents."""
+    return any(get_object_type_from_object_content(one) == "Array" for one in contents)
 
 
 class RefusedError(Exception):

@@ -118,6 +118,13 @@ def test_every_panel_can_be_read(dashboard: Model) -> None:
             assert all(label in target["expr"] or label in "client" for label in labels)
 
 
+def test_a_state_timeline_names_its_colours(dashboard: Model) -> None:
+    for panel in (one for one in panels(dashboard) if one["type"] == "state-timeline"):
+        assert panel["options"]["legend"]["showLegend"]
+        # Of a continuous scale, which is the plugin's default, Grafana draws no legend.
+        assert panel["fieldConfig"]["defaults"]["color"]["mode"] == "fixed"
+
+
 def test_only_a_closed_row_needs_a_gpu(dashboard: Model) -> None:
     open_panels = [panel for panel in dashboard["panels"] if panel["type"] != "row"]
     assert GPU not in json.dumps(open_panels)
@@ -155,6 +162,24 @@ def test_a_click_on_a_client_leads_to_its_device() -> None:
     (link,) = first["fieldConfig"]["defaults"]["links"]
     assert link["url"].startswith("/d/fedbench-device?")
     assert "var-client=${__field.labels.client}" in link["url"]
+
+
+def test_only_series_of_clients_lead_to_a_device(dashboard: Model) -> None:
+    for panel in panels(dashboard):
+        of_clients = {
+            target["refId"] for target in panel["targets"] if "{{client}}" in target["legendFormat"]
+        }
+        config = panel["fieldConfig"]
+        if config["defaults"].get("links"):
+            linked = {target["refId"] for target in panel["targets"]}
+        else:
+            linked = {
+                override["matcher"]["options"]
+                for override in config["overrides"] or []
+                if override["matcher"]["id"] == "byFrameRefID"
+                and [one["id"] for one in override["properties"]] == ["links"]
+            }
+        assert linked == of_clients, panel["title"]
 
 
 def test_one_chooses_runs_and_clients(dashboard: Model) -> None:

@@ -57,9 +57,11 @@ class Wire:
         self._sent = self._received = 0
         self._timing = Timing[WirePart]()
 
-    def transferred(self, *, sent: int = 0, received: int = 0) -> None:
+    def transferred(self, *, sent: int = 0, received: int = 0, model: bool = False) -> None:
         """Counts bytes that were exchanged, in what was timed last."""
-        self._metrics.transferred(sent=sent, received=received, seconds=self._timing.last)
+        self._metrics.transferred(
+            sent=sent, received=received, seconds=self._timing.last, model=model
+        )
         self._sent += sent
         self._received += received
 

@@ -54,8 +54,8 @@ class Wire(Protocol):
     def timed(self, part: WirePart) -> AbstractContextManager[None]:
         """Counts the seconds of the block."""
 
-    def transferred(self, *, sent: int = 0, received: int = 0) -> None:
-        """Counts bytes that were exchanged."""
+    def transferred(self, *, sent: int = 0, received: int = 0, model: bool = False) -> None:
+        """Counts bytes that were exchanged, with the arrays of a `model` among them or without."""
 
 
 def task_of(message: Message) -> dict[str, object]:
@@ -126,7 +126,10 @@ class Node:
     def _receive(self, parcel: Parcel) -> Message:
         with self._wire.timed("download"):
             contents = self._link.receive(parcel, self._arrays)
-        self._wire.transferred(received=sum(map(len, contents.values())))
+        # A model that is here already stays behind: then this was no transfer of a model.
+        self._wire.transferred(
+            received=sum(map(len, contents.values())), model=bundles.carry_arrays(contents.values())
+        )
         message_id = parcel.envelope.metadata.message_id
         objects = dict(self._arrays)
         with self._wire.timed("serialise"):
@@ -164,7 +167,8 @@ class Node:
             objects = bundles.deflate([reply])
         with self._wire.timed("upload"):
             self._link.push(reply, objects)
-        self._wire.transferred(sent=sum(map(len, objects.contents.values())))
+        contents = objects.contents.values()
+        self._wire.transferred(sent=sum(map(len, contents)), model=bundles.carry_arrays(contents))
 
     @contextmanager
     def _watch(self, run: int) -> Iterator[None]:

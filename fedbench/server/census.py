@@ -24,4 +24,7 @@ class Census(Collector):
         }
         yield family("fedbench_client_present", present)
         yield single("fedbench_client_joined_total", self._registry.joined)
-        yield single("fedbench_client_lost_total", self._registry.lost)
+        lost: dict[tuple[str, ...], float] = {
+            (client,): times for client, times in self._registry.lost().items()
+        }
+        yield family("fedbench_client_lost_total", lost)

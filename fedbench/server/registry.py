@@ -100,8 +100,9 @@ class Registry:
         self._losses: dict[int | str, _Loss] = {}  # by node, or by client where that is unknown
         self._seen: dict[str, _Entry] = {}  # those that left included
         self._lock = threading.Lock()
-        self.joined = self.lost = 0
-        """Clients that came, and those that went without a goodbye, so far."""
+        self._lost: dict[str, int] = {}  # how often, by the name of each client that ever came
+        self.joined = 0
+        """Clients that came so far."""
         self.run: dict[str, object] | None = None
         """Experiment and data key of the latest run, for whoever wants to join."""
 
@@ -121,6 +122,7 @@ class Registry:
                 del self._entries[name]
             self._forget()
             self.joined += name not in self._entries
+            self._lost.setdefault(name, 0)  # so that Prometheus sees it grow
             entry = _Entry(announcement, address, self._clock())
             self._entries[name] = self._seen[name] = entry
 
@@ -174,6 +176,11 @@ class Registry:
                 for name, entry in sorted(seen.items())
             ]
 
+    def lost(self) -> dict[str, int]:
+        """How often each client that ever came went without a goodbye, by name."""
+        with self._lock:
+            return dict(self._lost)
+
     def _remove(self, entry: _Entry) -> None:
         name = entry.announcement.client
         del self._entries[name]
@@ -182,11 +189,12 @@ class Registry:
     def _forget(self) -> None:
         """Gives up those that were silent for so long that nobody will say any more why."""
         kept = self._within(_FORGOTTEN_SECONDS, self._entries)
-        self.lost += len(self._entries) - len(kept)
+        for name in self._entries.keys() - kept.keys():
+            self._lost[name] += 1
         self._entries = kept
 
     def _lose(self, entry: _Entry, reason: str) -> None:
-        self.lost += 1
+        self._lost[entry.announcement.client] += 1
         node_id = entry.announcement.node_id
         self._losses = self._within(_FORGOTTEN_SECONDS, self._losses)
         self._losses[node_id or entry.announcement.client] = _Loss(reason, self._clock())

@@ -12,7 +12,7 @@ from fedbench.telemetry.cgroup import Cgroup
 from fedbench.telemetry.collectors import CgroupCollector, ClientPhase, PhaseClock
 from fedbench.telemetry.companions import Companions
 from fedbench.telemetry.emulated import REAL_DEVICE, EmulatedDevice, EnergyCollector
-from fedbench.telemetry.families import RunGauges, counter, gauge, histogram
+from fedbench.telemetry.families import RunMetrics, counter, gauge, histogram
 
 
 class NodeMetrics:
@@ -45,7 +45,7 @@ class ClientMetrics(NodeMetrics):
         companions: Companions | None = None,
     ) -> None:
         super().__init__(registry, cgroup, device)
-        runs = self._runs = RunGauges(registry)
+        runs = self._runs = RunMetrics(registry)
         self._round = runs.gauge("fedbench_client_round")
         self._epoch = runs.gauge("fedbench_local_epoch")
         self._epochs = runs.gauge("fedbench_local_epochs")
@@ -146,14 +146,20 @@ class ClientMetrics(NodeMetrics):
         """Say by how much training is behind the emulated device."""
         self._late.labels(run).set(seconds)
 
-    def transferred(self, *, sent: int = 0, received: int = 0, seconds: float = 0.0) -> None:
-        """Add bytes exchanged with the server, in one direction or in both, and what that took."""
+    def transferred(
+        self, *, sent: int = 0, received: int = 0, seconds: float = 0.0, model: bool = False
+    ) -> None:
+        """Add bytes exchanged with the server, in one direction or in both, and what that took.
+
+        Those with a `model` alone are remembered as the last: others take next to no time.
+        """
         for direction, size in (("sent", sent), ("received", received)):
             if size:
                 self._bytes[direction].inc(size)
                 self._transfer_seconds.labels(direction).observe(seconds)
-                self._transfer_last.labels(direction).set(seconds)
-                self._transfer_bytes.labels(direction).set(size)
+                if model:
+                    self._transfer_last.labels(direction).set(seconds)
+                    self._transfer_bytes.labels(direction).set(size)
 
     def error(self) -> None:
         """Count a message that was answered with an error."""

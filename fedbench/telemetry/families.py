@@ -44,18 +44,24 @@ def single(name: str, value: float) -> CounterMetricFamily | GaugeMetricFamily:
     return family(name, {(): value})
 
 
-class RunGauges:
-    """The gauges that carry a run; only those of the current run are kept."""
+class RunMetrics:
+    """The metrics that carry a run; only those of the current run are kept."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
-        self._gauges: list[Gauge] = []
+        self._metrics: list[Gauge | Histogram] = []
         self._run: str | None = None
 
     def gauge(self, name: str) -> Gauge:
         """The declared gauge, whose first label is the run."""
         made = gauge(name, self._registry)
-        self._gauges.append(made)
+        self._metrics.append(made)
+        return made
+
+    def histogram(self, name: str) -> Histogram:
+        """The declared histogram, likewise."""
+        made = histogram(name, self._registry)
+        self._metrics.append(made)
         return made
 
     def enter(self, run: str) -> None:
@@ -63,5 +69,5 @@ class RunGauges:
         if run == self._run:
             return
         self._run = run
-        for each in self._gauges:
+        for each in self._metrics:
             each.clear()

@@ -100,14 +100,14 @@ CLIENT = (
     _gauge(
         "transfer_last_seconds",
         "seconds",
-        "Duration of the last exchange with the server.",
+        "Duration of the last exchange with the server that carried a model.",
         "direction",
         absent="before the first",
     ),
     _gauge(
         "transfer_last_bytes",
         "bytes",
-        "Bytes of the last exchange with the server.",
+        "Bytes of the last exchange with the server that carried a model.",
         "direction",
         absent="before the first",
     ),
@@ -173,9 +173,14 @@ CONTAINER = (
     _counter(
         "cpu_throttled_seconds",
         "seconds",
-        "Time for which the CPU quota held threads back, added up over CPUs.",
+        "Time for which the CPU quota held threads back, added up over CPUs; 0 for clients of one "
+        "computer, whose common quota is not the container's own.",
     ),
-    _counter("cpu_throttled_periods", "periods", "Scheduler periods in which the quota ran out."),
+    _counter(
+        "cpu_throttled_periods",
+        "periods",
+        "Scheduler periods in which the quota ran out; 0 for clients of one computer likewise.",
+    ),
     _counter("cpu_periods", "periods", "Scheduler periods with work to do."),
     _counter(
         "cpu_steal_seconds",
@@ -185,7 +190,8 @@ CONTAINER = (
     _gauge(
         "usable_cpus",
         "CPUs",
-        "CPUs that may be busy at once: the quota or the cpuset, whichever is less.",
+        "CPUs that may be busy at once: the quota or the cpuset, whichever is less; of clients of "
+        "one computer, each has all of it.",
     ),
     _gauge("memory_bytes", "bytes", "Memory used, without idle file cache."),
     _gauge("memory_peak_bytes", "bytes", "Most memory ever used, file cache included."),
@@ -209,7 +215,7 @@ SERVER = (
     ),
     _gauge("round", "round", "Round in progress, or the last one.", "run"),
     _gauge("rounds", "rounds", "Rounds that the run wants.", "run"),
-    _histogram("round_seconds", "Duration of rounds.", SECONDS_BUCKETS),
+    _histogram("round_seconds", "Duration of the run's rounds.", SECONDS_BUCKETS, "run"),
     _gauge("round_last_seconds", "seconds", "Duration of the last round.", "run"),
     _gauge(
         "round_overhead_seconds",
@@ -260,7 +266,13 @@ SERVER = (
         absent="ten minutes after it left",
     ),
     _counter("client_joined", "clients", "Clients that joined, each anew when it starts again."),
-    _counter("client_lost", "clients", "Clients that went without a goodbye."),
+    _counter(
+        "client_lost",
+        "times",
+        "How often the client went without a goodbye.",
+        "client",
+        absent="before a client joined",
+    ),
     _counter("waited_for_clients_seconds", "seconds", "Time that runs waited for clients to come."),
     _gauge("dilation", "ratio", "Wall seconds for each second of the emulated devices.", "run"),
     _gauge(
@@ -299,6 +311,14 @@ SERVER = (
         "joules",
         "Modelled energy of the client's part of its emulated device in the last round, idle and "
         "busy.",
+        "run",
+        "client",
+        absent=_NO_WATTS,
+    ),
+    _gauge(
+        "run_energy_joules",
+        "joules",
+        "The same over the run's rounds so far, as far as the server has seen them.",
         "run",
         "client",
         absent=_NO_WATTS,

@@ -13,7 +13,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from fedbench.records import ClientRound, RoundRecord
-from fedbench.telemetry.families import RunGauges, gauge, histogram, single
+from fedbench.telemetry.families import RunMetrics, gauge, single
 from fedbench.telemetry.metrics import ROUND_PARTS
 
 RunPhase = Literal["waiting", "running", "finished", "failed", "interrupted"]
@@ -31,7 +31,7 @@ class ServerMetrics:
         now: Callable[[], float] = time.time,
     ) -> None:
         self._now = now
-        runs = self._runs = RunGauges(registry)
+        runs = self._runs = RunMetrics(registry)
         self._info = runs.gauge("fedbench_run_info")
         self._phase = runs.gauge("fedbench_run_phase")
         self._progress = runs.gauge("fedbench_progress_timestamp_seconds")
@@ -54,7 +54,8 @@ class ServerMetrics:
         self._error = runs.gauge("fedbench_emulation_error_ratio")
         self._held = runs.gauge("fedbench_emulation_held")
         self._energy = runs.gauge("fedbench_round_energy_joules")
-        self._round_seconds = histogram("fedbench_round_seconds", registry)
+        self._run_energy = runs.gauge("fedbench_run_energy_joules")
+        self._round_seconds = runs.histogram("fedbench_round_seconds")
         self._clients = gauge("fedbench_clients_connected", registry)
         self._waiting = _Waiting(clock)
         registry.register(self._waiting)
@@ -93,7 +94,7 @@ class ServerMetrics:
         """Report a round that is over."""
         self.round_started(run, record.round, rounds)
         self._count(record.clients, run)
-        self._round_seconds.observe(record.duration_seconds)
+        self._round_seconds.labels(run).observe(record.duration_seconds)
         self._last.labels(run).set(record.duration_seconds)
         self._overhead.labels(run).set(record.overhead_seconds)
         for part in ROUND_PARTS:
@@ -102,6 +103,7 @@ class ServerMetrics:
         self._aggregate.labels(run).set(record.aggregate_seconds)
         # Real devices among the clients have none.
         self._dilation.labels(run).set(max((c.dilation for c in record.clients), default=1.0))
+        self._forget_clients()
         for client in record.clients:
             self._emulation(client, run)
         for each, value in (
@@ -120,9 +122,15 @@ class ServerMetrics:
         self._failed.labels(run).set(failed)
         self._late.labels(run).set(late)
 
+    def _forget_clients(self) -> None:
+        """Drop the figures of the round before: who has none in this one left, or failed."""
+        for each in (self._emulated, self._target, self._error, self._held, self._energy):
+            each.clear()
+
     def _emulation(self, client: ClientRound, run: str) -> None:
         if client.energy_joules is not None:
             self._energy.labels(run, client.client).set(client.energy_joules)
+            self._run_energy.labels(run, client.client).inc(client.energy_joules)
         if not client.emulated_epoch_seconds:
             return
         emulated = median(client.emulated_epoch_seconds)

@@ -6,7 +6,7 @@ from grafana_foundation_sdk.builders.dashboard import Dashboard
 
 from boards.frame import board, row
 from boards.panels import Panel, bars, facts, lines
-from boards.promql import last_of_each_run
+from boards.promql import last, last_of_each_run, of_each_run
 
 INFO = (
     "max by (run, experiment, profile, model) "
@@ -25,22 +25,29 @@ def build() -> Dashboard:
 
 def ends() -> list[Panel]:
     """One bar for each run."""
-    energy = last_of_each_run("fedbench_round_energy_joules", "sum")
-    errors = 'last_over_time(fedbench_emulation_error_ratio{run=~"$run"}[$__range])'
-    duration = 'avg by (run) (avg_over_time(fedbench_round_last_seconds{run=~"$run"}[$__range]))'
+    energy, of_round = (
+        last_of_each_run(f"fedbench_{of}_energy_joules", "sum") for of in ("run", "round")
+    )
+    error = 'max by (run) (abs(fedbench_emulation_error_ratio{run=~"$run"}))'
+    seconds, rounds = (of_each_run(f"fedbench_round_seconds_{part}") for part in ("sum", "count"))
     return [
         bars("Server accuracy", "percentunit", last_of_each_run("fedbench_server_accuracy")).max(1),
         bars("Server loss", "none", last_of_each_run("fedbench_server_loss")),
         bars("Rounds", "none", last_of_each_run("fedbench_round")),
-        bars("A round, wall seconds", "s", duration).description("The mean over the time range."),
+        bars("A round, wall seconds", "s", last(f"({seconds} / {rounds})")).description(
+            "The mean of all rounds of the run that the server has seen."
+        ),
         bars(
             "Overhead of the last round", "s", last_of_each_run("fedbench_round_overhead_seconds")
         ),
-        bars("Energy of the last round", "joule", energy).description("Modelled, of all devices."),
+        bars("Energy", "joule", energy).description("Modelled, of all devices and rounds."),
+        bars("Energy of the last round", "joule", of_round).description(
+            "Modelled, of all devices."
+        ),
         bars(
             "Worst emulation error",
             "percentunit",
-            f"max by (run) (abs({errors}))",
+            last(error),
             steps={0.05: "yellow", 0.1: "red"},
         ).description("Of the last round's clients, too fast or too slow; 5 % counts as held."),
         bars("Clients that answered", "none", last_of_each_run("fedbench_clients_answered")),
@@ -50,7 +57,7 @@ def ends() -> list[Panel]:
 def ways() -> list[Panel]:
     """One line for each run."""
     return [
-        lines(title, unit, {"{{run}}": f'{aggregate} by (run) ({metric}{{run=~"$run"}})'})
+        lines(title, unit, {"{{run}}": of_each_run(metric, aggregate)})
         for title, unit, aggregate, metric in (
             ("Server accuracy", "percentunit", "max", "fedbench_server_accuracy"),
             ("Server loss", "none", "max", "fedbench_server_loss"),

@@ -5,7 +5,16 @@ from __future__ import annotations
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
 from boards.frame import board, collapsed_row, row
-from boards.panels import Panel, dash_limits, lines, name, number, stacked
+from boards.panels import (
+    SHARED_THROTTLING,
+    SHARED_USE,
+    Panel,
+    dash_limits,
+    lines,
+    name,
+    number,
+    stacked,
+)
 from boards.promql import by, by_client, rate
 from boards.states import codes, phases
 
@@ -31,14 +40,14 @@ def now() -> list[Panel]:
         number("CPUs", "none", by_client("fedbench_usable_cpus"), span=3),
         number(
             "CPU of its quota", "percentunit", by_client("client:fedbench_cpu_use:ratio"), span=3
-        ),
+        ).description(SHARED_USE),
         number(
             "Throttled",
             "percentunit",
             by_client("client:fedbench_throttled:ratio"),
             span=3,
             steps={0.5: "yellow", 0.9: "red"},
-        ),
+        ).description(SHARED_THROTTLING),
         number(
             "Memory of its limit",
             "percentunit",
@@ -133,7 +142,10 @@ def resources() -> list[Panel]:
                 "throttled periods": by_client("client:fedbench_throttled:ratio"),
                 "steal": rate("fedbench_cpu_steal_seconds_total"),
             },
-        ).description("Throttled: its quota ran out. Steal: the hypervisor kept the CPUs."),
+        ).description(
+            "Throttled: its quota ran out. Steal: the hypervisor kept the CPUs. "
+            + SHARED_THROTTLING
+        ),
         dash_limits(
             lines(
                 "Memory",
@@ -172,12 +184,12 @@ def network() -> list[Panel]:
             },
         ),
         lines(
-            "Last transfer",
+            "Last transfer of a model",
             "s",
             {"{{direction}}": by("direction", "fedbench_transfer_last_seconds")},
         ),
         lines(
-            "Size of the last transfer",
+            "Size of the last transfer of a model",
             "bytes",
             {"{{direction}}": by("direction", "fedbench_transfer_last_bytes")},
         ),
@@ -191,7 +203,7 @@ def network() -> list[Panel]:
         ).description("Within which half and 95 % of them were done, since its container started."),
         codes(
             "Does the server answer?",
-            by_client("fedbench_client_connected"),
+            {"{{client}}": by_client("fedbench_client_connected")},
             {"no": "red", "yes": "green"},
         ),
     ]

@@ -12,12 +12,13 @@ JOULES = 'sum by (client) (fedbench_energy_joules_total{client=~"$client"})'
 MODELLED = (
     "Modelled from the profile's watts, over emulated seconds; clients of one computer share them."
 )
+SINCE = "Since the clients started."
 
 
 def build() -> Dashboard:
     """Build the view of joules and bytes."""
     dashboard = board("Energy and bytes", "energy", "run", "client")
-    row(dashboard, "In all, since the clients started", totals())
+    row(dashboard, "In all", totals())
     row(dashboard, "Energy of the emulated devices", energy())
     row(dashboard, "Bytes", traffic())
     return dashboard
@@ -28,19 +29,32 @@ def of_round() -> str:
     return by_client("fedbench_round_energy_joules", with_run=True)
 
 
+def of_the_run() -> str:
+    """PromQL: the joules of each client in all rounds of the run."""
+    return by_client("fedbench_run_energy_joules", with_run=True)
+
+
 def totals() -> list[Panel]:
     """What it comes to."""
     busy = 'sum(fedbench_energy_joules_total{client=~"$client", state="busy"})'
     samples = by_client("fedbench_trained_samples_total")
     return [
-        number("Energy", "joule", f"sum({JOULES})").description(MODELLED),
+        number("Energy of the run", "joule", f"sum({of_the_run()})").description(
+            f"In the rounds that are over, as far as this server has seen them. {MODELLED}"
+        ),
         number("While busy", "percentunit", f"{busy} / clamp_min(sum({JOULES}), 1)").description(
-            "The rest was spent waiting."
+            "Since the clients started; the rest was spent waiting."
         ),
         number("Last round", "joule", f"sum({of_round()})"),
-        number("Of a sample", "joule", f"sum({JOULES}) / clamp_min(sum({samples}), 1)"),
-        number("Sent to the server", "bytes", f"sum({by_client('fedbench_sent_bytes_total')})"),
-        number("Received", "bytes", f"sum({by_client('fedbench_received_bytes_total')})"),
+        number("Of a sample", "joule", f"sum({JOULES}) / clamp_min(sum({samples}), 1)").description(
+            SINCE
+        ),
+        number(
+            "Sent to the server", "bytes", f"sum({by_client('fedbench_sent_bytes_total')})"
+        ).description(SINCE),
+        number(
+            "Received", "bytes", f"sum({by_client('fedbench_received_bytes_total')})"
+        ).description(SINCE),
     ]
 
 
@@ -58,9 +72,12 @@ def energy() -> list[Panel]:
         stacked(lines("Energy of a round", "joule", {"{{client}}": of_round()})).description(
             MODELLED
         ),
-        stacked(lines("Energy so far, by device", "joule", {"{{client}}": JOULES})),
+        stacked(lines("Energy of the run", "joule", {"{{client}}": of_the_run()})).description(
+            "In the rounds that are over, as far as this server has seen them."
+        ),
         stacked(lines("Energy so far, idle and busy", "joule", {"{{state}}": states})).description(
-            "Busy: training and evaluating. Idle: all else, mostly waiting for slower devices."
+            "Busy: training and evaluating. Idle: all else, mostly waiting for slower devices. "
+            + SINCE
         ),
         lines(
             "Energy of a sample",
@@ -69,7 +86,7 @@ def energy() -> list[Panel]:
                 "{{client}}": f"{JOULES} / on (client) "
                 f"clamp_min({by_client('fedbench_trained_samples_total')}, 1)"
             },
-        ).description("All energy so far, for each sample trained."),
+        ).description(f"All energy so far, for each sample trained. {SINCE}"),
     ]
 
 
@@ -89,7 +106,7 @@ def traffic() -> list[Panel]:
             )
         ),
         lines(
-            "Last transfer",
+            "Last transfer of a model",
             "s",
             {
                 "{{client}} {{direction}}": "max by (client, direction) "
@@ -97,7 +114,7 @@ def traffic() -> list[Panel]:
             },
         ),
         lines(
-            "Size of the last transfer",
+            "Size of the last transfer of a model",
             "bytes",
             {
                 "{{client}} {{direction}}": "max by (client, direction) "

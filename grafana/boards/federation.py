@@ -5,7 +5,16 @@ from __future__ import annotations
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
 from boards.frame import board, row
-from boards.panels import Panel, dash_limits, lines, name, number, stacked
+from boards.panels import (
+    SHARED_THROTTLING,
+    SHARED_USE,
+    Panel,
+    dash_limits,
+    lines,
+    name,
+    number,
+    stacked,
+)
 from boards.promql import by_client, of_run, rate
 from boards.states import alerts, codes, phases
 
@@ -13,6 +22,7 @@ from boards.states import alerts, codes, phases
 STRAGGLER = 'topk(1, client:fedbench_slowness:ratio{run=~"$run"})'
 EPOCHS = 'max by (client) (fedbench_local_epoch_last_seconds{run=~"$run"})'
 WAITS = f"(scalar(max({EPOCHS})) - {EPOCHS}) * scalar({of_run('fedbench_local_epochs')})"
+BY_EPOCHS = "It takes equal epochs for granted: with local_seconds, all train for about as long."
 IDLE_WATTS = 'max by (client) (fedbench_device_watts{state="idle"})'
 DILATION = "max by (client) (fedbench_client_dilation)"
 
@@ -42,7 +52,10 @@ def straggler() -> list[Panel]:
         .unit("suffix:x the median")
         .decimals(2)
         .span(6)
-        .description("The slowest last local epoch, against the median of the run's clients."),
+        .description(
+            "The slowest last local epoch, against the median of the run's clients (of two, their "
+            "mean)."
+        ),
         name("It is", of_straggler("fedbench_client_phase == 1"), "{{phase}}", value=False)
         .span(3)
         .description("Its phase now: training or evaluating, or a transfer; waiting: all is done."),
@@ -54,7 +67,8 @@ def straggler() -> list[Panel]:
             base="blue",
             span=3,
         ).description(
-            "Near 100 %: its CPU holds it back; far below while training: its host does."
+            "Near 100 %: its CPU holds it back; far below while training: its host does. "
+            + SHARED_USE
         ),
         number(
             "Throttled",
@@ -63,20 +77,25 @@ def straggler() -> list[Panel]:
             steps={0.5: "yellow", 0.9: "red"},
             span=3,
         ).description(
-            "Share of scheduler periods in which its quota ran out; emulation wants some."
+            "Share of scheduler periods in which its quota ran out; emulation wants some. "
+            + SHARED_THROTTLING
         ),
         number(
             "Its transfers", "s", f"sum({transfer})", span=3, steps={5: "yellow", 30: "red"}
         ).description("The last model received and the last one sent: the network's part."),
         number(
             "Others wait", "s", f"sum({WAITS})", span=3, steps={10: "yellow", 60: "red"}
-        ).description("Wall seconds of each round, added up over the clients that were faster."),
+        ).description(
+            "Wall seconds of each round, added up over the clients that were faster. " + BY_EPOCHS
+        ),
         number(
             "Energy of waiting",
             "joule",
             f"sum({WAITS} / on (client) {DILATION} * on (client) {IDLE_WATTS})",
             span=3,
-        ).description("Modelled, of each round: idle watts of the emulated devices that wait."),
+        ).description(
+            "Modelled, of each round: idle watts of the emulated devices that wait. " + BY_EPOCHS
+        ),
     ]
 
 
@@ -135,7 +154,7 @@ def model() -> list[Panel]:
 
 def overhead() -> list[Panel]:
     """Where a round's time goes besides training, and who took part."""
-    rounds = "sum by (le) (fedbench_round_seconds_bucket)"
+    rounds = 'sum by (le) (fedbench_round_seconds_bucket{run=~"$run"})'
     return [
         lines(
             "Duration of a round, in wall seconds",
@@ -149,7 +168,7 @@ def overhead() -> list[Panel]:
             },
         ).description(
             "Overhead: the round less its slowest client's training and evaluation. Half of all "
-            "rounds since the server started took less than that line."
+            "rounds of the run took less than that line."
         ),
         stacked(
             lines(
@@ -174,7 +193,7 @@ def overhead() -> list[Panel]:
         ),
         codes(
             "Connected",
-            "max by (client) (fedbench_client_present)",
+            {"{{client}}": "max by (client) (fedbench_client_present)"},
             {"gone": "red", "connected": "green"},
         ).description("A client that left stays here for ten minutes more."),
     ]
@@ -190,7 +209,8 @@ def devices() -> list[Panel]:
             {"{{client}}": by_client("fedbench_local_epoch_last_seconds", with_run=True)},
         ).description("The slowest device holds the round back."),
         lines("Slowness", "suffix:x", {"{{client}}": slowness}, steps={3: "red"}).description(
-            "Last local epoch over the median of the run's clients; an alert from 3 on."
+            "Last local epoch over the median of the run's clients (of two, their mean); an alert "
+            "from 3 on, of two from 1.5, which is thrice the other."
         ),
         lines(
             "Training speed, in samples per wall second",
@@ -213,7 +233,10 @@ def devices() -> list[Panel]:
             {"{{client}}": by_client("client:fedbench_throttled:ratio")},
         )
         .max(1)
-        .description("Share of scheduler periods in which the device used up its CPU quota."),
+        .description(
+            "Share of scheduler periods in which the device used up its CPU quota. "
+            + SHARED_THROTTLING
+        ),
         lines(
             "Memory, of its limit",
             "percentunit",
@@ -237,7 +260,7 @@ def server() -> list[Panel]:
             "none",
             {
                 "joined": "max(fedbench_client_joined_total)",
-                "lost": "max(fedbench_client_lost_total)",
+                "lost": "sum(fedbench_client_lost_total)",
             },
         ).description("Since the server started."),
         lines(

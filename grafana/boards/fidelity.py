@@ -5,7 +5,14 @@ from __future__ import annotations
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
 from boards.frame import board, row
-from boards.panels import Panel, dash_limits, lines, number
+from boards.panels import (
+    SHARED_THROTTLING,
+    SHARED_USE,
+    Panel,
+    dash_limits,
+    lines,
+    number,
+)
 from boards.promql import by_client, of_run, rate
 from boards.states import codes
 
@@ -42,7 +49,7 @@ def verdict() -> list[Panel]:
         number("Dilation", "suffix:x", of_run("fedbench_dilation"), span=6).description(
             "Wall seconds for each second of the emulated devices."
         ),
-        codes("Emulation held", held, {"off": "red", "held": "green"}).description(
+        codes("Emulation held", {"{{client}}": held}, {"off": "red", "held": "green"}).description(
             "Off: over 5 % from its target in that round."
         ),
     ]
@@ -108,10 +115,12 @@ def causes() -> list[Panel]:
             "CPU, of its quota",
             "percentunit",
             {"{{client}}": by_client("client:fedbench_cpu_use:ratio")},
-        ).description("Far below 1 while behind: others on the host have its CPUs."),
+        ).description("Far below 1 while behind: others on the host have its CPUs. " + SHARED_USE),
         lines(
             "Throttled",
             "percentunit",
             {"{{client}}": by_client("client:fedbench_throttled:ratio")},
-        ).max(1),
+        )
+        .max(1)
+        .description(SHARED_THROTTLING),
     ]

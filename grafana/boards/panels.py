@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import TypeAlias, TypeVar
 
 from grafana_foundation_sdk.builders import (
@@ -42,18 +42,31 @@ Panel: TypeAlias = (
 Steps: TypeAlias = Mapping[float, str]
 """From each value on, its colour."""
 
+# What a container cannot know: the quota that clients of one computer have in common.
+SHARED_USE = "Clients of one computer each count against all of it: of k at work, each has 1/k."
+SHARED_THROTTLING = "Clients of one computer show 0: the quota is their common one."
 SOURCE = DataSourceRef("prometheus", "fedbench-prometheus")  # provisioning/datasources
+REF_IDS = "ABCDEF"
+"""Of a panel's queries, in order."""
 
 
 P = TypeVar("P", bound=Panel)
 
 
-def leading(panel: P, legends: Iterable[str]) -> P:
-    """Let a click on a client open its Device."""
-    if any("{{client}}" in legend for legend in legends):
-        url = "/d/fedbench-device?${__url_time_range}&var-client=${__field.labels.client}"
-        link = DashboardLink("Everything about ${__field.labels.client}").url(url)
-        panel.data_links([link.type(DashboardLinkType.LINK)])
+def leading(panel: P, legends: Collection[str]) -> P:
+    """Let a click on a client open its Device; `legends` are those of the queries, in order.
+
+    The series of a query without clients, as the server's, lead nowhere.
+    """
+    url = "/d/fedbench-device?${__url_time_range}&var-client=${__field.labels.client}"
+    link = DashboardLink("Everything about ${__field.labels.client}").url(url)
+    link.type(DashboardLinkType.LINK)
+    of_clients = ["{{client}}" in legend for legend in legends]
+    if all(of_clients):
+        return panel.data_links([link])
+    for ref_id, leads in zip(REF_IDS, of_clients, strict=False):
+        if leads:
+            panel.override_by_query(ref_id, [DynamicConfigValue("links", [link.build()])])
     return panel
 
 
@@ -148,7 +161,7 @@ def lines(
     if steps:
         dashed = common.GraphThresholdsStyleConfig().mode(GraphThresholdsStyleMode.DASHED)
         panel.thresholds(colors(steps, "transparent")).thresholds_style(dashed)
-    for ref_id, (label, expression) in zip("ABCDEF", queries.items(), strict=False):
+    for ref_id, (label, expression) in zip(REF_IDS, queries.items(), strict=False):
         panel.with_target(query(expression, label, ref_id))
     return leading(panel, queries)
 

@@ -24,6 +24,20 @@ def by(label: str, metric: str, aggregate: str = "max") -> str:
     return f'{aggregate} by ({label}) ({metric}{{client=~"$client"}})'
 
 
+def of_each_run(metric: str, aggregate: str = "max") -> str:
+    """`metric` of the chosen runs, one series for each."""
+    return f'{aggregate} by (run) ({metric}{{run=~"$run"}})'
+
+
+def last(by_run: str) -> str:
+    """The last value of each series of `by_run` within the time range, finished runs included.
+
+    Of a metric of clients, `by_run` adds them up: those that left before the last round would come
+    back otherwise.
+    """
+    return f"last_over_time({by_run}[$__range:])"
+
+
 def last_of_each_run(metric: str, aggregate: str = "max") -> str:
-    """The last value that each chosen run had within the time range, finished runs included."""
-    return f'{aggregate} by (run) (last_over_time({metric}{{run=~"$run"}}[$__range]))'
+    """The last value that each chosen run had."""
+    return last(of_each_run(metric, aggregate))

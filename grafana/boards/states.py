@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from grafana_foundation_sdk.builders import statetimeline
+from grafana_foundation_sdk.builders.dashboard import FieldColor
 from grafana_foundation_sdk.models.common import LegendDisplayMode, VisibilityMode
-from grafana_foundation_sdk.models.dashboard import ValueMap, ValueMappingResult
+from grafana_foundation_sdk.models.dashboard import (
+    FieldColorModeId,
+    ValueMap,
+    ValueMappingResult,
+)
 
-from boards.panels import SOURCE, bottom_legend, leading, query
+from boards.panels import REF_IDS, SOURCE, bottom_legend, leading, query
 from fedbench.telemetry.collectors import CLIENT_PHASES
 
 PHASE_COLORS = dict(zip(CLIENT_PHASES, ("text", "blue", "green", "yellow", "purple"), strict=True))
 
 
-def codes(
-    title: str, expression: str, names: Mapping[str, str], legend: str = "{{client}}"
-) -> statetimeline.Panel:
-    """Show states over time: values from 0 on, in the order of `names`, name -> colour."""
+def codes(title: str, queries: Mapping[str, str], names: Mapping[str, str]) -> statetimeline.Panel:
+    """Draw legend -> PromQL: states from 0 on, in the order of `names`, name -> colour."""
     mapped = {
         str(code): ValueMappingResult(text=text, color=color, index=code)
         for code, (text, color) in enumerate(names.items())
@@ -28,13 +31,16 @@ def codes(
         .datasource(SOURCE)
         .unit("none")
         .mappings([ValueMap(mapped)])
+        # The panel's own default, a continuous scale, has no legend; a mapping's colour wins.
+        .color_scheme(FieldColor().mode(FieldColorModeId.FIXED))
         .show_value(VisibilityMode.NEVER)
         .legend(bottom_legend(LegendDisplayMode.LIST))
-        .with_target(query(expression, legend))
         .span(12)
         .height(8)
     )
-    return leading(panel, [legend])
+    for ref_id, (legend, expression) in zip(REF_IDS, queries.items(), strict=False):
+        panel.with_target(query(expression, legend, ref_id))
+    return leading(panel, queries)
 
 
 def phases() -> statetimeline.Panel:
@@ -43,18 +49,20 @@ def phases() -> statetimeline.Panel:
         f'fedbench_client_phase{{client=~"$client", phase="{phase}"}} * {code}'
         for code, phase in enumerate(CLIENT_PHASES)
     )
-    panel = codes("Phase of each client", f"sum by (client) ({terms})", PHASE_COLORS)
+    panel = codes(
+        "Phase of each client", {"{{client}}": f"sum by (client) ({terms})"}, PHASE_COLORS
+    )
     return panel.description("A phase shorter than a scrape may not show.").span(24).height(7)
 
 
 def alerts() -> statetimeline.Panel:
     """Show which alerts fired, and when; one quiet line where none did."""
-    firing = 'count by (alertname, client) (ALERTS{alertstate="firing"})'
+    of_clients = 'count by (alertname, client) (ALERTS{alertstate="firing", client!=""})'
+    others = 'count by (alertname) (ALERTS{alertstate="firing", client=""})'
     quiet = 'label_replace(vector(0), "alertname", "none", "", "")'
     panel = codes(
         "Alerts",
-        f"{firing} or {quiet}",
+        {"{{alertname}} {{client}}": of_clients, "{{alertname}}": f"{others} or {quiet}"},
         {"quiet": "green", "firing": "red"},
-        "{{alertname}} {{client}}",
     )
     return panel.description("compose/prometheus/rules/alerts.yml says when each fires, and why.")

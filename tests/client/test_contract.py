@@ -358,6 +358,10 @@ def test_what_happened_is_where_prometheus_looks(
     client = federation.get(f"{federation.metrics['one']}/metrics").text
     assert f"fedbench_trained_samples_total {2 * 2 * 64:.1f}" in client
     assert "fedbench_client_connected 1.0" in client
+    # The last messages of a run, an evaluation and its reply, do not hide the models before them.
+    last = dict(re.findall(r'transfer_last_bytes{direction="(\w+)"} (\S+)', client))
+    assert last.keys() == {"received", "sent"}
+    assert all(float(size) >= MODEL_BYTES for size in last.values())
 
 
 def test_devices_reach_superlinks_fleet_routes_only(federation: Federation) -> None:

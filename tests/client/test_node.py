@@ -91,6 +91,7 @@ class Watcher:
         self.phases: list[str] = []
         self.timed_parts: list[str] = []
         self.errors = self.sent = self.received = 0
+        self.models: list[str] = []
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -105,9 +106,11 @@ class Watcher:
     def error(self) -> None:
         self.errors += 1
 
-    def transferred(self, *, sent: int = 0, received: int = 0) -> None:
+    def transferred(self, *, sent: int = 0, received: int = 0, model: bool = False) -> None:
         self.sent += sent
         self.received += received
+        if model:
+            self.models.append("sent" if sent else "received")
 
 
 class Setting:
@@ -182,6 +185,20 @@ def test_a_model_that_is_here_already_is_not_pulled_again(setting: Setting) -> N
     assert seen == [0, 0, 1]
     assert setting.link.known == [0, 1, 1, 1], "one model is kept, not all that ever came"
     assert 0 < setting.watcher.received - 2 * WEIGHTS.nbytes < 9000
+
+
+def test_an_exchange_of_a_model_is_told_from_one_without(setting: Setting) -> None:
+    for number in (1, 2):
+        setting.link.add(message(number))  # the second finds the model of the first
+
+    def app(message: Message, context: Context) -> Message:
+        if message.content["config"]["number"] == 1:
+            return Message(RecordDict({"figures": ConfigRecord({"loss": 1.0})}), reply_to=message)
+        return doubled(message, context)
+
+    setting.serve(app)
+
+    assert setting.watcher.models == ["received", "sent"]
 
 
 def test_a_record_that_the_app_changed_comes_anew(setting: Setting) -> None:

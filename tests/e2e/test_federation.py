@@ -195,6 +195,7 @@ class TestMonitoring:
             for panel in _open_panels(name)
             for target in panel.get("targets", [])
             if not prometheus.query(_filled_in(target["expr"], run_id(first_run.output)))
+            and "ALERTS" not in target["expr"]  # none fires in a sound run
         ]
         assert empty == []
 
@@ -475,6 +476,9 @@ def _rules() -> list[dict[str, Any]]:
 
 
 def _filled_in(expression: str, run_name: str) -> str:
-    """A panel's query as Grafana would send it, all variables chosen."""
+    """A panel's query as Grafana would send it, all variables chosen.
+
+    Over half an hour, with a scrape a second, Grafana's rate interval is four scrapes.
+    """
     expression = expression.replace("$run", run_name).replace("$client", ".+")
-    return expression.replace("$__rate_interval", "1m").replace("$__range", "1h")
+    return expression.replace("$__rate_interval", "4s").replace("$__range", "1h")

@@ -33,6 +33,7 @@ from fedbench.telemetry.cgroup import Cgroup
 from fedbench.telemetry.client import ClientMetrics
 from fedbench.telemetry.collectors import ClientPhase
 from fedbench.telemetry.emulated import EmulatedDevice
+from fedbench.telemetry.energy import Draw
 from fedbench.telemetry.exposition import serve
 from fedbench.telemetry.server import ServerMetrics
 
@@ -68,7 +69,7 @@ class Client:
         (self._base / "memory.events").write_text(f"oom_kill {kills}")
         self._account(0.0, 0.0)
         registry = CollectorRegistry()
-        device = EmulatedDevice(DILATION, watts)
+        device = EmulatedDevice(DILATION, Draw(*watts))
         self.metrics = ClientMetrics(registry, Cgroup(folder / name), device=device)
         self.metrics.connected(True)
         self.metrics.partition(samples)
@@ -108,7 +109,7 @@ class Client:
 
     def _exchange(self, phase: ClientPhase, seconds: float, **size: int) -> None:
         self._busy(phase, seconds, use=0.2)
-        self.metrics.transferred(**size, seconds=seconds)
+        self.metrics.transferred(**size, seconds=seconds, model=True)
 
     def _busy(self, phase: ClientPhase, seconds: float, use: float = 0.9) -> None:
         with self.metrics.phase(phase):

@@ -1,8 +1,10 @@
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 from pydantic import ValidationError
 
+from fedbench.server.census import Census
 from fedbench.server.registry import (
     EXPIRES_SECONDS,
     Announcement,
@@ -280,17 +282,19 @@ def test_a_client_that_left_is_remembered_for_ten_minutes(registry: Registry, cl
     assert present(registry) == {"laptop": False}
     clock.now += 1
     assert present(registry) == {}
-    assert (registry.joined, registry.lost) == (1, 0)
+    assert (registry.joined, registry.lost()) == (1, {"laptop": 0})
 
 
 def test_a_client_that_is_silent_is_gone_and_then_lost(registry: Registry, clock: Clock) -> None:
     registry.announce(announcement(), "10.0.0.1")
     assert present(registry) == {"laptop": True}
     clock.now += EXPIRES_SECONDS + 1
-    assert (present(registry), registry.lost) == ({"laptop": False}, 0), "it may only be slow"
+    assert (present(registry), registry.lost()) == ({"laptop": False}, {"laptop": 0}), (
+        "it may only be slow"
+    )
     clock.now += 120
 
-    assert (present(registry), registry.lost) == ({"laptop": False}, 1)
+    assert (present(registry), registry.lost()) == ({"laptop": False}, {"laptop": 1})
     registry.announce(announcement(), "10.0.0.1")
     assert (present(registry), registry.joined) == ({"laptop": True}, 2)
 
@@ -298,11 +302,26 @@ def test_a_client_that_is_silent_is_gone_and_then_lost(registry: Registry, clock
 def test_each_way_to_be_lost_counts_once(registry: Registry, clock: Clock) -> None:
     registry.announce(announcement(node_id=77), "10.0.0.1")
     registry.end("laptop", "first", KILLED)
-    assert (present(registry), registry.joined, registry.lost) == ({"laptop": False}, 1, 1)
+    assert present(registry) == {"laptop": False}
+    assert (registry.joined, registry.lost()) == (1, {"laptop": 1})
 
     registry.announce(announcement(instance="second", node_id=78), "10.0.0.1")
     clock.now += EXPIRES_SECONDS + 1
     registry.announce(announcement(instance="third", node_id=79), "10.0.0.1")
     registry.announce(announcement(instance="third", node_id=79), "10.0.0.1")
 
-    assert (present(registry), registry.joined, registry.lost) == ({"laptop": True}, 3, 2)
+    assert present(registry) == {"laptop": True}
+    assert (registry.joined, registry.lost()) == (3, {"laptop": 2})
+
+
+def test_who_was_lost_is_known_by_name(registry: Registry) -> None:
+    for client in ("laptop", "pc"):
+        registry.announce(announcement(client=client), "10.0.0.1")
+    registry.end("pc", "first", KILLED)
+    registry.leave("laptop", "first")
+
+    exposition = CollectorRegistry()
+    exposition.register(Census(registry))
+    name = "fedbench_client_lost_total"
+    assert exposition.get_sample_value(name, {"client": "pc"}) == 1
+    assert exposition.get_sample_value(name, {"client": "laptop"}) == 0

@@ -98,8 +98,9 @@ def one_epoch(client: ClientMetrics) -> None:
         run="r1", round_number=2, seconds=5.0, loss=0.5, accuracy=0.875, samples=600, due=2.5
     )
     client.evaluated(run="r1", round_number=2, seconds=0.25, loss=1.5, accuracy=0.25)
-    client.transferred(received=2000, seconds=0.5)
-    client.transferred(sent=1000, seconds=0.25)
+    client.transferred(received=2000, seconds=0.5, model=True)
+    client.transferred(sent=1000, seconds=0.25, model=True)
+    client.transferred(received=20, seconds=0.125)  # as the message of an evaluation
     client.error()
 
 
@@ -137,9 +138,9 @@ def test_a_client_says_what_it_did(client: ClientMetrics, registry: CollectorReg
         "fedbench_trained_samples_total 600.0",
         "fedbench_partition_samples 600.0",
         "fedbench_sent_bytes_total 1000.0",
-        "fedbench_received_bytes_total 2000.0",
-        'fedbench_transfer_seconds_count{direction="received"} 1.0',
-        'fedbench_transfer_seconds_sum{direction="received"} 0.5',
+        "fedbench_received_bytes_total 2020.0",
+        'fedbench_transfer_seconds_count{direction="received"} 2.0',
+        'fedbench_transfer_seconds_sum{direction="received"} 0.625',
         'fedbench_transfer_seconds_count{direction="sent"} 1.0',
         'fedbench_transfer_seconds_sum{direction="sent"} 0.25',
         'fedbench_transfer_last_seconds{direction="received"} 0.5',
@@ -195,8 +196,9 @@ def test_a_server_says_how_the_run_goes(server: ServerMetrics, registry: Collect
         'fedbench_emulation_error_ratio{client="laptop",run="r1"} 0.125',
         # fedbench_emulation_held is 0, which samples() leaves out.
         'fedbench_round_energy_joules{client="laptop",run="r1"} 100.0',
-        "fedbench_round_seconds_count 1.0",
-        "fedbench_round_seconds_sum 9.0",
+        'fedbench_run_energy_joules{client="laptop",run="r1"} 100.0',
+        'fedbench_round_seconds_count{run="r1"} 1.0',
+        'fedbench_round_seconds_sum{run="r1"} 9.0',
         "fedbench_clients_connected 2.0",
     ]
 
@@ -229,6 +231,41 @@ def test_without_an_evaluation_there_is_no_accuracy(
     text = "\n".join(samples(registry))
     assert "fedbench_round{" in text
     assert "fedbench_server_" not in text
+
+
+def test_a_client_without_figures_in_a_round_keeps_none_of_the_round_before(
+    server: ServerMetrics, registry: CollectorRegistry
+) -> None:
+    laptop, *others = RECORD.clients
+    server.observe(RECORD, "r1", 5)
+    assert 'client="laptop"' in generate_latest(registry).decode()
+    failed = ClientRound(client="laptop", device="laptop", error="killed")
+    workstation = laptop.model_copy(update={"client": "workstation"})
+    server.observe(RECORD.model_copy(update={"clients": [failed, workstation, *others]}), "r1", 5)
+
+    text = generate_latest(registry).decode()
+    of_round = ("emulated_epoch_seconds", "target_epoch_seconds", "emulation_error_ratio",
+                "emulation_held", "round_energy_joules")  # fmt: skip
+    for name in of_round:
+        assert f'fedbench_{name}{{client="workstation",run="r1"}}' in text
+        assert f'fedbench_{name}{{client="laptop"' not in text
+
+
+def test_energy_of_a_run_adds_up_its_rounds_those_of_a_client_that_left_included(
+    server: ServerMetrics, registry: CollectorRegistry
+) -> None:
+    def of(client: str, run: str) -> float | None:
+        return registry.get_sample_value(
+            "fedbench_run_energy_joules", {"run": run, "client": client}
+        )
+
+    for _ in range(2):
+        server.observe(RECORD, "r1", 5)
+    server.observe(RECORD.model_copy(update={"clients": RECORD.clients[1:]}), "r1", 5)
+    assert (of("laptop", "r1"), of("pc", "r1")) == (200, None)
+
+    server.observe(RECORD, "r2", 5)
+    assert (of("laptop", "r1"), of("laptop", "r2")) == (None, 100)
 
 
 @pytest.mark.parametrize("parts", [None, RoundParts(aggregate=0.0625)])
