@@ -37,8 +37,8 @@ def board(title: str, name: str, *variables: str) -> Dashboard:
     )
     choices = {
         "run": some("run", "Run", "label_values(fedbench_round, run)"),
-        "client": some("client", "Client", "label_values(fedbench_client_phase, client)"),
-        "one client": variable("client", "Client", "label_values(fedbench_client_phase, client)"),
+        "client": some("client", "Client", "label_values(fedbench_client_connected, client)"),
+        "one client": variable("client", "Client", "label_values(fedbench_client_connected, client)"),
     }
     for chosen in variables:
         dashboard.with_variable(choices[chosen])
