@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.text import Text
 
 from fedbench.host.tables import duration, figure
-from fedbench.host.top.columns import PHASES, bar, choose, draw, scaled
+from fedbench.host.top.columns import PHASES, UNKNOWN, bar, choose, draw, scaled
 from fedbench.host.top.detail import detail
 from fedbench.host.top.figures import STEP_SECONDS, WINDOW_SECONDS
 from fedbench.host.top.state import Device, Holding, RunState, Snapshot
@@ -149,7 +150,7 @@ def _timeline(devices: Sequence[Device], now: float, width: int) -> Iterator[Tex
     for device in devices:
         line = Text(device.client.ljust(names + 1))
         for phase in _slots(device, now, slots):
-            colour, sign = PHASES[phase]
+            colour, sign = PHASES.get(phase, UNKNOWN)
             line.append(sign, colour)
         yield line
     legend = Text(f"{WINDOW_SECONDS // 60} min: ", no_wrap=True)
@@ -171,8 +172,8 @@ def _slots(device: Device, now: float, slots: int) -> Iterator[str]:
 
 
 def sparkline(values: Sequence[float], most: int = 30) -> str:
-    """The last `most` values as blocks, the lowest of them the smallest."""
-    values = values[-most:]
-    low, high = min(values), max(values)
+    """The last `most` finite values as blocks, the lowest of them the smallest."""
+    values = [value for value in values if math.isfinite(value)][-most:]
+    low, high = min(values, default=0.0), max(values, default=0.0)
     scale = (len(_BLOCKS) - 1) / (high - low) if high > low else 0.0
     return "".join(_BLOCKS[round((value - low) * scale)] for value in values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -33,7 +34,9 @@ class View:
 
         def place(device: Device) -> tuple[bool, float, str]:
             figure = _SORTS[self.sort](device)
-            return figure is None, -(figure or 0.0), device.client
+            if figure is None or math.isnan(figure):
+                return True, 0.0, device.client
+            return False, -figure, device.client
 
         return tuple(sorted(devices, key=place))
 

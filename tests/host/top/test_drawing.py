@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -99,6 +100,21 @@ def test_alerts_and_notes_are_told() -> None:
 )
 def test_a_sparkline(values: list[float], blocks: str) -> None:
     assert sparkline(values) == blocks
+
+
+def test_a_run_that_diverged_says_nan_and_has_the_curve_before(state: Snapshot) -> None:
+    assert state.run is not None
+    run = replace(state.run, losses=(1.0, 8.0, float("inf"), float("nan")))
+    assert "loss nan ▁█\n" in drawn(Board(replace(state, run=run)), 140)
+    assert sparkline([float("nan")]) == ""
+
+
+def test_a_client_of_another_version_may_be_in_a_phase_of_its_own(state: Snapshot) -> None:
+    paused = Device("a", "paused", ((99.0, "paused"),))
+    text = drawn(Board(replace(state, time=100.0, devices=(paused, Device("b", "waiting")))), 122)
+    assert text.count("paused") == 1
+    assert re.search(r"\na +\?\n", text)
+    assert "holds the round back" not in text
 
 
 def test_a_long_sparkline_is_of_the_last_values() -> None:

@@ -160,6 +160,24 @@ def test_what_is_not_a_number_is_not_known() -> None:
     assert (device.throttled, device.cpu_use) == (None, 0.5)
 
 
+def test_a_loss_that_diverged_is_told_and_its_curve_has_it_once() -> None:
+    nan = float("nan")
+    points = [(float(at), value) for at, value in enumerate([2.0, 2.0, 9.0, nan, nan, nan])]
+    curve = Series({"__name__": "fedbench_server_loss", "run": "r"}, points)
+    facts = [sample("server_loss", nan, run="r"), sample("local_loss", nan, client="a", run="r")]
+    state = snapshot([*RUNNING, *facts], [], [curve])
+    assert state.run is not None
+    assert str(state.run.losses) == "(2.0, 9.0, nan)"
+    assert str(state.devices[0].loss) == "nan"
+
+
+def test_what_is_no_finite_number_of_a_run_is_not_known() -> None:
+    odd = [sample(name, float("nan"), run="r") for name in ("round", "round_last_seconds")]
+    run = snapshot([*RUNNING[:1], *odd, sample("dilation", float("inf"), run="r")], [], []).run
+    assert run is not None
+    assert (run.round, run.seconds_left, run.dilation) == (0, None, 1.0)
+
+
 def test_who_was_there_and_is_not_is_gone_and_who_never_was_is_unknown() -> None:
     past = phases(a=["training"], b=["waiting"])
     state = now(sample("client_phase", 1, client="a", phase="training"), past=past, clients=["c"])

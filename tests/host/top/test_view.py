@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import permutations
+
 import pytest
 
 from fedbench.host.top.columns import TITLES
@@ -29,6 +31,16 @@ def after(*keys: str, view: View | None = None) -> View:
 )
 def test_each_s_sorts_by_another_figure_highest_first(times: int, order: str) -> None:
     assert "".join(d.client for d in after(*["s"] * times).devices(DEVICES)) == order
+
+
+def test_what_is_not_a_number_sorts_as_what_is_not_known() -> None:
+    nan, inf = float("nan"), float("inf")
+    devices = [
+        Device(name, cpu_use=use) for name, use in zip("abcd", (nan, 1.0, None, inf), strict=True)
+    ]
+    for order in permutations(devices):
+        shown = View(sort="CPU of quota").devices(order)
+        assert "".join(device.client for device in shown) == "dbac"
 
 
 def test_what_sorts_is_a_column() -> None:
