@@ -145,10 +145,13 @@ def _waiting(holding: Holding) -> Iterator[str]:
 
 
 def _timeline(devices: Sequence[Device], now: float, width: int) -> Iterator[Text]:
-    names = max((len(device.client) for device in devices), default=0)
-    slots = min(width - names - 1, WINDOW_SECONDS // STEP_SECONDS)
+    longest = max((len(device.client) for device in devices), default=0)
+    names = min(longest, width // 2)  # half of a narrow terminal is left for what they did
+    slots = max(min(width - names - 1, WINDOW_SECONDS // STEP_SECONDS), 1)
     for device in devices:
-        line = Text(device.client.ljust(names + 1))
+        line = Text(device.client)
+        line.truncate(names, overflow="ellipsis", pad=True)
+        line.append(" ")
         for phase in _slots(device, now, slots):
             colour, sign = PHASES.get(phase, UNKNOWN)
             line.append(sign, colour)

@@ -87,6 +87,14 @@ def test_the_timeline_ends_where_a_device_left() -> None:
     assert f"\na {'█' * 60}\n" in text
 
 
+@pytest.mark.parametrize("width", [20, 41, 42])
+def test_a_long_name_leaves_half_of_a_narrow_terminal_for_the_timeline(width: int) -> None:
+    device = Device("n" * 41, "training", ((239.0, "training"),))
+    lines = drawn(Board(nobody(time=240.0, devices=(device,))), width).splitlines()
+    (timeline,) = [line for line in lines if line.startswith("n" * (width // 2 - 1) + "… ")]
+    assert timeline == timeline[: width // 2 + 1].ljust(width - 1) + "█"
+
+
 def test_alerts_and_notes_are_told() -> None:
     text = drawn(
         Board(nobody(alerts=(Alert("Stuck", "a"), Alert("Full"))), "as of 12:00:00: away"), 80
