@@ -72,8 +72,9 @@ class _Handler(BaseHTTPRequestHandler):
         data = self.server.data[_kind(query)]
         if self.server.empty:
             data = {**data, "result": [], "groups": []}
-        answer = {"status": "success", "data": data} if not self.server.broken else {}
-        body = json.dumps(answer).encode()
+        if self.server.broken:
+            data = {"resultType": "vector", "result": [{}], "groups": []}
+        body = json.dumps({"status": "success", "data": data}).encode()
         self.send_response(200)
         self.end_headers()
         self.wfile.write(body)
