@@ -137,6 +137,19 @@ def test_without_a_terminal_it_prints_the_state_once(recorded: Recorded, command
     assert "keys" not in output
 
 
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "utf-8"])
+def test_a_pipe_may_have_any_encoding(recorded: Recorded, tmp_path: Path, encoding: str) -> None:
+    main = "from fedbench.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", main, "top", "--once", "--prometheus", recorded.url],
+        check=True, cwd=tmp_path, capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": encoding, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    text = done.stdout.decode(encoding)
+    assert RUN in text
+    assert ("█" if encoding == "utf-8" else "???") in text
+
+
 def test_a_picture_has_every_client_and_loads_nothing(
     recorded: Recorded, command: Command, tmp_path: Path
 ) -> None:
