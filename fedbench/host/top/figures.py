@@ -70,6 +70,7 @@ METRICS = tuple(
         }
     )
 )
+_GOING_ON = ("waiting", "running")
 # NaN or infinite where training diverged; any other figure that is so is a ratio without figures.
 _DIVERGING = ("fedbench_local_loss", "fedbench_server_loss")
 RULES = tuple(metric for metric in METRICS if metric.startswith("client:"))
@@ -102,13 +103,13 @@ def snapshot(
     run: str | None = None,
     clients: Iterable[str] = (),
 ) -> Snapshot:
-    """The state that these answers describe, of `run` or the one that Prometheus has.
+    """The state that these answers describe, of `run` or the newest, one that goes on first.
 
     `rules` are the recording rules that it evaluates itself; it may have others' series, too.
     """
     recorded = {*rules, *(sample.labels["__name__"] for sample in facts)}
     runs = tuple(sorted({s.labels["run"] for s in _named(facts, "run_phase")}))
-    chosen = run or next(iter(runs), None)
+    chosen = run or _current(facts)
     facts = [
         sample
         for sample in facts
@@ -130,6 +131,13 @@ def snapshot(
         alerts=tuple(sorted(_alerts(facts), key=str)),
         missing_rules=tuple(rule for rule in RULES if rule not in recorded),
     )
+
+
+def _current(facts: Iterable[Sample]) -> str | None:
+    """A Prometheus of the user's own may have runs of several federations."""
+    phases = _named(facts, "run_phase")
+    going_on = {s.labels["run"] for s in phases if s.value and s.labels["phase"] in _GOING_ON}
+    return max(going_on or {s.labels["run"] for s in phases}, default=None)
 
 
 def _is_known(sample: Sample) -> bool:

@@ -49,7 +49,7 @@ class View:
         """What is looked at once the key has been pressed; None after the last one, q."""
         changed: View | None = self
         match key:
-            case "q" | "escape" if self.detail:
+            case "q" | "escape" if self.detail and devices:
                 changed = replace(self, detail=False)
             case "q":
                 changed = None
@@ -60,12 +60,17 @@ class View:
             case "s":
                 changed = replace(self, sort=SORTS[(SORTS.index(self.sort) + 1) % len(SORTS)])
             case "enter":
-                changed = replace(self, detail=bool(devices))
+                changed = self._opened(devices)
             case "up" | "k":
                 changed = self._moved(-1, devices)
             case "down" | "j":
                 changed = self._moved(1, devices)
         return changed
+
+    def _opened(self, devices: Sequence[Device]) -> View:
+        """The selected device, which stays open when another one comes to the first place."""
+        chosen = self.selected(devices)
+        return replace(self, client=chosen.client, detail=True) if chosen else self
 
     def _moved(self, by: int, devices: Sequence[Device]) -> View:
         """From whom the first key finds selected, to a neighbour, and not beyond the ends."""

@@ -87,6 +87,47 @@ def test_a_run_that_is_over_has_nothing_left() -> None:
     assert run.progress == 3 / 6  # stopped early
 
 
+def a_run(run: str, phase: str) -> list[Sample]:
+    known = ("waiting", "running", "finished")
+    return [sample("run_phase", name == phase, run=run, phase=name) for name in known]
+
+
+@pytest.mark.parametrize(
+    ("phases_of", "chosen"),
+    [
+        ({}, None),
+        ({"1": "finished", "2": "finished"}, "2"),
+        ({"1": "running", "2": "finished"}, "1"),
+        ({"1": "running", "2": "waiting"}, "2"),
+    ],
+)
+def test_of_several_runs_the_newest_that_goes_on(
+    phases_of: dict[str, str], chosen: str | None
+) -> None:
+    facts = [fact for run, phase in phases_of.items() for fact in a_run(run, phase)]
+    loss = [sample("local_loss", int(run), client="a", run=run) for run in phases_of]
+    state = snapshot([*facts, *loss], [], [])
+    assert state.runs == tuple(phases_of)
+    assert (state.run.run if state.run else None) == chosen
+    assert [device.loss for device in state.devices] == ([float(chosen)] if chosen else [])
+
+
+def test_another_client_in_the_place_of_one_and_another_run() -> None:
+    before = phases(old=["training"] * 3, stays=["waiting"] * 3)
+    facts = [
+        *a_run("2", "running"),
+        sample("client_phase", 1, client="new", phase="training"),
+        sample("client_phase", 1, client="stays", phase="waiting"),
+        sample("local_loss", 1.5, client="stays", run="1"),  # it has not begun the new one
+    ]
+    state = snapshot(facts, before, [])
+    assert {d.client: (d.phase, d.loss) for d in state.devices} == {
+        "new": ("training", None), "old": ("gone", None), "stays": ("waiting", None),
+    }  # fmt: skip
+    assert state.holding is not None
+    assert state.holding.client.client == "new"
+
+
 def test_seconds_and_speeds_are_the_devices_own() -> None:
     facts = of("a", local_epoch_last_seconds=6.0, samples_per_second=10.0, target_epoch_seconds=2.5)
     (device,) = now(*facts).devices

@@ -213,6 +213,44 @@ def test_it_goes_on_while_prometheus_is_away(
     assert len(recorded.asked) == 9
 
 
+@pytest.mark.parametrize("then", ["another run", "nothing"])
+def test_a_run_that_was_asked_for_stays_in_view_when_it_is_there_no_more(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch, then: str
+) -> None:
+    output = io.StringIO()
+
+    def pressed(seconds: float) -> list[str]:
+        if not recorded.empty and RUN in json.dumps(recorded.data):
+            recorded.empty = then == "nothing"
+            recorded.data = json.loads(json.dumps(recorded.data).replace(RUN, "other"))
+            return []
+        return ["q"]
+
+    monkeypatch.setattr(top, "pressed", pressed)
+    console = Console(file=output, force_terminal=True, width=140, height=30, color_system=None)
+    top.watch(Prometheus(recorded.url), RUN, console)
+    last = output.getvalue().rpartition("as of ")[2]
+    why = f"has no run {RUN} now" if then == "another run" else "has no figures of a federation"
+    assert re.match(rf"\d\d:\d\d:\d\d: {recorded.url} {why}", last)
+    assert f"\n{RUN}  digits" in last.replace("\r", "")
+
+
+def test_another_run_takes_the_place_of_one_that_nobody_asked_for(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = io.StringIO()
+    keys = iter([[], ["q"]])
+
+    def pressed(seconds: float) -> list[str]:
+        recorded.data = json.loads(json.dumps(recorded.data).replace(RUN, "20261126-other"))
+        return next(keys)
+
+    monkeypatch.setattr(top, "pressed", pressed)
+    console = Console(file=output, force_terminal=True, width=140, height=30, color_system=None)
+    top.watch(Prometheus(recorded.url), None, console)
+    assert "20261126-other  digits" in output.getvalue().rpartition(RUN)[2]
+
+
 class Terminal:
     """`fedbench top` in a terminal of its own, of 24 lines, as a shell would start it."""
 

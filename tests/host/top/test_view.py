@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations
 
 import pytest
@@ -80,6 +81,18 @@ def test_details_open_and_close(back: str) -> None:
     assert (opened.client, opened.detail) == ("b", True)
     assert after("j", view=opened) == View(client="c", detail=True)
     assert after(back, view=opened) == View(client="b")
+
+
+def test_who_is_open_stays_open_when_another_one_is_the_first() -> None:
+    opened = after("s", "enter")  # by seconds: b
+    slower = replace(DEVICES[0], epoch_seconds=9.0)
+    chosen = opened.selected([slower, *DEVICES[1:]])
+    assert chosen is not None
+    assert chosen.client == "b"
+
+
+def test_q_ends_where_what_was_open_has_gone_with_all_others() -> None:
+    assert after("enter").after("q", []) is None
 
 
 def test_without_devices_there_is_nothing_to_open_or_select() -> None:
