@@ -27,7 +27,7 @@ sweep: .venv/host ## a grid of experiments, and one table: SWEEP=partitions [DAT
 status: .venv/host ## what is up, and where the dashboards are
 	@$(FEDBENCH) status
 
-top: .venv/host ## watch all devices live, ? shows keys: [PROMETHEUS=http://host:9090] for a federation elsewhere
+top: .venv/host ## watch all devices live, ? shows keys: [PROMETHEUS=http://localhost:9090], of a tunnel to another host
 	@$(FEDBENCH) top $(if $(PROMETHEUS),--prometheus $(PROMETHEUS))
 
 logs: .venv/host ## what server and clients logged: [CLIENT=laptop] [SINCE=5m] [RUN=run] [LEVEL=debug] [FOLLOW=1]

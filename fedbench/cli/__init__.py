@@ -9,7 +9,7 @@ import click
 import typer
 
 from fedbench.cli import checkout, federation, host, look, study, watch
-from fedbench.cli.output import say
+from fedbench.cli.output import accept_any_text, say
 from fedbench.errors import FedbenchError
 
 app = typer.Typer(
@@ -43,6 +43,7 @@ for command in COMMANDS:
 
 def main() -> None:
     """Runs a command; turns errors into a message and an exit code."""
+    accept_any_text()
     try:
         code = app(standalone_mode=False) or 0
     except FedbenchError as error:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
+from io import TextIOWrapper
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -24,6 +25,13 @@ if TYPE_CHECKING:  # a slow import
 # A pipe has no width of its own: room for whole words.
 console = Console(width=None if sys.stdout.isatty() else 140)
 progress = Console(stderr=True)
+
+
+def accept_any_text() -> None:
+    """Lets a terminal or pipe that is not UTF-8 have question marks for what it cannot show."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def say(line: str) -> None:

@@ -17,7 +17,11 @@ from fedbench.host.stack import require
 def top(
     prometheus: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="of a federation started elsewhere: http://host:9090"),
+        typer.Option(
+            metavar="URL",
+            help="of a federation elsewhere, whose host alone reaches its Prometheus: "
+            "ssh -N -L 9090:localhost:9090 host, then http://localhost:9090",
+        ),
     ] = None,
     run: Annotated[str | None, typer.Option(help="this run, or an error")] = None,
     once: Annotated[bool, typer.Option("--once", help="print the present state")] = False,

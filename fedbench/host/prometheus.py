@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import requests
+from requests import exceptions
 
 from fedbench.errors import HostError
 
 _TIMEOUT_SECONDS = 5
+# It is published to the localhost of its own computer only.
+TUNNEL = "ssh -N -L 9090:localhost:9090 host, then http://localhost:9090"
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,10 @@ class Target:
 
 
 class Prometheus:
-    """The Prometheus at `url`, for example `http://127.0.0.1:9090`."""
+    """The Prometheus at `url`, for example `http://127.0.0.1:9090`.
+
+    All that ask it raise HostError where something else answers there, too.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
@@ -64,8 +70,8 @@ class Prometheus:
         Raises:
             HostError: Prometheus does not answer, or refuses the expression.
         """
-        data = self._get("query", query=expression)
-        if data["resultType"] == "scalar":
+        data = self._get("query", "result", query=expression)
+        if data.get("resultType") == "scalar":
             return [Sample({}, float(data["result"][1]))]
         return [Sample(item["metric"], float(item["value"][1])) for item in data["result"]]
 
@@ -78,7 +84,7 @@ class Prometheus:
         Raises:
             HostError: Prometheus does not answer, or refuses the expression.
         """
-        data = self._get("query", query=f"({expression})[{seconds}s:{step}s]")
+        data = self._get("query", "result", query=f"({expression})[{seconds}s:{step}s]")
         return [
             Series(item["metric"], [(float(time), float(value)) for time, value in item["values"]])
             for item in data["result"]
@@ -90,7 +96,7 @@ class Prometheus:
         Raises:
             HostError: Prometheus does not answer.
         """
-        groups = self._get("rules", type="record")["groups"]
+        groups = self._get("rules", "groups", type="record")["groups"]
         return {rule["name"] for group in groups for rule in group["rules"]}
 
     def targets(self) -> list[Target]:
@@ -107,21 +113,48 @@ class Prometheus:
                 health=item["health"],
                 error=item["lastError"],
             )
-            for item in self._get("targets", state="active")["activeTargets"]
+            for item in self._get("targets", "activeTargets", state="active")["activeTargets"]
         ]
         return sorted(targets, key=lambda target: (target.job, target.client))
 
-    def _get(self, path: str, **parameters: str) -> dict[str, Any]:
+    def _get(self, path: str, holds: str, **parameters: str) -> dict[str, Any]:
+        """The data of an answer, which has to hold this key."""
+        response = self._response(path, parameters)
+        try:
+            answer = response.json()
+        except requests.JSONDecodeError:
+            answer = None
+        match answer:
+            case {"status": "success", "data": dict(data)} if holds in data:
+                return data
+            case {"status": "error", "error": reason}:
+                raise HostError(f"Prometheus refuses {parameters}: {reason}")
+        what = f"{response.status_code} {response.reason}"
+        if answer is None and response.status_code == requests.codes.unavailable:
+            raise HostError(
+                f"Prometheus does not answer at {self.url}: {what}", "it may be starting"
+            )
+        kind = response.headers.get("Content-Type", "of unknown type")
+        raise HostError(
+            f"what answers at {self.url} is no Prometheus: {what}, {kind}, from {response.url}",
+            "`fedbench status` says where a federation's is, on the computer that it runs on",
+        )
+
+    def _response(self, path: str, parameters: dict[str, str]) -> requests.Response:
         url = f"{self.url}/api/v1/{path}"
         try:
-            response = self._session.get(url, params=parameters, timeout=_TIMEOUT_SECONDS)
-            answer = response.json()
+            return self._session.get(url, params=parameters, timeout=_TIMEOUT_SECONDS)
+        except (exceptions.MissingSchema, exceptions.InvalidSchema, exceptions.InvalidURL):
+            raise HostError(
+                f"{self.url} is no URL of a Prometheus", "expected http://host:port"
+            ) from None
+        except exceptions.SSLError as error:
+            raise HostError(
+                f"no secure connection to {self.url}: {error}",
+                f"a tunnel needs none: {TUNNEL}",
+            ) from None
         except requests.RequestException as error:
             raise HostError(
                 f"Prometheus does not answer at {self.url}: {error}",
                 "see whether it runs: fedbench status, fedbench logs prometheus",
             ) from None
-        if answer["status"] != "success":
-            raise HostError(f"Prometheus refuses {parameters}: {answer['error']}")
-        data: dict[str, Any] = answer["data"]
-        return data

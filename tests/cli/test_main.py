@@ -8,6 +8,7 @@ import pytest
 from commands import Fedbench
 
 from fedbench.cli import checkout
+from fedbench.config import Ports
 from fedbench.host.stack import Places
 
 
@@ -25,6 +26,15 @@ def test_help_shows_every_command(fedbench: Fedbench) -> None:
         "calibrate", "profile-this-device", "compare",
     ):  # fmt: skip
         assert f" {command} " in out
+
+
+def test_top_of_another_host_takes_a_tunnel_to_the_port_that_is_published(
+    fedbench: Fedbench,
+) -> None:
+    _, out, _ = fedbench("top", "--help")
+    said = " ".join(out.replace("│", " ").split())
+    port = Ports().prometheus
+    assert f"ssh -N -L {port}:localhost:{port} host, then http://localhost:{port}" in said
 
 
 def test_a_defect_is_logged_not_shown(

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
 
 from fedbench.errors import HostError
+from fedbench.host import tls
 from fedbench.host.prometheus import Prometheus, Sample, Series, Target
 
 
 @contextmanager
-def http_server(answer: Callable[[str], tuple[int, str]]) -> Iterator[str]:
-    """The address, host:port, of a server that answers each GET path with a status and a body."""
+def http_server(
+    answer: Callable[[str], tuple[int, str]], secure: ssl.SSLContext | None = None
+) -> Iterator[str]:
+    """The address, host:port, of a server that answers each GET path with a status and a body.
+
+    The body of a redirect, 302, is where to.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -26,6 +34,8 @@ def http_server(answer: Callable[[str], tuple[int, str]]) -> Iterator[str]:
             self.send_response(status)
             kind = "application/json" if body.startswith(("{", "[")) else "text/plain"
             self.send_header("Content-Type", kind)
+            if status == 302:
+                self.send_header("Location", body)
             self.end_headers()
             self.wfile.write(body.encode())
 
@@ -33,6 +43,8 @@ def http_server(answer: Callable[[str], tuple[int, str]]) -> Iterator[str]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if secure:
+        server.socket = secure.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
@@ -120,6 +132,58 @@ def test_one_that_is_starting_is_not_ready_and_answers_nothing() -> None:
         assert not prometheus.ready()
         with pytest.raises(HostError, match="does not answer"):
             prometheus.query("up")
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (404, {"message": "Not found", "traceID": ""}),  # Grafana
+        (200, []),
+        (200, {"status": "success", "data": {"user": "me"}}),
+        (200, {"status": "success", "data": None}),
+        (200, {"status": "ok"}),
+        (200, "<html>who are you?</html>"),
+        (200, ""),
+    ],
+)
+def test_what_is_no_prometheus_is_said_to_be_none(status: int, body: object) -> None:
+    with api(body, status) as prometheus:
+        for ask in (lambda: prometheus.query("up"), prometheus.recording_rules, prometheus.targets):
+            with pytest.raises(HostError, match=f"answers at http.* is no Prometheus: {status} "):
+                ask()
+
+
+def test_a_page_to_log_in_is_no_prometheus() -> None:
+    def answer(path: str) -> tuple[int, str]:
+        return (200, "who are you?") if path == "/login" else (302, "/login")
+
+    with (
+        http_server(answer) as address,
+        pytest.raises(HostError, match=r"is no Prometheus: 200 OK, text/plain, from .*/login$"),
+    ):
+        Prometheus(f"http://{address}").query("up")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["host:9090", "localhost:9090", "127.0.0.1:9090", "ftp://host", "http://", "", "http://h:x"],
+)
+def test_what_is_no_url_is_said_to_be_none(url: str) -> None:
+    with pytest.raises(HostError, match="is no URL of a Prometheus") as caught:
+        Prometheus(url).query("up")
+    assert caught.value.hint == "expected http://host:port"
+
+
+def test_a_certificate_that_nobody_vouches_for(tmp_path: Path) -> None:
+    tls.ensure(tmp_path, ["127.0.0.1"])
+    secure = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    secure.load_cert_chain(tmp_path / "server" / "server.pem", tmp_path / "server" / "server.key")
+    with http_server(lambda _: (200, "{}"), secure) as address:
+        url = f"https://{address}"
+        with pytest.raises(HostError, match="certificate verify failed") as caught:
+            Prometheus(url).query("up")
+    assert caught.value.message.startswith(f"no secure connection to {url}: ")
+    assert "ssh -N -L 9090:localhost:9090" in caught.value.hint
 
 
 def test_one_that_is_not_there_says_where_it_was_looked_for() -> None:

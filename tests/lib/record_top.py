@@ -191,8 +191,8 @@ class Recorder(Prometheus):
         super().__init__(url)
         self.answers: list[dict[str, Any]] = []
 
-    def _get(self, path: str, **parameters: str) -> dict[str, Any]:
-        self.answers.append(super()._get(path, **parameters))
+    def _get(self, path: str, holds: str, **parameters: str) -> dict[str, Any]:
+        self.answers.append(super()._get(path, holds, **parameters))
         return self.answers[-1]
 
 

@@ -48,27 +48,32 @@ def look(prometheus: Prometheus, run: str | None = None) -> Snapshot:
 
 
 def watch(prometheus: Prometheus, run: str | None, console: Console) -> None:
-    """Shows the state until q or Ctrl-C; goes on while Prometheus is away, and says so.
+    """Shows the state until q or Ctrl-C; the last one while there is none now, and says so.
 
     Raises:
         HostError, RunError: as `look`, at the beginning.
     """
     state, note, view = look(prometheus, run), "", View()
+    at = time.strftime("%H:%M:%S")
     screen = Live(console=console, screen=True, auto_refresh=False)
-    with suppress(KeyboardInterrupt), keyboard(), screen as live:
+    with suppress(KeyboardInterrupt), keyboard() as suspend, screen as live:
         while True:
             due = time.monotonic() + _REFRESH_SECONDS
             live.update(Board(state, note, view), refresh=True)
             while keys := pressed(max(due - time.monotonic(), 0)):
                 for key in keys:
-                    if (after := view.after(key, state.devices)) is None:
+                    if key == "suspend":
+                        live.stop()
+                        suspend()
+                        live.start()
+                    elif (after := view.after(key, state.devices)) is None:
                         return
-                    view = after
+                    else:
+                        view = after
                 live.update(Board(state, note, view), refresh=True)
             try:
-                state, note = ask(prometheus, run), ""
-            except HostError as error:
-                at = time.strftime("%H:%M:%S", time.localtime(state.time))
+                state, note, at = look(prometheus, run), "", time.strftime("%H:%M:%S")
+            except (HostError, RunError) as error:
                 note = f"as of {at}: {error.message}"
 
 

@@ -23,6 +23,7 @@ PHASES = {  # its colour, and its sign on the timeline, which tells it without c
     "sending": ("blue", "▲"),
     "gone": ("red", " "),
 }
+UNKNOWN = ("default", "?")  # a phase of another version's client
 _HIGH = 0.9  # of a quota or a limit: worth a look
 _ERROR = 0.05  # as the bar of `fedbench fidelity`
 
@@ -41,8 +42,8 @@ class Column:
 
 
 def blocks(part: float, width: int, colour: str = "green") -> Text:
-    """A part, 0 to 1, as a bar that is `width` characters long."""
-    full = round(min(max(part, 0.0), 1.0) * width)
+    """A part, 0 to 1, as a bar that is `width` characters long; empty where it is NaN."""
+    full = round(min(max(0.0, part), 1.0) * width)  # 0 first: max keeps it beside NaN
     return Text().append("█" * full, colour).append("░" * (width - full), "bright_black")
 
 
@@ -55,7 +56,7 @@ def bar(part: float | None, width: int = 6) -> Text:
 
 def phase(device: Device) -> Text:
     """The phase that it is in, in its colour."""
-    colour, _ = PHASES.get(device.phase, ("default", ""))
+    colour, _ = PHASES.get(device.phase, UNKNOWN)
     return Text(device.phase, colour)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.text import Text
 
 from fedbench.host.tables import duration, figure
-from fedbench.host.top.columns import PHASES, bar, choose, draw, scaled
+from fedbench.host.top.columns import PHASES, UNKNOWN, bar, choose, draw, scaled
 from fedbench.host.top.detail import detail
 from fedbench.host.top.figures import STEP_SECONDS, WINDOW_SECONDS
 from fedbench.host.top.state import Device, Holding, RunState, Snapshot
@@ -144,12 +145,15 @@ def _waiting(holding: Holding) -> Iterator[str]:
 
 
 def _timeline(devices: Sequence[Device], now: float, width: int) -> Iterator[Text]:
-    names = max((len(device.client) for device in devices), default=0)
-    slots = min(width - names - 1, WINDOW_SECONDS // STEP_SECONDS)
+    longest = max((len(device.client) for device in devices), default=0)
+    names = min(longest, width // 2)  # half of a narrow terminal is left for what they did
+    slots = max(min(width - names - 1, WINDOW_SECONDS // STEP_SECONDS), 1)
     for device in devices:
-        line = Text(device.client.ljust(names + 1))
+        line = Text(device.client)
+        line.truncate(names, overflow="ellipsis", pad=True)
+        line.append(" ")
         for phase in _slots(device, now, slots):
-            colour, sign = PHASES[phase]
+            colour, sign = PHASES.get(phase, UNKNOWN)
             line.append(sign, colour)
         yield line
     legend = Text(f"{WINDOW_SECONDS // 60} min: ", no_wrap=True)
@@ -171,8 +175,8 @@ def _slots(device: Device, now: float, slots: int) -> Iterator[str]:
 
 
 def sparkline(values: Sequence[float], most: int = 30) -> str:
-    """The last `most` values as blocks, the lowest of them the smallest."""
-    values = values[-most:]
-    low, high = min(values), max(values)
+    """The last `most` finite values as blocks, the lowest of them the smallest."""
+    values = [value for value in values if math.isfinite(value)][-most:]
+    low, high = min(values, default=0.0), max(values, default=0.0)
     scale = (len(_BLOCKS) - 1) / (high - low) if high > low else 0.0
     return "".join(_BLOCKS[round((value - low) * scale)] for value in values)

@@ -70,6 +70,9 @@ METRICS = tuple(
         }
     )
 )
+_GOING_ON = ("waiting", "running")
+# NaN or infinite where training diverged; any other figure that is so is a ratio without figures.
+_DIVERGING = ("fedbench_local_loss", "fedbench_server_loss")
 RULES = tuple(metric for metric in METRICS if metric.startswith("client:"))
 _FACTS = f'{{__name__=~"{"|".join(("ALERTS", *METRICS))}"}}'
 _PHASES = f"{_PHASE} == 1"
@@ -100,14 +103,18 @@ def snapshot(
     run: str | None = None,
     clients: Iterable[str] = (),
 ) -> Snapshot:
-    """The state that these answers describe, of `run` or the one that Prometheus has.
+    """The state that these answers describe, of `run` or the newest, one that goes on first.
 
     `rules` are the recording rules that it evaluates itself; it may have others' series, too.
     """
     recorded = {*rules, *(sample.labels["__name__"] for sample in facts)}
     runs = tuple(sorted({s.labels["run"] for s in _named(facts, "run_phase")}))
-    chosen = run or next(iter(runs), None)
-    facts = [sample for sample in facts if sample.labels.get("run", chosen) == chosen]
+    chosen = run or _current(facts)
+    facts = [
+        sample
+        for sample in facts
+        if sample.labels.get("run", chosen) == chosen and _is_known(sample)
+    ]
     state = _run(chosen, facts, curves) if chosen in runs and chosen else None
     past = _phases(phases)
     values = _values(facts)
@@ -124,6 +131,17 @@ def snapshot(
         alerts=tuple(sorted(_alerts(facts), key=str)),
         missing_rules=tuple(rule for rule in RULES if rule not in recorded),
     )
+
+
+def _current(facts: Iterable[Sample]) -> str | None:
+    """A Prometheus of the user's own may have runs of several federations."""
+    phases = _named(facts, "run_phase")
+    going_on = {s.labels["run"] for s in phases if s.value and s.labels["phase"] in _GOING_ON}
+    return max(going_on or {s.labels["run"] for s in phases}, default=None)
+
+
+def _is_known(sample: Sample) -> bool:
+    return math.isfinite(sample.value) or sample.labels["__name__"] in _DIVERGING
 
 
 def _named(facts: Iterable[Sample], name: str) -> list[Sample]:
@@ -155,7 +173,8 @@ def _curve(curves: Iterable[Series], name: str, run: str, now: float | None) -> 
     found = [series.points for series in curves if labels <= series.labels.items()]
     values = [value for points in found for _, value in points]
     values += [] if now is None else [now]
-    return tuple(value for value, _ in groupby(values))
+    # By their text, because NaN, the loss of a model that diverged, is unlike itself.
+    return tuple(next(same) for _, same in groupby(values, key=str))
 
 
 def _phases(phases: Iterable[Series]) -> dict[str, tuple[tuple[float, str], ...]]:
@@ -171,7 +190,7 @@ def _values(facts: Iterable[Sample]) -> dict[str, dict[str, float]]:
     values: dict[str, dict[str, float]] = defaultdict(dict)
     for sample in facts:
         client, labels = sample.labels.get("client"), sample.labels
-        if not client or labels["__name__"] == "ALERTS" or math.isnan(sample.value):
+        if not client or labels["__name__"] == "ALERTS":
             continue
         which = [labels[name] for name in ("phase", "state", "direction") if name in labels]
         values[client][".".join((labels["__name__"], *which))] = sample.value
@@ -190,7 +209,7 @@ def _device(
 
     known = fields(_DEVICE)
     wall, speed = known["epoch_wall_seconds"], values.get(_SPEED)
-    dilation = values.get(_DILATION, run.dilation if run else 1.0)
+    dilation = values.get(_DILATION) or (run.dilation if run else 1.0)
     return Device(
         client,
         _phase(values, past),

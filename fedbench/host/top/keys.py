@@ -10,7 +10,7 @@ import sys
 import termios
 import time
 import tty
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 _ESCAPE = b"\x1b"
@@ -18,21 +18,30 @@ _SEQUENCE_SECONDS = 0.05  # within which the rest of an arrow's bytes comes
 _KEY = re.compile(rb"\x1b[\[O][\d;]*[A-Za-z~]|.", re.DOTALL)
 _NAMES = {
     b"\x1b[A": "up", b"\x1bOA": "up", b"\x1b[B": "down", b"\x1bOB": "down",
-    b"\r": "enter", b"\n": "enter", _ESCAPE: "escape",
+    b"\r": "enter", b"\n": "enter", _ESCAPE: "escape", b"\x1a": "suspend",
 }  # fmt: skip
 
 
 @contextmanager
-def keyboard() -> Iterator[None]:
-    """Each key at once, not with the line. Ctrl-C stays what it is, and so ends a plain kill."""
+def keyboard() -> Iterator[Callable[[], None]]:
+    """Each key at once, not with the line. Ctrl-C stays what it is, and so ends a plain kill.
+
+    Ctrl-Z is a key, `suspend`: what is yielded does it, once the screen has been left.
+    """
     if not sys.stdin.isatty():
-        yield
+        yield lambda: None
         return
     before = termios.tcgetattr(sys.stdin)
     handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    tty.setcbreak(sys.stdin)
+
+    def suspend() -> None:
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+        os.killpg(0, signal.SIGTSTP)  # make too, if it started this; goes on from here
+        _each_at_once()
+
+    _each_at_once()
     try:
-        yield
+        yield suspend
     finally:
         termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
         signal.signal(signal.SIGTERM, handler)
@@ -52,11 +61,21 @@ def pressed(seconds: float) -> list[str]:
 
 
 def named(typed: bytes) -> list[str]:
-    """What a terminal sent, as keys: letters, up, down, enter, escape; others as empty strings."""
+    """What a terminal sent, as keys: letters, up, down, enter, escape, suspend.
+
+    Others are empty strings.
+    """
     return [
         _NAMES.get(key, key.decode(errors="ignore") if len(key) == 1 else "")
         for key in _KEY.findall(typed)
     ]
+
+
+def _each_at_once() -> None:
+    tty.setcbreak(sys.stdin)
+    mode = termios.tcgetattr(sys.stdin)
+    mode[6][termios.VSUSP] = b"\0"  # no key sends the signal, which would leave the screen as it is
+    termios.tcsetattr(sys.stdin, termios.TCSADRAIN, mode)
 
 
 def _more_within(seconds: float) -> bool:

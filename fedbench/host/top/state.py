@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+
+_BUSY = ("sending", "evaluating", "training", "receiving")  # the last is the farthest from its end
 
 
 @dataclass(frozen=True)
@@ -117,9 +120,10 @@ class RunState:
     @property
     def seconds_left(self) -> float | None:
         """Wall seconds, by the last round; None before the first one is over or after the last."""
-        if self.phase != "running" or self.round_seconds is None:
+        last = self.round_seconds
+        if self.phase != "running" or last is None or not math.isfinite(last):
             return None
-        return (1 - self.progress) * self.rounds * self.round_seconds
+        return (1 - self.progress) * self.rounds * last
 
 
 @dataclass(frozen=True)
@@ -158,9 +162,8 @@ class Snapshot:
     @property
     def holding(self) -> Holding | None:
         """Who holds the round back; None while nobody waits for anybody."""
-        here = [device for device in self.devices if device.phase not in ("gone", "-")]
-        busy = [device for device in here if device.phase != "waiting"]
-        waiting = [device for device in here if device.phase == "waiting"]
+        busy = [device for device in self.devices if device.phase in _BUSY]
+        waiting = [device for device in self.devices if device.phase == "waiting"]
         if not self.run or self.run.phase != "running" or not busy or not waiting:
             return None
         since = {device.client: device.in_phase_since for device in waiting}
@@ -172,7 +175,7 @@ class Snapshot:
 
 def _left(device: Device) -> tuple[int, float]:
     """What is left to a busy device in this round: phases, and wall seconds of training."""
-    order = ("sending", "evaluating", "training", "receiving").index(device.phase)
+    order = _BUSY.index(device.phase)
     if device.epoch is None or device.epochs is None:
         return order, 0.0
     return order, (device.epochs - device.epoch + 1) * (device.epoch_wall_seconds or 0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -33,7 +34,9 @@ class View:
 
         def place(device: Device) -> tuple[bool, float, str]:
             figure = _SORTS[self.sort](device)
-            return figure is None, -(figure or 0.0), device.client
+            if figure is None or math.isnan(figure):
+                return True, 0.0, device.client
+            return False, -figure, device.client
 
         return tuple(sorted(devices, key=place))
 
@@ -46,7 +49,7 @@ class View:
         """What is looked at once the key has been pressed; None after the last one, q."""
         changed: View | None = self
         match key:
-            case "q" | "escape" if self.detail:
+            case "q" | "escape" if self.detail and devices:
                 changed = replace(self, detail=False)
             case "q":
                 changed = None
@@ -57,12 +60,17 @@ class View:
             case "s":
                 changed = replace(self, sort=SORTS[(SORTS.index(self.sort) + 1) % len(SORTS)])
             case "enter":
-                changed = replace(self, detail=bool(devices))
+                changed = self._opened(devices)
             case "up" | "k":
                 changed = self._moved(-1, devices)
             case "down" | "j":
                 changed = self._moved(1, devices)
         return changed
+
+    def _opened(self, devices: Sequence[Device]) -> View:
+        """The selected device, which stays open when another one comes to the first place."""
+        chosen = self.selected(devices)
+        return replace(self, client=chosen.client, detail=True) if chosen else self
 
     def _moved(self, by: int, devices: Sequence[Device]) -> View:
         """From whom the first key finds selected, to a neighbour, and not beyond the ends."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -86,6 +87,14 @@ def test_the_timeline_ends_where_a_device_left() -> None:
     assert f"\na {'█' * 60}\n" in text
 
 
+@pytest.mark.parametrize("width", [20, 41, 42])
+def test_a_long_name_leaves_half_of_a_narrow_terminal_for_the_timeline(width: int) -> None:
+    device = Device("n" * 41, "training", ((239.0, "training"),))
+    lines = drawn(Board(nobody(time=240.0, devices=(device,))), width).splitlines()
+    (timeline,) = [line for line in lines if line.startswith("n" * (width // 2 - 1) + "… ")]
+    assert timeline == timeline[: width // 2 + 1].ljust(width - 1) + "█"
+
+
 def test_alerts_and_notes_are_told() -> None:
     text = drawn(
         Board(nobody(alerts=(Alert("Stuck", "a"), Alert("Full"))), "as of 12:00:00: away"), 80
@@ -99,6 +108,21 @@ def test_alerts_and_notes_are_told() -> None:
 )
 def test_a_sparkline(values: list[float], blocks: str) -> None:
     assert sparkline(values) == blocks
+
+
+def test_a_run_that_diverged_says_nan_and_has_the_curve_before(state: Snapshot) -> None:
+    assert state.run is not None
+    run = replace(state.run, losses=(1.0, 8.0, float("inf"), float("nan")))
+    assert "loss nan ▁█\n" in drawn(Board(replace(state, run=run)), 140)
+    assert sparkline([float("nan")]) == ""
+
+
+def test_a_client_of_another_version_may_be_in_a_phase_of_its_own(state: Snapshot) -> None:
+    paused = Device("a", "paused", ((99.0, "paused"),))
+    text = drawn(Board(replace(state, time=100.0, devices=(paused, Device("b", "waiting")))), 122)
+    assert text.count("paused") == 1
+    assert re.search(r"\na +\?\n", text)
+    assert "holds the round back" not in text
 
 
 def test_a_long_sparkline_is_of_the_last_values() -> None:

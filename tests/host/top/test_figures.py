@@ -87,6 +87,47 @@ def test_a_run_that_is_over_has_nothing_left() -> None:
     assert run.progress == 3 / 6  # stopped early
 
 
+def a_run(run: str, phase: str) -> list[Sample]:
+    known = ("waiting", "running", "finished")
+    return [sample("run_phase", name == phase, run=run, phase=name) for name in known]
+
+
+@pytest.mark.parametrize(
+    ("phases_of", "chosen"),
+    [
+        ({}, None),
+        ({"1": "finished", "2": "finished"}, "2"),
+        ({"1": "running", "2": "finished"}, "1"),
+        ({"1": "running", "2": "waiting"}, "2"),
+    ],
+)
+def test_of_several_runs_the_newest_that_goes_on(
+    phases_of: dict[str, str], chosen: str | None
+) -> None:
+    facts = [fact for run, phase in phases_of.items() for fact in a_run(run, phase)]
+    loss = [sample("local_loss", int(run), client="a", run=run) for run in phases_of]
+    state = snapshot([*facts, *loss], [], [])
+    assert state.runs == tuple(phases_of)
+    assert (state.run.run if state.run else None) == chosen
+    assert [device.loss for device in state.devices] == ([float(chosen)] if chosen else [])
+
+
+def test_another_client_in_the_place_of_one_and_another_run() -> None:
+    before = phases(old=["training"] * 3, stays=["waiting"] * 3)
+    facts = [
+        *a_run("2", "running"),
+        sample("client_phase", 1, client="new", phase="training"),
+        sample("client_phase", 1, client="stays", phase="waiting"),
+        sample("local_loss", 1.5, client="stays", run="1"),  # it has not begun the new one
+    ]
+    state = snapshot(facts, before, [])
+    assert {d.client: (d.phase, d.loss) for d in state.devices} == {
+        "new": ("training", None), "old": ("gone", None), "stays": ("waiting", None),
+    }  # fmt: skip
+    assert state.holding is not None
+    assert state.holding.client.client == "new"
+
+
 def test_seconds_and_speeds_are_the_devices_own() -> None:
     facts = of("a", local_epoch_last_seconds=6.0, samples_per_second=10.0, target_epoch_seconds=2.5)
     (device,) = now(*facts).devices
@@ -158,6 +199,24 @@ def test_what_is_not_a_number_is_not_known() -> None:
     ]
     (device,) = now(*facts).devices
     assert (device.throttled, device.cpu_use) == (None, 0.5)
+
+
+def test_a_loss_that_diverged_is_told_and_its_curve_has_it_once() -> None:
+    nan = float("nan")
+    points = [(float(at), value) for at, value in enumerate([2.0, 2.0, 9.0, nan, nan, nan])]
+    curve = Series({"__name__": "fedbench_server_loss", "run": "r"}, points)
+    facts = [sample("server_loss", nan, run="r"), sample("local_loss", nan, client="a", run="r")]
+    state = snapshot([*RUNNING, *facts], [], [curve])
+    assert state.run is not None
+    assert str(state.run.losses) == "(2.0, 9.0, nan)"
+    assert str(state.devices[0].loss) == "nan"
+
+
+def test_what_is_no_finite_number_of_a_run_is_not_known() -> None:
+    odd = [sample(name, float("nan"), run="r") for name in ("round", "round_last_seconds")]
+    run = snapshot([*RUNNING[:1], *odd, sample("dilation", float("inf"), run="r")], [], []).run
+    assert run is not None
+    assert (run.round, run.seconds_left, run.dilation) == (0, None, 1.0)
 
 
 def test_who_was_there_and_is_not_is_gone_and_who_never_was_is_unknown() -> None:

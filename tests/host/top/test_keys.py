@@ -14,6 +14,7 @@ from fedbench.host.top.keys import named
         (b"\x1bOA\x1bOB", ["up", "down"]),  # in application mode
         (b"\n\r", ["enter", "enter"]),
         (b"\x1b", ["escape"]),
+        (b"\x1a", ["suspend"]),
         (b"\x1bq", ["escape", "q"]),
         (b"\x1b[1;5Aq", ["", "q"]),  # Ctrl and an arrow are no key of ours
         ("é".encode(), ["", ""]),

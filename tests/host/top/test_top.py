@@ -36,7 +36,9 @@ from fedbench.host.top.state import Snapshot
 Command = Callable[..., tuple[int, str, str]]
 RUN = "20261125-124422-digits"
 ROOT = Path(__file__).resolve().parents[3]
-SHOWN_CURSOR, LEFT_SCREEN = b"\x1b[?25h", b"\x1b[?1049l"
+SHOWN_CURSOR, ENTERED_SCREEN, LEFT_SCREEN = b"\x1b[?25h", b"\x1b[?1049h", b"\x1b[?1049l"
+MAIN = "from fedbench.cli import main; main()"
+SCREEN = r"client ▲.*\? keys"
 SHELL = """
 import os, signal, subprocess, sys, termios
 os.login_tty(0)
@@ -48,6 +50,12 @@ print("process", process.pid, flush=True)
 code = process.wait()
 found = "as before" if termios.tcgetattr(0) == before else "changed"
 print(f"exit code {code}, terminal {found}", flush=True)
+"""
+
+BASH = """
+import os
+os.login_tty(0)
+os.execvp("bash", ["bash", "--norc", "--noprofile", "-i"])
 """
 
 
@@ -72,8 +80,9 @@ class _Handler(BaseHTTPRequestHandler):
         data = self.server.data[_kind(query)]
         if self.server.empty:
             data = {**data, "result": [], "groups": []}
-        answer = {"status": "success", "data": data} if not self.server.broken else {}
-        body = json.dumps(answer).encode()
+        if self.server.broken:
+            data = {"resultType": "vector", "result": [{}], "groups": []}
+        body = json.dumps({"status": "success", "data": data}).encode()
         self.send_response(200)
         self.end_headers()
         self.wfile.write(body)
@@ -134,6 +143,18 @@ def test_without_a_terminal_it_prints_the_state_once(recorded: Recorded, command
         assert re.search(rf"\n{client:<11}  (training|waiting|sending) ", output)
     assert "\x1b" not in output
     assert "keys" not in output
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "utf-8"])
+def test_a_pipe_may_have_any_encoding(recorded: Recorded, tmp_path: Path, encoding: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", MAIN, "top", "--once", "--prometheus", recorded.url],
+        check=True, cwd=tmp_path, capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": encoding, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    text = done.stdout.decode(encoding)
+    assert RUN in text
+    assert ("█" if encoding == "utf-8" else "???") in text
 
 
 def test_a_picture_has_every_client_and_loads_nothing(
@@ -199,26 +220,65 @@ def test_it_goes_on_while_prometheus_is_away(
     assert len(recorded.asked) == 9
 
 
-class Terminal:
-    """`fedbench top` in a terminal of its own, of 24 lines, as a shell would start it."""
+@pytest.mark.parametrize("then", ["another run", "nothing"])
+def test_a_run_that_was_asked_for_stays_in_view_when_it_is_there_no_more(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch, then: str
+) -> None:
+    output = io.StringIO()
 
-    def __init__(self, url: str, folder: Path, columns: int = 120) -> None:
+    def pressed(seconds: float) -> list[str]:
+        if not recorded.empty and RUN in json.dumps(recorded.data):
+            recorded.empty = then == "nothing"
+            recorded.data = json.loads(json.dumps(recorded.data).replace(RUN, "other"))
+            return []
+        return ["q"]
+
+    monkeypatch.setattr(top, "pressed", pressed)
+    console = Console(file=output, force_terminal=True, width=140, height=30, color_system=None)
+    top.watch(Prometheus(recorded.url), RUN, console)
+    last = output.getvalue().rpartition("as of ")[2]
+    why = f"has no run {RUN} now" if then == "another run" else "has no figures of a federation"
+    assert re.match(rf"\d\d:\d\d:\d\d: {recorded.url} {why}", last)
+    assert f"\n{RUN}  digits" in last.replace("\r", "")
+
+
+def test_another_run_takes_the_place_of_one_that_nobody_asked_for(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = io.StringIO()
+    keys = iter([[], ["q"]])
+
+    def pressed(seconds: float) -> list[str]:
+        recorded.data = json.loads(json.dumps(recorded.data).replace(RUN, "20261126-other"))
+        return next(keys)
+
+    monkeypatch.setattr(top, "pressed", pressed)
+    console = Console(file=output, force_terminal=True, width=140, height=30, color_system=None)
+    top.watch(Prometheus(recorded.url), None, console)
+    assert "20261126-other  digits" in output.getvalue().rpartition(RUN)[2]
+
+
+class Terminal:
+    """A program, that of a shell, in a terminal of its own, of 24 lines."""
+
+    pid = 0
+    drawn = ""
+
+    def __init__(self, script: str, url: str, folder: Path, columns: int = 120) -> None:
         self._master, slave = pty.openpty()
         termios.tcsetwinsize(slave, (24, columns))
-        self._seen = b""
+        self.seen = b""
         self._shell = subprocess.Popen(
-            [sys.executable, "-c", SHELL, url], stdin=slave, stdout=slave, stderr=slave, cwd=folder,
-            env={**os.environ, "TERM": "xterm-256color", "PYTHONPATH": str(ROOT)},
+            [sys.executable, "-c", script, url], stdin=slave, stdout=slave, stderr=slave,
+            cwd=folder, env={**os.environ, "TERM": "xterm-256color", "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
         os.close(slave)
-        self.pid = int(self.until(r"process \d+\s").split()[1])
-        self.drawn = self.until(r"client ▲.*\? keys")
 
     def press(self, keys: str, shows: str) -> str:
         """What is drawn of this pattern once the keys are pressed."""
         while self._more(0.2):
             pass
-        self._seen = b""
+        self.seen = b""
         self.type(keys)
         return self.until(shows)
 
@@ -237,18 +297,18 @@ class Terminal:
     def _more(self, seconds: float) -> bool:
         if not select.select([self._master], [], [], seconds)[0]:
             return False
-        self._seen += os.read(self._master, 65536)
+        self.seen += os.read(self._master, 65536)
         return True
 
     def text(self) -> str:
         """What was written, without colours and movements of the cursor."""
-        return re.sub(r"\x1b\[[?\d;]*[A-Za-z]", "", self._seen.decode(errors="ignore"))
+        return re.sub(r"\x1b\[[?\d;]*[A-Za-z]", "", self.seen.decode(errors="ignore"))
 
     def ends(self, code: int) -> None:
         """It has to end with this code, and leave the terminal as it was."""
         self.until(f"exit code {code}, terminal as before")
-        assert SHOWN_CURSOR in self._seen
-        assert LEFT_SCREEN in self._seen
+        assert SHOWN_CURSOR in self.seen
+        assert LEFT_SCREEN in self.seen
 
     def close(self) -> None:
         self._shell.kill()  # as its session's leader, which takes the others along
@@ -258,8 +318,11 @@ class Terminal:
 
 @pytest.fixture
 def terminal(recorded: Recorded, tmp_path: Path) -> Iterator[Terminal]:
-    opened = Terminal(recorded.url, tmp_path)
+    """`fedbench top` as a shell would start it."""
+    opened = Terminal(SHELL, recorded.url, tmp_path)
     try:
+        opened.pid = int(opened.until(r"process \d+\s").split()[1])
+        opened.drawn = opened.until(SCREEN)
         yield opened
     finally:
         opened.close()
@@ -293,6 +356,26 @@ def test_it_leaves_the_terminal_as_it_was(terminal: Terminal, how: str) -> None:
     else:
         terminal.type("\x03")
     terminal.ends(0)
+
+
+def test_ctrl_z_gives_the_terminal_back_until_fg(recorded: Recorded, tmp_path: Path) -> None:
+    shell = Terminal(BASH, recorded.url, tmp_path)
+    try:
+        shell.type(f"{sys.executable} -c '{MAIN}' top --prometheus {recorded.url}\n")
+        shell.until(SCREEN)
+        shell.press("\x1a", "Stopped")
+        assert LEFT_SCREEN in shell.seen
+        assert SHOWN_CURSOR in shell.seen
+        assert shell.press("stty -a\n", r"-?icanon") == "icanon"
+        shell.press("fg\n", SCREEN)
+        assert ENTERED_SCREEN in shell.seen
+        shell.press("s", r"emulated s ▼.*\? keys")
+        shell.press("\x1a", "Stopped")
+        shell.press("fg\n", SCREEN.replace("client ▲", "emulated s ▼"))
+        shell.press("q", r"[$#] $")
+        shell.press("echo code $?; stty -a\n", r"code 0.*susp = \^Z.*[^-]icanon")
+    finally:
+        shell.close()
 
 
 def test_it_leaves_the_terminal_as_it_was_after_a_defect(

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import permutations
+
 import pytest
 
 from fedbench.host.top.columns import TITLES
@@ -29,6 +32,16 @@ def after(*keys: str, view: View | None = None) -> View:
 )
 def test_each_s_sorts_by_another_figure_highest_first(times: int, order: str) -> None:
     assert "".join(d.client for d in after(*["s"] * times).devices(DEVICES)) == order
+
+
+def test_what_is_not_a_number_sorts_as_what_is_not_known() -> None:
+    nan, inf = float("nan"), float("inf")
+    devices = [
+        Device(name, cpu_use=use) for name, use in zip("abcd", (nan, 1.0, None, inf), strict=True)
+    ]
+    for order in permutations(devices):
+        shown = View(sort="CPU of quota").devices(order)
+        assert "".join(device.client for device in shown) == "dbac"
 
 
 def test_what_sorts_is_a_column() -> None:
@@ -68,6 +81,18 @@ def test_details_open_and_close(back: str) -> None:
     assert (opened.client, opened.detail) == ("b", True)
     assert after("j", view=opened) == View(client="c", detail=True)
     assert after(back, view=opened) == View(client="b")
+
+
+def test_who_is_open_stays_open_when_another_one_is_the_first() -> None:
+    opened = after("s", "enter")  # by seconds: b
+    slower = replace(DEVICES[0], epoch_seconds=9.0)
+    chosen = opened.selected([slower, *DEVICES[1:]])
+    assert chosen is not None
+    assert chosen.client == "b"
+
+
+def test_q_ends_where_what_was_open_has_gone_with_all_others() -> None:
+    assert after("enter").after("q", []) is None
 
 
 def test_without_devices_there_is_nothing_to_open_or_select() -> None:
