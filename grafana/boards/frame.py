@@ -20,6 +20,8 @@ from grafana_foundation_sdk.models.dashboard import (
 
 from boards.panels import SOURCE, Panel
 
+_CLIENTS = "label_values(fedbench_client_connected, client)"  # whatever their node
+
 
 def board(title: str, name: str, *variables: str) -> Dashboard:
     """Start a dashboard with these variables: run, client, or one client."""
@@ -37,8 +39,8 @@ def board(title: str, name: str, *variables: str) -> Dashboard:
     )
     choices = {
         "run": some("run", "Run", "label_values(fedbench_round, run)"),
-        "client": some("client", "Client", "label_values(fedbench_client_connected, client)"),
-        "one client": variable("client", "Client", "label_values(fedbench_client_connected, client)"),
+        "client": some("client", "Client", _CLIENTS),
+        "one client": variable("client", "Client", _CLIENTS),
     }
     for chosen in variables:
         dashboard.with_variable(choices[chosen])
