@@ -71,8 +71,8 @@ WIDTHS, HEIGHTS = st.integers(10, 200), st.integers(3, 60)
 
 def lines(what: Board | Devices, width: int, height: int) -> list[str]:
     console = Console(file=io.StringIO(), width=width, height=height, color_system=None)
-    rendered = console.render(what)  # not printed, which cuts what is too wide
-    return "".join(segment.text for segment in rendered).split("\n")
+    rendered = console.render_lines(what, pad=False)  # as printed: rows are cut where too wide
+    return ["".join(segment.text for segment in line) for line in rendered]
 
 
 @settings(max_examples=40, deadline=None)
