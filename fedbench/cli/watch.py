@@ -63,11 +63,12 @@ def logs(
 ) -> None:
     """Print what server and clients logged, in the order of time."""
     from fedbench.host import logs
+    from fedbench.host.logsources import Wanted
 
     chosen = [*(names or ()), *(clients or ())]
     level = "debug" if everything else level
     one = RunStore(checkout.places.runs).find(run) if run else None
-    wanted = logs.Wanted.parse(chosen, since=since, run=one, level=level, tail=tail)
+    wanted = Wanted.parse(chosen, since=since, run=one, level=level, tail=tail)
     with suppress(KeyboardInterrupt):
         for line in logs.lines(wanted, follow=follow):
             text = line.json() if as_json else line.text()

@@ -23,6 +23,7 @@ import psutil
 from fedbench.errors import FedbenchError
 from fedbench.host import bootstrap, links, logs, rapl
 from fedbench.host.corrections import FILE, Correction
+from fedbench.host.logsources import Sources
 from fedbench.host.plan import ClientPlan
 from fedbench.host.prometheus import Prometheus
 from fedbench.host.quotas import Quotas
@@ -176,7 +177,7 @@ def main(folder: Path, launch: int) -> None:
                 log.write(json.dumps(asdict(correction)) + "\n")
                 log.flush()
     try:
-        logs.keep(logs.Sources(client, PROJECT), Run(folder))
+        logs.keep(Sources(client, PROJECT), Run(folder))
     except FedbenchError as error:  # as above
         print(error.message, file=sys.stderr)  # noqa: T201
 

@@ -16,9 +16,9 @@ from requests import ReadTimeout
 from vanishing import vanishing_docker
 
 from fedbench.errors import ConfigError, DockerError, FedbenchError
-from fedbench.host import bootstrap, logs
+from fedbench.host import bootstrap, logs, logsources
 from fedbench.host.loglines import Line
-from fedbench.host.logs import Sources, Wanted
+from fedbench.host.logsources import Sources, Wanted
 from fedbench.host.runs import Run
 from fedbench.host.stack import PROJECT, Places
 
@@ -167,7 +167,7 @@ def test_arguments_of_the_command() -> None:
 
 
 def test_live_lines_are_in_order_and_whole(sources: Sources) -> None:
-    live = logs.live(sources, Wanted(), START + timedelta(seconds=1))
+    live = logsources.live(sources, Wanted(), START + timedelta(seconds=1))
     assert told(list(islice(live, 4))) == [
         ("server", "round"), ("laptop", "training"), ("visitor", "late"),
         ("server", "Segmentation fault"),
@@ -177,9 +177,9 @@ def test_live_lines_are_in_order_and_whole(sources: Sources) -> None:
 def test_a_container_that_comes_later_is_followed(
     docker: FakeDocker, sources: Sources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logs, "LOOK_SECONDS", 0.05)
-    monkeypatch.setattr(logs, "GATHER_SECONDS", 0.02)
-    live = logs.live(sources, Wanted(("server", "guest")), START + timedelta(seconds=4))
+    monkeypatch.setattr(logsources, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(logsources, "GATHER_SECONDS", 0.02)
+    live = logsources.live(sources, Wanted(("server", "guest")), START + timedelta(seconds=4))
     assert told([next(live)]) == [("server", "Segmentation fault")]
     docker.found.append(FakeContainer("guest", (6, ours("hello", client="guest"))))
     docker.found[0].lines = [(4, "old"), (7, "back again")]
@@ -203,14 +203,14 @@ def test_a_run_has_the_lines_that_name_it_and_those_of_no_run_in_its_time(
 def test_lines_of_no_run_are_followed_for_as_long_as_the_run_goes_on(
     docker: FakeDocker, places: Places, sources: Sources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logs, "LOOK_SECONDS", 0.05)
-    monkeypatch.setattr(logs, "GATHER_SECONDS", 0.02)
+    monkeypatch.setattr(logsources, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(logsources, "GATHER_SECONDS", 0.02)
     run = Run(places.runs / R1)
     events = text(run.path / "events.jsonl").splitlines(keepends=True)
     (run.path / "events.jsonl").write_text("".join(events[:-1]))
     server = docker.found[0]
     server.lines = [(50, "while it goes on")]
-    live = logs.live(sources, Wanted(("server",), run=run), START)
+    live = logsources.live(sources, Wanted(("server",), run=run), START)
     assert told([next(live)]) == [("server", "while it goes on")]
     end = {"time": (START + timedelta(seconds=60)).isoformat(), "event": "finished"}
     (run.path / "events.jsonl").write_text("".join(events[:-1]) + json.dumps(end) + "\n")

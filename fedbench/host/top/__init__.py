@@ -9,7 +9,9 @@ from __future__ import annotations
 import io
 import re
 import time
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -53,28 +55,57 @@ def watch(prometheus: Prometheus, run: str | None, console: Console) -> None:
     Raises:
         HostError, RunError: as `look`, at the beginning.
     """
-    state, note, view = look(prometheus, run), "", View()
-    at = time.strftime("%H:%M:%S")
-    screen = Live(console=console, screen=True, auto_refresh=False)
-    with suppress(KeyboardInterrupt), keyboard() as suspend, screen as live:
-        while True:
-            due = time.monotonic() + _REFRESH_SECONDS
-            live.update(Board(state, note, view), refresh=True)
-            while keys := pressed(max(due - time.monotonic(), 0)):
-                for key in keys:
-                    if key == "suspend":
-                        live.stop()
-                        suspend()
-                        live.start()
-                    elif (after := view.after(key, state.devices)) is None:
-                        return
-                    else:
-                        view = after
-                live.update(Board(state, note, view), refresh=True)
-            try:
-                state, note, at = look(prometheus, run), "", time.strftime("%H:%M:%S")
-            except (HostError, RunError) as error:
-                note = f"as of {at}: {error.message}"
+    screen = _Screen(prometheus, run)
+    live = Live(console=console, screen=True, auto_refresh=False)
+    with suppress(KeyboardInterrupt), keyboard() as suspend, live:
+        while _shown(screen, live, suspend):
+            screen.renew()
+
+
+def _shown(screen: _Screen, live: Live, suspend: Callable[[], None]) -> bool:
+    """Draws the state as keys change the view, until a newer one is due; false after the last q."""
+    due = time.monotonic() + _REFRESH_SECONDS
+    live.update(screen.board(), refresh=True)
+    while keys := pressed(max(due - time.monotonic(), 0)):
+        if "suspend" in keys:
+            live.stop()
+            suspend()
+            live.start()
+        if not screen.press(keys):
+            return False
+        live.update(screen.board(), refresh=True)
+    return True
+
+
+class _Screen:
+    """The state that is shown, and how it is looked at."""
+
+    def __init__(self, prometheus: Prometheus, run: str | None) -> None:
+        self._look = partial(look, prometheus, run)
+        self._state, self._note, self._at = self._look(), "", _now()
+        self._view = View()
+
+    def board(self) -> Board:
+        return Board(self._state, self._note, self._view)
+
+    def press(self, keys: Iterable[str]) -> bool:
+        """Whether anybody still looks."""
+        for key in keys:
+            if (after := self._view.after(key, self._state.devices)) is None:
+                return False
+            self._view = after
+        return True
+
+    def renew(self) -> None:
+        """The present state, or the last one while there is none, with a note that says why."""
+        try:
+            self._state, self._note, self._at = self._look(), "", _now()
+        except (HostError, RunError) as error:
+            self._note = f"as of {self._at}: {error.message}"
+
+
+def _now() -> str:
+    return time.strftime("%H:%M:%S")
 
 
 def export_svg(state: Snapshot, file: Path) -> None:
