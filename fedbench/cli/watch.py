@@ -10,6 +10,7 @@ import typer
 
 from fedbench.cli import checkout
 from fedbench.cli.output import console, say
+from fedbench.host.prometheus import TUNNEL, Prometheus
 from fedbench.host.runs import RunStore
 from fedbench.host.stack import require
 
@@ -19,8 +20,7 @@ def top(
         str | None,
         typer.Option(
             metavar="URL",
-            help="of a federation elsewhere, whose host alone reaches its Prometheus: "
-            "ssh -N -L 9090:localhost:9090 host, then http://localhost:9090",
+            help=f"of a federation elsewhere, whose host alone reaches its Prometheus: {TUNNEL}",
         ),
     ] = None,
     run: Annotated[str | None, typer.Option(help="this run, or an error")] = None,
@@ -29,7 +29,6 @@ def top(
 ) -> None:
     """Watch all devices live: who holds the round back, and why. ? shows the keys, q quits."""
     from fedbench.host import top
-    from fedbench.host.prometheus import Prometheus
     from fedbench.host.top.drawing import Board
 
     source = Prometheus(prometheus or require(checkout.places).prometheus_url)

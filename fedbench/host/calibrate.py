@@ -86,6 +86,7 @@ def measure(
     with bench.quota(QUOTA):
         (held,) = run()
     alone = climbed[1]
+    relative = ratio(bench, model, noise.note)
     speed = ModelSpeed(
         model=model,
         by_threads=_by_threads(climbed),
@@ -93,7 +94,7 @@ def measure(
         quota_efficiency=held.samples_per_cpu_second / alone.samples_per_cpu_second,
         step_cpu_seconds=alone.step_cpu_seconds,
         spread=(min(alone.cpu_windows), max(alone.cpu_windows)),
-        of_reference=ratio(bench, model, noise.note).value,
+        of_reference=relative.value,
         measured_at=datetime.now(UTC),
         note=noise.words(cores, alone.cpu_windows),
     )

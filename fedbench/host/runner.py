@@ -145,8 +145,8 @@ class Runner:
         server = self._stack.containers(self._client).get("server")
         if server is None or server.status != "running":
             raise DockerError("the server is not running", "make up PROFILE=… brings it up")
-        if run := launched(server):
-            raise in_progress(run)
+        if run := _launched(server):
+            raise _in_progress(run)
         self._store.end(PROJECT)
 
     def _versions(self) -> dict[str, Any]:
@@ -175,20 +175,19 @@ def require_over(stack: Stack, client: docker.DockerClient) -> None:
         RunError: one does.
     """
     server = stack.containers(client).get("server")
-    run = launched(server) if server and server.status == "running" else None
-    if run and Run(stack.places.runs / run).state() == "running":
-        raise in_progress(run)
+    run = _launched(server) if server and server.status == "running" else None
+    if run and not Run(stack.places.runs / run).has_ended():
+        raise _in_progress(run)
 
 
-def launched(server: Container) -> str | None:
+def _launched(server: Container) -> str | None:
     """The run that the server's container executes; it is over a moment later than its records."""
     commands = [" ".join(process) for process in server.top()["Processes"]]
     busy = next((command for command in commands if _LAUNCH in command), None)
     return busy.rpartition("/")[2] if busy else None
 
 
-def in_progress(run: str) -> RunError:
-    """What is said where a run stands in the way."""
+def _in_progress(run: str) -> RunError:
     return RunError(f"run {run} is in progress", f"wait for it, or stop it: touch runs/{run}/stop")
 
 

@@ -95,7 +95,11 @@ class Run:
 
     def state(self) -> str:
         """`running` while nothing says that it ended, else how it ended."""
-        return self.summary().status if (self.path / "summary.json").exists() else "running"
+        return self.summary().status if self.has_ended() else "running"
+
+    def has_ended(self) -> bool:
+        """Whether it has a summary: going on takes that away."""
+        return (self.path / "summary.json").exists()
 
     def periods(self) -> list[Period]:
         """When it was active: from when it was made, or went on, to its end.
@@ -189,7 +193,7 @@ class RunStore:
     def end(self, project: str) -> None:
         """Writes the summaries that are missing: nothing runs on that project's containers."""
         for run in self.of(project):
-            if run.state() == "running":
+            if not run.has_ended():
                 write_summary(run.path)
 
     def find(self, name: str | None) -> Run:

@@ -32,22 +32,23 @@ from fedbench.telemetry.metrics import METRICS
 
 def client_metrics(cgroup: Cgroup, companions: Companions | None = None) -> ClientMetrics:
     """The metrics of this process' client in prometheus_client's own registry, a GPU's too."""
-    device = _device()
+    _prepare()
+    device = EmulatedDevice.from_environment()
     return ClientMetrics(REGISTRY, cgroup, device=device, companions=companions)
 
 
 def stock_metrics(cgroup: Cgroup) -> NodeMetrics:
     """The same for the process that starts the stock node, which trains in others of its own."""
-    return NodeMetrics(REGISTRY, cgroup, _device())
+    _prepare()
+    return NodeMetrics(REGISTRY, cgroup, EmulatedDevice.from_environment())
 
 
-def _device() -> EmulatedDevice:
-    """Of this client; its GPU's metrics too, and none that the library has of the process."""
+def _prepare() -> None:
+    """Declared metrics only, a GPU's too: what the library says by itself of the process goes."""
     for collector in (PROCESS_COLLECTOR, PLATFORM_COLLECTOR, GC_COLLECTOR):
         REGISTRY.unregister(collector)
     if nvml := load_nvml():
         REGISTRY.register(GpuCollector(nvml))
-    return EmulatedDevice.from_environment()
 
 
 def serve(port: int, registry: CollectorRegistry = REGISTRY) -> ThreadingHTTPServer:
