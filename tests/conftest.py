@@ -10,10 +10,12 @@ import docker
 import pytest
 
 from fedbench.errors import DockerError
-from fedbench.host import bootstrap
-from fedbench.host.build import PROMETHEUS
-from fedbench.host.machine import Machine
-from fedbench.learning import own
+from fedbench.host.setup import bootstrap
+from fedbench.host.setup.images import PROMETHEUS
+from fedbench.host.setup.machine import Machine
+from fedbench.learning import user_models
+
+pytest_plugins = ["host_fixtures"]
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -57,7 +59,7 @@ def own_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     """An empty folder in the place of the checkout's `models/`."""
     folder = tmp_path / "models"
     folder.mkdir()
-    monkeypatch.setattr(own, "FOLDER", folder)
+    monkeypatch.setattr(user_models, "FOLDER", folder)
     monkeypatch.setattr(sys, "path", [*sys.path])
     before = set(sys.modules)
     yield folder

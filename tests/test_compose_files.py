@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from fedbench.config import load_devices, load_profile
-from fedbench.host.compose import Compose
-from fedbench.host.plan import HostFacts, plan
-from fedbench.host.project import Paths, compose_project, environment
+from fedbench.engines.containers.runtime.compose import Compose
+from fedbench.host.plan.plan import HostFacts, plan
+from fedbench.host.plan.project import Paths, compose_project, environment
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "compose").glob("*.yaml"))

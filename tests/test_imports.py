@@ -66,11 +66,6 @@ def test_the_helper_needs_neither_torch_nor_flower_nor_docker(module: str) -> No
     assert under(reached(module), *forbidden) == []
 
 
-@pytest.mark.parametrize("module", under(MODULES, "fedbench.engine"))
-def test_the_engine_needs_no_docker(module: str) -> None:
-    assert under(reached(module), "docker", "fedbench.host") == []
-
-
 def test_imports_are_seen_through_other_modules() -> None:
     """Else the two tests above could not fail."""
     assert "torch" in imports("fedbench.learning.models")

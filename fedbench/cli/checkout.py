@@ -14,7 +14,7 @@ from fedbench.config import (
     load_profile,
     split_overrides,
 )
-from fedbench.host.stack import Places, Stack
+from fedbench.engines.containers.runtime.stack import Places, Stack
 
 places = Places(Path(__file__).resolve().parents[2])
 
@@ -33,6 +33,6 @@ def bring_up(
     profile: Profile, devices: dict[str, Device], experiment: Experiment, source: Path | None
 ) -> Stack:
     """Brings a federation up, its data prepared, and waits until its clients are ready."""
-    from fedbench.host import planning
+    from fedbench.engines.containers import bring_up as planning
 
     return planning.bring_up(places, profile, devices, experiment, source, say)

@@ -22,12 +22,12 @@ from fedbench.cli.output import (
     say,
 )
 from fedbench.config import load_device, load_experiment, split_overrides
-from fedbench.host import corrections, rapl
-from fedbench.host import report as reports
-from fedbench.host.energy import energy_table
-from fedbench.host.runs import Run
-from fedbench.host.stack import Stack, require
-from fedbench.records import Summary
+from fedbench.engines.containers.runtime.stack import Stack, require
+from fedbench.host.report import run_tables as reports
+from fedbench.host.report.energy import energy_table
+from fedbench.records import Summary, quota_corrections
+from fedbench.records.runs import Run
+from fedbench.telemetry import rapl
 
 
 def up(
@@ -70,10 +70,10 @@ def plan(
     profile: ProfileName = "heterogeneous", settings: Settings = None, as_json: Json = False
 ) -> None:
     """Print the compose project that `up` would start; touches nothing."""
-    from fedbench.host import planning
+    from fedbench.engines.containers import bring_up
 
     _, federation, devices = checkout.load(profile, "digits", settings)
-    planned, project = planning.preview(checkout.places, federation, devices)
+    planned, project = bring_up.preview(checkout.places, federation, devices)
     for note in planned.notes:
         say(f"note: {note}")
     console.print(
@@ -84,7 +84,7 @@ def plan(
 
 def status(as_json: Json = False) -> None:
     """Show the containers of the federation that is up, its run and its dashboards."""
-    from fedbench.host import overview
+    from fedbench.host.watch import overview
 
     stack = require(checkout.places)
     state = overview.status(stack)
@@ -104,7 +104,7 @@ def down(
     volumes: Annotated[bool, typer.Option(help="forget the recorded metrics, too")] = False,
 ) -> None:
     """Take the federation down; runs are kept."""
-    from fedbench.host import teardown
+    from fedbench.engines.containers import teardown
 
     teardown.down(checkout.places, say, volumes=volumes)
 
@@ -121,7 +121,7 @@ def join(
     metrics_port: Annotated[int, typer.Option(help="port on this host for its metrics")] = 9101,
 ) -> None:
     """Join a running federation from this computer, within a device's limits."""
-    from fedbench.host import joining
+    from fedbench.engines.containers import join as joining
 
     profile = load_device(device)
     request = joining.Request(
@@ -136,8 +136,8 @@ def join(
 
 
 def _run(stack: Stack, prepare: Callable[[Any], Run], detach: bool, as_json: bool) -> None:
-    from fedbench.host import bootstrap
-    from fedbench.host.runner import Runner
+    from fedbench.engines.containers.engine import Runner
+    from fedbench.host.setup import bootstrap
 
     runner = Runner(stack, bootstrap.ensure_docker(say), say)
     chosen = prepare(runner)
@@ -166,7 +166,7 @@ def _print_summary(summary: Summary, stack: Stack, as_json: bool) -> None:
             table.add_row(*row)
         console.print(table)
     folder = checkout.places.runs / summary.run
-    for line in corrections.described(corrections.read(folder)):
+    for line in quota_corrections.described(quota_corrections.read(folder)):
         console.print(f"corrected: {line}", markup=False, highlight=False, soft_wrap=True)
     for line in rapl.described(rapl.read(folder)):
         console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -12,7 +12,7 @@ from fedbench.cli import checkout
 from fedbench.cli.options import Json, Models
 from fedbench.cli.output import console, print_json, print_table, say
 from fedbench.config import parse_name
-from fedbench.naming import MODELS
+from fedbench.config.model_names import MODELS
 
 
 def calibrate(
@@ -21,19 +21,20 @@ def calibrate(
     as_json: Json = False,
 ) -> None:
     """Measure how fast this host trains each model; what is known is not measured again."""
-    from fedbench.host import bootstrap, calibrate
-    from fedbench.host.stack import host_facts
+    from fedbench.engines.containers.runtime.stack import host_facts
+    from fedbench.host.setup import bootstrap
+    from fedbench.host.speed import calibration
 
     client = bootstrap.ensure_docker(say)
     image = bootstrap.ensure_client_image(client, say, root=checkout.places.root)
-    speeds = calibrate.calibrate(
+    speeds = calibration.calibrate(
         client, image, models or MODELS, checkout.places.calibration, say,
         cores=host_facts(client).cpus, fresh=fresh,
     )  # fmt: skip
     if as_json:
         print_json({model: speed.model_dump(mode="json") for model, speed in speeds.items()})
         return
-    print_table(*calibrate.table(speeds.values()))
+    print_table(*calibration.table(speeds.values()))
     for speed in speeds.values():
         if speed.note:
             say(f"note: {speed.model}: {speed.note}")
@@ -51,7 +52,7 @@ def profile_this_device(
     output: Annotated[Path | None, typer.Option(help="write it into this file instead")] = None,
 ) -> None:
     """Measure this computer, and print it as a device profile."""
-    from fedbench.host import profiling
+    from fedbench.host.speed import profiling
 
     chosen = _device_name(name or profiling.default_name())
     runner = profiling.find_runner(checkout.places.root, say, in_image=in_image)

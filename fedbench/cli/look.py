@@ -12,9 +12,9 @@ from fedbench.cli import checkout
 from fedbench.cli.options import Data, ExperimentName, Json, ProfileName, Settings
 from fedbench.cli.output import console, print_json, say
 from fedbench.config import Device, Experiment, available, load_device
-from fedbench.host.reporting import Form
-from fedbench.host.runs import RunStore
+from fedbench.host.report.documents import Form
 from fedbench.records import replace_text
+from fedbench.records.runs import RunStore
 
 
 def data(
@@ -28,8 +28,8 @@ def data(
     as_json: Json = False,
 ) -> None:
     """Partition an experiment's data for a profile, and show who holds what."""
-    from fedbench.host import data as partitions
-    from fedbench.host.plan import client_names
+    from fedbench.host.data import prepare as partitions
+    from fedbench.host.plan.plan import client_names
 
     if picture is not None and picture.suffix not in (".svg", ".png"):
         raise typer.BadParameter(f"{picture}: expected a .svg or .png file")
@@ -56,7 +56,7 @@ def devices(
     as_json: Json = False,
 ) -> None:
     """Show the devices that can be emulated; of one, every figure and where it was read."""
-    from fedbench.host import devices as profiles
+    from fedbench.host.report import device_profiles as profiles
 
     chosen = [load_device(each) for each in ([name] if name else available("device"))]
     if as_json:
@@ -85,7 +85,7 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Report runs, several side by side: Markdown, CSV, or one HTML page that needs no network."""
-    from fedbench.host import reporting
+    from fedbench.host.report import documents
 
     store = RunStore(checkout.places.runs)
     runs = [store.find(name) for name in dict.fromkeys(names or [])] or [store.find(None)]
@@ -93,7 +93,7 @@ def report(
         dumps = [run.summary().model_dump() for run in runs]
         print_json(dumps if len(dumps) > 1 else dumps[0])
         return
-    text = reporting.text(runs, form or reporting.form_of(output))
+    text = documents.text(runs, form or documents.form_of(output))
     if output is None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
         return
@@ -102,7 +102,7 @@ def report(
 
 
 def _draw(held: dict[str, dict[str, int]], experiment: Experiment, file: Path) -> None:
-    from fedbench.host import picture
+    from fedbench.host.data import picture
 
     data = experiment.data
     title = f"{data.name}, {data.partition.title}: training images of {len(held)} clients"

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fedbench.naming import parse_model
+from fedbench.config.model_names import parse_model
 
 ProfileName = Annotated[str, typer.Argument(help="name in configs/profiles, or a YAML file")]
 ExperimentName = Annotated[

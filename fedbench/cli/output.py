@@ -15,12 +15,12 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from fedbench.host.runs import Run
-from fedbench.host.stack import Stack
+from fedbench.engines.containers.runtime.stack import Stack
 from fedbench.records import Summary
+from fedbench.records.runs import Run
 
 if TYPE_CHECKING:  # a slow import
-    from fedbench.host.runner import Runner
+    from fedbench.engines.containers.engine import Runner
 
 # A pipe has no width of its own: room for whole words.
 console = Console(width=None if sys.stdout.isatty() else 140)
@@ -54,8 +54,8 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def follow_run(stack: Stack, runner: Runner, run: Run, process: subprocess.Popen[bytes]) -> Summary:
     """Shows a run as it goes on, until it ends: live on a terminal, else line by line."""
-    from fedbench.host.live import Lines, View
-    from fedbench.host.prometheus import Prometheus
+    from fedbench.host.watch.live import Lines, View
+    from fedbench.host.watch.prometheus import Prometheus
 
     live = Live(console=progress, auto_refresh=False) if progress.is_terminal else None
     with live or nullcontext():

@@ -22,17 +22,17 @@ from fedbench.cli.output import (
 )
 from fedbench.config import Experiment, Profile, load_devices, load_profile
 from fedbench.errors import RunError
-from fedbench.host import report as reports
-from fedbench.host import reproduce as repeating
-from fedbench.host import sweep_table
-from fedbench.host.fidelity import Fidelity
-from fedbench.host.reference import PaperRun
-from fedbench.host.runs import Run, RunStore
-from fedbench.host.sweep import Study, load_study
+from fedbench.host.report import run_tables as reports
+from fedbench.host.report.paper import PaperRun
+from fedbench.host.studies import reproduce as repeating
+from fedbench.host.studies import sweep_table
+from fedbench.host.studies.fidelity import Fidelity
+from fedbench.host.studies.grid import Study, load_study
 from fedbench.records import Summary, replace_text
+from fedbench.records.runs import Run, RunStore
 
 if TYPE_CHECKING:  # a slow import
-    from fedbench.host.sweeping import Sweeping
+    from fedbench.host.studies.sweep import Sweeping
 
 
 def sweep(
@@ -77,8 +77,8 @@ def fidelity(
     as_json: Json = False,
 ) -> None:
     """Check emulated epoch times against the real ones; fails where an error is beyond its bar."""
-    from fedbench.host import bootstrap
-    from fedbench.host.measuring import Measuring
+    from fedbench.host.setup import bootstrap
+    from fedbench.host.studies.fidelity_runs import Measuring
 
     chosen, federation, devices = checkout.load(profile, "fidelity", settings)
     stack = checkout.bring_up(federation, devices, chosen, None)
@@ -150,7 +150,7 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Set an emulated run against one on real devices: the error of each client and metric."""
-    from fedbench.host import compare
+    from fedbench.host.studies import compare
 
     store = RunStore(checkout.places.runs)
     twins = compare.compare(store.find(run_a), store.find(run_b))
@@ -169,9 +169,9 @@ def _runner(
     engine: repeating.Engine,
     workers: int | None,
 ) -> Any:
-    from fedbench.host import bootstrap
-    from fedbench.host.inprocess import InProcess
-    from fedbench.host.runner import Runner
+    from fedbench.engines.containers.engine import Runner
+    from fedbench.engines.in_process.engine import InProcess
+    from fedbench.host.setup import bootstrap
 
     if engine == "in-process":
         return InProcess(checkout.places, profile, say, workers)
@@ -180,9 +180,9 @@ def _runner(
 
 
 def _prepare(study: Study, source: Path | None) -> Sweeping:
-    from fedbench.host import data as partitions
-    from fedbench.host.plan import client_names
-    from fedbench.host.sweeping import Sweeping
+    from fedbench.host.data import prepare as partitions
+    from fedbench.host.plan.plan import client_names
+    from fedbench.host.studies.sweep import Sweeping
 
     clients = client_names(study.profile)
 
@@ -193,8 +193,9 @@ def _prepare(study: Study, source: Path | None) -> Sweeping:
 
 
 def _run_sweep(each: Sweeping, source: Path | None) -> None:
-    from fedbench.host import bootstrap, starting
-    from fedbench.host.runner import Runner
+    from fedbench.engines.containers import startup
+    from fedbench.engines.containers.engine import Runner
+    from fedbench.host.setup import bootstrap
 
     each.announce()
     if not each.pending():
@@ -212,7 +213,7 @@ def _run_sweep(each: Sweeping, source: Path | None) -> None:
             return follow_run(stack, runner, run, process)
         except RunError:
             # What died with the run is started again by Docker: the next one waits for it.
-            starting.wait_ready(stack, client, say)
+            startup.wait_ready(stack, client, say)
             raise
 
     each.run(runner, source, execute)

@@ -10,9 +10,9 @@ import typer
 
 from fedbench.cli import checkout
 from fedbench.cli.output import console, say
-from fedbench.host.prometheus import TUNNEL, Prometheus
-from fedbench.host.runs import RunStore
-from fedbench.host.stack import require
+from fedbench.engines.containers.runtime.stack import require
+from fedbench.host.watch.prometheus import TUNNEL, Prometheus
+from fedbench.records.runs import RunStore
 
 
 def top(
@@ -28,8 +28,8 @@ def top(
     svg: Annotated[Path | None, typer.Option(help="write it into this picture instead")] = None,
 ) -> None:
     """Watch all devices live: who holds the round back, and why. ? shows the keys, q quits."""
-    from fedbench.host import top
-    from fedbench.host.top.drawing import Board
+    from fedbench.host.watch import top
+    from fedbench.host.watch.top.drawing import Board
 
     source = Prometheus(prometheus or require(checkout.places).prometheus_url)
     if svg is not None:
@@ -61,8 +61,8 @@ def logs(
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object per line")] = False,
 ) -> None:
     """Print what server and clients logged, in the order of time."""
-    from fedbench.host import logs
-    from fedbench.host.logsources import Wanted
+    from fedbench.host.watch import logs
+    from fedbench.host.watch.log_sources import Wanted
 
     chosen = [*(names or ()), *(clients or ())]
     level = "debug" if everything else level

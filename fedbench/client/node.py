@@ -19,8 +19,8 @@ from flwr.supercore.inflatable.inflatable_object import InflatableObject
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.run import RunNotRunningException
 
-from fedbench import bundles
-from fedbench.client.link import Parcel, connect
+from fedbench.flower import bundles
+from fedbench.flower.link import Parcel, connect
 from fedbench.telemetry import logs
 from fedbench.telemetry.collectors import ClientPhase
 

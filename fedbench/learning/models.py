@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fedbench.explain import nearest
-from fedbench.learning import own
+from fedbench.config.explain import nearest
+from fedbench.config.model_names import is_own
+from fedbench.learning import user_models
 from fedbench.learning.layers import specialise
 from fedbench.learning.mobilenet_v1 import mobilenet_v1
-from fedbench.learning.own import ModelError
-from fedbench.learning.vision import models
-from fedbench.naming import is_own
+from fedbench.learning.torchvision_models import models
+from fedbench.learning.user_models import ModelError
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "mobilenet_v1": mobilenet_v1,
@@ -29,7 +29,7 @@ def build(name: str, classes: int = 10, seed: int = 0) -> nn.Module:
     """Make a model on the CPU, in channels_last, with weights drawn from `seed`.
 
     `name` is one of `MODELS`, another classifier of torchvision, or `module:callable` of the
-    user's own (`fedbench.learning.own`). It maps float32 [N, 3, 32, 32] to logits [N, classes].
+    user's own (`user_models.py`). It maps float32 [N, 3, 32, 32] to logits [N, classes].
     The global random state is untouched.
 
     Raises:
@@ -45,7 +45,7 @@ def build(name: str, classes: int = 10, seed: int = 0) -> nn.Module:
 
 def edition(name: str) -> str:
     """Changes when the code of a model of the user's own does."""
-    return own.digest(own.FOLDER) if is_own(name) else ""
+    return user_models.digest(user_models.FOLDER) if is_own(name) else ""
 
 
 def _make(name: str, classes: int) -> nn.Module:
@@ -59,11 +59,11 @@ def _make(name: str, classes: int) -> nn.Module:
 
 def _own(name: str, classes: int) -> nn.Module:
     """The user's model with its layers as they were written."""
-    make = own.load(name)
+    make = user_models.load(name)
     try:
         model = make(classes)
     except Exception as error:
-        raise ModelError(f"model {name}: {own.failure(error)}") from error
+        raise ModelError(f"model {name}: {user_models.failure(error)}") from error
     if not isinstance(model, nn.Module):
         raise ModelError(f"model {name}: expected a torch.nn.Module, found {model!r}")
     return model
@@ -89,7 +89,7 @@ def _try(name: str, model: nn.Module, classes: int) -> None:
             logits = functional_call(model.train(), buffers, (images,))
     except Exception as error:
         raise ModelError(
-            f"model {name}: it takes no images of 32x32 pixels: {own.failure(error)}"
+            f"model {name}: it takes no images of 32x32 pixels: {user_models.failure(error)}"
         ) from error
     found = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if found != [2, classes]:

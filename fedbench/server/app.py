@@ -13,7 +13,7 @@ import httpx
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from fedbench.server import running
+from fedbench.server import run
 from fedbench.server.checkpoint import RunFolder
 from fedbench.server.grid import PromptGrid
 
@@ -32,12 +32,12 @@ def main(grid: Grid, context: Context) -> None:
     prompt = PromptGrid(grid, folder.stop_requested)
     with operations, closing(prompt):
         say = partial(_tell, folder, operations)
-        running.execute(prompt, folder, say, partial(_why, operations))
+        run.execute(prompt, folder, say, partial(_why, operations))
 
 
 def _tell(folder: RunFolder, operations: httpx.Client, event: str, **facts: Any) -> None:
     """Writes the event for whoever watches the folder, and hands it to the metrics."""
-    running.note(folder, event, **facts)
+    run.note(folder, event, **facts)
     if event in _WATCHED_ONLY:
         return
     body = {"run": folder.path.name, "event": event} | facts

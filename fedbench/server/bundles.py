@@ -27,7 +27,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
-from fedbench.bundles import (
+from fedbench.flower.bundles import (
     FLEET_PULL,
     FLEET_PUSH,
     MEDIA_TYPE,

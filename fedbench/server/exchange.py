@@ -1,6 +1,6 @@
 """What a run needs of a Grid: its nodes, an exchange of messages, and an ear for the user's wish.
 
-`grid.py` has it over the network, `fedbench.engine` in memory.
+`grid.py` has it over the network, `fedbench.engines.in_process` in memory.
 """
 
 from __future__ import annotations

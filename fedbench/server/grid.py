@@ -1,6 +1,6 @@
 """Flower's Grid with a deadline, a quick poll and an ear for the user's wish to stop.
 
-Messages and replies travel as bundles (see fedbench/bundles.py), the replies one at a time.
+Messages and replies travel as bundles (see fedbench/flower/bundles.py), the replies one at a time.
 Flower's own `send_and_receive` looks for replies every 3 s, takes a request for each object, and
 waits a second whenever it finds a reply whose arrays are still on their way. Uses internals: exact
 pin, contract test.
@@ -29,8 +29,8 @@ from flwr.serverapp import Grid
 from flwr.supercore.constant import TASK_TOKEN_HEADER
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
-from fedbench import bundles
-from fedbench.bundles import RUNTIME_OBJECTS, RUNTIME_PULL, RUNTIME_PUSH
+from fedbench.flower import bundles
+from fedbench.flower.bundles import RUNTIME_OBJECTS, RUNTIME_PULL, RUNTIME_PUSH
 from fedbench.server.exchange import RunStopped
 from fedbench.server.timing import ServerPart
 from fedbench.telemetry.timing import Timing

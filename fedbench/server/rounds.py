@@ -12,8 +12,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp.strategy import Strategy
 
 from fedbench.config import Experiment
-from fedbench.emulation import REAL, Emulation
 from fedbench.records import RoundRecord
+from fedbench.records.verdict import REAL, Emulation
 from fedbench.server.directory import Directory, Member, Say
 from fedbench.server.exchange import Exchange
 from fedbench.server.selection import select

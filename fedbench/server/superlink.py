@@ -32,14 +32,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from fedbench.bundles import FLEET_PULL, FLEET_PUSH, RUNTIME_PULL, RUNTIME_PUSH
+from fedbench.flower.bundles import FLEET_PULL, FLEET_PUSH, RUNTIME_PULL, RUNTIME_PUSH
 from fedbench.records import ENDINGS, RoundRecord
 from fedbench.server import executor
 from fedbench.server.bundles import Bundles
 from fedbench.server.census import Census
 from fedbench.server.control import Control
-from fedbench.server.devices import public_app
 from fedbench.server.longpoll import LongPoll
+from fedbench.server.public_app import public_app
 from fedbench.server.registry import Registry
 from fedbench.telemetry.cgroup import Cgroup
 from fedbench.telemetry.collectors import CgroupCollector

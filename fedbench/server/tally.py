@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from flwr.app import Message
 
-from fedbench.emulation import REAL, Emulation
 from fedbench.records import ClientRound, EpochRecord, RoundParts, RoundRecord
+from fedbench.records.verdict import REAL, Emulation
 from fedbench.server.directory import Directory, Member
 
 Kind = Literal["train", "evaluate"]

@@ -2,7 +2,7 @@
 
 import sys
 
-from fedbench.telemetry.page import render
+from fedbench.telemetry.metrics_page import render
 
 if __name__ == "__main__":
     sys.stdout.write(render())

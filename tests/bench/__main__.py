@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from row import Row, hardware
 
-from fedbench.host import bootstrap
+from fedbench.host.setup import bootstrap
 
 ROOT = Path(__file__).resolve().parents[2]
 Part = Callable[[str], Iterable[Row]]

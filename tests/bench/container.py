@@ -28,11 +28,11 @@ import yaml
 from row import Row, row
 
 from fedbench.config import Device, Machine, Profile
-from fedbench.host.build import PROMETHEUS
-from fedbench.host.compose import Compose
-from fedbench.host.plan import Plan, plan
-from fedbench.host.project import Paths, compose_project, environment
-from fedbench.host.stack import CONTAINER_UID, host_facts
+from fedbench.engines.containers.runtime.compose import Compose
+from fedbench.engines.containers.runtime.stack import CONTAINER_UID, host_facts
+from fedbench.host.plan.plan import Plan, plan
+from fedbench.host.plan.project import Paths, compose_project, environment
+from fedbench.host.setup.images import PROMETHEUS
 
 PROJECT = "fedbench-bench"
 CPU_PERIOD = 100_000  # microseconds

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import docker
 
-from fedbench.host import bootstrap
-from fedbench.host.stack import host_facts
+from fedbench.engines.containers.runtime.stack import host_facts
+from fedbench.host.setup import bootstrap
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -29,9 +29,9 @@ import containers
 from docker.models.containers import Container
 from row import Row, row
 
-from fedbench.host.solve import MARGIN
-from fedbench.host.workbench import workbench
-from fedbench.units import EPOCH_IMAGES
+from fedbench.config.units import EPOCH_IMAGES
+from fedbench.engines.containers.runtime.workbench import workbench
+from fedbench.host.plan.shares import MARGIN
 
 EPOCH_SECONDS = {"workstation": 211, "laptop": 33, "legacy-pc": 225, "workstation-gpu": 110}
 CORES = {"laptop": "0", "workstation": "1", "legacy-pc": "1", "workstation-gpu": "1"}

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import containers
 from row import Row, row
 
-from fedbench.host.build import PYTHON
+from fedbench.host.setup.images import PYTHON
 
 _UNPACKED = """
 from importlib.metadata import distributions

@@ -22,11 +22,11 @@ import psutil
 from prometheus_client import CollectorRegistry, start_http_server
 from row import Row, row
 
+from fedbench.records.energy import Draw
 from fedbench.telemetry.cgroup import Cgroup
 from fedbench.telemetry.client import ClientMetrics
 from fedbench.telemetry.companions import Companions
-from fedbench.telemetry.emulated import EmulatedDevice
-from fedbench.telemetry.energy import Draw
+from fedbench.telemetry.emulated_device import EmulatedDevice
 from fedbench.telemetry.exposition import serve
 from fedbench.telemetry.process import ProcessCollector
 

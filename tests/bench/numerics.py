@@ -17,7 +17,7 @@ from row import Row, row
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from fedbench.host import digits
+from fedbench.host.data import digits
 from fedbench.learning import flat, models
 from fedbench.learning.adam import Adam
 from fedbench.learning.data import ImageSet

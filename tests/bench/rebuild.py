@@ -15,7 +15,7 @@ from pathlib import Path
 import containers
 from row import Row, row
 
-from fedbench.host import bootstrap
+from fedbench.host.setup import bootstrap
 
 TURNS = 3
 NEEDED = (".dockerignore", "pyproject.toml", "docker", "fedbench")

@@ -9,7 +9,7 @@ from typing import Any
 
 import psutil
 
-from fedbench.host.machine import cpu_model
+from fedbench.host.setup.machine import cpu_model
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from fedbench.config import (
     load_device,
     load_profile,
 )
-from fedbench.host.plan import HostFacts, plan
-from fedbench.host.stack import Places, Stack
+from fedbench.engines.containers.runtime.stack import Places, Stack
+from fedbench.host.plan.plan import HostFacts, plan
 
 HOST = HostFacts(cpus=2, memory=8 * 2**30)
 

@@ -14,9 +14,10 @@ import pytest
 import yaml
 from commands import Fedbench
 
-from fedbench.host import bootstrap, planning
-from fedbench.host.plan import HostFacts
-from fedbench.host.stack import Places, Stack
+from fedbench.engines.containers import bring_up
+from fedbench.engines.containers.runtime.stack import Places, Stack
+from fedbench.host.plan.plan import HostFacts
+from fedbench.host.setup import bootstrap
 
 HOST = HostFacts(cpus=2, memory=8 * 2**30)
 
@@ -53,7 +54,7 @@ def test_plan_needs_no_daemon_and_touches_nothing(
 def test_plan_prints_the_same_project_as_json(
     fedbench: Fedbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(planning, "_facts", lambda: HOST)
+    monkeypatch.setattr(bring_up, "_facts", lambda: HOST)
     as_yaml, as_json = fedbench("plan", "legacy-pair"), fedbench("plan", "legacy-pair", "--json")
     assert json.loads(as_json[1]) == yaml.safe_load(as_yaml[1])
     notes = "note: this host's own speed is not looked at here: `up` calibrates, and plans anew\n"

@@ -15,10 +15,11 @@ from commands import MODEL, NAME, Fedbench, markdown_rows
 from fedbench.config import (
     load_device,
 )
-from fedbench.host import bootstrap, calibrate, profiling
-from fedbench.host.speeds import ModelSpeed
-from fedbench.host.stack import Places
-from fedbench.naming import MODELS
+from fedbench.config.model_names import MODELS
+from fedbench.engines.containers.runtime.stack import Places
+from fedbench.host.setup import bootstrap
+from fedbench.host.speed import calibration, profiling
+from fedbench.host.speed.cache import ModelSpeed
 
 
 def test_without_a_daemon_nothing_is_calibrated(fedbench: Fedbench, places: Places) -> None:
@@ -60,7 +61,7 @@ def test_speeds_are_a_table_or_json(
     )
     monkeypatch.setattr(bootstrap, "ensure_docker", lambda say: daemon)
     monkeypatch.setattr(bootstrap, "ensure_client_image", lambda *_, **__: "fedbench:cpu")
-    monkeypatch.setattr(calibrate, "calibrate", measure)
+    monkeypatch.setattr(calibration, "calibrate", measure)
     code, out, err = fedbench("calibrate")
     assert (code, err) == (0, "note: mobilenet_v2: others used 12% of the CPUs\n")
     assert markdown_rows(out)[2][:5] == ["mobilenet_v2", "660", "600 to 700", "2: 320", "630"]

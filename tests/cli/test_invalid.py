@@ -11,9 +11,9 @@ from commands import MODEL, NAME, TESTS, Fedbench, unknown
 from fedbench.config import (
     CONFIGS,
 )
-from fedbench.host import planning
-from fedbench.host.plan import HostFacts
-from fedbench.host.stack import Places
+from fedbench.engines.containers import bring_up
+from fedbench.engines.containers.runtime.stack import Places
+from fedbench.host.plan.plan import HostFacts
 
 INVALID = TESTS / "invalid"
 
@@ -223,7 +223,7 @@ def test_strict_refuses_a_host_that_is_too_small(
     name: str, fedbench: Fedbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     facts, what = SMALL_HOSTS[name]
-    monkeypatch.setattr(planning, "_facts", lambda: facts)
+    monkeypatch.setattr(bring_up, "_facts", lambda: facts)
     assert fedbench("plan", str(INVALID / "profiles" / f"{name}.yaml")) == (
         3,
         "",

@@ -15,7 +15,7 @@ from fedbench.config import (
     available,
     load_device,
 )
-from fedbench.host.stack import Places
+from fedbench.engines.containers.runtime.stack import Places
 
 
 def test_devices_are_listed_with_their_speed_and_watts(fedbench: Fedbench) -> None:

@@ -19,16 +19,17 @@ from fedbench.config import (
     CONFIGS,
     Experiment,
 )
+from fedbench.engines.containers import engine as runners
+from fedbench.engines.containers import startup
+from fedbench.engines.containers.runtime.stack import Places, Stack
 from fedbench.errors import RunError
-from fedbench.host import bootstrap, starting
-from fedbench.host import runner as runners
-from fedbench.host.data import prepare as prepare_data
-from fedbench.host.plan import client_names
-from fedbench.host.runs import Run, RunStore
-from fedbench.host.stack import Places, Stack
-from fedbench.host.sweep import load_study
-from fedbench.host.sweeping import Sweeping
+from fedbench.host.data.prepare import prepare as prepare_data
+from fedbench.host.plan.plan import client_names
+from fedbench.host.setup import bootstrap
+from fedbench.host.studies.grid import load_study
+from fedbench.host.studies.sweep import Sweeping
 from fedbench.records import Summary
+from fedbench.records.runs import Run, RunStore
 
 
 @pytest.fixture
@@ -120,7 +121,7 @@ def test_a_sweep_goes_on_after_a_failure_and_says_so_at_its_end(
     monkeypatch.setattr(checkout, "bring_up", lambda *_: stack)
     monkeypatch.setattr(bootstrap, "ensure_docker", lambda say: None)
     monkeypatch.setattr(runners, "Runner", GoldenRunner)
-    monkeypatch.setattr(starting, "wait_ready", lambda stack, client, say: waited.append(stack))
+    monkeypatch.setattr(startup, "wait_ready", lambda stack, client, say: waited.append(stack))
     code, out, err = fedbench("sweep", "partitions")
     assert code == 5
     assert "| iid            | 2            | 1/2 |" in out

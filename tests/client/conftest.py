@@ -7,7 +7,7 @@ import pytest
 import torch
 from flwr.supercore.task_identity import TaskIdentity
 
-from fedbench.host import tls
+from fedbench.engines.containers.runtime import certificates as tls
 
 
 @pytest.fixture(scope="session")

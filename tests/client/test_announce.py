@@ -14,7 +14,7 @@ from devices import served
 from fedbench.client import announce
 from fedbench.client.announce import Announcer, NameTakenError
 from fedbench.client.settings import Settings
-from fedbench.host import tls
+from fedbench.engines.containers.runtime import certificates as tls
 from fedbench.server.registry import Announcement, Ending, Registry
 
 NODE = 2**64 - 1

@@ -49,10 +49,10 @@ from safetensors.numpy import save_file
 from safetensors.torch import load_file
 
 from fedbench.config import Experiment, Machine, Profile
-from fedbench.host import tls
-from fedbench.host.runs import Run, RunStore
+from fedbench.engines.containers.runtime import certificates
 from fedbench.learning import flat, models
 from fedbench.records import ClientRound, RoundRecord, Summary
+from fedbench.records.runs import Run, RunStore
 from fedbench.telemetry.cgroup import Cgroup
 
 ROOT = Path(__file__).parents[2]
@@ -202,7 +202,7 @@ def _partition(folder: Path, samples: int) -> None:
 def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
     folder = tmp_path_factory.mktemp("federation")
     (folder / "home").mkdir()
-    tls.ensure(folder / "tls")
+    certificates.ensure(folder / "tls")
     for key, clients in SAMPLES.items():
         for client, samples in clients.items():
             _partition(folder / client / "data" / key, samples)

@@ -20,10 +20,10 @@ from flwr.supercore.inflatable.inflatable_object import get_object_tree
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.run import RunNotRunningException
 
-from fedbench.bundles import Deflated, deflate, object_ids
 from fedbench.client import node as node_module
-from fedbench.client.link import Parcel
 from fedbench.client.node import App, Cancelled, Node
+from fedbench.flower.bundles import Deflated, deflate, object_ids
+from fedbench.flower.link import Parcel
 
 NODE_ID, RUN = 11, 7
 WEIGHTS = np.arange(100_000, dtype=np.float32)

@@ -33,7 +33,7 @@ from harness import (
 from pictures import write_parquet
 from safetensors.numpy import load_file
 
-from fedbench.host.prometheus import Prometheus
+from fedbench.host.watch.prometheus import Prometheus
 from fedbench.records import RoundParts
 from fedbench.telemetry.collectors import CLIENT_PHASES
 from fedbench.telemetry.server import RUN_PHASES

@@ -6,9 +6,9 @@ import docker
 import pytest
 
 from fedbench import __version__
-from fedbench.host import bootstrap
-from fedbench.host.bootstrap import Images
-from fedbench.host.build import content
+from fedbench.host.setup import bootstrap
+from fedbench.host.setup.bootstrap import Images
+from fedbench.host.setup.images import content
 
 pytestmark = pytest.mark.docker
 ROOT = Path(__file__).resolve().parents[2]

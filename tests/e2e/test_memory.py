@@ -11,7 +11,7 @@ import docker
 import pytest
 from harness import PORTS, PROJECT, ROOT, SET_PORTS, Done, fedbench, run_id, summary, until
 
-from fedbench.host.prometheus import Prometheus
+from fedbench.host.watch.prometheus import Prometheus
 
 pytestmark = pytest.mark.docker
 

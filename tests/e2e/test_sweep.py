@@ -11,7 +11,7 @@ import docker
 import pytest
 from harness import PROJECT, ROOT, SET_PORTS, fedbench, run_id, summary
 
-from fedbench.host.runs import RunStore
+from fedbench.records.runs import RunStore
 
 pytestmark = pytest.mark.docker
 

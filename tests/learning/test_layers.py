@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from fedbench.learning.layers import BatchNorm2d, DepthwiseConv2d, PointwiseConv2d, specialise
-from fedbench.learning.vision import models
+from fedbench.learning.torchvision_models import models
 
 
 def with_gradients(layer: nn.Module, images: Tensor) -> list[Tensor]:

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from fedbench import naming
-from fedbench.learning import flat, models, vision
+from fedbench.client.workload import random_images
+from fedbench.config import model_names
+from fedbench.learning import flat, models, torchvision_models
 from fedbench.learning.data import ImageSet
-from fedbench.learning.own import ModelError
 from fedbench.learning.train import evaluate, train
-from fedbench.learning.workload import random_images
+from fedbench.learning.user_models import ModelError
 
 # Parameters with 1,000 classes, inputs of the last layer and channels that are normalised, as
 # published: Howard et al. 2017 (Keras' trainable count), Sandler et al. 2018, Howard et al. 2019
@@ -40,7 +40,7 @@ def data(samples: int = 8) -> ImageSet:
 
 
 def test_the_study_is_of_published_models() -> None:
-    assert tuple(models.MODELS) == naming.MODELS == tuple(PUBLISHED)
+    assert tuple(models.MODELS) == model_names.MODELS == tuple(PUBLISHED)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -116,10 +116,10 @@ def test_a_classifier_of_torchvision_trains_and_travels(name: str) -> None:
 
 
 def test_no_classifier_of_torchvision_is_taken_for_a_slip_of_the_pen() -> None:
-    known = vision.models.list_models(module=vision.models)
+    known = torchvision_models.models.list_models(module=torchvision_models.models)
 
     assert len(known) >= 80
-    assert [naming.parse_model(name) for name in known] == known
+    assert [model_names.parse_model(name) for name in known] == known
 
 
 def test_trying_a_model_leaves_no_trace() -> None:
@@ -237,7 +237,7 @@ import sys, types
 broken = types.ModuleType("torchvision")
 broken.__getattr__ = lambda name: (_ for _ in ()).throw(RuntimeError("foreign"))
 sys.modules["torchvision"] = broken
-import fedbench.learning.vision
+import fedbench.learning.torchvision_models
 """
     argv = [sys.executable, "-c", script]
     done = subprocess.run(argv, check=False, capture_output=True, text=True)

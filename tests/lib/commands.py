@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fedbench.config import CONFIGS, available
-from fedbench.explain import nearest
+from fedbench.config.explain import nearest
 
 TESTS = Path(__file__).resolve().parents[1]
 RUN = "20260102-030405-digits"

@@ -11,7 +11,7 @@ from typing import Any
 
 import uvicorn
 
-from fedbench.server.devices import public_app
+from fedbench.server.public_app import public_app
 from fedbench.server.registry import Registry
 
 

@@ -26,14 +26,14 @@ from typing import Any
 import yaml
 from prometheus_client import CollectorRegistry
 
-from fedbench.host.prometheus import Prometheus
-from fedbench.host.top.figures import ask
+from fedbench.host.watch.prometheus import Prometheus
+from fedbench.host.watch.top.snapshot import ask
 from fedbench.records import ClientRound, RoundParts, RoundRecord, replace_text
+from fedbench.records.energy import Draw
 from fedbench.telemetry.cgroup import Cgroup
 from fedbench.telemetry.client import ClientMetrics
 from fedbench.telemetry.collectors import ClientPhase
-from fedbench.telemetry.emulated import EmulatedDevice
-from fedbench.telemetry.energy import Draw
+from fedbench.telemetry.emulated_device import EmulatedDevice
 from fedbench.telemetry.exposition import serve
 from fedbench.telemetry.server import ServerMetrics
 

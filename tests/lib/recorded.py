@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fedbench.host.prometheus import Sample, Series
+from fedbench.host.watch.prometheus import Sample, Series
 
 FILE = Path(__file__).parents[1] / "golden" / "top" / "answers.json"
 

@@ -13,9 +13,9 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricR
 from safetensors.numpy import load_file
 
 from fedbench.config import Experiment, Machine, Profile
-from fedbench.host.runs import Run, RunStore
 from fedbench.learning import flat, models
-from fedbench.learning.own import ModelError
+from fedbench.learning.user_models import ModelError
+from fedbench.records.runs import Run, RunStore
 from fedbench.server import grid as grid_module
 from fedbench.server.app import _tell, _why, app
 from fedbench.server.checkpoint import RunFolder

@@ -14,7 +14,7 @@ from flwr.supercore.constant import TASK_TOKEN_HEADER
 from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 from superlink import SuperLink
 
-from fedbench.bundles import (
+from fedbench.flower.bundles import (
     FLEET_PULL,
     FLEET_PUSH,
     MEDIA_TYPE,

@@ -16,8 +16,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from fedbench.records import ClientRound, RoundRecord
-from fedbench.server.devices import public_app
 from fedbench.server.grid import PromptGrid
+from fedbench.server.public_app import public_app
 from fedbench.server.registry import Registry
 from fedbench.server.superlink import observe, operations_app, sign_off
 from fedbench.telemetry.server import ServerMetrics

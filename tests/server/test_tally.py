@@ -9,8 +9,8 @@ from flwr.app import Error, Message, MessageType, MetricRecord, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedbench.emulation import Emulation
 from fedbench.records import ClientRound, EpochRecord, RoundParts
+from fedbench.records.verdict import Emulation
 from fedbench.server.directory import Directory, Member
 from fedbench.server.tally import Tally, _mean
 

@@ -12,13 +12,13 @@ from clock import Clock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedbench.emulation import Emulation
 from fedbench.records import ClientRound
+from fedbench.records.energy import Draw
+from fedbench.records.verdict import Emulation
 from fedbench.telemetry import companions
 from fedbench.telemetry.collectors import PhaseClock
 from fedbench.telemetry.companions import Companions, Turn, _locked
-from fedbench.telemetry.emulated import EmulatedDevice, EnergyCollector
-from fedbench.telemetry.energy import Draw
+from fedbench.telemetry.emulated_device import EmulatedDevice, EnergyCollector
 
 CLIENTS = ("a", "b", "c")
 IDLE, LOAD = 40.0, 130.0

@@ -8,10 +8,10 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families as parse
 
+from fedbench.records.energy import Draw
 from fedbench.telemetry.cgroup import Cgroup
 from fedbench.telemetry.client import ClientMetrics
-from fedbench.telemetry.emulated import EmulatedDevice
-from fedbench.telemetry.energy import Draw
+from fedbench.telemetry.emulated_device import EmulatedDevice
 from fedbench.telemetry.exposition import render, serve
 
 

@@ -10,11 +10,11 @@ from clock import Clock
 from prometheus_client import CollectorRegistry, generate_latest
 
 from fedbench.records import ClientRound, RoundParts, RoundRecord
+from fedbench.records.energy import Draw
 from fedbench.telemetry.cgroup import Cgroup
 from fedbench.telemetry.client import ClientMetrics
 from fedbench.telemetry.companions import Companions
-from fedbench.telemetry.emulated import EmulatedDevice
-from fedbench.telemetry.energy import Draw
+from fedbench.telemetry.emulated_device import EmulatedDevice
 from fedbench.telemetry.server import ServerMetrics
 
 CGROUP = {

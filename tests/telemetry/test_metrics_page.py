@@ -6,15 +6,15 @@ import pytest
 from gpus import FakeNvml
 from prometheus_client import CollectorRegistry
 
+from fedbench.records.energy import Draw
 from fedbench.server.census import Census
 from fedbench.server.registry import Registry
 from fedbench.telemetry.cgroup import Cgroup
 from fedbench.telemetry.client import ClientMetrics, NodeMetrics
-from fedbench.telemetry.emulated import EmulatedDevice
-from fedbench.telemetry.energy import Draw
+from fedbench.telemetry.emulated_device import EmulatedDevice
 from fedbench.telemetry.gpu import GpuCollector
 from fedbench.telemetry.metrics import CLIENT, CONTAINER, METRICS, SERVER, STOCK, Metric
-from fedbench.telemetry.page import render
+from fedbench.telemetry.metrics_page import render
 from fedbench.telemetry.process import ProcessCollector
 from fedbench.telemetry.server import ServerMetrics
 

@@ -1,0 +1,1 @@
+"""A run in containers, one for each client."""

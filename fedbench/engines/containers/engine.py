@@ -1,0 +1,227 @@
+"""One run on a stack that is up: prepared, started, followed, stopped."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import docker
+import psutil
+from docker.models.containers import Container
+
+from fedbench import __version__
+from fedbench.config import Experiment
+from fedbench.config.explain import nearest
+from fedbench.engines import following
+from fedbench.engines.containers import startup
+from fedbench.engines.containers.emulation import (
+    calibrated_for,
+    device_watts,
+    emulation_facts,
+)
+from fedbench.engines.containers.runtime import links
+from fedbench.engines.containers.runtime.stack import PROJECT, Stack, give_to_containers
+from fedbench.errors import ConfigError, DockerError, RunError
+from fedbench.host.data import prepare
+from fedbench.host.setup.machine import Say, cpu_model
+from fedbench.records import Summary
+from fedbench.records.runs import Run, RunStore
+
+_LAUNCH = "fedbench.server.launch"
+_GOVERNOR = "fedbench.engines.containers.governor"
+_OTHER_STRIDE = (
+    "note: stem_stride=1 is more work than the devices' speeds are of: accuracies hold, "
+    "emulated seconds are too few"
+)
+_VERSIONS = (
+    "import importlib.metadata as m, json, sys; print(json.dumps({'python': sys.version.split()[0]}"
+    " | {p: m.version(p) for p in ('flwr', 'torch', 'torchvision', 'numpy', 'safetensors')}))"
+)
+
+
+class Runner:
+    """Runs experiments on one stack, one at a time."""
+
+    def __init__(self, stack: Stack, client: docker.DockerClient, say: Say) -> None:
+        self._stack = stack
+        self._client = client
+        self._say = say
+        self._store = RunStore(stack.places.runs)
+
+    def create(self, experiment: Experiment, source: Path | None) -> Run:
+        """Partitions the data and makes the run's folder.
+
+        Raises:
+            RunError: another run is in progress on this stack.
+            DataError, ConfigError: the data or the initial weights cannot be used.
+        """
+        self._require_idle()
+        names = [client.name for client in self._stack.clients]
+        require_known(experiment, names)
+        if experiment.stem_stride != 2:
+            self._say(_OTHER_STRIDE)
+        host = calibrated_for(self._stack, self._client, self._say, experiment.model)
+        prepared = prepare.prepare(
+            experiment, names, self._stack.places.data, source=source, say=self._say
+        )
+        facts = {
+            "project": PROJECT,
+            "clients": len(experiment.clients or names),
+            "classes": len(prepared.classes),
+            "class_names": prepared.classes,
+            "data": prepared.key,
+            "emulation": emulation_facts(self._stack, experiment.model, host),
+            "watts": device_watts(self._stack),
+        }
+        run = self._store.create(experiment, self._stack.profile, facts)
+        (run.path / "compose.yaml").write_text(self._stack.compose.config())
+        (run.path / "versions.json").write_text(json.dumps(self._versions(), indent=2) + "\n")
+        return run
+
+    def resume(self, name: str | None) -> Run:
+        """An ended run, ready to go on after its last complete round.
+
+        Raises:
+            RunError: no such run, it is finished, or it was made for other clients.
+        """
+        self._require_idle()
+        run = self._store.find(name)
+        if run.profile() != self._stack.profile:
+            raise RunError(
+                f"run {run.id} belongs to another federation ({run.profile().name})",
+                f"make up PROFILE={run.profile().name} brings it up",
+            )
+        made_at = run.facts().get("emulation", {}).get("dilation", 1.0)
+        if made_at != self._stack.dilation:
+            raise RunError(
+                f"run {run.id} was made at dilation {made_at:g}, "
+                f"this federation has {self._stack.dilation:g}",
+                f"bring it up anew: make up PROFILE={run.profile().name} SET=dilation={made_at:g}",
+            )
+        run.prepare_resume()
+        return run
+
+    def start(self, run: Run) -> subprocess.Popen[bytes]:
+        """Starts the run, every client under its quota and on its network.
+
+        The process ends when the run does.
+        """
+        startup.enforce_quotas(self._stack, self._client)
+        links.enforce(self._stack, self._client, self._stack.containers(self._client))
+        give_to_containers(run.path, *run.path.iterdir())
+        argv = self._stack.compose.command(
+            "exec", "--no-TTY", "server", "python", "-m", _LAUNCH, f"/runs/{run.id}"
+        )
+        # In a session of its own: Ctrl-C is for fedbench, which then stops the run in order.
+        with (run.path / "launch.log").open("ab") as log:
+            launch = subprocess.Popen(
+                argv,
+                env=self._stack.compose.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        _govern(run, launch.pid)
+        return launch
+
+    def follow(
+        self, run: Run, process: subprocess.Popen[bytes], look: Callable[[], None]
+    ) -> Summary:
+        """Calls `look` twice a second until the run is over.
+
+        Raises:
+            RunInterrupted: the user pressed Ctrl-C; the run was stopped and is recorded.
+            RunError: it failed.
+        """
+        return following.follow(
+            run,
+            process,
+            look,
+            self._say,
+            go_on=f"`make run RESUME={run.id}` goes on from there, `make run` starts anew, "
+            "`make down` takes the federation down",
+            why="`make logs` shows why",
+        )
+
+    def _require_idle(self) -> None:
+        server = self._stack.containers(self._client).get("server")
+        if server is None or server.status != "running":
+            raise DockerError("the server is not running", "make up PROFILE=… brings it up")
+        if run := _launched(server):
+            raise _in_progress(run)
+        self._store.end(PROJECT)
+
+    def _versions(self) -> dict[str, Any]:
+        server = self._stack.containers(self._client)["server"]
+        _, answer = server.exec_run(["python", "-c", _VERSIONS])
+        info = self._client.info()
+        return {
+            "fedbench": __version__,
+            "image": server.image.id if server.image else None,
+            **json.loads(cast("bytes", answer)),
+            "docker": info["ServerVersion"],
+            "kernel": info["KernelVersion"],
+            "os": info["OperatingSystem"],
+            "cpu": cpu_model(),
+            "cores": info["NCPU"],
+            "memory_bytes": info["MemTotal"],
+            "dilation": self._stack.dilation,
+            "host_load": psutil.getloadavg()[0],
+        }
+
+
+def require_over(stack: Stack, client: docker.DockerClient) -> None:
+    """Nothing, unless a run goes on in the stack's containers, which would end with them.
+
+    Raises:
+        RunError: one does.
+    """
+    server = stack.containers(client).get("server")
+    run = _launched(server) if server and server.status == "running" else None
+    if run and not Run(stack.places.runs / run).has_ended():
+        raise _in_progress(run)
+
+
+def _launched(server: Container) -> str | None:
+    """The run that the server's container executes; it is over a moment later than its records."""
+    commands = [" ".join(process) for process in server.top()["Processes"]]
+    busy = next((command for command in commands if _LAUNCH in command), None)
+    return busy.rpartition("/")[2] if busy else None
+
+
+def _in_progress(run: str) -> RunError:
+    return RunError(f"run {run} is in progress", f"wait for it, or stop it: touch runs/{run}/stop")
+
+
+def _govern(run: Run, launch: int) -> None:
+    """Starts the run's governor, which outlives this process where the run does."""
+    governor = [sys.executable, "-m", _GOVERNOR, str(run.path), str(launch)]
+    with (run.path / "governor.log").open("ab") as log:
+        subprocess.run(
+            ["sh", "-c", '"$@" &', "sh", *governor],
+            check=True,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def require_known(experiment: Experiment, names: Sequence[str]) -> None:
+    """Nothing, where the experiment asks for none but these clients.
+
+    Raises:
+        ConfigError: it asks for another.
+    """
+    unknown = [name for name in experiment.clients or () if name not in names]
+    if unknown:
+        raise ConfigError(
+            f"experiment {experiment.name}: clients: no client {unknown[0]!r}"
+            + nearest(unknown[0], names),
+            f"this federation has {', '.join(names)}",
+        )

@@ -1,0 +1,253 @@
+"""Joins a federation from outside its compose project: what a device on the LAN runs.
+
+A model of the user's own comes from this checkout's `models/`: no code travels over the network.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http.client import HTTPException
+from math import floor
+from pathlib import Path
+from typing import Any
+
+import docker
+from docker.errors import DockerException
+from docker.types import LogConfig
+from pydantic import BaseModel, ValidationError
+
+from fedbench.config import Device, Experiment, ModelName, parse_name
+from fedbench.config.partitions import Dirichlet, Shards
+from fedbench.engines.containers.emulation import calibrated
+from fedbench.engines.containers.runtime import ports
+from fedbench.engines.containers.runtime.stack import (
+    PROJECT,
+    Places,
+    Stack,
+    container_user,
+    host_facts,
+)
+from fedbench.errors import ConfigError, DockerError, HostError
+from fedbench.host.data import prepare as data
+from fedbench.host.plan import targets
+from fedbench.host.plan.plan import HostFacts
+from fedbench.host.plan.shares import Demand, Part, solve
+from fedbench.host.setup import bootstrap
+from fedbench.host.setup.machine import Say
+from fedbench.learning import user_models
+from fedbench.records.energy import Draw
+
+METRICS_PORT = 9101
+LABEL = "fedbench.joined"
+_LOCAL = ("localhost", "127.0.0.1", "[::1]")
+_ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+):(\d{1,5})", re.ASCII)
+_HOST_ALIAS = "fedbench-host"
+
+
+@dataclass(frozen=True)
+class Request:
+    """Who joins which server, with what."""
+
+    server: str
+    device: Device
+    name: str
+    ca: Path | None
+    source: Path | None
+    samples: int | None
+    metrics_port: int
+
+
+class Offer(BaseModel):
+    """What the server says of its current run: the experiment and its data's key."""
+
+    experiment: Experiment
+    data: str
+
+
+def join(places: Places, request: Request, say: Say) -> str:
+    """Prepares this client's data and starts its container; returns the container's name.
+
+    Raises:
+        ConfigError: the client's name, the server's address or the certificate is wrong.
+        HostError: the server does not answer, has no run yet, or the metrics port is taken.
+        DataError: the data cannot be had here.
+    """
+    try:
+        parse_name(request.name)
+    except ValueError as error:
+        raise ConfigError(f"NAME={request.name}: {error}") from None
+    certificate = request.ca or places.state / "tls" / "ca.pem"
+    if not certificate.is_file():
+        raise ConfigError(
+            f"no certificate of the federation: {certificate}",
+            "copy .fedbench/fedbench/tls/ca.pem from the server's computer and pass CA=<file>",
+        )
+    offer = ask(request.server, certificate)
+    partition = offer.experiment.data.partition
+    if isinstance(partition, Dirichlet | Shards):
+        say(
+            f"note: the federation's data is divided by {partition.title}, for its own clients; "
+            f"{request.name} gets images drawn from all of it, each class in its proportion"
+        )
+    root = places.data / "joined"
+    data.prepare_joined(
+        offer.experiment,
+        request.name,
+        offer.data,
+        root,
+        source=request.source,
+        samples=request.samples,
+        say=say,
+    )
+    client = bootstrap.ensure_docker(say)
+    image = bootstrap.ensure_client_image(client, say, root=places.root)
+    host = host_facts(client)
+    part = _part(places, request, offer.experiment.model, client, image, host, say)
+    options = container_options(request, host, part, root, certificate)
+    _remove_ended(client, options["name"])
+    ports.require_one_free("metrics", request.metrics_port, "--metrics-port ")
+    try:
+        container = client.containers.run(image, detach=True, **options)
+    except DockerException as error:
+        raise DockerError(f"container {options['name']} does not start: {error}") from None
+    return str(container.name)
+
+
+def ask(server: str, certificate: Path) -> Offer:
+    """What the federation trains right now.
+
+    Raises:
+        ConfigError: not host:port, or not a certificate.
+        HostError: no answer, no run yet, or not the server that the certificate is of.
+    """
+    address = _ADDRESS.fullmatch(server)
+    if address is None or int(address[2]) > 65535:
+        raise ConfigError(f"SERVER={server}: expected host:port", "for example 192.168.1.20:9092")
+    opener = urllib.request.build_opener(
+        urllib.request.ProxyHandler({}),  # the client's container knows no proxy either
+        urllib.request.HTTPSHandler(context=_trust(certificate)),
+    )
+    try:
+        with opener.open(f"https://{server}/fedbench/v1/run", timeout=10) as answer:
+            return Offer.model_validate_json(answer.read())
+    except urllib.error.HTTPError as error:
+        error.close()
+        hint = "start a run first: make run"
+        raise HostError(f"{server} has no run to join ({error.code})", hint) from None
+    except OSError as error:
+        raise _no_answer(server, getattr(error, "reason", error)) from None
+    except (HTTPException, ValidationError):
+        raise HostError(
+            f"{server} does not answer as a fedbench server does",
+            "check the address; both computers need the same version of fedbench",
+        ) from None
+
+
+def container_options(
+    request: Request, host: HostFacts, part: Part, root: Path, certificate: Path
+) -> dict[str, Any]:
+    """Arguments of `docker run`: `part` of this computer's CPUs, and the device's other limits."""
+    address, _, port = request.server.rpartition(":")
+    local = address in _LOCAL
+    memory, watts = min(request.device.memory, host.memory), request.device.watts
+    return {
+        "name": f"{PROJECT}-joined-{request.name}",
+        "command": ["python", "-m", "fedbench.client"],
+        "hostname": request.name,
+        "labels": {LABEL: PROJECT},
+        "environment": {
+            "FEDBENCH_CLIENT": request.name,
+            "FEDBENCH_DEVICE": request.device.name,
+            # A container's own localhost is not this computer.
+            "FEDBENCH_SERVER": f"{_HOST_ALIAS}:{port}" if local else request.server,
+            "FEDBENCH_METRICS_PORT": str(request.metrics_port),
+            "FEDBENCH_THREADS": str(part.threads),
+            "OMP_NUM_THREADS": str(part.threads),
+            **(Draw(watts.idle, watts.load).environment() if watts else {}),
+        },
+        "extra_hosts": {_HOST_ALIAS: "host-gateway"} if local else {},
+        "ports": {f"{METRICS_PORT}/tcp": request.metrics_port},
+        "nano_cpus": max(floor(part.need * 100), 1) * 10**7,  # hundredths are what Docker takes
+        "mem_limit": memory,
+        "memswap_limit": memory,
+        "volumes": [
+            f"{(root / request.name).absolute()}:/data:ro",
+            f"{certificate.absolute()}:/tls/ca.pem:ro",
+            f"{user_models.FOLDER}:/models:ro",
+        ],
+        "user": container_user(),
+        "init": True,
+        "read_only": True,
+        "tmpfs": {"/tmp": "size=256m,mode=1777"},  # noqa: S108 (the container's own)
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges:true"],
+        "pids_limit": 512,
+        "restart_policy": {"Name": "always"},
+        # As compose/client.yaml has it.
+        "log_config": LogConfig(
+            type=LogConfig.types.JSON, config={"max-size": "10m", "max-file": "4"}
+        ),
+    }
+
+
+def _trust(certificate: Path) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=str(certificate))
+    except ssl.SSLError:
+        raise ConfigError(
+            f"{certificate}: not a certificate", "pass the federation's ca.pem as CA=<file>"
+        ) from None
+
+
+def _no_answer(server: str, reason: object) -> HostError:
+    if isinstance(reason, ssl.SSLCertVerificationError):
+        return HostError(
+            f"{server} is not the server of this certificate: {reason.verify_message}",
+            "copy ca.pem from that server's computer anew and pass CA=<file>",
+        )
+    return HostError(
+        f"{server} does not answer: {reason}", "check the address, the firewall and CA=<file>"
+    )
+
+
+def _part(
+    places: Places,
+    request: Request,
+    trained: ModelName,
+    client: docker.DockerClient,
+    image: str,
+    host: HostFacts,
+    say: Say,
+) -> Part:
+    """A real device's own cores; beside a federation on this same host, what it would get there."""
+    device, stack = request.device, Stack.load(places)
+    local = request.server.rpartition(":")[0] in _LOCAL
+    if not (stack and local and device.speed):
+        cpus = min(device.cores, host.cpus)
+        speeds = calibrated(client, image, (), trained, places.calibration, say)[trained].by_threads
+        return Part(_fastest(speeds, cpus), cpus, cpus)
+    model = targets.workload(device, "mobilenet_v2")
+    measured = calibrated(client, image, [device], model, places.calibration, say)
+    single = device.speed[model]
+    demand = Demand(device.name, single, single, targets.loaded(measured[model]))
+    return solve([demand], host.cpus, stack.dilation).parts[0]
+
+
+def _fastest(by_threads: Mapping[int, float], cpus: float) -> int:
+    """The number of threads, within the CPUs, with which training is fastest: often one."""
+    fitting = {number: speed for number, speed in by_threads.items() if number <= max(cpus, 1)}
+    return max(fitting, key=lambda number: fitting[number])
+
+
+def _remove_ended(client: docker.DockerClient, name: str) -> None:
+    for container in client.containers.list(
+        all=True, filters={"name": f"^{name}$"}, ignore_removed=True
+    ):
+        if container.status == "running":
+            raise DockerError(f"container {name} is running already", f"docker rm -f {name}")
+        container.remove()

@@ -1,0 +1,1 @@
+"""What is up on this computer: containers, their limits, their networks."""

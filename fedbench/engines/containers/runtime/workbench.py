@@ -1,0 +1,124 @@
+"""A container in which training is measured: one request at a time, limits changed in between."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO
+
+import docker
+from docker.errors import DockerException
+
+from fedbench.engines.containers.runtime.stack import PROJECT, container_user
+from fedbench.errors import DockerError
+from fedbench.learning import user_models
+from fedbench.records.measurement import Measurement, parse
+
+NAME = f"{PROJECT}-calibrate"
+WORKLOAD = "fedbench.client.workload"
+# As a client has it; a process per core needs more threads than one client.
+FLAGS = (
+    "--rm", "--init", "--network=none", "--read-only", "--tmpfs=/tmp:size=256m,mode=1777",
+    "--cap-drop=ALL", "--security-opt=no-new-privileges:true", "--pids-limit=4096",
+)  # fmt: skip
+PERIOD = 100_000  # of the kernel's scheduler, in microseconds
+_UNLIMITED = -1
+
+
+def docker_run(image: str, *options: str) -> list[str]:
+    """The command that runs the workload in the image; its arguments follow."""
+    user = f"--user={container_user()}"
+    models = f"--volume={user_models.FOLDER}:/models:ro"
+    return ["docker", "run", *FLAGS, user, models, *options, image, "python", "-m", WORKLOAD]
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """The container, while it is up."""
+
+    client: docker.DockerClient
+    process: subprocess.Popen[str]
+    errors: IO[str]
+
+    def measure(
+        self, model: str, *, threads: int, seconds: float, copies: int = 1
+    ) -> list[Measurement]:
+        """Trains in `copies` processes at once, each with as many cores of its own as threads.
+
+        Raises:
+            ConfigError: there is no such model, or it cannot be trained.
+            DockerError: the container ended, with its last lines.
+        """
+        self._ask(f"{model} --threads={threads} --copies={copies} --seconds={seconds:g}")
+        return [parse(self.answer()) for _ in range(copies)]
+
+    def compare(self, model: str, other: str, *, seconds: float) -> tuple[Measurement, Measurement]:
+        """Trains two models in turns, on one core and with one thread each.
+
+        Raises:
+            ConfigError, DockerError: as `measure`.
+        """
+        self._ask(f"{model} --against={other} --threads=1 --seconds={seconds:g}")
+        return parse(self.answer()), parse(self.answer())
+
+    def _ask(self, request: str) -> None:
+        assert self.process.stdin  # noqa: S101 (a pipe)
+        try:
+            self.process.stdin.write(f"{request}\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            raise self._ended() from None
+
+    def answer(self) -> str:
+        """The next line that the workload prints.
+
+        Raises:
+            DockerError: it ended, with its last lines.
+        """
+        assert self.process.stdout  # noqa: S101 (a pipe)
+        line = self.process.stdout.readline()
+        if not line:
+            raise self._ended()
+        return line
+
+    @contextmanager
+    def quota(self, cpus: float) -> Iterator[None]:
+        """So many CPUs for the whole container.
+
+        Raises:
+            DockerError: Docker cannot set it.
+        """
+        self._set_quota(round(cpus * PERIOD))
+        yield
+        self._set_quota(_UNLIMITED)
+
+    def _set_quota(self, quota: int) -> None:
+        try:
+            self.client.containers.get(NAME).update(cpu_period=PERIOD, cpu_quota=quota)
+        except DockerException as error:
+            raise DockerError(f"{NAME}: its CPU quota cannot be set: {error}") from None
+
+    def _ended(self) -> DockerError:
+        self.process.wait()
+        self.errors.seek(0)
+        tail = "\n".join(self.errors.read().strip().splitlines()[-10:])
+        return DockerError(f"container {NAME} ended with code {self.process.returncode}:\n{tail}")
+
+
+@contextmanager
+def workbench(client: docker.DockerClient, image: str) -> Iterator[Workbench]:
+    """A container of the image that measures; it ends when this process closes its input, or dies.
+
+    Raises:
+        DockerError: it does not start.
+    """
+    argv = docker_run(image, "--interactive", f"--name={NAME}")
+    with tempfile.TemporaryFile("w+") as errors, subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
+    ) as process:  # fmt: skip
+        bench = Workbench(client, process, errors)
+        bench.answer()  # `ready`
+        yield bench

@@ -1,0 +1,132 @@
+"""Flower's Grid without a network: messages go to worker processes, replies come as they end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, wait
+from math import inf
+from uuid import uuid4
+
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+
+from fedbench.engines.in_process.workers import Workers
+from fedbench.server.exchange import RunStopped
+from fedbench.server.timing import ServerPart
+from fedbench.telemetry.timing import Timing
+
+POLL_SECONDS = 0.2
+
+
+class MemoryGrid(Grid):
+    """The nodes are the workers' clients, all connected from the beginning to the end.
+
+    It is what `fedbench.server` needs of a Grid (`Exchange`), and a Grid to any of Flower's
+    strategies. `look` is called a few times a second while replies are waited for.
+    """
+
+    def __init__(
+        self,
+        workers: Workers,
+        stopped: Callable[[], bool] = lambda: False,
+        look: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.timing = Timing[ServerPart]()
+        self._workers = workers
+        self._stopped = stopped
+        self._look = look
+        self._sent: dict[str, Future[Message]] = {}
+
+    @property
+    def flower(self) -> Grid:
+        """Itself."""
+        return self
+
+    def node_ids(self) -> list[int]:
+        """All clients."""
+        return list(self._workers.node_ids)
+
+    def pause(self, seconds: float) -> None:
+        """As `Exchange` has it."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self._heed()
+            time.sleep(min(left, POLL_SECONDS))
+
+    def exchange(
+        self, messages: Iterable[Message], timeout: float
+    ) -> Iterator[tuple[int, Message]]:
+        """As `Exchange` has it, but in the messages' order: a sum in another would be another.
+
+        What a node raises is its reply.
+        """
+        nodes = {self._workers.submit(m): m.metadata.dst_node_id for m in messages}
+        for future in self._ended(nodes, timeout):
+            yield nodes[future], future.result()
+
+    def _ended(
+        self, futures: Iterable[Future[Message]], timeout: float | None
+    ) -> Iterator[Future[Message]]:
+        deadline = inf if timeout is None else time.monotonic() + timeout
+        for future in futures:
+            self._heed()
+            while not future.done() and time.monotonic() < deadline:
+                self._heed()
+                wait([future], POLL_SECONDS)
+                self._look()
+            if future.done():
+                yield future
+
+    def _heed(self) -> None:
+        if self._stopped():
+            self._workers.cancel()
+            raise RunStopped
+
+    # Flower's own interface.
+
+    def set_run(self, run: Run) -> None:
+        """Nothing: there is one run."""
+
+    @property
+    def run(self) -> Run:
+        """There is none of SuperLink's.
+
+        Raises:
+            NotImplementedError: always.
+        """
+        raise NotImplementedError("a run in memory has no record in SuperLink")
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """A message to one client."""
+        return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """All clients."""
+        return self.node_ids()
+
+    def push_messages(self, messages: Iterable[Message]) -> Sequence[str]:
+        """Hands the messages to the workers, and returns a name for each."""
+        sent = {uuid4().hex: self._workers.submit(message) for message in messages}
+        self._sent |= sent
+        return list(sent)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Sequence[Message]:
+        """Those replies to the named messages that are there."""
+        ready = [name for name in message_ids if name in self._sent and self._sent[name].done()]
+        return [self._sent.pop(name).result() for name in ready]
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Sequence[Message]:
+        """All replies, or those that came within `timeout` seconds."""
+        futures = [self._workers.submit(message) for message in messages]
+        return [future.result() for future in self._ended(futures, timeout)]

@@ -1,0 +1,1 @@
+"""Every touch of Flower's internals, and nothing else."""

@@ -1,0 +1,1 @@
+"""Data sets -> one partition of images for each client."""

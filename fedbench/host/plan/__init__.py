@@ -1,0 +1,1 @@
+"""Profile and host -> what each client gets. Pure."""

@@ -1,0 +1,1 @@
+"""A run as tables, CSV and an HTML page."""

@@ -1,0 +1,1 @@
+"""Docker, base images, the image and what it takes to build it."""

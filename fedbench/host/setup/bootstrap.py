@@ -1,0 +1,238 @@
+"""Finds Docker, or installs and starts it where that is possible; then the images.
+
+Where a Docker answers, it is used as it is: whichever DOCKER_HOST or the current context names.
+A daemon that fedbench starts is recorded in /run/fedbench, and only that one is ever stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import docker
+import psutil
+from docker.errors import DockerException
+
+from fedbench.errors import DockerError
+from fedbench.host.setup.images import Images, ensure_client_image, ensure_images
+from fedbench.host.setup.locks import locked
+from fedbench.host.setup.machine import LOCAL_SOCKET, Machine, Say
+
+__all__ = [
+    "Images",
+    "daemon_is_ours",
+    "ensure_client_image",
+    "ensure_docker",
+    "ensure_images",
+    "find_docker",
+    "stop_daemon",
+]
+
+_SCRIPTS = Path(__file__).resolve().parents[3] / "docker" / "host"
+_START_SECONDS = 60.0
+_STOP_SECONDS = 30.0
+_MINIMUM_API = (1, 44)  # Engine 25: `start_interval` of health checks
+_MINIMUM_COMPOSE = (2, 20)  # `include`
+_INSTALL_HINT = (
+    "install Docker Engine 25 or newer with Compose 2.20 or newer: "
+    "https://docs.docker.com/engine/install/"
+)
+
+
+def ensure_docker(say: Say, machine: Machine | None = None) -> docker.DockerClient:
+    """A client of a Docker daemon that can run a federation.
+
+    Raises:
+        DockerError: there is none and it cannot be started or installed here, or it is too
+            old, or Compose or BuildKit is missing.
+    """
+    machine = machine or Machine()
+    try:
+        client = machine.connect()
+    except DockerException as error:
+        _refuse_if_not_ours_to_start(machine, error)
+        client = _start(say, machine)
+    try:
+        _check(client, machine)
+    except DockerError:
+        client.close()
+        raise
+    return client
+
+
+def find_docker(machine: Machine | None = None) -> docker.DockerClient | None:
+    """A client of the daemon that answers, if one does; nothing is started or checked."""
+    try:
+        return (machine or Machine()).connect()
+    except DockerException:
+        return None
+
+
+def daemon_is_ours(machine: Machine | None = None) -> bool:
+    """Whether a daemon runs here that fedbench started."""
+    return _recorded(machine or Machine()) is not None
+
+
+def stop_daemon(say: Say, machine: Machine | None = None) -> bool:
+    """Stops the daemon that fedbench started, and its containers; returns whether it did.
+
+    One with which another fedbench builds an image right now goes on.
+    """
+    machine = machine or Machine()
+    daemon = _recorded(machine)
+    if daemon is None:
+        return False
+    try:
+        with locked(machine.daemon_record, wait=False):
+            say("stopping the Docker daemon that fedbench started")
+            _stop(daemon)
+            machine.daemon_record.unlink()
+    except BlockingIOError:
+        say("the Docker daemon goes on: another fedbench builds an image with it")
+        return False
+    return True
+
+
+def _stop(daemon: psutil.Process) -> None:
+    children = daemon.children(recursive=True)  # containerd, which normally ends with its daemon
+    for family in ([daemon], children):
+        for process in _wait_until_gone(family, 0.0):
+            process.terminate()
+        for process in _wait_until_gone(family, _STOP_SECONDS):
+            process.kill()
+
+
+def _refuse_if_not_ours_to_start(machine: Machine, error: DockerException) -> None:
+    if "Permission denied" in str(error):
+        raise DockerError(
+            f"no permission to use the Docker daemon at {machine.endpoint}",
+            "join its group, then log in again: sudo usermod -aG docker $USER",
+        )
+    if machine.endpoint != LOCAL_SOCKET:
+        raise DockerError(
+            f"no Docker daemon answers at {machine.endpoint}",
+            "start it, or choose another one: unset DOCKER_HOST, or `docker context use default`",
+        )
+
+
+def _start(say: Say, machine: Machine) -> docker.DockerClient:
+    if machine.which("dockerd") is None:
+        _install(say, machine)
+    if not machine.is_root:
+        raise DockerError(
+            "the Docker daemon is not running", "start it: sudo systemctl start docker"
+        )
+    if machine.has_systemd:
+        return _start_with_systemd(say, machine)
+    return _start_by_hand(say, machine)
+
+
+def _install(say: Say, machine: Machine) -> None:
+    if not machine.can_install:
+        raise DockerError("Docker is not installed", _INSTALL_HINT)
+    say("Docker is not installed: taking Engine, Compose and buildx from the distribution")
+    if not machine.confirm("Install them now? [y/N] "):
+        raise DockerError("Docker is not installed", _INSTALL_HINT)
+    done = machine.execute([str(_SCRIPTS / "install-docker.sh")])
+    if done.code:
+        raise DockerError(f"Docker could not be installed:\n{done.tail()}", _INSTALL_HINT)
+
+
+def _start_with_systemd(say: Say, machine: Machine) -> docker.DockerClient:
+    say("starting the Docker daemon: systemctl start docker")
+    done = machine.execute(["systemctl", "start", "docker"])
+    client = _wait_for_answer(machine, lambda: done.code == 0)
+    if client is None:
+        raise DockerError(
+            f"the Docker daemon does not start:\n{done.tail()}", "see: journalctl --unit docker"
+        )
+    return client
+
+
+def _start_by_hand(say: Say, machine: Machine) -> docker.DockerClient:
+    log = machine.state / "dockerd.log"
+    say(f"starting the Docker daemon (log: {log})")
+    machine.state.mkdir(parents=True, exist_ok=True)
+    # In a session of its own, so that Ctrl-C here does not reach it.
+    done = machine.execute(
+        ["sh", "-c", 'setsid dockerd >"$1" 2>&1 </dev/null & echo $!', "sh", str(log)]
+    )
+    client = None
+    with suppress(psutil.NoSuchProcess):  # it may have ended already
+        daemon = psutil.Process(int(done.output))
+        record = {"pid": daemon.pid, "created": daemon.create_time()}
+        machine.daemon_record.write_text(json.dumps(record))
+        client = _wait_for_answer(machine, lambda: _alive(daemon))
+    if client is None:
+        tail = "\n".join(log.read_text().splitlines()[-5:])
+        raise DockerError(f"the Docker daemon does not start:\n{tail}", f"see {log}")
+    return client
+
+
+def _wait_for_answer(machine: Machine, may_come: Callable[[], bool]) -> docker.DockerClient | None:
+    deadline = time.monotonic() + _START_SECONDS
+    while may_come() and time.monotonic() < deadline:
+        if client := find_docker(machine):
+            return client
+        time.sleep(0.1)
+    return None
+
+
+def _check(client: docker.DockerClient, machine: Machine) -> None:
+    version = client.version()
+    if _numbers(version["ApiVersion"]) < _MINIMUM_API:
+        raise DockerError(
+            f"the Docker daemon is too old: Engine {version['Version']}, API "
+            f"{version['ApiVersion']}; expected Engine 25, API 1.44 or newer",
+            _INSTALL_HINT,
+        )
+    compose = machine.execute(["docker", "compose", "version", "--short"])
+    if compose.code == 127:
+        raise DockerError("the command `docker` is missing; a daemon is there", _INSTALL_HINT)
+    if compose.code:
+        raise DockerError("Docker Compose is missing: `docker compose` fails", _INSTALL_HINT)
+    if _numbers(compose.tail(1)) < _MINIMUM_COMPOSE:
+        raise DockerError(
+            f"Docker Compose is too old: {compose.tail(1)}; expected 2.20 or newer", _INSTALL_HINT
+        )
+    if machine.execute(["docker", "buildx", "version"]).code:
+        raise DockerError(
+            "BuildKit's command line is missing: `docker buildx` fails",
+            "install the package docker-buildx (Debian, Ubuntu) or docker-buildx-plugin (Docker)",
+        )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+
+
+def _recorded(machine: Machine) -> psutil.Process | None:
+    """The recorded daemon, unless it ended; a later process of the same pid is not it."""
+    try:
+        record = json.loads(machine.daemon_record.read_text())
+        process = psutil.Process(record["pid"])
+    except (FileNotFoundError, psutil.NoSuchProcess):
+        return None
+    ours = process.create_time() == record["created"]
+    return process if ours and _alive(process) else None
+
+
+def _alive(process: psutil.Process) -> bool:
+    """Not ended; one that waits for init to collect it has ended."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _wait_until_gone(processes: Sequence[psutil.Process], seconds: float) -> list[psutil.Process]:
+    deadline = time.monotonic() + seconds
+    while (alive := [process for process in processes if _alive(process)]) and (
+        time.monotonic() < deadline
+    ):
+        time.sleep(0.05)
+    return alive

@@ -1,0 +1,1 @@
+"""How fast this host trains, measured and remembered."""

@@ -1,0 +1,1 @@
+"""Many runs and one answer: sweeps, the paper's tables, fidelity, comparison."""

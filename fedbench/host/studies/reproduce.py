@@ -1,0 +1,240 @@
+"""Repeats runs of the paper, and sets every figure of ours beside the paper's.
+
+A run that is there already is not repeated: it is found by its experiment, its profile and its
+engine, and goes on where it was interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any, Literal, Protocol
+
+from fedbench.config import Experiment, load_experiment
+from fedbench.errors import ConfigError
+from fedbench.host.report import paper as reference
+from fedbench.host.report.paper import Field, Figure, PaperRun
+from fedbench.host.setup.machine import Say
+from fedbench.host.watch.live import Lines
+from fedbench.records import ClientRound, Record, RoundRecord, Summary
+from fedbench.records.runs import Run, RunStore
+
+EXPERIMENT = "negi2023"
+Engine = Literal["containers", "in-process"]
+_TRAIN, _TEST = 50_000, 10_000  # images of CIFAR-10
+_OF_TIME = ("local_epoch_seconds", "server_epoch_seconds", "total_hours")
+
+
+class Beside(Record):
+    """One number of the paper and ours; seconds and hours are the emulated device's."""
+
+    model: str
+    metric: str
+    paper: float
+    ours: float
+
+    @property
+    def difference(self) -> str:
+        """Points for accuracies, per cent for the rest."""
+        if "accuracy" in self.metric:
+            return f"{100 * (self.ours - self.paper):+.1f} points"
+        return f"{self.ours / self.paper - 1:+.0%}"
+
+
+class AnyRunner(Protocol):
+    """What makes and follows runs: on containers, or in one program."""
+
+    def create(self, experiment: Experiment, source: Path | None) -> Run:
+        """A new run's folder."""
+
+    def start(self, run: Run) -> Any:
+        """Starts it."""
+
+    def follow(self, run: Run, process: Any, look: Callable[[], None]) -> Summary:
+        """Waits for its end."""
+
+
+def choose(what: str | None, run: str | None, models: Sequence[str]) -> list[PaperRun]:
+    """The runs to repeat: `table2`, `table3`, or a published one such as `10x5` (rounds, epochs).
+
+    Raises:
+        ConfigError: there is no such table or run, or it is not of such a model.
+    """
+    tables = {"table2": reference.table2, "table3": reference.table3}
+    if (what in tables) == bool(run):
+        raise ConfigError("expected table2, table3, or --run 10x5", "give one of them")
+    every = tables[what]() if what in tables else reference.published()
+    named = [original for original in every if run is None or run == name(original)]
+    chosen = [original for original in named if not models or original.model in models]
+    if not chosen:
+        there = ", ".join(f"{name(original)} {original.model}" for original in every)
+        raise ConfigError(f"no run {run or what} of {', '.join(models) or 'any model'}", there)
+    return chosen
+
+
+def name(original: PaperRun) -> str:
+    """Rounds x local epochs, such as `10x5`."""
+    return f"{original.rounds}x{original.local_epochs}"
+
+
+def experiment(
+    original: PaperRun, scale: float, rounds: int | None, seed: int, *, tuned: bool = False
+) -> Experiment:
+    """The protocol for a run; `scale` is the part of the data, `rounds` may be fewer.
+
+    It is the paper's, or with `tuned` that of the model's tuned experiment at the same rounds,
+    local epochs and data.
+    """
+    base = f"tuned-{original.model.replace('_', '-')}" if tuned else EXPERIMENT
+    settings = {
+        "model": original.model,
+        "rounds": rounds or original.rounds,
+        "local_epochs": original.local_epochs,
+        "seed": seed,
+    }
+    if scale != 1:
+        settings["data.train_samples"] = max(round(_TRAIN * scale), 1)
+        settings["data.test_samples"] = max(round(_TEST * scale), 1)
+    return load_experiment(base, [f"{key}={value}" for key, value in settings.items()])
+
+
+class Reproduction:
+    """Makes the runs, or finds them among those that are there; `fresh` makes them anew.
+
+    `prepare` gives what makes runs, and is called only where one has to be made.
+    """
+
+    def __init__(
+        self,
+        prepare: Callable[[], AnyRunner],
+        store: RunStore,
+        engine: Engine,
+        say: Say,
+        *,
+        fresh: bool = False,
+    ) -> None:
+        self._prepare = prepare
+        self._store = store
+        self._engine = engine
+        self._say = say
+        self._fresh = fresh
+
+    def run(self, original: PaperRun, chosen: Experiment, source: Path | None) -> Summary:
+        """The finished run.
+
+        Raises:
+            FedbenchError: it cannot be made, failed, or was interrupted.
+        """
+        self._say(f"{original.model}, {chosen.rounds} rounds of {chosen.local_epochs} local epochs")
+        run = None if self._fresh else self._find(original, chosen)
+        if run and run.summary().status == "finished":
+            self._say(f"run {run.id} is there already (--fresh repeats it)")
+            return run.summary()
+        runner = self._prepare()
+        if run:
+            self._say(f"going on with run {run.id}")
+            run.prepare_resume()
+        else:
+            run = runner.create(chosen, source)
+            self._say(f"run {run.id}")
+        return runner.follow(run, runner.start(run), Lines(run, self._say))
+
+    def _find(self, original: PaperRun, chosen: Experiment) -> Run | None:
+        wanted = chosen.model_dump(mode="json")
+        return next((r for r in reversed(self._store.all()) if self._is(r, original, wanted)), None)
+
+    def _is(self, run: Run, original: PaperRun, wanted: dict[str, Any]) -> bool:
+        # As text: a run of an earlier version may have keys that are none any more.
+        chosen = json.loads((run.path / "experiment.json").read_bytes())
+        kind: Engine = "containers" if run.emulates else "in-process"
+        return (chosen, run.facts()["profile"], kind) == (wanted, original.profile, self._engine)
+
+
+def beside(original: PaperRun, summary: Summary, scale: float, engine: Engine) -> list[Beside]:
+    """Every figure of the paper that the run has one beside; times of a part are of the whole."""
+    rows = []
+    for figure in original.figures:
+        if figure.field in _OF_TIME and engine == "in-process":
+            continue
+        ours = _ours(figure, summary)
+        if ours is not None:
+            ours /= scale if figure.field in _OF_TIME else 1
+            rows.append(
+                Beside(model=original.model, metric=figure.metric, paper=figure.paper, ours=ours)
+            )
+    return rows
+
+
+def _ours(figure: Figure, summary: Summary) -> float | None:
+    rounds = summary.rounds
+    if not rounds:
+        return None
+    if figure.field == "total_hours":
+        return summary.total_seconds / summary.dilation / 3600
+    if figure.field in ("server_accuracy", "server_loss"):
+        value: float | None = getattr(rounds[-1], figure.field)
+        return value
+    if figure.field in ("local_accuracy", "local_loss"):
+        return _mean(getattr(c, figure.field) for c in _clients(rounds[-1:], figure.client))
+    seconds = _SECONDS[figure.field]
+    every = [s for c in _clients(rounds, figure.client) for s in seconds(c)]
+    return median(every) if every else None
+
+
+_SECONDS: dict[Field, Callable[[ClientRound], list[float]]] = {
+    "local_epoch_seconds": lambda client: client.emulated_epoch_seconds,
+    "server_epoch_seconds": lambda client: (
+        [] if client.evaluate_seconds is None else [client.evaluate_seconds / client.dilation]
+    ),
+}
+
+
+def _clients(rounds: Iterable[RoundRecord], only: str | None) -> list[ClientRound]:
+    return [c for record in rounds for c in record.clients if only in (None, c.client)]
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
+
+
+def caveats(
+    scale: float, rounds: int | None, engine: Engine, *, tuned: bool = False
+) -> Iterator[str]:
+    """What the reader of the table must know."""
+    if tuned:
+        yield "trained as the tuned experiments do, at the paper's rounds, local epochs and data"
+    if scale != 1:
+        yield f"{scale:g} of the data: accuracies are of models that saw less"
+        if engine == "containers":
+            yield f"seconds and hours are multiplied by {1 / scale:g}"
+    if rounds:
+        yield f"after {rounds} rounds; the paper's figures are of all of its rounds"
+    if engine == "in-process":
+        yield "nothing is emulated in-process: no figure of time is compared"
+
+
+def table(rows: Iterable[Beside]) -> tuple[Sequence[str], list[Sequence[str]]]:
+    """The paper's table with our column beside each of its own."""
+    return ("model", "figure", "the paper's", "ours", "difference"), [
+        (row.model, row.metric, f"{row.paper:.4g}", f"{row.ours:.4g}", row.difference)
+        for row in rows
+    ]
+
+
+def curves(original: PaperRun, summary: Summary) -> tuple[Sequence[str], list[Sequence[str]]]:
+    """The global model round by round: the published run's, where there is one, and ours."""
+    header = ("round", "published accuracy", "ours", "published loss", "ours")
+    rows: list[Sequence[str]] = []
+    for record in summary.rounds:
+        theirs = (_at(original.accuracies, record.round), _at(original.losses, record.round))
+        own = (record.server_accuracy, record.server_loss)
+        cells = (theirs[0], own[0], theirs[1], own[1])
+        rows.append((str(record.round), *("-" if c is None else f"{c:.4f}" for c in cells)))
+    return header, rows
+
+
+def _at(values: Sequence[float], number: int) -> float | None:
+    return values[number - 1] if number <= len(values) else None

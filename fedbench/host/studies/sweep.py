@@ -1,0 +1,247 @@
+"""Runs a sweep: what is finished is skipped, what was interrupted or failed goes on.
+
+`runs/sweeps/<name>/` has `sweep.json` (which run is of which point), and the table as it stands,
+`table.md` and `table.csv`. Nothing here knows of Docker: runs are made by a `Runs`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from fedbench.config import Experiment
+from fedbench.errors import ConfigError, DataError, FedbenchError, RunError, RunInterrupted
+from fedbench.host.data.prepare import Prepared
+from fedbench.host.report.text_table import duration
+from fedbench.host.setup.machine import Say
+from fedbench.host.studies import sweep_table
+from fedbench.host.studies.grid import Point, Study, federation, identity
+from fedbench.host.studies.sweep_table import Outcome, Row
+from fedbench.records import Summary, replace_text
+from fedbench.records.runs import Run, RunStore
+
+Prepare = Callable[[Experiment], Prepared]
+Execute = Callable[[Run], Summary]
+
+
+class Runs(Protocol):
+    """Makes runs; `fedbench.engines.containers.engine.Runner` does so on a stack."""
+
+    def create(self, experiment: Experiment, source: Path | None) -> Run:
+        """A new run."""
+
+    def resume(self, name: str | None) -> Run:
+        """An ended run, ready to go on."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A point, what it is known by, and the images that the client with most of them trains on."""
+
+    point: Point
+    id: str
+    samples: int
+
+    def work(self, rounds: int) -> int:
+        """Images that this client trains on in so many rounds."""
+        return rounds * self.point.experiment.local_epochs * self.samples
+
+
+class Book:
+    """`sweep.json`: the run of each point, and why there is none. Runs may have been deleted."""
+
+    def __init__(self, path: Path, store: RunStore) -> None:
+        self._path = path
+        self._store = store
+        self._points: dict[str, dict[str, Any]] = (
+            json.loads(path.read_text()) if path.exists() else {}
+        )
+
+    def note(self, task: Task, run: Run | None, failure: str | None = None) -> None:
+        """Writes down a point's run, or why it failed."""
+        self._points[task.id] = {
+            "point": str(task.point),
+            "run": run and run.id,
+            "failure": failure,
+        }
+        replace_text(self._path, json.dumps(self._points, indent=2) + "\n")
+
+    def run(self, task: Task) -> Run | None:
+        """The run of a point, finished or not."""
+        name = self._points.get(task.id, {}).get("run")
+        run = Run(self._store.path / name) if name else None
+        return run if run and (run.path / "run.json").exists() else None
+
+    def failure(self, task: Task) -> str | None:
+        """Why it failed last."""
+        failure: str | None = self._points.get(task.id, {}).get("failure")
+        return failure
+
+
+class Sweeping:
+    """One sweep, over all of its points.
+
+    Raises:
+        DataError: the data of a point cannot be used; then nothing was started.
+    """
+
+    def __init__(self, study: Study, store: RunStore, prepare: Prepare, say: Say) -> None:
+        self.study = study
+        self.name = study.sweep.name
+        self.folder = store.path / "sweeps" / self.name
+        self._say = say
+        self._tasks = _tasks(study, prepare)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._book = Book(self.folder / "sweep.json", store)
+
+    def finished(self, task: Task) -> Summary | None:
+        """The summary of a point's run, if it came to its end."""
+        run = self._book.run(task)
+        summary = run.summary() if run else None
+        return summary if summary and summary.status == "finished" else None
+
+    def pending(self) -> list[Task]:
+        """The points that are still to be run."""
+        return [task for task in self._tasks if not self.finished(task)]
+
+    def rows(self) -> list[Row]:
+        """The table as it stands."""
+        return sweep_table.rows(self._outcome(task) for task in self._tasks)
+
+    def write(self) -> None:
+        """Writes the table as it stands."""
+        rows = self.rows()
+        replace_text(self.folder / "table.md", sweep_table.report(self.study.sweep, rows))
+        replace_text(self.folder / "table.csv", sweep_table.as_csv({self.name: rows}))
+
+    def announce(self) -> None:
+        """Says how many runs there are, and how long they take."""
+        total, pending = len(self._tasks), len(self.pending())
+        left = f"; {self._left()}" if pending else ""
+        self._say(f"sweep {self.name}: {total} runs, {total - pending} of them finished{left}")
+
+    def run(self, runs: Runs, source: Path | None, execute: Execute) -> None:
+        """Runs every pending point, and writes the table after each.
+
+        A point that fails is noted, and the others go on.
+
+        Raises:
+            RunInterrupted: the user pressed Ctrl-C.
+            RunError: another run is in progress.
+            HostError: the federation is out of reach.
+        """
+        for number, task in enumerate(self._tasks, 1):
+            if self.finished(task):
+                continue
+            self._say(f"run {number}/{len(self._tasks)} ({task.point}), {self._left()}")
+            try:
+                self._run(task, runs, source, execute)
+            except (KeyboardInterrupt, RunInterrupted):
+                raise self._interrupted() from None
+            finally:
+                self.write()
+
+    def failures(self) -> list[str]:
+        """Each point that is not finished, and why."""
+        return [failure for row in self.rows() for failure in row.failures]
+
+    def _run(self, task: Task, runs: Runs, source: Path | None, execute: Execute) -> None:
+        try:
+            run = self._open(task, runs, source)
+        except (ConfigError, DataError) as error:
+            self._failed(task, None, error)
+            return
+        self._book.note(task, run)
+        try:
+            execute(run)
+        except RunError as error:
+            self._failed(task, run, error)
+        if run.stop_requested():  # a Ctrl-C amid the last round lets the run finish
+            raise self._interrupted()
+
+    def _open(self, task: Task, runs: Runs, source: Path | None) -> Run:
+        """The run that was begun, or else a new one."""
+        begun = self._book.run(task)
+        if begun is None:
+            return runs.create(task.point.experiment, source)
+        try:
+            run = runs.resume(begun.id)
+        except RunError as error:
+            run = runs.create(task.point.experiment, source)
+            self._say(f"{error.message}: it starts anew")
+        else:
+            self._say(f"going on with run {run.id} after round {len(run.rounds())}")
+        return run
+
+    def _failed(self, task: Task, run: Run | None, error: FedbenchError) -> None:
+        self._book.note(task, run, error.message)
+        self._say(f"failed: {error.message}")
+
+    def _interrupted(self) -> RunInterrupted:
+        done = len(self._tasks) - len(self.pending())
+        return RunInterrupted(
+            f"sweep {self.name} stopped with {done} of {len(self._tasks)} runs finished; "
+            f"what there is of its table is in {self.folder}",
+            "the same command goes on from there; `make down` takes the federation down",
+        )
+
+    def _outcome(self, task: Task) -> Outcome:
+        summary = self.finished(task)
+        return Outcome(task.point, summary, None if summary else self._book.failure(task))
+
+    def _left(self) -> str:
+        done = [(task, summary) for task in self._tasks if (summary := self.finished(task))]
+        left = [(task, self._rounds_left(task)) for task in self.pending()]
+        seconds = seconds_left(done, left)
+        return (
+            "no estimate before a run has ended"
+            if seconds is None
+            else (f"about {duration(seconds)} left")
+        )
+
+    def _rounds_left(self, task: Task) -> int:
+        run = self._book.run(task)
+        return task.point.experiment.rounds - (len(run.rounds()) if run else 0)
+
+
+def seconds_left(
+    done: Sequence[tuple[Task, Summary]], left: Sequence[tuple[Task, int]]
+) -> float | None:
+    """Wall seconds of so many rounds of each task, as fast as those that are done.
+
+    A model that none was done of is taken to be as fast as the mean of the others. None where
+    nothing is done.
+    """
+    paces: dict[str | None, list[tuple[float, int]]] = {}
+    for task, summary in done:
+        seconds = sum(record.duration_seconds for record in summary.rounds)
+        for model in (task.point.experiment.model, None):
+            paces.setdefault(model, []).append((seconds, task.work(len(summary.rounds))))
+    if not paces:
+        return None
+    pace = {
+        model: sum(seconds for seconds, _ in parts) / sum(work for _, work in parts)
+        for model, parts in paces.items()
+    }
+    return sum(
+        task.work(rounds) * pace.get(task.point.experiment.model, pace[None])
+        for task, rounds in left
+    )
+
+
+def _tasks(study: Study, prepare: Prepare) -> list[Task]:
+    """Points with their data, which is prepared once where several have the same."""
+    known: dict[str, Prepared] = {}
+    on: Mapping[str, Any] = federation(study.profile, study.devices)
+    tasks = []
+    for point in study.points:
+        wanted = point.experiment.data.model_dump_json() + str(point.experiment.seed)
+        if wanted not in known:
+            known[wanted] = prepare(point.experiment)
+        data = known[wanted]
+        id_ = identity(point.experiment, data.key, on)
+        tasks.append(Task(point, id_, max(data.samples.values())))
+    return tasks

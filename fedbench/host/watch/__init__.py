@@ -1,0 +1,1 @@
+"""What a federation does right now: Prometheus, logs, top."""

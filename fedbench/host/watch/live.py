@@ -1,0 +1,122 @@
+"""What a run is doing right now, as lines as they happen or as a table that keeps up."""
+
+from __future__ import annotations
+
+from statistics import fmean
+from typing import Any
+
+from rich.console import Group
+from rich.live import Live
+from rich.text import Text
+
+from fedbench.errors import HostError
+from fedbench.host.report.text_table import duration
+from fedbench.host.setup.machine import Say
+from fedbench.host.watch.prometheus import Prometheus
+from fedbench.host.watch.top.device_table import Devices
+from fedbench.host.watch.top.snapshot import ask, snapshot
+from fedbench.records import RoundRecord
+from fedbench.records.runs import Run
+from fedbench.records.verdict import Emulation
+
+_LINES = 6  # of what happened, above the live table
+
+
+class Lines:
+    """Tells each event of a run once, as a line of text: for logs and pipes."""
+
+    def __init__(self, run: Run, say: Say) -> None:
+        self._run = run
+        self._say = say
+        self._emulation = Emulation.of(run.facts())
+        self._told = len(run.events())  # a run that goes on has told its past already
+
+    def __call__(self) -> None:
+        """Says what is new."""
+        events = self._run.events()
+        rounds = self._run.rounds()
+        for event in events[self._told :]:
+            if line := describe(event, rounds, self._emulation):
+                self._say(line)
+        self._told = len(events)
+
+
+class View:
+    """A live picture for a terminal: what each device does, and how the rounds went."""
+
+    def __init__(self, run: Run, clients: list[str], prometheus: Prometheus, live: Live) -> None:
+        self._run = run
+        self._emulation = Emulation.of(run.facts())
+        self._clients = clients
+        self._prometheus = prometheus
+        self._live = live
+
+    def __call__(self) -> None:
+        """Draws the present state."""
+        events, rounds = self._run.events(), self._run.rounds()
+        said = list(filter(None, (describe(event, rounds, self._emulation) for event in events)))
+        lines = [Text(line) for line in said[-_LINES:] or ["starting"]]
+        try:
+            state = ask(self._prometheus, self._run.id, self._clients)
+        except HostError:  # it starts after the clients, and is only for looking
+            state = snapshot([], [], [], [], self._run.id, self._clients)
+        self._live.update(Group(*lines, Devices(state)), refresh=True)
+
+
+def describe(event: dict[str, Any], rounds: list[RoundRecord], emulation: Emulation) -> str:
+    """One event as a line, empty for those that are not worth one; `rounds` are those so far."""
+    line = ""
+    where = f"round {event.get('round')}"
+    match event["event"]:
+        case "waiting":
+            here = ", ".join(event["connected"]) or "none"
+            line = f"waiting for clients: {len(event['connected'])} of {event['needed']} ({here})"
+        case "incomplete":
+            line = f"going on with {len(event['connected'])} of {event['needed']} clients"
+        case "nobody":
+            line = "no client came; waiting again"
+        case "started" if event["after_round"]:
+            line = f"going on after round {event['after_round']}"
+        case "round":
+            line = f"{where}/{event['rounds']}: training on {', '.join(event['clients'])}"
+        case "trained":
+            took = _seconds(event["seconds"], emulation.dilation_of(event["client"]))
+            accuracy = event.get("accuracy")
+            how = f", local accuracy {accuracy:.4f}" if accuracy is not None else ""
+            line = f"{where}: {event['client']} trained in {took}{how}"
+        case "progress":
+            left = event["seconds_left"]
+            line = f"{event['images'] / event['of']:.0%} of all images trained"
+            line += "" if left is None else f", about {duration(left)} left"
+        case "recorded":
+            so_far = [record for record in rounds if record.round <= event["round"]]
+            line = describe_round(so_far, event["rounds"], emulation.dilation)
+        case "failed":
+            line = f"{where}: {event['client']} failed: {event['reason']}"
+        case "not_held":
+            line = f"{where}: {event['client']}: the emulation did not hold: {event['reason']}"
+        case "unidentified":
+            line = f"a client cannot say who it is, and is left out: {event['reason']}"
+        case "left_out":
+            line = f"{event['client']} is left out: it holds no images of {event['data']}"
+    return line
+
+
+def describe_round(rounds: list[RoundRecord], total: int, dilation: float) -> str:
+    """The last of these rounds as a line, with the wall time that is left."""
+    last = rounds[-1]
+    parts = [f"round {last.round}/{total}:"]
+    if last.server_accuracy is not None and last.server_loss is not None:
+        parts.append(f"accuracy {last.server_accuracy:.4f}, loss {last.server_loss:.4f},")
+    overhead = f"{last.overhead_seconds:.2f} s" + (" wall" if dilation != 1 else "")
+    parts.append(f"{_seconds(last.duration_seconds, dilation)} (overhead {overhead})")
+    if last.round < total:
+        left = fmean(r.duration_seconds for r in rounds) * (total - last.round)
+        parts.append(f"about {duration(left)} left")
+    return " ".join(parts)
+
+
+def _seconds(wall: float, dilation: float) -> str:
+    """One figure where the two are the same."""
+    emulated = f"{wall / dilation:.1f} s"
+    return emulated if dilation == 1 else f"{wall:.1f} s wall, {emulated} emulated"

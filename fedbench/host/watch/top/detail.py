@@ -1,0 +1,105 @@
+"""Everything that matters of one device, a line for each topic."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import astuple
+
+from rich.table import Table
+from rich.text import Text
+
+from fedbench.host.report.text_table import figure
+from fedbench.host.watch.top.device_table import bar, error, phase, scaled
+from fedbench.host.watch.top.state import Device, Snapshot, Traffic
+
+_MIB = 2**20
+
+
+def detail(device: Device, state: Snapshot) -> Table:
+    """A dash is what nobody measured; what a device does not have, as a GPU, is left out."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    for topic, text in _lines(device, state):
+        table.add_row(topic, text)
+    return table
+
+
+def _lines(device: Device, state: Snapshot) -> Iterator[tuple[str, Text | str]]:
+    yield "client", device.client + (f" ({device.profile})" if device.profile else "")
+    yield "phase", _phase(device, state.time)
+    yield "local epoch", _epoch(device)
+    yield "emulated s", _seconds(device)
+    yield (
+        "local model",
+        f"loss {figure(device.loss, '.4f')}, accuracy {figure(device.accuracy, '.4f')}",
+    )
+    yield "CPU", _cpu(device)
+    yield "memory", _memory(device)
+    yield "sent", _traffic(device.sent)
+    yield "received", _traffic(device.received)
+    if device.joules is not None:
+        yield "energy", _energy(device)
+    if any(value is not None for value in astuple(device.gpu)):
+        yield "GPU", _gpu(device)
+    if own := [alert.name for alert in state.alerts if alert.client == device.client]:
+        yield "alerts", Text(", ".join(own), "bold red")
+
+
+def _phase(device: Device, now: float) -> Text:
+    since = device.in_phase_since
+    if since is None:
+        return phase(device)
+    at = time.strftime("%H:%M:%S", time.localtime(since))
+    return phase(device).append(f" since {at}, for {now - since:.0f} s", "default")
+
+
+def _epoch(device: Device) -> str:
+    of = f"{figure(device.epoch, '.0f')} of {figure(device.epochs, '.0f')}"
+    return f"{of}, {figure(device.speed, '.1f')} samples/s"
+
+
+def _seconds(device: Device) -> Text:
+    """Of the last local epoch; a real device has no target."""
+    text = Text(figure(device.epoch_seconds, ".2f"))
+    if device.target_seconds is not None:
+        text.append(f", target {device.target_seconds:.2f}, error ").append_text(error(device))
+    if device.slowness is not None:
+        text.append(f", {device.slowness:.2f} times the median client's wall time", "default")
+    return text
+
+
+def _cpu(device: Device) -> Text:
+    quota = bar(device.cpu_use).append(f" of its quota of {figure(device.cpus, '.2f')} CPUs")
+    return quota.append(
+        f", throttled in {figure(device.throttled, '.0%')} of periods, "
+        f"{figure(device.cpu_seconds, '.1f')} s used so far"
+    )
+
+
+def _memory(device: Device) -> Text:
+    share = Text() if device.memory_use is None else bar(device.memory_use).append(", ")
+    used, peak = (scaled(value, _MIB, ".0f") for value in (device.memory, device.memory_peak))
+    limit = "no limit" if device.memory_limit is None else f"limit {device.memory_limit / _MIB:.0f}"
+    killed = figure(device.memory_kills, ".0f")
+    return share.append(f"{used} MiB, peak {peak}, {limit}, {killed} killed for want of it")
+
+
+def _traffic(traffic: Traffic) -> str:
+    mega = f"{scaled(traffic.bytes, 1e6, '.2f')} MB in {figure(traffic.seconds, '.1f')} s"
+    last = f"{scaled(traffic.last_bytes, 1e6, '.2f')} MB in {figure(traffic.last_seconds, '.2f')} s"
+    return f"{mega}, the last {last}, now {scaled(traffic.rate, 1e3, '.0f')} kB/s"
+
+
+def _energy(device: Device) -> str:
+    busy, idle = (scaled(joules, 1e3, ".2f") for joules in (device.busy_joules, device.idle_joules))
+    watts = figure(device.watts, ".1f")
+    return (
+        f"{scaled(device.joules, 1e3, '.2f')} kJ modelled: {busy} busy, {idle} idle; now {watts} W"
+    )
+
+
+def _gpu(device: Device) -> Text:
+    gpu = device.gpu
+    memory, total = (scaled(value, _MIB, ".0f") for value in (gpu.memory, gpu.memory_total))
+    return bar(gpu.use).append(f", memory {memory} of {total} MiB, {figure(gpu.watts, '.1f')} W")

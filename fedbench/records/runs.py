@@ -1,0 +1,245 @@
+"""`runs/<id>/`: what a run was asked, what happened in it, and how it ended."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import shutil
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fedbench.config import Experiment, Profile
+from fedbench.config.model_names import is_own
+from fedbench.errors import ConfigError, RunError
+from fedbench.learning import user_models
+from fedbench.records import (
+    ENDINGS,
+    RoundRecord,
+    Summary,
+    emulates,
+    read_lines,
+    read_rounds,
+    summarise,
+    write_summary,
+)
+
+Period = tuple[datetime, datetime]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run's folder."""
+
+    path: Path
+
+    @property
+    def id(self) -> str:
+        """The run's name."""
+        return self.path.name
+
+    def experiment(self) -> Experiment:
+        """What was run."""
+        return Experiment.model_validate_json((self.path / "experiment.json").read_bytes())
+
+    def profile(self) -> Profile:
+        """The federation it ran on."""
+        return Profile.model_validate_json((self.path / "profile.json").read_bytes())
+
+    def asked(self) -> dict[str, Any]:
+        """The same as it was written, for a run of an older version may have other keys."""
+        asked: dict[str, Any] = json.loads((self.path / "experiment.json").read_bytes())
+        return asked
+
+    def versions(self) -> dict[str, Any]:
+        """Software and hardware; nothing where they were not recorded."""
+        path = self.path / "versions.json"
+        versions: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {}
+        return versions
+
+    def memory_limits(self) -> dict[str, int]:
+        """Bytes by client; nothing in a run without containers."""
+        path = self.path / "compose.yaml"
+        project = yaml.safe_load(path.read_bytes()) if path.exists() else {}
+        services = project.get("services", {}).items()
+        return {n: int(s["mem_limit"]) for n, s in services if "FEDBENCH_CLIENT" in _variables(s)}
+
+    def facts(self) -> dict[str, Any]:
+        """What the host told the server of the run."""
+        facts: dict[str, Any] = json.loads((self.path / "run.json").read_bytes())
+        return facts
+
+    def events(self) -> list[dict[str, Any]]:
+        """What happened so far, oldest first."""
+        return list(read_lines(self.path / "events.jsonl"))
+
+    def rounds(self) -> list[RoundRecord]:
+        """The complete rounds so far."""
+        return read_rounds(self.path)
+
+    def summary(self) -> Summary:
+        """How the run ended, or how it stands."""
+        path = self.path / "summary.json"
+        if path.exists():
+            return Summary.model_validate_json(path.read_bytes())
+        return summarise(self.path)
+
+    @property
+    def emulates(self) -> bool:
+        """Whether its seconds are of any device: those of a run in one program are not."""
+        return emulates(self.facts())
+
+    def state(self) -> str:
+        """`running` while nothing says that it ended, else how it ended."""
+        return self.summary().status if self.has_ended() else "running"
+
+    def has_ended(self) -> bool:
+        """Whether it has a summary: going on takes that away."""
+        return (self.path / "summary.json").exists()
+
+    def periods(self) -> list[Period]:
+        """When it was active: from when it was made, or went on, to its end.
+
+        Where its server died without a word, that is when its summary was written, or, where it
+        went on later, its last event before. While nothing says that it ended, it goes on.
+        """
+        begin: datetime | None = datetime.fromisoformat(self.facts()["created"])
+        last, found = None, []
+        for event in self.events():
+            now = datetime.fromisoformat(event["time"])
+            if event["event"] == "started" and last:  # it goes on
+                if begin:
+                    found.append((begin, last))
+                begin = now
+            elif event["event"] in ENDINGS:
+                found.append((begin or now, now))
+                begin = None
+            last = now
+        return [*found, (begin, self._seen_end())] if begin else found
+
+    def _seen_end(self) -> datetime:
+        with suppress(FileNotFoundError):
+            return datetime.fromtimestamp((self.path / "summary.json").stat().st_mtime, UTC)
+        return datetime.max.replace(tzinfo=UTC)
+
+    def request_stop(self) -> None:
+        """Asks the server to end the run; it does so within a second or so."""
+        (self.path / "stop").touch()
+
+    def stop_requested(self) -> bool:
+        """Whether that was asked for, however the run ended."""
+        return (self.path / "stop").exists()
+
+    def prepare_resume(self) -> None:
+        """Makes an ended run ready to go on after its last complete round.
+
+        Raises:
+            RunError: it is finished already.
+        """
+        if self.summary().status == "finished":
+            raise RunError(f"run {self.id} is finished", "start a new one with `make run`")
+        for name in ("stop", "summary.json"):
+            (self.path / name).unlink(missing_ok=True)
+
+
+def _variables(service: dict[str, Any]) -> dict[str, Any]:
+    variables: dict[str, Any] = service.get("environment") or {}
+    return variables
+
+
+@dataclass(frozen=True)
+class RunStore:
+    """All runs, in one folder."""
+
+    path: Path
+
+    def create(self, experiment: Experiment, profile: Profile, facts: dict[str, Any]) -> Run:
+        """A new run's folder, with its resolved inputs. `facts` goes to the server as run.json.
+
+        Raises:
+            ConfigError: the file of its initial weights is missing.
+        """
+        now = datetime.now(UTC)
+        initial = _initial_weights(experiment)
+        self.path.mkdir(parents=True, exist_ok=True)
+        run = Run(_new_folder(self.path, f"{now:%Y%m%d-%H%M%S}-{experiment.name}"))
+        if initial:
+            shutil.copyfile(initial, run.path / "initial.safetensors")
+        if is_own(experiment.model):
+            _keep_models(run)
+        (run.path / "experiment.json").write_text(experiment.model_dump_json(indent=2) + "\n")
+        (run.path / "profile.json").write_text(profile.model_dump_json(indent=2) + "\n")
+        facts = facts | {
+            "run": run.id,
+            "experiment": experiment.name,
+            "profile": profile.name,
+            "created": now.isoformat(timespec="milliseconds"),
+        }
+        (run.path / "run.json").write_text(json.dumps(facts, indent=2) + "\n")
+        return run
+
+    def all(self) -> list[Run]:
+        """All runs, oldest first."""
+        return [Run(path.parent) for path in sorted(self.path.glob("*/run.json"))]
+
+    def of(self, project: str) -> list[Run]:
+        """Those on containers of that compose project, oldest first."""
+        return [run for run in self.all() if run.facts().get("project") == project]
+
+    def end(self, project: str) -> None:
+        """Writes the summaries that are missing: nothing runs on that project's containers."""
+        for run in self.of(project):
+            if not run.has_ended():
+                write_summary(run.path)
+
+    def find(self, name: str | None) -> Run:
+        """The run of that id, or the newest.
+
+        Raises:
+            RunError: there is none.
+        """
+        runs = {run.id: run for run in self.all()}
+        if name in runs:
+            return runs[name]
+        if name is None and runs:
+            return list(runs.values())[-1]
+        if name is None:
+            raise RunError(f"no runs in {self.path}", "start one with `make up` or `make run`")
+        close = difflib.get_close_matches(name, runs, n=3, cutoff=0.3) or list(runs)[-3:]
+        hint = f"did you mean {' or '.join(close)}?" if close else "there are no runs yet"
+        raise RunError(f"no run {name!r} in {self.path}", hint)
+
+
+def _keep_models(run: Run) -> None:
+    """Copies the user's own modules into the run: they are part of what was run."""
+    (run.path / "models").mkdir()
+    for path in user_models.FOLDER.glob("*.py"):
+        shutil.copyfile(path, run.path / "models" / path.name)
+
+
+def _new_folder(parent: Path, name: str) -> Path:
+    # Two runs may start in one second.
+    for number in range(1, 1000):
+        path = parent / (name if number == 1 else f"{name}-{number}")
+        try:
+            path.mkdir()
+        except FileExistsError:
+            continue
+        return path
+    raise RunError(f"{parent}: no free folder name for {name}")
+
+
+def _initial_weights(experiment: Experiment) -> Path | None:
+    if experiment.initial_weights is None:
+        return None
+    path = Path(experiment.initial_weights).expanduser()
+    if not path.is_file():
+        raise ConfigError(
+            f"experiment {experiment.name}: initial_weights: no such file: {path}",
+            "give a .safetensors file, such as runs/<id>/model.safetensors",
+        )
+    return path

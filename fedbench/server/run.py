@@ -1,0 +1,151 @@
+"""One run, from its folder to its result, over any kind of Grid.
+
+The host writes `runs/<id>/experiment.json` and `run.json` (the clients that the profile has and
+the key of their data); everything else in the folder is written here.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord
+from torch import nn
+
+from fedbench.config import Experiment
+from fedbench.learning import flat, models
+from fedbench.records import write_summary
+from fedbench.records.verdict import Emulation
+from fedbench.server.averaging import Momentum
+from fedbench.server.checkpoint import RunFolder
+from fedbench.server.directory import Directory, Say, Why
+from fedbench.server.exchange import Exchange, RunStopped
+from fedbench.server.rounds import Rounds
+from fedbench.server.strategy import ARRAY, FlatFedAvg
+from fedbench.telemetry import logs
+
+log = logging.getLogger("fedbench.server")
+_LEVELS = {
+    "error": logging.ERROR,
+    **dict.fromkeys(("failed", "nobody", "left_out", "unidentified"), logging.WARNING),
+}
+
+
+def execute(grid: Exchange, folder: RunFolder, say: Say, why: Why) -> None:
+    """Runs the experiment of `folder`, and says how it ended."""
+    with logs.about(run=folder.path.name):
+        _execute(grid, folder, say, why)
+
+
+def _execute(grid: Exchange, folder: RunFolder, say: Say, why: Why) -> None:
+    try:
+        _run(grid, folder, say, why)
+    except RunStopped:
+        say("stopped")
+    except Exception as error:
+        say("error", reason=f"{type(error).__name__}: {error}")
+        raise
+    else:
+        say("finished")
+
+
+def note(folder: RunFolder, event: str, **facts: Any) -> None:
+    """Writes an event for whoever watches the folder; with the last one, the run's summary."""
+    # The record itself is a line of rounds.jsonl already.
+    told = {key: value for key, value in facts.items() if key != "record"}
+    folder.event(event, **told)
+    # So is the experiment a file, and the round is in every line of the log.
+    words = [f"{key}={_short(told[key])}" for key in told if key not in ("experiment", "round")]
+    log.log(_LEVELS.get(event, logging.INFO), "%s", " ".join([event, *words]))
+    if event in ("finished", "stopped", "error"):
+        write_summary(folder.path)
+
+
+def _short(value: object) -> object:
+    return f"{value:.4g}" if isinstance(value, float) else value
+
+
+def _run(grid: Exchange, folder: RunFolder, say: Say, why: Why) -> None:
+    experiment = Experiment.model_validate_json((folder.path / "experiment.json").read_bytes())
+    facts: dict[str, Any] = json.loads((folder.path / "run.json").read_bytes())
+    directory = Directory(grid, facts["data"], say, why)
+    rounds = Rounds(experiment, facts["clients"], grid, directory, say, Emulation.of(facts))
+    model = models.build(experiment.model, facts["classes"], experiment.seed)
+
+    resumed = folder.resume()
+    first = _first(folder, experiment, model)
+    if experiment.noop_megabytes is not None:
+        first = np.resize(first, int(experiment.noop_megabytes * 1e6 / first.itemsize))
+    last, weights = resumed or (0, first)
+    strategy = _strategy(experiment, rounds, model, folder)
+    arrays = ArrayRecord({ARRAY: Array(weights)})
+    say(
+        "started",
+        after_round=last,
+        experiment=experiment.model_dump(mode="json"),
+        data=facts["data"],
+        profile=facts["profile"],
+    )
+    for number in range(last + 1, experiment.rounds + 1):
+        config = _config(experiment, facts)
+        with logs.about(round=number):
+            arrays, record = rounds.run(strategy, number, arrays, config)
+            weights = arrays[ARRAY].numpy()
+            folder.add_round(record, weights, strategy.velocity)
+            say("recorded", round=number, rounds=experiment.rounds, record=record.model_dump())
+    if experiment.noop_megabytes is None:
+        flat.save(folder.path / "model.safetensors", weights, model)
+
+
+def _first(folder: RunFolder, experiment: Experiment, model: nn.Module) -> flat.Flat:
+    """What the first round begins with: drawn from the seed, or from a file."""
+    # The host copies the file that `initial_weights` names into the folder.
+    initial = folder.path / "initial.safetensors"
+    if not initial.exists():
+        return flat.to_flat(model)
+    try:
+        return flat.load(initial, model)
+    except ValueError as error:
+        raise ValueError(
+            f"initial_weights: {experiment.initial_weights} is not of {experiment.model}: {error}"
+        ) from None
+
+
+def _strategy(
+    experiment: Experiment, rounds: Rounds, model: nn.Module, folder: RunFolder
+) -> FlatFedAvg:
+    if experiment.task == "noop":  # whose weights are no model's
+        return FlatFedAvg(rounds.choose)
+    running, beta = flat.running(model), experiment.server_momentum
+    momentum = Momentum(beta, running, folder.velocity()) if beta else None
+    pooled = running if experiment.batch_norm == "pooled" else None
+    return FlatFedAvg(rounds.choose, pooled, momentum)
+
+
+def _config(experiment: Experiment, facts: dict[str, Any]) -> ConfigRecord:
+    return ConfigRecord(
+        {
+            "run": facts["run"],
+            "task": experiment.task,
+            "model": experiment.model,
+            "classes": facts["classes"],
+            "data": facts["data"],
+            "local-epochs": experiment.local_epochs,
+            "local-seconds": experiment.local_seconds,
+            "batch-size": experiment.batch_size,
+            "learning-rate": experiment.learning_rate,
+            "rounds": experiment.rounds,
+            "optimizer": experiment.optimizer,
+            "weight-decay": experiment.weight_decay,
+            "schedule": experiment.schedule,
+            "augmentation": experiment.augmentation,
+            "label-smoothing": experiment.label_smoothing,
+            "stem-stride": experiment.stem_stride,
+            "precision": experiment.precision,
+            "seed": experiment.seed,
+            # Of every client: each finds its own.
+            "pace": json.dumps(facts.get("emulation", {}).get("pace", {})),
+        }
+    )

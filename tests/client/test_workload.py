@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from fedbench.client import workload
+from fedbench.client.workload import WINDOWS, Windows, _Enough, measure, random_images
+from fedbench.errors import ConfigError
+from fedbench.learning.train import Progress
+from fedbench.learning.user_models import ModelError
+from fedbench.records.measurement import parse
+
+MODULE = [sys.executable, "-m", "fedbench.client.workload"]
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+class Clock:
+    """Wall time that a test moves on; half as much CPU time."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        monkeypatch.setattr(workload, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(workload, "process_time", lambda: self.now / 2)
+
+
+def epochs(batches: tuple[int, ...]) -> Iterator[Progress]:
+    """Batches of these sizes, epoch after epoch, without end."""
+    while True:
+        for number, _ in enumerate(batches, 1):
+            yield Progress(1, 1, number, len(batches), sum(batches[:number]), 0.0)
+
+
+def fill(windows: Windows, clock: Clock, sizes: tuple[int, ...], first: float, rest: float) -> int:
+    """Takes `first` seconds for each of five steps, then `rest`; how many there were in the end."""
+    for steps, progress in enumerate(epochs(sizes), 1):
+        clock.now += first if steps <= 5 else rest
+        try:
+            windows(progress)
+        except _Enough:
+            return steps
+    raise AssertionError("batches never end")
+
+
+def test_windows_hold_whole_batches_and_no_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    windows = Windows(WINDOWS * 0.5, torch.device("cpu"))
+    steps = fill(windows, clock, (32, 32, 8), 1.0, 0.125)
+    assert steps == 5 + 4 * WINDOWS
+    sizes = [(32, 32, 8)[number % 3] for number in range(steps)]
+    of_windows = [sum(sizes[first : first + 4]) for first in range(5, steps, 4)]
+    assert windows.wall == [samples / 0.5 for samples in of_windows]
+    assert windows.cpu == [samples / 0.25 for samples in of_windows]
+
+
+def test_a_slow_computer_has_a_step_in_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    windows = Windows(1.0, torch.device("cpu"))
+    assert fill(windows, clock, (32,), 4.0, 4.0) == 5 + WINDOWS
+    assert windows.wall == [8.0] * WINDOWS
+
+
+def test_a_measurement_says_samples_per_second(threads: None) -> None:
+    result = measure("mobilenet_v3_small", threads=1, seconds=0.8, samples=64)
+    assert (result.model, result.threads, result.torch) == (
+        "mobilenet_v3_small",
+        1,
+        torch.__version__,
+    )
+    assert len(result.windows) == len(result.cpu_windows) == WINDOWS
+    assert min(result.windows) <= result.samples_per_second <= max(result.windows)
+    assert result.samples_per_second == median(result.windows)
+    assert result.step_cpu_seconds == pytest.approx(32 / median(result.cpu_windows))
+    assert 0 < result.step_cpu_seconds < result.cpu_seconds
+
+
+def test_an_unknown_model_or_a_single_image_is_refused(threads: None) -> None:
+    with pytest.raises(ModelError, match="model lenet: neither one of mobilenet_v1"):
+        measure("lenet", threads=1)
+    with pytest.raises(ValueError, match="found 1 images"):
+        measure("mobilenet_v3_small", threads=1, samples=1)
+
+
+def test_every_computer_trains_on_the_same_images() -> None:
+    one, other = random_images(4), random_images(4)
+    assert torch.equal(one.images, other.images)
+    assert torch.equal(one.labels, other.labels)
+    assert (one.images.shape, one.images.dtype) == ((4, 32, 32, 3), torch.uint8)
+    assert one.images.float().std() > 60  # 74 of an even distribution
+
+
+def test_more_cores_than_there_are_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workload, "os", SimpleNamespace(sched_getaffinity=lambda _: {0, 1, 2}))
+    with pytest.raises(ValueError, match="2 x 2 threads need as many cores, found 3"):
+        workload.measure_copies(2, "mobilenet_v1", threads=2, seconds=1, samples=64)
+
+
+def test_the_command_prints_a_line_for_each_copy() -> None:
+    """And answers requests from its input, without a new start."""
+    cores = len(os.sched_getaffinity(0))
+    small = "mobilenet_v3_small --threads=1 --seconds=0.1 --samples=64"
+    requests = f"{small}\n{small} --copies={cores}\n"
+    done = subprocess.run(MODULE, input=requests, capture_output=True, text=True, check=True)
+    ready, *lines = done.stdout.splitlines()
+    assert ready == "ready"
+    results = [json.loads(line) for line in lines]
+    assert [result["model"] for result in results] == ["mobilenet_v3_small"] * (1 + cores)
+    assert all(result["samples_per_second"] > 0 for result in results)
+
+
+def test_the_command_refuses_a_model_and_goes_on() -> None:
+    small = "mobilenet_v3_small --threads=1 --seconds=0.1 --samples=64"
+    requests = f"lenet\nmobilenet_v9 --threads=1 --copies=1\nsample:large\n{small}\n"
+    done = subprocess.run(MODULE, input=requests, capture_output=True, text=True, check=True)
+    _, torchvisions, copies, own, measured = done.stdout.splitlines()
+    for line, why in (
+        (torchvisions, "model lenet: neither one of mobilenet_v1, "),
+        (copies, "model mobilenet_v9: neither one of mobilenet_v1, "),
+        (own, "model sample:large: nothing to call in models/sample.py is named large"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            parse(line)
+        assert caught.value.message.startswith(why)
+    assert parse(measured).samples_per_second > 0
+    assert done.stderr == ""
+
+
+def test_two_models_are_measured_in_turns() -> None:
+    """And where the one is refused, the other does not wait for it."""
+    options = "--threads=1 --seconds=0.1 --samples=64"
+    requests = (
+        f"mobilenet_v3_small --against=resnet18 {options}\n"
+        f"mobilenet_v3_small --against=lenet {options}\n"
+    )
+    done = subprocess.run(MODULE, input=requests, capture_output=True, text=True, check=True)
+    _, one, other, refused = done.stdout.splitlines()
+    assert [parse(line).model for line in (one, other)] == ["mobilenet_v3_small", "resnet18"]
+    with pytest.raises(ConfigError, match="model lenet: neither one of"):
+        parse(refused)
+
+
+def test_only_one_of_two_takes_its_turn(tmp_path: Path) -> None:
+    """Forks that write what they do: `a` and `b` alternate, and `b` ends alone."""
+    notes = tmp_path / "notes"
+    with workload._two_turns() as turns:
+        for name, turn, times in zip("ab", turns, (3, 5), strict=True):
+            if os.fork() == 0:
+                for _ in range(times):
+                    turn.wait()
+                    with notes.open("a") as file:
+                        file.write(name)
+                turn.leave()
+                os._exit(0)
+        for _ in range(2):
+            assert os.wait()[1] == 0
+    assert notes.read_text() == "abababbb"
+
+
+def test_a_refusal_is_the_commands_exit_code() -> None:
+    done = subprocess.run([*MODULE, "lenet"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert json.loads(done.stdout).keys() == {"refused"}

@@ -1,0 +1,113 @@
+"""Each client's network is put in force once for each start of its container."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import docker
+import pytest
+
+from fedbench.config import Network, load_devices, load_networks, load_profile
+from fedbench.engines.containers.runtime import links
+from fedbench.engines.containers.runtime import networks as network
+from fedbench.engines.containers.runtime.networks import Capabilities
+from fedbench.engines.containers.runtime.stack import Places, Stack
+from fedbench.host.plan.plan import HostFacts, Plan, plan
+
+IMAGES = {"fedbench": "fedbench:cpu", "prometheus": "p", "grafana": None}
+CLIENT = cast("docker.DockerClient", None)
+HOST = HostFacts(cpus=2, memory=64 * 2**30)
+
+
+class FakeContainer:
+    def __init__(self, service: str, started: str = "1") -> None:
+        self.id = f"id of {service}"
+        self.labels = {"com.docker.compose.service": service}
+        self.attrs: dict[str, Any] = {"State": {"StartedAt": started}}
+
+
+def planned(*settings: str) -> Plan:
+    profile = load_profile("heterogeneous", settings)
+    devices = load_devices(profile)
+    networks = load_networks(profile, devices)
+    return plan(profile, devices, HOST, networks=networks)
+
+
+def stack_of(made: Plan, places: Places) -> Stack:
+    return Stack.write(places, made, load_devices(made.profile), IMAGES)
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Places:
+    return Places(tmp_path)
+
+
+@pytest.fixture
+def shaped(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Network | None]]:
+    """What was put in force, run of the helper by run."""
+    calls: list[dict[str, Network | None]] = []
+
+    def shape(_: object, image: str, order: dict[Any, Network | None]) -> None:
+        assert image == "fedbench:cpu"
+        names = {c.labels["com.docker.compose.service"]: link for c, link in order.items()}
+        calls.append(names)
+
+    monkeypatch.setattr(network, "shape", shape)
+    return calls
+
+
+def enforce(stack: Stack, *found: FakeContainer) -> None:
+    services = {c.labels["com.docker.compose.service"]: cast("Any", c) for c in found}
+    links.enforce(stack, CLIENT, services)
+
+
+WITH_UPLINK = "machines=[{device: laptop, network: {up: 10Mbit, delay: 10ms}}, {device: legacy-pc}]"
+
+
+def test_rates_are_slowed_as_everything_is() -> None:
+    made = planned(WITH_UPLINK)
+    assert made.dilation > 1
+    assert made.networks == {
+        "laptop": Network(up=10e6 / made.dilation, delay=0.010 * made.dilation)
+    }
+
+
+def test_a_client_is_shaped_once_and_again_when_it_was_started_again(
+    places: Places, shaped: list[dict[str, Network | None]]
+) -> None:
+    stack = stack_of(planned(WITH_UPLINK), places)
+    laptop, legacy = FakeContainer("laptop"), FakeContainer("legacy-pc")
+    enforce(stack, laptop, legacy)
+    enforce(stack, laptop, legacy)
+    assert shaped == [{"laptop": stack.networks["laptop"]}]
+    enforce(stack, FakeContainer("laptop", started="2"), legacy)
+    assert len(shaped) == 2
+
+
+def test_a_network_that_is_wanted_no_more_is_taken_off(
+    places: Places, shaped: list[dict[str, Network | None]]
+) -> None:
+    enforce(stack_of(planned(WITH_UPLINK), places), FakeContainer("laptop"))
+    without = stack_of(planned("machines=[{device: laptop}]"), places)
+    enforce(without, FakeContainer("laptop"))
+    enforce(without, FakeContainer("laptop"))
+    assert shaped[1:] == [{"laptop": None}]
+
+
+def test_without_networks_no_helper_is_started(
+    places: Places, shaped: list[dict[str, Network | None]]
+) -> None:
+    enforce(stack_of(planned(), places), FakeContainer("laptop"))
+    assert shaped == []
+
+
+def test_the_plan_says_what_the_kernel_cannot_do_and_strict_refuses_it() -> None:
+    profile = load_profile("heterogeneous", ["machines=[{device: legacy-pc, network: lte}]"])
+    devices = load_devices(profile)
+    networks = load_networks(profile, devices)
+    kernel = Capabilities(tbf=True, ifb=True, netem=False)
+    made = plan(profile, devices, HOST, networks=networks, kernel=kernel)
+    (note,) = made.notes
+    assert note.startswith("legacy-pc: delay ")
+    assert note.endswith("not applied: this kernel has no netem")

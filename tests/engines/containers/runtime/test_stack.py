@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import docker
+import pytest
+import yaml
+from vanishing import vanishing_docker
+
+from fedbench.config import load_devices, load_profile
+from fedbench.engines.containers.runtime.stack import (
+    PROJECT,
+    Places,
+    Stack,
+    container_user,
+    host_facts,
+    require,
+)
+from fedbench.errors import DockerError, FedbenchError
+from fedbench.host.plan.plan import HostFacts, Plan, plan
+from fedbench.host.plan.project import compose_project
+
+IMAGES = {"fedbench": "fedbench:cpu", "prometheus": "prom/prometheus", "grafana": None}
+
+
+@dataclass
+class FakeContainer:
+    """A container as Docker describes it."""
+
+    service: str
+    published: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def labels(self) -> dict[str, str]:
+        return {"com.docker.compose.service": self.service}
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        return {"NetworkSettings": {"Ports": self.published}}
+
+
+class FakeDocker:
+    """Lists containers, and remembers by what it was asked for them."""
+
+    def __init__(self, *found: FakeContainer) -> None:
+        self._found = found
+        self.filters: dict[str, str] = {}
+        self.containers = self
+
+    def list(
+        self,
+        *,
+        all: bool,  # noqa: A002
+        filters: dict[str, str],
+        ignore_removed: bool,
+    ) -> tuple[FakeContainer, ...]:
+        assert (all, ignore_removed) == (True, True)
+        self.filters = filters
+        return self._found
+
+
+def client(*found: FakeContainer) -> docker.DockerClient:
+    return cast("docker.DockerClient", FakeDocker(*found))
+
+
+@pytest.fixture
+def planned() -> Plan:
+    profile = load_profile("legacy-pair", ["ports.prometheus=9091", "ports.grafana=3001"])
+    return plan(profile, load_devices(profile), HostFacts(cpus=2, memory=8 * 2**30))
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Places:
+    return Places(tmp_path)
+
+
+@pytest.fixture
+def stack(places: Places, planned: Plan) -> Stack:
+    return Stack.write(places, planned, load_devices(planned.profile), IMAGES)
+
+
+# -- what is written
+
+
+def test_a_stack_is_loaded_as_it_was_written(places: Places, planned: Plan, stack: Stack) -> None:
+    loaded = Stack.load(places)
+    assert loaded == stack == require(places)
+    assert loaded.profile == planned.profile
+    assert loaded.clients == planned.clients
+    assert loaded.dilation == planned.dilation
+    assert loaded.devices == load_devices(planned.profile)
+    assert (loaded.image, loaded.cgroup_driver) == ("fedbench:cpu", "cgroupfs")
+    assert loaded.compose.name == PROJECT
+    assert loaded.compose.variables["FEDBENCH_IMAGE"] == "fedbench:cpu"
+
+
+def test_the_compose_file_is_the_planned_project(
+    places: Places, planned: Plan, stack: Stack
+) -> None:
+    assert stack.compose.file == places.state / "compose.yaml"
+    project = yaml.safe_load(stack.compose.file.read_text())
+    assert project == compose_project(planned, places.paths(), PROJECT)
+
+
+def test_every_folder_that_is_mounted_exists(places: Places, stack: Stack) -> None:
+    for folder in (places.runs, places.data / "legacy-pc-1", places.data / "legacy-pc-2"):
+        assert folder.is_dir()
+    for file in ("ca.pem", "ca.key", "server/server.pem", "server/server.key"):
+        assert (places.state / "tls" / file).is_file()
+
+
+def test_containers_own_what_they_write_and_the_servers_key_but_not_the_authoritys(
+    places: Places, stack: Stack
+) -> None:
+    tls = places.state / "tls"
+    theirs = int(container_user().partition(":")[0])
+    for path in (places.runs, tls / "server", tls / "server" / "server.key"):
+        assert path.stat().st_uid == theirs
+    assert (tls / "ca.key").stat().st_uid == os.getuid()
+
+
+def test_the_authority_outlives_a_stack(places: Places, planned: Plan, stack: Stack) -> None:
+    authority = places.state / "tls" / "ca.pem"
+    before = authority.read_bytes()
+    Stack.write(places, planned, stack.devices, IMAGES)
+    assert authority.read_bytes() == before
+
+
+def test_a_checkout_without_a_federation(places: Places) -> None:
+    assert Stack.load(places) is None
+    with pytest.raises(FedbenchError) as caught:
+        require(places)
+    assert caught.value.message == "no federation is up"
+    assert caught.value.hint == "bring one up: make up PROFILE=heterogeneous"
+
+
+def test_dashboards_are_on_this_host(places: Places, planned: Plan, stack: Stack) -> None:
+    assert stack.prometheus_url == "http://127.0.0.1:9091"
+    assert stack.grafana_url is None
+    images = IMAGES | {"grafana": "grafana/grafana"}
+    with_grafana = Stack.write(places, planned, stack.devices, images)
+    assert with_grafana.grafana_url == "http://127.0.0.1:3001"
+
+
+@pytest.mark.parametrize(("uid", "user"), [(0, "10001:10001"), (1000, "1000:100")])
+def test_containers_never_run_as_root(uid: int, user: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getuid", lambda: uid)
+    monkeypatch.setattr(os, "getgid", lambda: 100)
+    assert container_user() == user
+
+
+def test_the_host_is_dockers_machine() -> None:
+    class Daemon:
+        def info(self) -> dict[str, Any]:
+            runtimes = {"runc": {}}
+            return {
+                "NCPU": 8, "MemTotal": 2**34, "Runtimes": runtimes, "CgroupDriver": "systemd"
+            }  # fmt: skip
+
+    facts = host_facts(cast("docker.DockerClient", Daemon()))
+    assert facts == HostFacts(cpus=8, memory=2**34, gpus=0, cgroup_driver="systemd")
+
+
+# -- what runs
+
+
+def test_containers_are_those_of_the_project(stack: Stack) -> None:
+    fake = FakeDocker(FakeContainer("server"), FakeContainer("laptop"))
+    assert stack.containers(cast("docker.DockerClient", fake)).keys() == {"server", "laptop"}
+    assert fake.filters == {"label": f"com.docker.compose.project={PROJECT}"}
+
+
+def test_a_container_that_goes_while_it_is_looked_at_is_none(stack: Stack) -> None:
+    assert stack.containers(vanishing_docker()) == {}
+
+
+def test_the_ports_that_the_stack_holds(stack: Stack) -> None:
+    bindings = [{"HostIp": "0.0.0.0", "HostPort": "9092"}, {"HostIp": "::", "HostPort": "9092"}]
+    server = FakeContainer("server", published={"9092/tcp": bindings, "8000/tcp": None})
+    prometheus = FakeContainer("prometheus", published={"9090/tcp": [{"HostPort": "9091"}]})
+    stopped = FakeContainer("laptop")
+    assert stack.published(client(server, prometheus, stopped)) == {9092, 9091}
+
+
+@pytest.mark.parametrize(("volumes", "ending"), [(False, "5"), (True, "5 --volumes")])
+def test_a_stack_that_is_taken_down_is_forgotten_but_not_its_records(
+    volumes: bool, ending: str, places: Places, stack: Stack, docker_command: Any
+) -> None:
+    stack.down(volumes=volumes)
+    assert docker_command.calls == [
+        f"fedbench:cpu: compose --project-name {PROJECT} --file {places.state}/compose.yaml "
+        f"down --remove-orphans --timeout {ending}"
+    ]
+    assert Stack.load(places) is None
+    assert (places.state / "tls" / "ca.pem").exists()
+    assert places.runs.is_dir()
+
+
+def test_a_stack_that_cannot_be_taken_down_is_remembered(
+    places: Places, stack: Stack, docker_command: Any
+) -> None:
+    docker_command.answer(errors="no such daemon", code=1)
+    with pytest.raises(DockerError, match="no such daemon"):
+        stack.down()
+    assert Stack.load(places) == stack
+
+
+def test_no_secret_is_in_what_describes_the_stack(places: Places, stack: Stack) -> None:
+    text = (places.state / "stack.json").read_text() + stack.compose.file.read_text()
+    assert "PRIVATE" not in text
+    assert json.loads((places.state / "stack.json").read_text()).keys() == {
+        "profile",
+        "devices",
+        "clients",
+        "dilation",
+        "networks",
+        "cgroup_driver",
+        "variables",
+    }

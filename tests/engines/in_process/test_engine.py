@@ -1,0 +1,104 @@
+"""Runs in one program, from the host's side; the engine is the real one."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from pictures import write_parquet
+
+from fedbench import cli
+from fedbench.cli import checkout
+from fedbench.config import Experiment, load_experiment, load_profile
+from fedbench.engines.containers.runtime.stack import Places
+from fedbench.engines.in_process.engine import InProcess
+from fedbench.errors import HostError, RunError
+
+SMALL = [
+    "model=mobilenet_v3_small", "rounds=1", "local_epochs=1",
+    "data.train_samples=60", "data.test_samples=20",
+]  # fmt: skip
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Places:
+    return Places(tmp_path / "checkout")
+
+
+@pytest.fixture
+def runner(places: Places) -> InProcess:
+    return InProcess(places, load_profile("legacy-pair"), lambda _: None, workers=0)
+
+
+def chosen(*settings: str) -> Experiment:
+    return load_experiment("digits", [*SMALL, *settings])
+
+
+def test_a_run_is_prepared_and_followed_to_its_end(runner: InProcess) -> None:
+    run = runner.create(chosen(), None)
+    looked: list[str] = []
+    summary = runner.follow(run, runner.start(run), lambda: looked.append(run.state()))
+    assert summary.status == "finished"
+    (record,) = summary.rounds
+    assert [(c.client, c.device, c.samples) for c in record.clients] == [
+        ("legacy-pc-1", "legacy-pc", 30), ("legacy-pc-2", "legacy-pc", 30),
+    ]  # fmt: skip
+    assert looked[-1] == "finished"
+    assert json.loads((run.path / "versions.json").read_text())["python"] == sys.version.split()[0]
+
+
+def test_clients_that_hold_the_same_hold_it_once(runner: InProcess, places: Places) -> None:
+    run = runner.create(chosen("data.partition=replicated"), None)
+    folders = {client["data"] for client in run.facts()["engine"]["clients"]}
+    assert folders == {str((places.in_process / "legacy-pc-1").absolute())}
+    assert run.facts()["engine"]["samples"] == 2 * 60
+
+
+def test_a_run_that_fails_says_where_to_look(runner: InProcess) -> None:
+    run = runner.create(chosen(), None)
+    (run.path / "experiment.json").write_text("{}")
+    with pytest.raises(RunError) as caught:
+        runner.follow(run, runner.start(run), lambda: None)
+    assert caught.value.hint == f"{run.path / 'engine.log'} shows why"
+    assert "ValidationError" in (run.path / "engine.log").read_text()
+
+
+def test_without_torch_it_says_what_installs_it(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(HostError, match="torch is not installed here") as caught:
+        InProcess(places, load_profile("legacy-pair"), lambda _: None)
+    assert "make reproduce" in caught.value.hint
+
+
+@pytest.mark.parametrize("options", [[], ["--tuned"]])
+def test_the_paper_is_reproduced_by_a_command(
+    options: list[str],
+    places: Places,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_parquet(tmp_path)
+    monkeypatch.setattr(checkout, "places", places)
+    figures = tmp_path / "figures.json"
+    command = [
+        "fedbench", "reproduce", "--run", "10x5", "--model", "mobilenet_v3_small",
+        "--scale", "0.001", "--rounds", "1", "--engine", "in-process", "--workers", "0",
+        "--data", str(tmp_path), "--json", str(figures), *options,
+    ]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 0
+    rows = {row["metric"]: row for row in json.loads(figures.read_text())}
+    assert rows.keys() == {"server_accuracy", "server_loss", "local_accuracy", "local_loss"}
+    assert rows["server_accuracy"].keys() == {"model", "metric", "paper", "ours"}
+    printed = capsys.readouterr()
+    assert "| mobilenet_v3_small | server_accuracy" in printed.out
+    assert "after 1 rounds" in printed.err
+    assert ("trained as the tuned experiments do" in printed.err) is bool(options)

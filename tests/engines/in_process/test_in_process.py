@@ -1,0 +1,174 @@
+"""A run in memory is an ordinary run: same records, same model, resumed and stopped alike."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from fedbench.config import Experiment
+from fedbench.engines.in_process.workers import worker_count
+from fedbench.records import Summary, read_lines
+from fedbench.server.checkpoint import RunFolder
+
+CLASSES = [str(number) for number in range(10)]
+KEY = "random-1"
+Prepare = Callable[..., Path]
+
+
+def write_data(folder: Path, train: int, test: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    (folder / KEY).mkdir(parents=True)
+    for name, count in (("train", train), ("test", test)):
+        images = random.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+        tensors = {"images": images, "labels": random.integers(0, 10, count)}
+        metadata = {"classes": json.dumps(CLASSES)}
+        save_file(tensors, folder / KEY / f"{name}.safetensors", metadata)
+
+
+@pytest.fixture
+def prepare(tmp_path: Path) -> Prepare:
+    """A run's folder as the host prepares it, for two clients."""
+
+    def prepared(name: str = "run", workers: int = 0, **experiment: Any) -> Path:
+        clients = []
+        for seed, client in enumerate(("a", "b")):
+            folder = tmp_path / "data" / client
+            if not folder.exists():
+                write_data(folder, 32 + 16 * seed, 16, seed)
+            clients.append({"name": client, "device": "laptop", "data": str(folder)})
+        folder = tmp_path / name
+        folder.mkdir()
+        defaults = {"name": "t", "model": "mobilenet_v3_small", "rounds": 2, "batch_size": 16}
+        chosen = Experiment.model_validate(defaults | experiment)
+        (folder / "experiment.json").write_text(chosen.model_dump_json())
+        facts = {
+            "run": name, "experiment": "t", "profile": "p", "created": "2026-11-24T00:00:00+00:00",
+            "clients": 2, "classes": 10, "data": KEY,
+            "engine": {"clients": clients, "workers": workers, "samples": 80},
+        }  # fmt: skip
+        (folder / "run.json").write_text(json.dumps(facts))
+        return folder
+
+    return prepared
+
+
+def engine(folder: Path) -> subprocess.Popen[bytes]:
+    # Sums over two threads are other sums than those over one.
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "fedbench.engines.in_process", str(folder)], env=environment
+    )
+
+
+def summary(folder: Path) -> Summary:
+    return Summary.model_validate_json((folder / "summary.json").read_bytes())
+
+
+def weights(folder: Path) -> np.ndarray:
+    model: np.ndarray = load_file(folder / "checkpoint.safetensors")["weights"]
+    return model
+
+
+def test_a_run_leaves_what_any_run_leaves(prepare: Prepare) -> None:
+    folder = prepare(workers=2)
+    assert engine(folder).wait(120) == 0
+    result = summary(folder)
+    assert (result.status, len(result.rounds)) == ("finished", 2)
+    assert (folder / "model.safetensors").exists()
+    first, last = result.rounds
+    assert first.confusion is None
+    assert last.confusion
+    assert sum(map(sum, last.confusion)) == 2 * 16
+    for record in result.rounds:
+        assert record.server_accuracy is not None
+        assert [(c.client, c.samples, c.error) for c in record.clients] == [
+            ("a", 32, None), ("b", 48, None),
+        ]  # fmt: skip
+        # Nobody has a container of its own here.
+        assert all(c.cpu_seconds is c.peak_memory_bytes is None for c in record.clients)
+        assert all(c.target_epoch_seconds is None for c in record.clients)
+
+
+@pytest.mark.parametrize(
+    ("clients", "cores", "gpu", "workers"),
+    [(2, 2, False, 2), (3, 2, False, 3), (4, 2, False, 2), (30, 8, False, 8), (3, 16, True, 1)],
+)
+def test_no_core_is_idle_while_the_last_client_trains(
+    clients: int, cores: int, gpu: bool, workers: int
+) -> None:
+    assert worker_count(clients, cores, gpu=gpu) == workers
+
+
+def test_the_number_of_workers_changes_nothing_and_resuming_neither(prepare: Prepare) -> None:
+    whole, inline, halved = prepare("whole", 2), prepare("inline", 0), prepare("halved", 2)
+    assert engine(whole).wait(120) == engine(inline).wait(120) == 0
+    assert np.array_equal(weights(whole), weights(inline))
+    chosen = json.loads((halved / "experiment.json").read_text())
+    (halved / "experiment.json").write_text(json.dumps(chosen | {"rounds": 1}))
+    assert engine(halved).wait(120) == 0
+    (halved / "experiment.json").write_text(json.dumps(chosen))
+    assert engine(halved).wait(120) == 0
+    assert [record.round for record in summary(halved).rounds] == [1, 2]
+    assert np.array_equal(weights(whole), weights(halved))
+
+
+def test_it_stops_amid_a_round_and_says_what_is_done_meanwhile(prepare: Prepare) -> None:
+    folder = prepare(workers=2, local_epochs=10_000)
+    process = engine(folder)
+    until(lambda: events(folder, "progress"), 120)
+    assert 0 < events(folder, "progress")[0]["images"] < events(folder, "progress")[0]["of"]
+    (folder / "stop").touch()
+    assert process.wait(30) == 0
+    assert summary(folder).status == "interrupted"
+
+
+def test_its_workers_end_with_it(prepare: Prepare) -> None:
+    folder = prepare(workers=2, local_epochs=10_000)
+    process = engine(folder)
+    until(lambda: events(folder, "round"), 120)
+    time.sleep(1)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.send_signal(signal.SIGKILL)
+    process.wait(10)
+    until(lambda: not any(alive(int(child)) for child in children), 30)
+
+
+def test_a_client_that_fails_is_in_the_record(prepare: Prepare, tmp_path: Path) -> None:
+    folder = prepare(rounds=1)
+    (tmp_path / "data/a" / KEY / "train.safetensors").write_bytes(b"half")
+    process = engine(folder)
+    until(lambda: events(folder, "unidentified"), 120)
+    assert "train.safetensors: cannot be read" in events(folder, "unidentified")[0]["reason"]
+    RunFolder(folder)
+    (folder / "stop").touch()
+    assert process.wait(30) == 0
+
+
+def events(folder: Path, name: str) -> list[dict[str, Any]]:
+    return [event for event in read_lines(folder / "events.jsonl") if event["event"] == name]
+
+
+def until(condition: Callable[[], Any], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"

@@ -1,0 +1,248 @@
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import docker
+import psutil
+import pytest
+from docker.errors import DockerException
+
+from fedbench.errors import DockerError
+from fedbench.host.setup import bootstrap
+from fedbench.host.setup.machine import LOCAL_SOCKET, Done, Machine, execute
+
+CHECKS = [["docker", "compose", "version", "--short"], ["docker", "buildx", "version"]]
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def nobody_answers() -> docker.DockerClient:
+    raise DockerException("[Errno 2] No such file or directory")
+
+
+def after(failures: int, connect: Callable[[], docker.DockerClient]) -> Any:
+    """A `connect` that fails so often first."""
+    attempts = iter(range(failures))
+
+    def attempt() -> docker.DockerClient:
+        return nobody_answers() if next(attempts, None) is not None else connect()
+
+    return attempt
+
+
+@pytest.fixture
+def machine(commands: Any, daemon: Any, tmp_path: Path) -> Machine:
+    """A Debian host without systemd, with a daemon that runs; this process is root."""
+    return Machine(
+        execute=commands,
+        endpoint=LOCAL_SOCKET,
+        connect=daemon.connect,
+        which=lambda name: f"/usr/sbin/{name}",
+        confirm=lambda _: True,
+        is_root=True,
+        has_systemd=False,
+        distribution="debian",
+        environment={},
+        state=tmp_path / "state",
+    )
+
+
+@pytest.fixture
+def without_daemon(machine: Machine) -> Machine:
+    return replace(machine, connect=nobody_answers)
+
+
+def refusal(machine: Machine) -> tuple[str, str]:
+    with pytest.raises(DockerError) as caught:
+        bootstrap.ensure_docker(lambda _: None, machine)
+    assert caught.value.exit_code == 3
+    return caught.value.message, caught.value.hint
+
+
+def test_a_daemon_that_answers_is_used_silently(machine: Machine, commands: Any) -> None:
+    said: list[str] = []
+    client = bootstrap.ensure_docker(said.append, machine)
+    assert client.version()["Version"] == "26.1.5"
+    client.close()
+    assert commands.calls == CHECKS
+    assert said == []
+    assert not bootstrap.daemon_is_ours(machine)
+
+
+def test_find_docker_starts_nothing(machine: Machine, commands: Any) -> None:
+    client = bootstrap.find_docker(machine)
+    assert client is not None
+    client.close()
+    assert bootstrap.find_docker(replace(machine, connect=nobody_answers)) is None
+    assert commands.calls == []
+
+
+def test_engine_too_old(machine: Machine, daemon: Any) -> None:
+    daemon.version = {"Version": "20.10.24", "ApiVersion": "1.41"}
+    message, hint = refusal(machine)
+    assert message == (
+        "the Docker daemon is too old: Engine 20.10.24, API 1.41; "
+        "expected Engine 25, API 1.44 or newer"
+    )
+    assert "https://docs.docker.com/engine/install/" in hint
+
+
+@pytest.mark.parametrize(
+    ("command", "answer", "expected"),
+    [
+        ("compose", Done(127), "the command `docker` is missing; a daemon is there"),
+        ("compose", Done(1), "Docker Compose is missing: `docker compose` fails"),
+        ("compose", Done(0, "v2.19\n"), "Docker Compose is too old: v2.19; expected 2.20 or newer"),
+        ("buildx", Done(1), "BuildKit's command line is missing: `docker buildx` fails"),
+    ],
+)  # fmt: skip
+def test_command_line_not_complete(
+    machine: Machine, commands: Any, command: str, answer: Done, expected: str
+) -> None:
+    commands.answers[f"docker {command} version"] = answer
+    assert refusal(machine)[0] == expected
+
+
+def test_no_permission(without_daemon: Machine) -> None:
+    def forbidden() -> docker.DockerClient:
+        raise DockerException(
+            "Error: ('Connection aborted.', PermissionError(13, 'Permission denied'))"
+        )
+
+    message, hint = refusal(replace(without_daemon, connect=forbidden, is_root=False))
+    assert message == f"no permission to use the Docker daemon at {LOCAL_SOCKET}"
+    assert "usermod -aG docker" in hint
+
+
+def test_a_daemon_elsewhere_is_never_replaced_by_a_local_one(
+    without_daemon: Machine, commands: Any
+) -> None:
+    message, hint = refusal(replace(without_daemon, endpoint="tcp://lab:2376"))
+    assert message == "no Docker daemon answers at tcp://lab:2376"
+    assert "DOCKER_HOST" in hint
+    assert commands.calls == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"is_root": False}, {"distribution": "fedora"}, {"confirm": lambda _: False}],
+    ids=["not root", "not Debian", "declined"],
+)
+def test_not_installed(without_daemon: Machine, commands: Any, change: dict[str, Any]) -> None:
+    message, hint = refusal(replace(without_daemon, which=lambda _: None, **change))
+    assert message == "Docker is not installed"
+    assert hint.startswith("install Docker Engine 25 or newer with Compose 2.20 or newer")
+    assert commands.calls == []
+
+
+def test_installation_fails(without_daemon: Machine, commands: Any) -> None:
+    commands.answers["install-docker.sh"] = Done(100, "E: Unable to locate package docker.io\n")
+    message, _ = refusal(replace(without_daemon, which=lambda _: None))
+    assert message == "Docker could not be installed:\nE: Unable to locate package docker.io"
+
+
+def test_not_running_and_not_root(without_daemon: Machine) -> None:
+    assert refusal(replace(without_daemon, is_root=False)) == (
+        "the Docker daemon is not running",
+        "start it: sudo systemctl start docker",
+    )
+
+
+def test_systemd_starts_it(without_daemon: Machine, commands: Any, daemon: Any) -> None:
+    said: list[str] = []
+    machine = replace(without_daemon, has_systemd=True, connect=after(1, daemon.connect))
+    bootstrap.ensure_docker(said.append, machine).close()
+    assert commands.calls == [["systemctl", "start", "docker"], *CHECKS]
+    assert said == ["starting the Docker daemon: systemctl start docker"]
+    assert not bootstrap.daemon_is_ours(machine)
+
+
+def test_systemd_cannot_start_it(without_daemon: Machine, commands: Any) -> None:
+    commands.answers["systemctl"] = Done(1, "Job for docker.service failed.\n")
+    message, hint = refusal(replace(without_daemon, has_systemd=True))
+    assert message == "the Docker daemon does not start:\nJob for docker.service failed."
+    assert hint == "see: journalctl --unit docker"
+
+
+@pytest.fixture
+def fake_dockerd(
+    without_daemon: Machine, commands: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], Machine]:
+    """A machine whose `dockerd` is a real process that runs the given shell line."""
+
+    def make(line: str) -> Machine:
+        program = tmp_path / "bin" / "dockerd"
+        program.parent.mkdir()
+        program.write_text(f"#!/bin/sh\n{line}\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+
+        def run(argv: list[str], **options: Any) -> Done:
+            done: Done = commands(argv, **options)
+            return execute(argv, **options) if argv[0] == "sh" else done
+
+        return replace(without_daemon, execute=run)
+
+    return make
+
+
+def test_installs_and_starts_by_hand_and_stops_only_that_daemon(
+    fake_dockerd: Callable[[str], Machine], commands: Any, daemon: Any
+) -> None:
+    machine = replace(
+        fake_dockerd("sleep 600 & exec sleep 600"),
+        connect=after(3, daemon.connect),
+        which=lambda _: None,
+    )
+    said: list[str] = []
+    bootstrap.ensure_docker(said.append, machine).close()
+    assert commands.calls[:1] == [[str(ROOT / "docker/host/install-docker.sh")]]
+    assert commands.calls[2:] == CHECKS
+    assert said == [
+        "Docker is not installed: taking Engine, Compose and buildx from the distribution",
+        f"starting the Docker daemon (log: {machine.state}/dockerd.log)",
+    ]
+    assert bootstrap.daemon_is_ours(machine)
+
+    pid = json.loads((machine.state / "dockerd.json").read_text())["pid"]
+    assert os.getsid(pid) == pid
+    family = [psutil.Process(pid), *psutil.Process(pid).children()]
+    assert len(family) == 2
+    assert bootstrap.stop_daemon(said.append, machine)
+    assert not any(process.is_running() and process.status() != "zombie" for process in family)
+    assert not bootstrap.daemon_is_ours(machine)
+    assert not bootstrap.stop_daemon(said.append, machine)
+
+
+def test_a_daemon_with_which_another_fedbench_builds_goes_on(
+    fake_dockerd: Callable[[str], Machine], daemon: Any, held: Any
+) -> None:
+    machine = replace(fake_dockerd("exec sleep 600"), connect=after(1, daemon.connect))
+    bootstrap.ensure_docker(lambda _: None, machine).close()
+    said: list[str] = []
+    with held(machine.daemon_record, "shared"):
+        assert not bootstrap.stop_daemon(said.append, machine)
+        assert bootstrap.daemon_is_ours(machine)
+    assert said == ["the Docker daemon goes on: another fedbench builds an image with it"]
+    assert bootstrap.stop_daemon(said.append, machine)
+    assert not bootstrap.daemon_is_ours(machine)
+
+
+def test_the_daemon_ends_at_once(fake_dockerd: Callable[[str], Machine]) -> None:
+    machine = fake_dockerd("echo no iptables; exit 1")
+    message, hint = refusal(machine)
+    assert message == "the Docker daemon does not start:\nno iptables"
+    assert hint == f"see {machine.state}/dockerd.log"
+    assert not bootstrap.daemon_is_ours(machine)
+
+
+def test_another_process_with_the_recorded_pid_is_left_alone(machine: Machine) -> None:
+    machine.state.mkdir()
+    record = {"pid": os.getpid(), "created": psutil.Process().create_time() - 100}
+    (machine.state / "dockerd.json").write_text(json.dumps(record))
+    assert not bootstrap.daemon_is_ours(machine)
+    assert not bootstrap.stop_daemon(lambda _: None, machine)

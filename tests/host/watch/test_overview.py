@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedbench.config import load_devices, load_profile
+from fedbench.engines.containers.runtime.stack import Places, Stack
+from fedbench.host.plan.plan import HostFacts, plan
+from fedbench.host.setup import bootstrap
+from fedbench.host.watch.overview import status
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "runs" / "20260102-030405-digits"
+IMAGES = {"fedbench": "fedbench:cpu", "prometheus": "p", "grafana": None}
+
+
+class FakeContainer:
+    """A container as Docker describes it."""
+
+    def __init__(self, service: str, *, quota: int = 0, cpuset: str = "", memory: int = 0) -> None:
+        self.labels = {"com.docker.compose.service": service}
+        self.attrs: dict[str, Any] = {
+            "HostConfig": {
+                "CpuQuota": quota,
+                "CpuPeriod": 100_000 if quota else 0,
+                "CpusetCpus": cpuset,
+                "Memory": memory,
+            },
+            "State": {"Status": "running", "OOMKilled": False, "Health": {"Status": "healthy"}},
+        }
+
+
+class FakeDocker:
+    """Docker with the containers of a federation."""
+
+    def __init__(self, *containers: FakeContainer) -> None:
+        self.containers = self
+        self._containers = containers
+
+    def list(self, **_: object) -> tuple[FakeContainer, ...]:
+        return self._containers
+
+
+def row(service: str, cpus: object, memory: str, **changes: Any) -> dict[str, Any]:
+    usual = {"state": "running", "health": "healthy", "killed_for_memory": False}
+    return {"service": service, "cpus": cpus, "memory": memory} | usual | changes
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Stack:
+    profile = load_profile("legacy-pair")
+    planned = plan(profile, load_devices(profile), HostFacts(cpus=2, memory=8 * 2**30))
+    places = Places(tmp_path / "checkout")
+    return Stack.write(places, planned, load_devices(profile), IMAGES)
+
+
+def test_a_client_that_is_starting_has_no_quota(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon = FakeDocker(FakeContainer("legacy-pc-1", quota=-1))
+    monkeypatch.setattr(bootstrap, "ensure_docker", lambda say: daemon)
+    assert status(stack)["containers"] == [row("legacy-pc-1", "all", "-")]
+
+
+def test_status_shows_containers_with_their_limits(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed = FakeContainer("legacy-pc-2", cpuset="2,3", memory=512 * 2**20)
+    killed.attrs["State"] = {"Status": "restarting", "OOMKilled": True}
+    daemon = FakeDocker(
+        FakeContainer("server"), killed, FakeContainer("legacy-pc-1", quota=50_000, memory=2**31)
+    )
+    monkeypatch.setattr(bootstrap, "ensure_docker", lambda say: daemon)
+    assert status(stack) == {
+        "profile": "legacy-pair",
+        "dilation": 1.0,
+        "containers": [
+            row("legacy-pc-1", 0.5, "2048 MiB"),
+            row(
+                "legacy-pc-2", "2,3", "512 MiB",
+                state="restarting", health="-", killed_for_memory=True,
+            ),
+            row("server", "all", "-"),
+        ],
+        "run": None,
+        "run_status": None,
+        "prometheus": "http://127.0.0.1:9090",
+        "grafana": None,
+    }  # fmt: skip
+
+
+def test_status_names_the_newest_run(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bootstrap, "ensure_docker", lambda say: FakeDocker())
+    shutil.copytree(GOLDEN, stack.places.runs / GOLDEN.name)
+    state = status(stack)
+    assert (state["run"], state["run_status"]) == (GOLDEN.name, "running")

@@ -1,0 +1,108 @@
+"""Whatever Prometheus has, it is drawn: any state, in a terminal of any size."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import fields
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.cells import cell_len
+from rich.console import Console
+
+from fedbench.host.watch.prometheus import Sample, Series
+from fedbench.host.watch.top.device_table import PHASES, Devices
+from fedbench.host.watch.top.drawing import Board
+from fedbench.host.watch.top.snapshot import METRICS, snapshot
+from fedbench.host.watch.top.state import Alert, Device, Gpu, RunState, Snapshot, Traffic
+from fedbench.host.watch.top.view import SORTS, View
+
+NOW = 1_764_000_000.0
+FIGURES = st.floats(width=32)  # NaN and infinities among them
+MAYBE = st.none() | FIGURES
+NAMES = st.sampled_from(["", "a", "b", "legacy-pc", "lap", "n" * 41])
+CLIENT_PHASES = st.sampled_from([*PHASES, "-", "", "paused"])
+POINTS = st.lists(st.tuples(st.floats(NOW - 300, NOW), CLIENT_PHASES), max_size=20)
+RUN_PHASES = st.sampled_from(["running", "waiting", "failed", "finished", "-"])
+
+
+def figures(kind: type, **others: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """One with all that may be unknown."""
+    unknown = {f.name: MAYBE for f in fields(kind) if f.type == "float | None"}
+    return st.builds(kind, **unknown | others)
+
+
+DEVICES = figures(
+    Device,
+    client=NAMES,
+    phase=CLIENT_PHASES,
+    phases=POINTS.map(lambda points: tuple(sorted(points))),
+    profile=NAMES,
+    sent=figures(Traffic),
+    received=figures(Traffic),
+    gpu=figures(Gpu),
+)
+CURVES = st.lists(FIGURES, max_size=40).map(tuple)
+RUNS = figures(
+    RunState,
+    run=NAMES,
+    experiment=NAMES,
+    profile=NAMES,
+    model=NAMES,
+    phase=RUN_PHASES,
+    round=st.integers(0, 1000),
+    rounds=st.integers(0, 1000),
+    dilation=FIGURES,
+    accuracies=CURVES,
+    losses=CURVES,
+)
+STATES = st.builds(
+    Snapshot,
+    st.just(NOW),
+    st.lists(NAMES, max_size=2).map(tuple),
+    st.none() | RUNS,
+    st.lists(DEVICES, max_size=4, unique_by=lambda device: device.client).map(tuple),
+    st.lists(st.builds(Alert, NAMES, NAMES), max_size=3).map(tuple),
+)
+VIEWS = st.builds(View, st.sampled_from(SORTS), NAMES, st.booleans(), st.booleans())
+WIDTHS, HEIGHTS = st.integers(10, 200), st.integers(3, 60)
+
+
+def lines(what: Board | Devices, width: int, height: int) -> list[str]:
+    console = Console(file=io.StringIO(), width=width, height=height, color_system=None)
+    rendered = console.render_lines(what, pad=False)  # as printed: rows are cut where too wide
+    return ["".join(segment.text for segment in line) for line in rendered]
+
+
+@settings(max_examples=40, deadline=None)
+@given(STATES, st.none() | VIEWS, NAMES, WIDTHS, HEIGHTS)
+def test_any_state_is_drawn_and_no_line_is_wider_than_the_terminal(
+    state: Snapshot, view: View | None, note: str, width: int, height: int
+) -> None:
+    for what in (Board(state, note, view), Devices(state)):
+        assert max(map(cell_len, lines(what, width, height)), default=0) <= width
+
+
+SAMPLES = st.builds(
+    lambda name, run, client, value: Sample(
+        {"__name__": name, "run": run, "client": client, "phase": "running"}, value
+    ),
+    st.sampled_from(METRICS),
+    st.sampled_from(["r", "q"]),
+    NAMES,
+    FIGURES | st.just(1.0),
+)
+SERVER_CURVES = st.builds(
+    lambda name, values: Series({"__name__": name, "run": "r"}, list(enumerate(values))),
+    st.sampled_from(["fedbench_server_accuracy", "fedbench_server_loss"]),
+    st.lists(FIGURES, max_size=40),
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(SAMPLES, max_size=80), st.lists(SERVER_CURVES, max_size=3), VIEWS, WIDTHS)
+def test_any_figures_of_prometheus_are_a_state_that_is_drawn(
+    facts: list[Sample], curves: list[Series], view: View, width: int
+) -> None:
+    lines(Board(snapshot(facts, [], curves), view=view), width, 24)
