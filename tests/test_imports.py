@@ -1,7 +1,7 @@
-"""A folder is the place where its code runs: what may be imported where (DESIGN.md, section 4)."""
+"""The house: a folder is the place where its code runs, and imports go downwards only."""
 
 import ast
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -43,6 +43,97 @@ def reached(module: str) -> set[str]:
 
 def under(names: Iterable[str], *packages: str) -> list[str]:
     return sorted(n for n in names if any(n == p or n.startswith(f"{p}.") for p in packages))
+
+
+# From the ground up: a room imports from those before it, and from no other.
+LAYERS = (
+    "fedbench",
+    "fedbench.errors",
+    "fedbench.imports",
+    "fedbench.config",
+    "fedbench.learning",
+    "fedbench.records",
+    "fedbench.telemetry",
+    "fedbench.flower",
+    "fedbench.client",
+    "fedbench.server",
+    "fedbench.helper",
+    "fedbench.host",
+    "fedbench.host.setup",
+    "fedbench.host.data",
+    "fedbench.host.plan",
+    "fedbench.engines",
+    "fedbench.engines.containers.runtime",
+    "fedbench.host.speed",
+    "fedbench.host.report.tables",
+    "fedbench.host.report.page",
+    "fedbench.host.report",
+    "fedbench.host.watch",
+    "fedbench.engines.containers",
+    "fedbench.engines.in_process",
+    "fedbench.host.watch.top",
+    "fedbench.host.studies",
+    "fedbench.cli",
+)
+MOST_MODULES = 15
+
+
+def room(module: str) -> str:
+    """The folder that a module is in; a module beside the folders is a room of its own."""
+    folder = module if MODULES[module].name == "__init__.py" else module.rpartition(".")[0]
+    return module if folder == "fedbench" else folder
+
+
+def arrows() -> dict[tuple[str, str], list[str]]:
+    """(room, room that it imports from) -> the modules that do."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for module in MODULES:
+        for name in (imports(module) & MODULES.keys()) - {"fedbench"}:
+            if room(name) != room(module):
+                found.setdefault((room(module), room(name)), []).append(f"{module} -> {name}")
+    return found
+
+
+def upward(found: Iterable[tuple[str, str]], layers: Sequence[str] = LAYERS) -> list[str]:
+    """The arrows that do not go down: none is a circle's where there are none."""
+    height = {name: number for number, name in enumerate(layers)}
+    return sorted(f"{room} -> {other}" for room, other in found if height[room] <= height[other])
+
+
+def test_every_room_has_its_place() -> None:
+    assert {room(module) for module in MODULES} == set(LAYERS)
+
+
+def test_imports_go_downwards() -> None:
+    found = arrows()
+
+    assert [found[tuple(arrow.split(" -> "))] for arrow in upward(found)] == []  # type: ignore[index]
+
+
+def test_an_upward_arrow_and_a_circle_are_seen() -> None:
+    """Else the test above could not fail."""
+    assert upward([("a", "b")], ("a", "b")) == ["a -> b"]
+    assert upward([("a", "b"), ("b", "a")], ("a", "b")) == ["a -> b"]
+    assert ("fedbench.cli", "fedbench.config") in arrows()
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in MODULES.values()}), ids=str)
+def test_a_room_is_seen_at_a_glance(folder: Path) -> None:
+    modules = [path for path in folder.glob("*.py") if not path.name.startswith("__")]
+
+    assert len(modules) <= MOST_MODULES
+
+
+def test_learning_is_plain_pytorch() -> None:
+    assert {name for name in LAYERS if ("fedbench.learning", name) in arrows()} <= {
+        "fedbench.config"
+    }
+
+
+def test_docker_is_talked_to_in_two_rooms() -> None:
+    allowed = under(MODULES, "fedbench.engines.containers", "fedbench.host.setup")
+
+    assert [m for m in MODULES if under(imports(m), "docker") and m not in allowed] == []
 
 
 @pytest.mark.parametrize("module", under(MODULES, "fedbench.learning"))

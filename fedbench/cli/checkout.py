@@ -14,7 +14,8 @@ from fedbench.config import (
     load_profile,
     split_overrides,
 )
-from fedbench.engines.containers.runtime.stack import Places, Stack
+from fedbench.engines.containers.runtime.stack import Stack
+from fedbench.host.setup.places import Places
 
 places = Places(Path(__file__).resolve().parents[2])
 

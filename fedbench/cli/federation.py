@@ -13,18 +13,11 @@ from rich.table import Table
 
 from fedbench.cli import checkout
 from fedbench.cli.options import Data, Detach, ExperimentName, Json, ProfileName, Settings
-from fedbench.cli.output import (
-    console,
-    follow_run,
-    print_json,
-    print_not_held,
-    print_urls,
-    say,
-)
+from fedbench.cli.output import console, follow_run, print_json, print_not_held, print_urls, say
 from fedbench.config import load_device, load_experiment, split_overrides
 from fedbench.engines.containers.runtime.stack import Stack, require
-from fedbench.host.report import run_tables as reports
-from fedbench.host.report.energy import energy_table
+from fedbench.host.report.tables import run_tables as reports
+from fedbench.host.report.tables.energy import energy_table
 from fedbench.records import Summary, quota_corrections
 from fedbench.records.runs import Run
 from fedbench.telemetry import rapl

@@ -56,7 +56,7 @@ def devices(
     as_json: Json = False,
 ) -> None:
     """Show the devices that can be emulated; of one, every figure and where it was read."""
-    from fedbench.host.report import device_profiles as profiles
+    from fedbench.host.report.tables import device_profiles as profiles
 
     chosen = [load_device(each) for each in ([name] if name else available("device"))]
     if as_json:

@@ -12,21 +12,13 @@ from rich.table import Table
 
 from fedbench.cli import checkout
 from fedbench.cli.options import Data, Json, Models, ProfileName, Settings
-from fedbench.cli.output import (
-    console,
-    follow_run,
-    print_json,
-    print_not_held,
-    print_table,
-    say,
-)
+from fedbench.cli.output import console, follow_run, print_json, print_not_held, print_table, say
 from fedbench.config import Experiment, Profile, load_devices, load_profile
 from fedbench.errors import RunError
-from fedbench.host.report import run_tables as reports
-from fedbench.host.report.paper import PaperRun
+from fedbench.host.report.tables.paper import PaperRun
 from fedbench.host.studies import reproduce as repeating
 from fedbench.host.studies import sweep_table
-from fedbench.host.studies.fidelity import Fidelity
+from fedbench.host.studies.fidelity import Fidelity, fidelity_tables
 from fedbench.host.studies.grid import Study, load_study
 from fedbench.records import Summary, replace_text
 from fedbench.records.runs import Run, RunStore
@@ -220,7 +212,7 @@ def _run_sweep(each: Sweeping, source: Path | None) -> None:
 
 
 def _print_fidelity(result: Fidelity) -> None:
-    for title, rows in reports.fidelity_tables(result):
+    for title, rows in fidelity_tables(result):
         table = Table(*rows[0], title=title, title_justify="left")
         for row in rows[1]:
             table.add_row(*row)

@@ -29,13 +29,7 @@ from fedbench.config.explain import explain, nearest
 from fedbench.config.model_names import parse_model
 from fedbench.config.partitions import Iid, Partition
 from fedbench.config.provenance import disagreements, figures
-from fedbench.config.units import (
-    parse_bytes,
-    parse_rate,
-    parse_seconds,
-    parse_share,
-    parse_speed,
-)
+from fedbench.config.units import parse_bytes, parse_rate, parse_seconds, parse_share, parse_speed
 from fedbench.errors import ConfigError
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"

@@ -45,13 +45,7 @@ from flwr.supernode.fleet_http_connection import http_request_response
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from fedbench.flower import bundles
-from fedbench.flower.bundles import (
-    FLEET_PULL,
-    FLEET_PUSH,
-    Answer,
-    Connection,
-    RefusedError,
-)
+from fedbench.flower.bundles import FLEET_PULL, FLEET_PUSH, Answer, Connection, RefusedError
 
 SERVER_GONE_SECONDS = 120.0  # then the connection counts as lost
 TIMEOUT_SECONDS = 30.0  # of a connection on which nothing moves; polls are held back for less

@@ -11,11 +11,7 @@ from prometheus_client import CollectorRegistry
 from fedbench.telemetry.cgroup import Cgroup
 from fedbench.telemetry.collectors import CgroupCollector, ClientPhase, PhaseClock
 from fedbench.telemetry.companions import Companions
-from fedbench.telemetry.emulated_device import (
-    REAL_DEVICE,
-    EmulatedDevice,
-    EnergyCollector,
-)
+from fedbench.telemetry.emulated_device import REAL_DEVICE, EmulatedDevice, EnergyCollector
 from fedbench.telemetry.families import RunMetrics, counter, gauge, histogram
 
 

@@ -5,14 +5,7 @@ from __future__ import annotations
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
 from boards.frame import board, row
-from boards.panels import (
-    SHARED_THROTTLING,
-    SHARED_USE,
-    Panel,
-    dash_limits,
-    lines,
-    number,
-)
+from boards.panels import SHARED_THROTTLING, SHARED_USE, Panel, dash_limits, lines, number
 from boards.promql import by_client, of_run, rate
 from boards.states import codes
 

@@ -7,11 +7,7 @@ from collections.abc import Mapping
 from grafana_foundation_sdk.builders import statetimeline
 from grafana_foundation_sdk.builders.dashboard import FieldColor
 from grafana_foundation_sdk.models.common import LegendDisplayMode, VisibilityMode
-from grafana_foundation_sdk.models.dashboard import (
-    FieldColorModeId,
-    ValueMap,
-    ValueMappingResult,
-)
+from grafana_foundation_sdk.models.dashboard import FieldColorModeId, ValueMap, ValueMappingResult
 
 from boards.panels import REF_IDS, SOURCE, bottom_legend, leading, query
 from fedbench.telemetry.collectors import CLIENT_PHASES

@@ -11,12 +11,10 @@ from commands import RUN, TESTS, Fedbench
 
 from fedbench import cli
 from fedbench.cli import checkout
-from fedbench.config import (
-    load_device,
-    load_profile,
-)
-from fedbench.engines.containers.runtime.stack import Places, Stack
+from fedbench.config import load_device, load_profile
+from fedbench.engines.containers.runtime.stack import Stack
 from fedbench.host.plan.plan import HostFacts, plan
+from fedbench.host.setup.places import Places
 
 HOST = HostFacts(cpus=2, memory=8 * 2**30)
 

@@ -15,9 +15,10 @@ import yaml
 from commands import Fedbench
 
 from fedbench.engines.containers import bring_up
-from fedbench.engines.containers.runtime.stack import Places, Stack
+from fedbench.engines.containers.runtime.stack import Stack
 from fedbench.host.plan.plan import HostFacts
 from fedbench.host.setup import bootstrap
+from fedbench.host.setup.places import Places
 
 HOST = HostFacts(cpus=2, memory=8 * 2**30)
 

@@ -12,12 +12,10 @@ import pytest
 import yaml
 from commands import MODEL, NAME, Fedbench, markdown_rows
 
-from fedbench.config import (
-    load_device,
-)
+from fedbench.config import load_device
 from fedbench.config.model_names import MODELS
-from fedbench.engines.containers.runtime.stack import Places
 from fedbench.host.setup import bootstrap
+from fedbench.host.setup.places import Places
 from fedbench.host.speed import calibration, profiling
 from fedbench.host.speed.cache import ModelSpeed
 

@@ -8,12 +8,10 @@ from typing import Any
 import pytest
 from commands import MODEL, NAME, TESTS, Fedbench, unknown
 
-from fedbench.config import (
-    CONFIGS,
-)
+from fedbench.config import CONFIGS
 from fedbench.engines.containers import bring_up
-from fedbench.engines.containers.runtime.stack import Places
 from fedbench.host.plan.plan import HostFacts
+from fedbench.host.setup.places import Places
 
 INVALID = TESTS / "invalid"
 

@@ -10,12 +10,8 @@ import pytest
 from commands import RUN, TESTS, Fedbench, unknown
 
 from fedbench.cli import look
-from fedbench.config import (
-    Device,
-    available,
-    load_device,
-)
-from fedbench.engines.containers.runtime.stack import Places
+from fedbench.config import Device, available, load_device
+from fedbench.host.setup.places import Places
 
 
 def test_devices_are_listed_with_their_speed_and_watts(fedbench: Fedbench) -> None:

@@ -9,7 +9,7 @@ from commands import Fedbench
 
 from fedbench.cli import checkout
 from fedbench.config import Ports
-from fedbench.engines.containers.runtime.stack import Places
+from fedbench.host.setup.places import Places
 
 
 def test_an_unknown_command_is_a_usage_error(fedbench: Fedbench) -> None:

@@ -15,17 +15,15 @@ import pytest
 from commands import RUN, TESTS, Fedbench, markdown_rows
 
 from fedbench.cli import checkout
-from fedbench.config import (
-    CONFIGS,
-    Experiment,
-)
+from fedbench.config import CONFIGS, Experiment
 from fedbench.engines.containers import engine as runners
 from fedbench.engines.containers import startup
-from fedbench.engines.containers.runtime.stack import Places, Stack
+from fedbench.engines.containers.runtime.stack import Stack
 from fedbench.errors import RunError
 from fedbench.host.data.prepare import prepare as prepare_data
 from fedbench.host.plan.plan import client_names
 from fedbench.host.setup import bootstrap
+from fedbench.host.setup.places import Places
 from fedbench.host.studies.grid import load_study
 from fedbench.host.studies.sweep import Sweeping
 from fedbench.records import Summary

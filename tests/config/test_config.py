@@ -20,14 +20,7 @@ from fedbench.config import (
     parse_name,
     split_overrides,
 )
-from fedbench.config.partitions import (
-    BySize,
-    Dirichlet,
-    Iid,
-    Partition,
-    Replicated,
-    Shards,
-)
+from fedbench.config.partitions import BySize, Dirichlet, Iid, Partition, Replicated, Shards
 from fedbench.errors import ConfigError
 
 

@@ -17,14 +17,7 @@ from fedbench.learning import models
 from fedbench.learning.data import ImageSet
 from fedbench.learning.flat import to_flat
 from fedbench.learning.recipe import Recipe
-from fedbench.learning.train import (
-    Epoch,
-    Progress,
-    evaluate,
-    set_threads,
-    shuffled_batches,
-    train,
-)
+from fedbench.learning.train import Epoch, Progress, evaluate, set_threads, shuffled_batches, train
 
 DEVICES = ["cpu", *(["cuda:0"] if torch.cuda.is_available() else [])]
 

@@ -18,12 +18,13 @@ from fedbench.engines.containers.emulation import calibrated
 from fedbench.engines.containers.engine import require_over
 from fedbench.engines.containers.runtime import links, ports
 from fedbench.engines.containers.runtime import networks as network
-from fedbench.engines.containers.runtime.stack import PROJECT, Places, Stack, host_facts
+from fedbench.engines.containers.runtime.stack import Stack, host_facts, paths
 from fedbench.host.data import prepare
 from fedbench.host.plan.plan import HostFacts, Plan, client_names, computers, plan
 from fedbench.host.plan.project import compose_project
 from fedbench.host.setup import bootstrap
 from fedbench.host.setup.machine import Say
+from fedbench.host.setup.places import PROJECT, Places
 from fedbench.host.watch import logs
 from fedbench.records.runs import RunStore
 
@@ -36,7 +37,7 @@ def preview(
     planned = plan(profile, devices, host)
     note = "this host's own speed is not looked at here: `up` calibrates, and plans anew"
     planned = replace(planned, notes=(*planned.notes, note))
-    return planned, compose_project(planned, places.paths(), PROJECT, host.cgroup_driver)
+    return planned, compose_project(planned, paths(places), PROJECT, host.cgroup_driver)
 
 
 def bring_up(

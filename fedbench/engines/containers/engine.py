@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,19 +15,16 @@ from docker.models.containers import Container
 
 from fedbench import __version__
 from fedbench.config import Experiment
-from fedbench.config.explain import nearest
 from fedbench.engines import following
 from fedbench.engines.containers import startup
-from fedbench.engines.containers.emulation import (
-    calibrated_for,
-    device_watts,
-    emulation_facts,
-)
+from fedbench.engines.containers.emulation import calibrated_for, device_watts, emulation_facts
 from fedbench.engines.containers.runtime import links
-from fedbench.engines.containers.runtime.stack import PROJECT, Stack, give_to_containers
-from fedbench.errors import ConfigError, DockerError, RunError
+from fedbench.engines.containers.runtime.stack import Stack, give_to_containers
+from fedbench.errors import DockerError, RunError
 from fedbench.host.data import prepare
+from fedbench.host.plan.plan import require_known
 from fedbench.host.setup.machine import Say, cpu_model
+from fedbench.host.setup.places import PROJECT
 from fedbench.records import Summary
 from fedbench.records.runs import Run, RunStore
 
@@ -209,19 +206,4 @@ def _govern(run: Run, launch: int) -> None:
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-        )
-
-
-def require_known(experiment: Experiment, names: Sequence[str]) -> None:
-    """Nothing, where the experiment asks for none but these clients.
-
-    Raises:
-        ConfigError: it asks for another.
-    """
-    unknown = [name for name in experiment.clients or () if name not in names]
-    if unknown:
-        raise ConfigError(
-            f"experiment {experiment.name}: clients: no client {unknown[0]!r}"
-            + nearest(unknown[0], names),
-            f"this federation has {', '.join(names)}",
         )

@@ -23,11 +23,12 @@ import psutil
 
 from fedbench.engines.containers.runtime import links
 from fedbench.engines.containers.runtime.quotas import Quotas
-from fedbench.engines.containers.runtime.stack import PROJECT, Places, Stack, host_facts
+from fedbench.engines.containers.runtime.stack import Stack, host_facts
 from fedbench.errors import FedbenchError
 from fedbench.host.plan.plan import ClientPlan
 from fedbench.host.plan.shares import MARGIN
 from fedbench.host.setup import bootstrap
+from fedbench.host.setup.places import PROJECT, Places
 from fedbench.host.watch import logs
 from fedbench.host.watch.log_sources import Sources
 from fedbench.host.watch.prometheus import Prometheus

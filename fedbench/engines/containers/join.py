@@ -26,8 +26,7 @@ from fedbench.config.partitions import Dirichlet, Shards
 from fedbench.engines.containers.emulation import calibrated
 from fedbench.engines.containers.runtime import ports
 from fedbench.engines.containers.runtime.stack import (
-    PROJECT,
-    Places,
+    JOINED_LABEL,
     Stack,
     container_user,
     host_facts,
@@ -39,11 +38,11 @@ from fedbench.host.plan.plan import HostFacts
 from fedbench.host.plan.shares import Demand, Part, solve
 from fedbench.host.setup import bootstrap
 from fedbench.host.setup.machine import Say
+from fedbench.host.setup.places import PROJECT, Places
 from fedbench.learning import user_models
 from fedbench.records.energy import Draw
 
 METRICS_PORT = 9101
-LABEL = "fedbench.joined"
 _LOCAL = ("localhost", "127.0.0.1", "[::1]")
 _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+):(\d{1,5})", re.ASCII)
 _HOST_ALIAS = "fedbench-host"
@@ -159,7 +158,7 @@ def container_options(
         "name": f"{PROJECT}-joined-{request.name}",
         "command": ["python", "-m", "fedbench.client"],
         "hostname": request.name,
-        "labels": {LABEL: PROJECT},
+        "labels": {JOINED_LABEL: PROJECT},
         "environment": {
             "FEDBENCH_CLIENT": request.name,
             "FEDBENCH_DEVICE": request.device.name,

@@ -6,10 +6,10 @@ from contextlib import suppress
 
 from docker.errors import NotFound
 
-from fedbench.engines.containers import join
-from fedbench.engines.containers.runtime.stack import PROJECT, Places, require
+from fedbench.engines.containers.runtime.stack import JOINED_LABEL, require
 from fedbench.host.setup import bootstrap
 from fedbench.host.setup.machine import Say
+from fedbench.host.setup.places import PROJECT, Places
 from fedbench.host.watch import logs
 from fedbench.records.runs import RunStore
 
@@ -27,7 +27,7 @@ def down(places: Places, say: Say, *, volumes: bool) -> None:
     stack.compose.stop()
     RunStore(places.runs).end(PROJECT)
     logs.keep_all(places, client, say)
-    joined = f"{join.LABEL}={PROJECT}"
+    joined = f"{JOINED_LABEL}={PROJECT}"
     for container in client.containers.list(
         all=True, filters={"label": joined}, ignore_removed=True
     ):

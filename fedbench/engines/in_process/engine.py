@@ -18,12 +18,11 @@ from pathlib import Path
 from fedbench import __version__
 from fedbench.config import Experiment, Profile
 from fedbench.engines import following
-from fedbench.engines.containers.engine import require_known
-from fedbench.engines.containers.runtime.stack import Places
 from fedbench.errors import HostError
 from fedbench.host.data import prepare
-from fedbench.host.plan.plan import client_devices
+from fedbench.host.plan.plan import client_devices, require_known
 from fedbench.host.setup.machine import Say, cpu_model
+from fedbench.host.setup.places import Places
 from fedbench.records import Summary
 from fedbench.records.runs import Run, RunStore
 

@@ -12,10 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
-from fedbench.config import Device, Machine, ModelName, Network, Profile
-from fedbench.engines.containers.runtime.networks import Capabilities, dilated, unapplied
+from fedbench.config import Device, Experiment, Machine, ModelName, Network, Profile
+from fedbench.config.explain import nearest
 from fedbench.errors import ConfigError, HostError
 from fedbench.host.plan import targets
+from fedbench.host.plan.networks import Capabilities, dilated, unapplied
 from fedbench.host.plan.shares import Demand, Part, Solution, period_seconds, solve
 from fedbench.host.plan.targets import HostSpeeds
 from fedbench.records.energy import Draw
@@ -109,6 +110,21 @@ def client_devices(profile: Profile) -> dict[str, str]:
         ConfigError: two clients of one name.
     """
     return {name: machine.device for machine, names in _names(profile) for name in names}
+
+
+def require_known(experiment: Experiment, names: Sequence[str]) -> None:
+    """Nothing, where the experiment asks for none but these clients.
+
+    Raises:
+        ConfigError: it asks for another.
+    """
+    unknown = [name for name in experiment.clients or () if name not in names]
+    if unknown:
+        raise ConfigError(
+            f"experiment {experiment.name}: clients: no client {unknown[0]!r}"
+            + nearest(unknown[0], names),
+            f"this federation has {', '.join(names)}",
+        )
 
 
 def plan(

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from fedbench.errors import ConfigError
-from fedbench.host.report import run_tables, tidy_csv
-from fedbench.host.report.run_row import accuracy_table, run_table
-from fedbench.host.report.text_table import markdown
+from fedbench.host.report.tables import run_tables, tidy_csv
+from fedbench.host.report.tables.run_row import accuracy_table, run_table
+from fedbench.host.report.tables.text_table import markdown
 from fedbench.records import quota_corrections
 from fedbench.records.runs import Run
 from fedbench.telemetry import rapl

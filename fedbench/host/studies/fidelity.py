@@ -12,6 +12,7 @@ from statistics import median
 
 from fedbench.config.units import EPOCH_IMAGES
 from fedbench.errors import FidelityError
+from fedbench.host.report.tables.text_table import Table
 from fedbench.records import ClientRound, Record, replace_text
 
 SETTLING_SECONDS = 15.0
@@ -144,4 +145,33 @@ def _ratio(one: Row, other: Row) -> Row:
         error=found / target - 1,
         n=min(one.n, other.n),
         spread=(one.spread[0] / other.spread[1], one.spread[1] / other.spread[0]),
+    )
+
+
+def fidelity_tables(result: Fidelity) -> list[tuple[str, Table]]:
+    """What was measured, part by part; each with its bar in the title."""
+    header = ("", "target", "emulated", "error", "n", "lowest to highest")
+    titles = {
+        "devices": "Seconds per epoch, all devices together: the real device's, and emulated",
+        "ratios": "Ratios between devices",
+        "held_out": "Models that no device has a figure of: predicted, and emulated",
+        "interference": "With all others training: alone, and together",
+        "sharing": "Several clients on one computer, and what one more costs",
+    }
+    return [
+        (f"{title} (bar: {BARS[part]:.0%})", (header, list(map(_fidelity_row, rows))))
+        for part, title in titles.items()
+        if (rows := getattr(result, part))
+    ]
+
+
+def _fidelity_row(row: Row) -> Sequence[str]:
+    low, high = row.spread
+    return (
+        row.name,
+        f"{row.target:.4g}",
+        f"{row.emulated:.4g}",
+        f"{row.error:+.1%}",
+        str(row.n),
+        f"{low:.4g} to {high:.4g}",
     )

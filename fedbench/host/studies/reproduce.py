@@ -14,10 +14,10 @@ from typing import Any, Literal, Protocol
 
 from fedbench.config import Experiment, load_experiment
 from fedbench.errors import ConfigError
-from fedbench.host.report import paper as reference
-from fedbench.host.report.paper import Field, Figure, PaperRun
+from fedbench.host.report.tables import paper as reference
+from fedbench.host.report.tables.paper import Field, Figure, PaperRun
 from fedbench.host.setup.machine import Say
-from fedbench.host.watch.live import Lines
+from fedbench.host.watch.top.live import Lines
 from fedbench.records import ClientRound, Record, RoundRecord, Summary
 from fedbench.records.runs import Run, RunStore
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from fedbench.config import Experiment
 from fedbench.errors import ConfigError, DataError, FedbenchError, RunError, RunInterrupted
 from fedbench.host.data.prepare import Prepared
-from fedbench.host.report.text_table import duration
+from fedbench.host.report.tables.text_table import duration
 from fedbench.host.setup.machine import Say
 from fedbench.host.studies import sweep_table
 from fedbench.host.studies.grid import Point, Study, federation, identity

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from fedbench.host.report import energy
-from fedbench.host.report.text_table import Table, csv_text, markdown
+from fedbench.host.report.tables import energy
+from fedbench.host.report.tables.text_table import Table, csv_text, markdown
 from fedbench.host.studies.grid import Point, Sweep, shown
 from fedbench.records import Record, Summary
 

@@ -18,17 +18,10 @@ import docker
 from docker.errors import DockerException, NotFound
 from docker.models.containers import Container
 
-from fedbench.engines.containers.join import LABEL
-from fedbench.engines.containers.runtime.stack import PROJECT, nothing_up
+from fedbench.engines.containers.runtime.stack import JOINED_LABEL, nothing_up
 from fedbench.errors import DockerError
-from fedbench.host.watch.log_lines import (
-    Choice,
-    Line,
-    parse_level,
-    parse_since,
-    read,
-    require,
-)
+from fedbench.host.setup.places import PROJECT
+from fedbench.host.watch.log_lines import Choice, Line, parse_level, parse_since, read, require
 from fedbench.records.runs import Run
 
 PROJECT_LABEL = "com.docker.compose.project"
@@ -97,7 +90,7 @@ class Sources:
         try:
             found = [
                 container
-                for label in (PROJECT_LABEL, LABEL)
+                for label in (PROJECT_LABEL, JOINED_LABEL)
                 for container in self.client.containers.list(
                     all=True,
                     filters={"label": f"{label}={self.project}"},

@@ -12,11 +12,12 @@ from datetime import UTC, datetime
 
 import docker
 
-from fedbench.engines.containers.runtime.stack import PROJECT, Places, nothing_up
+from fedbench.engines.containers.runtime.stack import nothing_up
 from fedbench.errors import FedbenchError
 from fedbench.host.setup import bootstrap
 from fedbench.host.setup.locks import locked
 from fedbench.host.setup.machine import Say
+from fedbench.host.setup.places import PROJECT, Places
 from fedbench.host.watch.log_lines import Choice, Line, require
 from fedbench.host.watch.log_sources import MONITORING, Sources, Wanted, live, logged
 from fedbench.records import read_lines, replace_text

@@ -17,7 +17,7 @@ from fedbench.config import Profile, load_devices, load_experiment, load_profile
 from fedbench.engines.containers.bring_up import bring_up, preview
 from fedbench.engines.containers.runtime import workbench as workbenches
 from fedbench.engines.containers.runtime.compose import Compose
-from fedbench.engines.containers.runtime.stack import PROJECT, Places, Stack
+from fedbench.engines.containers.runtime.stack import Stack, paths
 from fedbench.engines.containers.runtime.workbench import WORKLOAD, workbench
 from fedbench.errors import ConfigError, DataError, FedbenchError, HostError, RunError
 from fedbench.host.plan.plan import HostFacts, plan
@@ -25,6 +25,7 @@ from fedbench.host.plan.project import compose_project
 from fedbench.host.plan.targets import Assumed
 from fedbench.host.setup import bootstrap
 from fedbench.host.setup.bootstrap import Images
+from fedbench.host.setup.places import PROJECT, Places
 from fedbench.host.speed import calibration
 from fedbench.records import write_summary
 
@@ -118,7 +119,7 @@ def test_a_preview_is_the_plan_for_dockers_machine(places: Places, daemon: FakeD
     planned, project = preview(places, profile, load_devices(profile))
     assert planned.clients == plan(profile, load_devices(profile), HostFacts(2, 8 * 2**30)).clients
     assert planned.notes[-1].startswith("this host's own speed is not looked at here")
-    assert project == compose_project(planned, places.paths(), PROJECT)
+    assert project == compose_project(planned, paths(places), PROJECT)
     assert not places.root.exists()
 
 

@@ -18,10 +18,11 @@ from fedbench.config import Experiment, load_devices, load_experiment, load_prof
 from fedbench.engines import following
 from fedbench.engines.containers import emulation
 from fedbench.engines.containers.engine import Runner
-from fedbench.engines.containers.runtime.stack import PROJECT, Places, Stack
+from fedbench.engines.containers.runtime.stack import Stack
 from fedbench.errors import ConfigError, DockerError, RunError, RunInterrupted
 from fedbench.host.plan.plan import HostFacts, plan
 from fedbench.host.plan.targets import ASSUMED
+from fedbench.host.setup.places import PROJECT, Places
 from fedbench.records.runs import Run
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "runs" / "20260102-030405-digits"

@@ -19,26 +19,15 @@ from docker.errors import APIError
 
 from fedbench.config import load_device, load_devices, load_experiment, load_profile
 from fedbench.engines.containers import join as joining
-from fedbench.engines.containers.join import (
-    LABEL,
-    Offer,
-    Request,
-    ask,
-    container_options,
-    join,
-)
+from fedbench.engines.containers.join import Offer, Request, ask, container_options, join
 from fedbench.engines.containers.runtime import certificates
-from fedbench.engines.containers.runtime.stack import (
-    PROJECT,
-    Places,
-    Stack,
-    container_user,
-)
+from fedbench.engines.containers.runtime.stack import JOINED_LABEL, Stack, container_user
 from fedbench.errors import ConfigError, DockerError, HostError
 from fedbench.host.plan.plan import HostFacts, plan
 from fedbench.host.plan.shares import Part
 from fedbench.host.plan.targets import Assumed
 from fedbench.host.setup import bootstrap
+from fedbench.host.setup.places import PROJECT, Places
 from fedbench.host.speed import calibration
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -222,7 +211,7 @@ def test_a_device_on_the_lan_runs_within_its_own_limits() -> None:
         "name": f"{PROJECT}-joined-visitor",
         "command": ["python", "-m", "fedbench.client"],
         "hostname": "visitor",
-        "labels": {LABEL: PROJECT},
+        "labels": {JOINED_LABEL: PROJECT},
         "environment": {
             "FEDBENCH_CLIENT": "visitor",
             "FEDBENCH_DEVICE": "legacy-pc",

@@ -12,15 +12,11 @@ import requests
 from docker.errors import APIError
 
 from fedbench.config import load_devices, load_profile
-from fedbench.engines.containers.runtime.stack import Places, Stack
-from fedbench.engines.containers.startup import (
-    enforce_quotas,
-    lift_quotas,
-    starts,
-    wait_ready,
-)
+from fedbench.engines.containers.runtime.stack import Stack
+from fedbench.engines.containers.startup import enforce_quotas, lift_quotas, starts, wait_ready
 from fedbench.errors import DockerError
 from fedbench.host.plan.plan import HostFacts, plan
+from fedbench.host.setup.places import Places
 
 PROFILE = load_profile("heterogeneous")
 PLAN = plan(PROFILE, load_devices(PROFILE), HostFacts(cpus=2, memory=8 * 2**30))

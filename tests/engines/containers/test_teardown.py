@@ -12,11 +12,12 @@ from vanishing import vanishing_docker
 
 from fedbench.config import load_devices, load_profile
 from fedbench.engines.containers.runtime.compose import Compose
-from fedbench.engines.containers.runtime.stack import PROJECT, Places, Stack
+from fedbench.engines.containers.runtime.stack import Stack
 from fedbench.engines.containers.teardown import down
 from fedbench.errors import FedbenchError
 from fedbench.host.plan.plan import HostFacts, plan
 from fedbench.host.setup import bootstrap
+from fedbench.host.setup.places import PROJECT, Places
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "runs" / "20260102-030405-digits"
 LAST = '{"time": "2026-01-02T03:04:40", "level": "info", "message": "bye", "service": "server"}'

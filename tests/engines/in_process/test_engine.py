@@ -13,9 +13,9 @@ from pictures import write_parquet
 from fedbench import cli
 from fedbench.cli import checkout
 from fedbench.config import Experiment, load_experiment, load_profile
-from fedbench.engines.containers.runtime.stack import Places
 from fedbench.engines.in_process.engine import InProcess
 from fedbench.errors import HostError, RunError
+from fedbench.host.setup.places import Places
 
 SMALL = [
     "model=mobilenet_v3_small", "rounds=1", "local_epochs=1",

@@ -11,14 +11,7 @@ from flwr_datasets.partitioner import IidPartitioner, ShardPartitioner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedbench.config.partitions import (
-    BySize,
-    Dirichlet,
-    Iid,
-    Partition,
-    Replicated,
-    Shards,
-)
+from fedbench.config.partitions import BySize, Dirichlet, Iid, Partition, Replicated, Shards
 from fedbench.errors import DataError
 from fedbench.host.data.division import divide, draw, generator
 

@@ -3,14 +3,7 @@ from __future__ import annotations
 import pytest
 
 from fedbench.config import Device
-from fedbench.host.plan.targets import (
-    ASSUMED,
-    Assumed,
-    loaded,
-    speed,
-    workload,
-    workloads,
-)
+from fedbench.host.plan.targets import ASSUMED, Assumed, loaded, speed, workload, workloads
 
 PC = Device(
     name="pc",

@@ -9,13 +9,7 @@ from typing import Any, cast
 import docker
 import pytest
 
-from fedbench.host.speed.cache import (
-    ROOT,
-    ModelSpeed,
-    Speeds,
-    host_identity,
-    software_identity,
-)
+from fedbench.host.speed.cache import ROOT, ModelSpeed, Speeds, host_identity, software_identity
 
 X86 = """processor\t: 0
 vendor_id\t: AuthenticAMD

@@ -8,7 +8,7 @@ import pytest
 
 from fedbench.config import Experiment, load_experiment, load_profile
 from fedbench.errors import ConfigError
-from fedbench.host.report import paper
+from fedbench.host.report.tables import paper
 from fedbench.host.studies.reproduce import (
     Engine,
     Reproduction,

@@ -15,9 +15,9 @@ from docker.errors import DockerException, NotFound
 from requests import ReadTimeout
 from vanishing import vanishing_docker
 
-from fedbench.engines.containers.runtime.stack import PROJECT, Places
 from fedbench.errors import ConfigError, DockerError, FedbenchError
 from fedbench.host.setup import bootstrap
+from fedbench.host.setup.places import PROJECT, Places
 from fedbench.host.watch import log_sources, logs
 from fedbench.host.watch.log_lines import Line
 from fedbench.host.watch.log_sources import Sources, Wanted

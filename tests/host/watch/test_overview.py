@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from fedbench.config import load_devices, load_profile
-from fedbench.engines.containers.runtime.stack import Places, Stack
+from fedbench.engines.containers.runtime.stack import Stack
 from fedbench.host.plan.plan import HostFacts, plan
 from fedbench.host.setup import bootstrap
+from fedbench.host.setup.places import Places
 from fedbench.host.watch.overview import status
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "runs" / "20260102-030405-digits"

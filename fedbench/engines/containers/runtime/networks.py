@@ -1,9 +1,8 @@
-"""The networks of emulated devices: what of them this kernel can do, and putting it in force."""
+"""Puts the networks of emulated devices in force, as far as this kernel can."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import docker
@@ -13,33 +12,13 @@ from fedbench.config import Network
 from fedbench.engines.containers.runtime import helper
 from fedbench.engines.containers.runtime.cgroup_parents import pid_of
 from fedbench.errors import DockerError
+from fedbench.host.plan.networks import Capabilities
 
 # To enter another container's network (ptrace opens it, admin goes there) and to change it.
 _RIGHTS = {
     "cap_add": ["NET_ADMIN", "SYS_ADMIN", "SYS_PTRACE"],
     "security_opt": ["apparmor=unconfined"],
 }
-
-
-@dataclass(frozen=True)
-class Capabilities:
-    """What Docker's kernel has: rates (tbf and htb), what arrives (ifb), delay and loss (netem)."""
-
-    tbf: bool
-    ifb: bool
-    netem: bool
-
-
-def dilated(network: Network, dilation: float) -> Network:
-    """The network in wall seconds of a federation that is slowed by a factor."""
-    return network.model_copy(
-        update={
-            "down": network.down and network.down / dilation,
-            "up": network.up and network.up / dilation,
-            "delay": network.delay * dilation,
-            "jitter": network.jitter * dilation,
-        }
-    )
 
 
 def probe(client: docker.DockerClient, image: str) -> Capabilities:
@@ -49,22 +28,6 @@ def probe(client: docker.DockerClient, image: str) -> Capabilities:
         DockerError: the helper cannot be run.
     """
     return Capabilities(**helper.run(client, image, {"probe": []}, **_RIGHTS))
-
-
-def unapplied(network: Network, capabilities: Capabilities) -> list[str]:
-    """What of a network this kernel cannot do, and why: `delay 10 ms is not applied: …`."""
-    rates = [(f"{way} {rate / 1e6:g} Mbit/s", way) for way, rate in _rates(network).items()]
-    notes = [
-        f"{text} is not applied: this kernel has no {'ifb' if capabilities.tbf else 'tbf or htb'}"
-        for text, way in rates
-        if not capabilities.tbf or (way == "down" and not capabilities.ifb)
-    ]
-    impairments = _impairments(network)
-    if impairments and not capabilities.netem:
-        notes.append(f"{_listed(impairments)} not applied: this kernel has no netem")
-    elif impairments and not capabilities.ifb:
-        notes.append(f"{_listed(impairments)} not applied to what arrives: this kernel has no ifb")
-    return notes
 
 
 def shape(
@@ -93,20 +56,3 @@ def _pid(container: Container) -> int:
 def _fields(network: Network | None) -> dict[str, Any]:
     keys = {"down", "up", "delay", "jitter", "loss"}
     return network.model_dump(include=keys) if network else {}
-
-
-def _rates(network: Network) -> dict[str, float]:
-    return {way: rate for way in ("down", "up") if (rate := getattr(network, way))}
-
-
-def _impairments(network: Network) -> list[str]:
-    found = (
-        (network.delay, f"delay {network.delay * 1e3:g} ms"),
-        (network.jitter, f"jitter {network.jitter * 1e3:g} ms"),
-        (network.loss, f"loss {network.loss * 100:g}%"),
-    )
-    return [text for value, text in found if value]
-
-
-def _listed(parts: list[str]) -> str:
-    return f"{', '.join(parts)} {'is' if len(parts) == 1 else 'are'}"

@@ -18,45 +18,16 @@ from fedbench.engines.containers.runtime.compose import Compose
 from fedbench.errors import FedbenchError
 from fedbench.host.plan.plan import ClientPlan, HostFacts, Plan
 from fedbench.host.plan.project import Paths, compose_project, environment
+from fedbench.host.setup.places import PROJECT, Places
 
 CONTAINER_UID = 10001  # of the image's own user, where the host's user is root
-PROJECT = os.environ.get("FEDBENCH_PROJECT", "fedbench")
+JOINED_LABEL = "fedbench.joined"
+"""Of a container that joined from outside the compose project."""
 
 
-@dataclass(frozen=True)
-class Places:
-    """Where a checkout keeps what it makes."""
-
-    root: Path
-
-    @property
-    def state(self) -> Path:
-        """The stack's own files: its compose project and its certificates."""
-        return self.root / ".fedbench" / PROJECT
-
-    @property
-    def runs(self) -> Path:
-        """One folder per run."""
-        return self.root / "runs"
-
-    @property
-    def calibration(self) -> Path:
-        """How fast this host trains, as it was measured."""
-        return self.root / ".fedbench" / "calibration.json"
-
-    @property
-    def data(self) -> Path:
-        """One folder of partitions per client."""
-        return self.root / "data" / PROJECT
-
-    @property
-    def in_process(self) -> Path:
-        """The same for runs in one program."""
-        return self.root / "data" / "in-process"
-
-    def paths(self) -> Paths:
-        """What the compose project mounts."""
-        return Paths(self.root, self.data, self.runs, self.state / "tls", container_user())
+def paths(places: Places) -> Paths:
+    """What the compose project mounts."""
+    return Paths(places.root, places.data, places.runs, places.state / "tls", container_user())
 
 
 def container_user() -> str:
@@ -115,12 +86,14 @@ class Stack:
         cgroup_driver: str = "cgroupfs",
     ) -> Stack:
         """Writes what `up` needs: compose project, certificates, folders to mount."""
-        paths = places.paths()
-        certificates.ensure(paths.tls)
-        for folder in (paths.runs, *(paths.data / client.name for client in plan.clients)):
+        mounted = paths(places)
+        certificates.ensure(mounted.tls)
+        for folder in (mounted.runs, *(mounted.data / client.name for client in plan.clients)):
             folder.mkdir(parents=True, exist_ok=True)
-        give_to_containers(paths.runs, paths.tls / "server", *(paths.tls / "server").iterdir())
-        project = compose_project(plan, paths, PROJECT, cgroup_driver)
+        give_to_containers(
+            mounted.runs, mounted.tls / "server", *(mounted.tls / "server").iterdir()
+        )
+        project = compose_project(plan, mounted, PROJECT, cgroup_driver)
         (places.state / "compose.yaml").write_text(yaml.safe_dump(project, sort_keys=False))
         saved = {
             "profile": plan.profile.model_dump(mode="json"),
@@ -132,7 +105,7 @@ class Stack:
                 for name, link in plan.networks.items()
             },
             "cgroup_driver": cgroup_driver,
-            "variables": environment(plan, paths, images),
+            "variables": environment(plan, mounted, images),
         }
         (places.state / "stack.json").write_text(json.dumps(saved, indent=2))
         stack = cls.load(places)

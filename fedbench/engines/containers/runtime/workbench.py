@@ -12,8 +12,9 @@ from typing import IO
 import docker
 from docker.errors import DockerException
 
-from fedbench.engines.containers.runtime.stack import PROJECT, container_user
+from fedbench.engines.containers.runtime.stack import container_user
 from fedbench.errors import DockerError
+from fedbench.host.setup.places import PROJECT
 from fedbench.learning import user_models
 from fedbench.records.measurement import Measurement, parse
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from fedbench.host.report import paper
 from fedbench.host.report.page.chart import Chart, Trace, axis, colours, rounds_axis
 from fedbench.host.report.page.story import Story
-from fedbench.host.report.paper import Field, PaperRun
+from fedbench.host.report.tables import paper
+from fedbench.host.report.tables.paper import Field, PaperRun
 from fedbench.records import RoundRecord
 
 _PAPER = "Negi & Chinara"

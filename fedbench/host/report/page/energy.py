@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-from fedbench.host.report.energy import joules
-from fedbench.host.report.page.chart import (
-    PALETTE,
-    Chart,
-    axis,
-    bars,
-    names_axis,
-    rows_height,
-)
+from fedbench.host.report.page.chart import PALETTE, Chart, axis, bars, names_axis, rows_height
 from fedbench.host.report.page.story import Story
+from fedbench.host.report.tables.energy import joules
 
 _STATES = (("busy", PALETTE[0]), ("idle", "@muted"))
 

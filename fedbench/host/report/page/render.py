@@ -14,8 +14,6 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader
 from plotly.offline import get_plotlyjs
 
-from fedbench.host.report import energy as modelled
-from fedbench.host.report import run_tables
 from fedbench.host.report.page.chart import Chart
 from fedbench.host.report.page.confusion import confusion
 from fedbench.host.report.page.curves import curves
@@ -23,9 +21,11 @@ from fedbench.host.report.page.devices import cpu, epochs, memory, traffic
 from fedbench.host.report.page.energy import energy
 from fedbench.host.report.page.story import Story
 from fedbench.host.report.page.timeline import timeline
-from fedbench.host.report.run_row import KeyFigures, run_table
-from fedbench.host.report.stragglers import round_table
-from fedbench.host.report.text_table import Table, figure
+from fedbench.host.report.tables import energy as modelled
+from fedbench.host.report.tables import run_tables
+from fedbench.host.report.tables.run_row import KeyFigures, run_table
+from fedbench.host.report.tables.stragglers import round_table
+from fedbench.host.report.tables.text_table import Table, figure
 
 _FOLDER = Path(__file__).parent
 _OF_ONE_RUN = (timeline, epochs, memory, cpu, traffic, energy, confusion)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from fedbench.host.report.run_row import busy
+from fedbench.host.report.tables.run_row import busy
 from fedbench.records import ClientRound, Summary, by_client, quota_corrections
 from fedbench.records.runs import Run
 from fedbench.telemetry import rapl

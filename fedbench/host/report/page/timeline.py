@@ -23,7 +23,7 @@ from fedbench.host.report.page.chart import (
     times,
 )
 from fedbench.host.report.page.story import Story
-from fedbench.host.report.run_row import busy
+from fedbench.host.report.tables.run_row import busy
 from fedbench.records import ClientRound, RoundRecord
 
 Activity = Literal["receive", "train", "send", "wait for the others", "evaluate"]

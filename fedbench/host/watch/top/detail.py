@@ -9,7 +9,7 @@ from dataclasses import astuple
 from rich.table import Table
 from rich.text import Text
 
-from fedbench.host.report.text_table import figure
+from fedbench.host.report.tables.text_table import figure
 from fedbench.host.watch.top.device_table import bar, error, phase, scaled
 from fedbench.host.watch.top.state import Device, Snapshot, Traffic
 

@@ -11,7 +11,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from fedbench.host.report.text_table import figure
+from fedbench.host.report.tables.text_table import figure
 from fedbench.host.watch.top.state import Device, Snapshot
 from fedbench.host.watch.top.view import SORTS
 

@@ -10,16 +10,9 @@ from dataclasses import dataclass
 from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.text import Text
 
-from fedbench.host.report.text_table import duration, figure
+from fedbench.host.report.tables.text_table import duration, figure
 from fedbench.host.watch.top.detail import detail
-from fedbench.host.watch.top.device_table import (
-    PHASES,
-    UNKNOWN,
-    bar,
-    choose,
-    draw,
-    scaled,
-)
+from fedbench.host.watch.top.device_table import PHASES, UNKNOWN, bar, choose, draw, scaled
 from fedbench.host.watch.top.snapshot import STEP_SECONDS, WINDOW_SECONDS
 from fedbench.host.watch.top.state import Device, Holding, RunState, Snapshot
 from fedbench.host.watch.top.view import HELP, View

@@ -11,9 +11,10 @@ import pytest
 from fedbench.config import Network, load_devices, load_networks, load_profile
 from fedbench.engines.containers.runtime import links
 from fedbench.engines.containers.runtime import networks as network
-from fedbench.engines.containers.runtime.networks import Capabilities
-from fedbench.engines.containers.runtime.stack import Places, Stack
+from fedbench.engines.containers.runtime.stack import Stack
+from fedbench.host.plan.networks import Capabilities
 from fedbench.host.plan.plan import HostFacts, Plan, plan
+from fedbench.host.setup.places import Places
 
 IMAGES = {"fedbench": "fedbench:cpu", "prometheus": "p", "grafana": None}
 CLIENT = cast("docker.DockerClient", None)

@@ -12,15 +12,10 @@ from docker.models.containers import Container
 
 from fedbench.client.settings import METRICS_PORT
 from fedbench.config import Network
-from fedbench.engines.containers.runtime.networks import (
-    Capabilities,
-    dilated,
-    probe,
-    shape,
-    unapplied,
-)
+from fedbench.engines.containers.runtime.networks import probe, shape
 from fedbench.errors import DockerError
 from fedbench.helper import shape as helper_shape
+from fedbench.host.plan.networks import Capabilities, dilated, unapplied
 
 RATE = 10e6
 MB = 1_000_000

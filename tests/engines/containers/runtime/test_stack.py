@@ -13,16 +13,16 @@ from vanishing import vanishing_docker
 
 from fedbench.config import load_devices, load_profile
 from fedbench.engines.containers.runtime.stack import (
-    PROJECT,
-    Places,
     Stack,
     container_user,
     host_facts,
+    paths,
     require,
 )
 from fedbench.errors import DockerError, FedbenchError
 from fedbench.host.plan.plan import HostFacts, Plan, plan
 from fedbench.host.plan.project import compose_project
+from fedbench.host.setup.places import PROJECT, Places
 
 IMAGES = {"fedbench": "fedbench:cpu", "prometheus": "prom/prometheus", "grafana": None}
 
@@ -103,7 +103,7 @@ def test_the_compose_file_is_the_planned_project(
 ) -> None:
     assert stack.compose.file == places.state / "compose.yaml"
     project = yaml.safe_load(stack.compose.file.read_text())
-    assert project == compose_project(planned, places.paths(), PROJECT)
+    assert project == compose_project(planned, paths(places), PROJECT)
 
 
 def test_every_folder_that_is_mounted_exists(places: Places, stack: Stack) -> None:

@@ -26,8 +26,8 @@ from rich.console import Console
 
 from fedbench import cli
 from fedbench.cli import checkout
-from fedbench.engines.containers.runtime.stack import Places
 from fedbench.errors import HostError, RunError
+from fedbench.host.setup.places import Places
 from fedbench.host.watch import top
 from fedbench.host.watch.prometheus import Prometheus
 from fedbench.host.watch.top.snapshot import RULES, ask

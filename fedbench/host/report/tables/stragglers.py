@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from fedbench.host.report.energy import joules, kilojoules
-from fedbench.host.report.text_table import Table, figure
+from fedbench.host.report.tables.energy import joules, kilojoules
+from fedbench.host.report.tables.text_table import Table, figure
 from fedbench.records import RoundRecord, Summary
 
 

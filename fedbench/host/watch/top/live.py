@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.text import Text
 
 from fedbench.errors import HostError
-from fedbench.host.report.text_table import duration
+from fedbench.host.report.tables.text_table import duration
 from fedbench.host.setup.machine import Say
 from fedbench.host.watch.prometheus import Prometheus
 from fedbench.host.watch.top.device_table import Devices

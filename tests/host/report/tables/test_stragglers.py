@@ -2,10 +2,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fedbench.host.report.stragglers import Straggler, round_table
+from fedbench.host.report.tables.stragglers import Straggler, round_table
 from fedbench.records import ClientRound, summarise
 
-SUMMARY = summarise(Path(__file__).parents[2] / "golden" / "runs" / "20260102-030405-digits")
+SUMMARY = summarise(Path(__file__).parents[3] / "golden" / "runs" / "20260102-030405-digits")
 
 
 def test_a_round_names_who_held_it_up_and_what_the_others_waited() -> None:

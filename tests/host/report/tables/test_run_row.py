@@ -2,10 +2,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fedbench.host.report.run_row import KeyFigures, accuracy_table, run_table
+from fedbench.host.report.tables.run_row import KeyFigures, accuracy_table, run_table
 from fedbench.records import summarise
 
-SUMMARY = summarise(Path(__file__).parents[2] / "golden" / "runs" / "20260102-030405-digits")
+SUMMARY = summarise(Path(__file__).parents[3] / "golden" / "runs" / "20260102-030405-digits")
 NOTHING = SUMMARY.model_copy(update={"run": "b", "rounds": []})
 
 

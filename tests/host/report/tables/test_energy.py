@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedbench.host.report.energy import energy_table, joules, of_run
+from fedbench.host.report.tables.energy import energy_table, joules, of_run
 from fedbench.records import ClientRound, Summary, by_client, summarise
 
-SUMMARY = summarise(Path(__file__).parents[2] / "golden" / "runs" / "20260102-030405-digits")
+SUMMARY = summarise(Path(__file__).parents[3] / "golden" / "runs" / "20260102-030405-digits")
 JOULES = st.none() | st.tuples(st.floats(0, 1e6), st.floats(0, 1e6))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 from statistics import fmean
 
-from fedbench.host.report.text_table import Table, figure
+from fedbench.host.report.tables.text_table import Table, figure
 from fedbench.records import ClientRound, Summary, by_client, total
 
 

@@ -4,8 +4,8 @@ import pytest
 
 from fedbench.config import load_profile
 from fedbench.host.plan.plan import client_names
-from fedbench.host.report import paper as reference
-from fedbench.host.report.paper import PaperRun
+from fedbench.host.report.tables import paper as reference
+from fedbench.host.report.tables.paper import PaperRun
 
 
 def paper(original: PaperRun) -> dict[str, float]:

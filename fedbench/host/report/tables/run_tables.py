@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from statistics import median
 
-from fedbench.host.report import energy
-from fedbench.host.report.stragglers import round_table
-from fedbench.host.report.text_table import Table, figure, without
-from fedbench.host.report.text_table import markdown as _markdown
-from fedbench.host.studies.fidelity import BARS, Fidelity, Row
+from fedbench.host.report.tables import energy
+from fedbench.host.report.tables.stragglers import round_table
+from fedbench.host.report.tables.text_table import Table, figure, without
+from fedbench.host.report.tables.text_table import markdown as _markdown
 from fedbench.records import ClientRound, Summary, by_client, total
 from fedbench.telemetry import rapl
 
@@ -172,35 +171,6 @@ def not_held(summary: Summary) -> list[str]:
         for client in record.clients
         if client.not_held
     ]
-
-
-def fidelity_tables(result: Fidelity) -> list[tuple[str, Table]]:
-    """What was measured, part by part; each with its bar in the title."""
-    header = ("", "target", "emulated", "error", "n", "lowest to highest")
-    titles = {
-        "devices": "Seconds per epoch, all devices together: the real device's, and emulated",
-        "ratios": "Ratios between devices",
-        "held_out": "Models that no device has a figure of: predicted, and emulated",
-        "interference": "With all others training: alone, and together",
-        "sharing": "Several clients on one computer, and what one more costs",
-    }
-    return [
-        (f"{title} (bar: {BARS[part]:.0%})", (header, list(map(_fidelity_row, rows))))
-        for part, title in titles.items()
-        if (rows := getattr(result, part))
-    ]
-
-
-def _fidelity_row(row: Row) -> Sequence[str]:
-    low, high = row.spread
-    return (
-        row.name,
-        f"{row.target:.4g}",
-        f"{row.emulated:.4g}",
-        f"{row.error:+.1%}",
-        str(row.n),
-        f"{low:.4g} to {high:.4g}",
-    )
 
 
 def _device_row(rounds: list[ClientRound]) -> Sequence[str]:

@@ -11,13 +11,13 @@ from rich.console import Console
 from rich.live import Live
 
 from fedbench.errors import HostError
-from fedbench.host.watch.live import Lines, View, describe, describe_round
 from fedbench.host.watch.prometheus import Prometheus, Sample, Series
+from fedbench.host.watch.top.live import Lines, View, describe, describe_round
 from fedbench.records import RoundRecord
 from fedbench.records.runs import Run
 from fedbench.records.verdict import REAL, Emulation
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "runs" / "20260102-030405-digits"
+GOLDEN = Path(__file__).parents[3] / "golden" / "runs" / "20260102-030405-digits"
 SLOWED = Emulation(2.5, {"laptop": 100.0})
 STORY = [
     "waiting for clients: 2 of 3 (laptop, workstation)",

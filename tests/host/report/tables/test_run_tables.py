@@ -4,18 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from fedbench.host.report.run_tables import (
+from fedbench.host.report.tables.run_tables import (
     device_table,
     epoch_table,
     markdown,
     resource_table,
     server_table,
 )
-from fedbench.host.report.stragglers import round_table
+from fedbench.host.report.tables.stragglers import round_table
 from fedbench.records import ClientRound, EpochRecord, RoundRecord, Summary, summarise
 from fedbench.telemetry.rapl import HostEnergy
 
-GOLDEN = Path(__file__).parents[2] / "golden"
+GOLDEN = Path(__file__).parents[3] / "golden"
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from fedbench.config import Device
-from fedbench.host.report.text_table import Table
+from fedbench.host.report.tables.text_table import Table
 
 
 def table(devices: Iterable[Device]) -> Table:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from fedbench.host.report import text_table
+from fedbench.host.report.tables import text_table
 from fedbench.records import ClientRound, RoundParts, RoundRecord, Summary
 
 _OF_A_ROUND = (

@@ -4,10 +4,10 @@ import csv
 import io
 from pathlib import Path
 
-from fedbench.host.report.tidy_csv import _named, csv_text
+from fedbench.host.report.tables.tidy_csv import _named, csv_text
 from fedbench.records import ClientRound, EpochRecord, RoundParts, RoundRecord, summarise
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "runs" / "20260102-030405-digits"
+GOLDEN = Path(__file__).parents[3] / "golden" / "runs" / "20260102-030405-digits"
 SUMMARY = summarise(GOLDEN)
 # The number of the round has a column; the confusion matrix is in no line.
 NOT_OF_A_CLIENT = {"round", "parts", "clients", "confusion"}

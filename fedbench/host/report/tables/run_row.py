@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
-from fedbench.host.report import energy
-from fedbench.host.report.stragglers import Straggler
-from fedbench.host.report.text_table import Table, empty_columns, figure, without
+from fedbench.host.report.tables import energy
+from fedbench.host.report.tables.stragglers import Straggler
+from fedbench.host.report.tables.text_table import Table, empty_columns, figure, without
 from fedbench.records import ClientRound, Record, Summary, by_client, total
 
 _OF_DEVICES = ("dilation", "total emulated s", "kJ")

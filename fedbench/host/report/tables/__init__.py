@@ -1,0 +1,1 @@
+"""Facts of runs as tables of text."""
