@@ -1,4 +1,4 @@
-"""Every error that a user can meet, with the exit code that scripts can trust.
+"""The errors that a user can meet, each with an exit code that scripts can trust.
 
 FedbenchError             1  something that fedbench reports instead of a traceback
 ├── ConfigError           2  a file, a key or a value that is not what was expected

@@ -1,4 +1,4 @@
-"""What makes slow imports less slow."""
+"""Makes slow imports less slow."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """Keeps the garbage collector out of a block of imports, and the imported out of its way.
+    """Keep the garbage collector out of a block of imports, and what they made out of its way.
 
-    It looks for garbage again and again while thousands of modules are made, and finds none.
+    It would look for garbage again and again while thousands of modules are made, and find none.
     """
     gc.disable()
     try:

@@ -16,8 +16,7 @@ from fedbench.cli.options import Data, Detach, ExperimentName, Json, ProfileName
 from fedbench.cli.output import console, follow_run, print_json, print_not_held, print_urls, say
 from fedbench.config import load_device, load_experiment, split_overrides
 from fedbench.engines.containers.runtime.stack import Stack, require
-from fedbench.host.report.tables import run_tables as reports
-from fedbench.host.report.tables.energy import energy_table
+from fedbench.host.report.tables import run_tables
 from fedbench.records import Summary, quota_corrections
 from fedbench.records.runs import Run
 from fedbench.telemetry import rapl
@@ -147,11 +146,11 @@ def _print_summary(summary: Summary, stack: Stack, as_json: bool) -> None:
         print_json(summary.model_dump())
         return
     tables = (
-        reports.device_table,
-        reports.epoch_table,
-        reports.resource_table,
-        energy_table,
-        reports.server_table,
+        run_tables.device_table,
+        run_tables.epoch_table,
+        run_tables.resource_table,
+        run_tables.energy_table,
+        run_tables.server_table,
     )
     for header, rows in (table(summary) for table in tables):
         table = Table(*header)
@@ -163,7 +162,7 @@ def _print_summary(summary: Summary, stack: Stack, as_json: bool) -> None:
         console.print(f"corrected: {line}", markup=False, highlight=False, soft_wrap=True)
     for line in rapl.described(rapl.read(folder)):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    print_not_held(reports.not_held(summary))
+    print_not_held(run_tables.not_held(summary))
     if summary.dilation > 1:
         console.print(f"emulated seconds are wall seconds / {summary.dilation:g}", highlight=False)
     console.print(f"recorded in {folder}", highlight=False, soft_wrap=True)

@@ -56,7 +56,7 @@ def devices(
     as_json: Json = False,
 ) -> None:
     """Show the devices that can be emulated; of one, every figure and where it was read."""
-    from fedbench.host.report.tables import device_profiles as profiles
+    from fedbench.host.report.tables.device_profiles import device_profile_table
 
     chosen = [load_device(each) for each in ([name] if name else available("device"))]
     if as_json:
@@ -64,7 +64,7 @@ def devices(
     elif name:
         _print_device(chosen[0])
     else:
-        header, rows = profiles.table(chosen)
+        header, rows = device_profile_table(chosen)
         table = Table(*header)
         for row in rows:
             table.add_row(*row)

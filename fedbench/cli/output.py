@@ -1,4 +1,4 @@
-"""What commands print: results on standard output, how it goes on standard error."""
+"""Prints for the commands: results on standard output, how it goes on standard error."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ from fedbench.records.runs import Run
 if TYPE_CHECKING:  # a slow import
     from fedbench.engines.containers.engine import Runner
 
-# A pipe has no width of its own: room for whole words.
+# A pipe has no width: leave room for whole words.
 console = Console(width=None if sys.stdout.isatty() else 140)
 progress = Console(stderr=True)
 
 
 def accept_any_text() -> None:
-    """Lets a terminal or pipe that is not UTF-8 have question marks for what it cannot show."""
+    """Print question marks for what a terminal or pipe that is not UTF-8 cannot show."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")
 
 
 def say(line: str) -> None:
-    """Says on standard error how it goes."""
+    """Say on standard error how it goes."""
     progress.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def print_json(value: object) -> None:
-    """Prints a value for scripts."""
+    """Print a value for scripts."""
     console.print_json(json.dumps(value))
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Prints a table as Markdown."""
+    """Print a table as Markdown."""
     table = Table(*header, box=box.MARKDOWN)
     for row in rows:
         table.add_row(*row)
@@ -53,7 +53,7 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def follow_run(stack: Stack, runner: Runner, run: Run, process: subprocess.Popen[bytes]) -> Summary:
-    """Shows a run as it goes on, until it ends: live on a terminal, else line by line."""
+    """Show a run as it goes on, until it ends: live on a terminal, else line by line."""
     from fedbench.host.watch.prometheus import Prometheus
     from fedbench.host.watch.top.live import Lines, View
 
@@ -65,12 +65,12 @@ def follow_run(stack: Stack, runner: Runner, run: Run, process: subprocess.Popen
 
 
 def print_not_held(lines: Iterable[str]) -> None:
-    """Says what a run did not keep of what its devices are."""
+    """Print where the host could not hold the emulation."""
     for line in lines:
         console.print(f"did not hold: {line}", markup=False, highlight=False, soft_wrap=True)
 
 
 def print_urls(stack: Stack) -> None:
-    """Prints where a federation's dashboards are."""
+    """Print where a federation's dashboards are."""
     grafana = stack.grafana_url or "left out (its image could not be had)"
     console.print(f"Prometheus {stack.prometheus_url}   Grafana {grafana}", highlight=False)

@@ -19,12 +19,12 @@ from fedbench.host.report.tables.paper import PaperRun
 from fedbench.host.studies import reproduce as repeating
 from fedbench.host.studies import sweep_table
 from fedbench.host.studies.fidelity import Fidelity, fidelity_tables
-from fedbench.host.studies.grid import Study, load_study
+from fedbench.host.studies.sweep_grid import Study, load_study
 from fedbench.records import Summary, replace_text
 from fedbench.records.runs import Run, RunStore
 
 if TYPE_CHECKING:  # a slow import
-    from fedbench.host.studies.sweep import Sweeping
+    from fedbench.host.studies.sweep import SweepRuns
 
 
 def sweep(
@@ -47,7 +47,7 @@ def sweep(
     finally:
         found = {each.name: each.rows() for each in sweeps}
         if output:
-            output.write_text(sweep_table.as_csv(found), encoding="utf-8")
+            output.write_text(sweep_table.sweeps_csv(found), encoding="utf-8")
     if as_json:
         rows = [{"sweep": name, **row.model_dump()} for name, rows in found.items() for row in rows]
         print_json(rows)
@@ -70,11 +70,11 @@ def fidelity(
 ) -> None:
     """Check emulated epoch times against the real ones; fails where an error is beyond its bar."""
     from fedbench.host.setup import bootstrap
-    from fedbench.host.studies.fidelity_runs import Measuring
+    from fedbench.host.studies.fidelity_runs import FidelityRuns
 
     chosen, federation, devices = checkout.load(profile, "fidelity", settings)
     stack = checkout.bring_up(federation, devices, chosen, None)
-    measuring = Measuring(stack, bootstrap.ensure_docker(say), say, short=short)
+    measuring = FidelityRuns(stack, bootstrap.ensure_docker(say), say, short=short)
     result = measuring.measure()
     path = result.write(checkout.places.runs)
     if as_json:
@@ -96,7 +96,7 @@ def reproduce(
     ] = 1.0,
     rounds: Annotated[int | None, typer.Option(min=1, help="fewer rounds than the paper's")] = None,
     engine: Annotated[
-        repeating.Engine,
+        repeating.EngineName,
         typer.Option(help="on emulated devices, or in one program for accuracies alone"),
     ] = "containers",
     data: Data = None,
@@ -115,7 +115,7 @@ def reproduce(
     """Repeat the paper's runs, and print its tables with ours beside; goes on where it stopped."""
     originals = repeating.choose(what, run, models or [])
     found: list[tuple[PaperRun, Summary]] = []
-    rows: list[repeating.Beside] = []
+    rows: list[repeating.PaperComparison] = []
     for original in originals:
         chosen = repeating.experiment(original, scale, rounds, seed, tuned=tuned)
         profile = load_profile(original.profile)
@@ -124,7 +124,7 @@ def reproduce(
             prepare, RunStore(checkout.places.runs), engine, say, fresh=fresh
         ).run(original, chosen, data)
         found.append((original, summary))
-        rows += repeating.beside(original, summary, scale, engine)
+        rows += repeating.compare_with_paper(original, summary, scale, engine)
         if output:  # a long table is there as far as it came
             replace_text(output, json.dumps([row.model_dump() for row in rows], indent=2) + "\n")
     for original, summary in found:
@@ -158,7 +158,7 @@ def _runner(
     profile: Profile,
     chosen: Experiment,
     source: Path | None,
-    engine: repeating.Engine,
+    engine: repeating.EngineName,
     workers: int | None,
 ) -> Any:
     from fedbench.engines.containers.engine import Runner
@@ -171,20 +171,20 @@ def _runner(
     return Runner(stack, bootstrap.ensure_docker(say), say)
 
 
-def _prepare(study: Study, source: Path | None) -> Sweeping:
+def _prepare(study: Study, source: Path | None) -> SweepRuns:
     from fedbench.host.data import prepare as partitions
     from fedbench.host.plan.plan import client_names
-    from fedbench.host.studies.sweep import Sweeping
+    from fedbench.host.studies.sweep import SweepRuns
 
     clients = client_names(study.profile)
 
     def prepare(experiment: Experiment) -> partitions.Prepared:
         return partitions.prepare(experiment, clients, checkout.places.data, source=source, say=say)
 
-    return Sweeping(study, RunStore(checkout.places.runs), prepare, say)
+    return SweepRuns(study, RunStore(checkout.places.runs), prepare, say)
 
 
-def _run_sweep(each: Sweeping, source: Path | None) -> None:
+def _run_sweep(each: SweepRuns, source: Path | None) -> None:
     from fedbench.engines.containers import startup
     from fedbench.engines.containers.engine import Runner
     from fedbench.host.setup import bootstrap

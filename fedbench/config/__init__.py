@@ -25,10 +25,10 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from fedbench.config.device_values import disagreements, values_as_text
 from fedbench.config.explain import explain, nearest
 from fedbench.config.model_names import parse_model
 from fedbench.config.partitions import Iid, Partition
-from fedbench.config.provenance import disagreements, figures
 from fedbench.config.units import parse_bytes, parse_rate, parse_seconds, parse_share, parse_speed
 from fedbench.errors import ConfigError
 
@@ -143,7 +143,7 @@ class Device(Model):
 
     def figures(self) -> dict[str, str]:
         """Its figures by dotted key, each with its unit, such as `speed.mobilenet_v2`."""
-        return figures(self.model_dump())
+        return values_as_text(self.model_dump())
 
     def estimated(self) -> list[str]:
         """Keys of the figures that no source is given for."""

@@ -10,8 +10,8 @@ from typing import Any, get_args
 from pydantic import BaseModel, Tag
 from pydantic_core import ErrorDetails
 
-# Errors of our own, whose text says what was found as well.
-_WHOLE = ("figure", "model_name")
+# Types of our errors: their text says all, also the value that was given.
+_COMPLETE = ("figure", "model_name")
 # Where pydantic speaks of Python's types, and the file is YAML.
 _EXPECTED = {
     "model_type": "expected keys and values",
@@ -21,7 +21,7 @@ _EXPECTED = {
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """`; did you mean x?`, or nothing where no known name is like it."""
+    """Write `; did you mean x?`, or an empty text where no known name is like it."""
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     return f"; did you mean {' or '.join(close)}?" if close else ""
 
@@ -29,7 +29,7 @@ def nearest(name: str, known: Sequence[str]) -> str:
 def explain(
     item: ErrorDetails, model: type[BaseModel], path: Path | str, overrides: Sequence[str]
 ) -> str:
-    """One of a validation's errors as a line: file or option, key, what was expected."""
+    """Write an error of a validation as a line: file or option, key, what was expected."""
     key = ".".join(map(str, _keys(item)))
     # The last one wins, as in the loader.
     settings = (setting for setting in reversed(overrides) if _sets(setting, key))
@@ -38,20 +38,20 @@ def explain(
 
 
 def _keys(item: ErrorDetails) -> list[int | str]:
-    """Where the error is in the file: without the marks of a union's form or of a mapping's key."""
-    found = [part for part in item["loc"] if not str(part).startswith("[")]
-    return [*found, item["ctx"]["key"]] if item["type"] == "figure" else found
+    """Return the keys to the error as in the file, without marks of unions or mappings' keys."""
+    keys = [key for key in item["loc"] if not str(key).startswith("[")]
+    return [*keys, item["ctx"]["key"]] if item["type"] == "figure" else keys
 
 
 def _sets(setting: str, key: str) -> bool:
-    """Whether a `--set` is of that key, of one above it or of one below it."""
-    own, other = f"{setting.partition('=')[0]}.", f"{key}."
-    return own.startswith(other) or other.startswith(own)
+    """Return whether a `--set` is of that key, of a key above it or of a key below it."""
+    set_key, key = f"{setting.partition('=')[0]}.", f"{key}."
+    return set_key.startswith(key) or key.startswith(set_key)
 
 
 def _problem(item: ErrorDetails, model: type[BaseModel]) -> str:
     leaf = _keys(item)[-1]
-    if item["type"] in _WHOLE:
+    if item["type"] in _COMPLETE:
         return item["msg"]
     if item["type"] == "extra_forbidden":
         known = list(_inner(model, item["loc"]).model_fields)
@@ -66,19 +66,19 @@ def _problem(item: ErrorDetails, model: type[BaseModel]) -> str:
 
 
 def _inner(model: type[BaseModel], loc: Sequence[int | str]) -> type[BaseModel]:
-    """The model that the last key of `loc` belongs to: Machine for `machines.0.count`."""
+    """Return the model that the last key of `loc` belongs to: Machine for `machines.0.count`."""
     forms: dict[str, type[BaseModel]] = {}
-    for part in (part for part in loc[:-1] if isinstance(part, str)):
-        if part in forms:
-            model = forms[part]
+    for key in (key for key in loc[:-1] if isinstance(key, str)):
+        if key in forms:
+            model = forms[key]
         else:
-            forms = dict(_models(model.model_fields[part].annotation))
+            forms = dict(_models(model.model_fields[key].annotation))
             model = next(iter(forms.values()))
     return model
 
 
 def _models(annotation: Any, tag: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
-    """The models in a field's type, by the marks of a union: Machine in `tuple[Machine, ...]`."""
+    """List models in a field's type by their marks in a union: Machine in `tuple[Machine, ...]`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield tag, annotation
     arguments = get_args(annotation)

@@ -1,104 +1,122 @@
-"""What a configuration writes with a unit <-> plain numbers: bytes, bit/s, seconds, samples/s."""
+"""Numbers with units: text of a configuration -> plain numbers, and numbers -> text for people.
+
+Plain numbers are in bytes, bit/s, seconds, samples/s, or shares from 0 to 1.
+"""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 
 _BYTES = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 _BITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
-# Far above the figures of any computer; with its largest unit it is still finite.
+# Far above what any computer has; with its largest unit it is still finite.
 _LIMIT = 1e18
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 
 EPOCH_IMAGES = 50_000
-"""Images of the epoch that a speed in `s/epoch` speaks of: CIFAR-10's training set."""
-REFERENCE_SPEED = EPOCH_IMAGES / 225
+"""Images of an epoch where a speed is in `s/epoch`: CIFAR-10's training set."""
+PAPER_PC_SPEED = EPOCH_IMAGES / 225
 """Samples/s of `1x`: MobileNetV2 on the i5-2400 of Negi & Chinara, Table II (225 s an epoch)."""
 
 
 def parse_bytes(value: object) -> int:
-    """`8GiB`, `512m` or a number of bytes -> bytes (1 KiB = 1024 B).
+    """Parse `8GiB`, `512m` or a number of bytes -> bytes (1 KiB = 1024 B).
 
     Raises:
-        ValueError: it is not a size.
+        ValueError: the value is not a size.
     """
-    if (found := _split(value, r"([kmgt]?)(?:i?b)?")) is None:
+    if (number_and_unit := _split(value, r"([kmgt]?)(?:i?b)?")) is None:
         raise ValueError("expected a size such as 8GiB or 512MiB")
-    return int(found[0] * _BYTES[found[1]])
+    number, unit = number_and_unit
+    return int(number * _BYTES[unit])
 
 
 def parse_rate(value: object) -> float:
-    """`10Mbit`, `7.6 Mbit/s` or a number of bit/s -> bit/s (1 Mbit = 10^6 bit).
+    """Parse `10Mbit`, `7.6 Mbit/s` or a number of bit/s -> bit/s (1 Mbit = 10^6 bit).
 
     Raises:
-        ValueError: it is not a rate.
+        ValueError: the value is not a rate.
     """
-    found = _split(value, r"([kmg]?)(?:bit(?:/s)?|bps)?")
-    if found is None or not found[0]:
+    number, unit = _split(value, r"([kmg]?)(?:bit(?:/s)?|bps)?") or (0.0, "")
+    if not number:
         raise ValueError("expected a rate such as 10Mbit or 500kbit")
-    return found[0] * _BITS[found[1]]
+    return number * _BITS[unit]
 
 
 def parse_seconds(value: object) -> float:
-    """`10ms`, `0.5s` or a number of seconds -> seconds.
+    """Parse `10ms`, `0.5s` or a number of seconds -> seconds.
 
     Raises:
-        ValueError: it is not a duration.
+        ValueError: the value is not a duration.
     """
-    if (found := _split(value, r"(us|ms|s|)")) is None:
+    if (number_and_unit := _split(value, r"(us|ms|s|)")) is None:
         raise ValueError("expected a time such as 10ms or 0.5s")
-    return found[0] * _SECONDS[found[1] or "s"]
+    number, unit = number_and_unit
+    return number * _SECONDS[unit or "s"]
 
 
 def parse_share(value: object) -> float:
-    """`0.5%` or a number from 0 to 1 -> 0 to 1.
+    """Parse `0.5%` or a number from 0 to 1 -> 0 to 1.
 
     Raises:
-        ValueError: it is not a share.
+        ValueError: the value is not a share.
     """
-    found = _split(value, r"(%?)")
-    if found is None or (share := found[0] / (100 if found[1] else 1)) > 1:
+    number, unit = _split(value, r"(%?)") or (math.inf, "")
+    share = number / 100 if unit else number
+    if share > 1:
         raise ValueError("expected a share such as 0.5% or 0.005")
     return share
 
 
 def parse_speed(value: object) -> float:
-    """`225 s/epoch`, `39.1 samples/s`, `0.95x` or a number of samples/s -> samples/s.
+    """Parse `225 s/epoch`, `39.1 samples/s`, `0.95x` or a number of samples/s -> samples/s.
 
-    An epoch has `EPOCH_IMAGES` images of 32x32 pixels, in batches of 32; `x` is a multiple of the
-    reference computer's `REFERENCE_SPEED`.
+    An epoch has `EPOCH_IMAGES` images of 32x32 pixels, in batches of 32. `x` is a multiple of
+    `PAPER_PC_SPEED`.
 
     Raises:
-        ValueError: it is not a speed.
+        ValueError: the value is not a speed.
     """
-    found = _split(value, r"(s/epoch|samples/s|x|)")
-    if found is None or not found[0]:
+    number, unit = _split(value, r"(s/epoch|samples/s|x|)") or (0.0, "")
+    if not number:
         raise ValueError("expected a speed such as `225 s/epoch`, `39.1 samples/s` or `0.95x`")
-    number, unit = found
     if unit == "s/epoch":
         return EPOCH_IMAGES / number
-    return number * (REFERENCE_SPEED if unit == "x" else 1)
+    return number * (PAPER_PC_SPEED if unit == "x" else 1)
 
 
 def format_bytes(value: int) -> str:
-    """Bytes as `8 GiB`, to four digits."""
+    """Format bytes as `8 GiB`, to four digits."""
     return _format(value, ("B", "KiB", "MiB", "GiB", "TiB"), 1024)
 
 
 def format_rate(value: float) -> str:
-    """bit/s as `10 Mbit/s`, to four digits."""
+    """Format bit/s as `10 Mbit/s`, to four digits."""
     return _format(value, ("bit/s", "kbit/s", "Mbit/s", "Gbit/s"), 1000)
 
 
 def format_seconds(value: float) -> str:
-    """Seconds as `10 ms` or `0.5 s`: below a tenth in ms."""
+    """Format seconds as `10 ms` or `0.5 s`: below a tenth in ms."""
     return f"{value * 1000:.4g} ms" if value < 0.1 else f"{value:.4g} s"
 
 
 def format_share(value: float) -> str:
-    """0 to 1 as `0.5 %`, to four digits."""
+    """Format a share from 0 to 1 as `0.5 %`, to four digits."""
     return f"{100 * value:.4g} %"
+
+
+def format_duration(seconds: float) -> str:
+    """Format seconds as people say them, such as `3 min 20 s` or `2 h 5 min`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def format_number(value: float | None, form: str) -> str:
+    """Format a number by a format specification such as `.2f`; a dash where it is None."""
+    return "-" if value is None else format(value, form)
 
 
 def _format(value: float, units: Sequence[str], step: int) -> str:
@@ -107,7 +125,7 @@ def _format(value: float, units: Sequence[str], step: int) -> str:
 
 
 def _split(value: object, unit: str) -> tuple[float, str] | None:
-    """A number and its unit, of which the pattern has one group; None where it is neither."""
+    """Split a value into a number and its unit, one group of the pattern; None if it is neither."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return (value, "") if 0 <= value < _LIMIT else None
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*" + unit, str(value).strip().lower())

@@ -1,1 +1,1 @@
-"""What needs more rights than a client has, in a container that lives for a second."""
+"""Runs in a container that lives for a second, with rights that no client has."""

@@ -1,6 +1,7 @@
 """Carries out one order and ends: `python -m fedbench.helper '{"quotas": [...]}'`.
 
-Orders: `quotas`, a list of `set_parent_quota`'s arguments; `shape`, a list of `Link`s; `probe`.
+Orders: `quotas`, a list of `set_parent_quota`'s arguments; `shape`, a list of `LinkLimits`;
+`probe`.
 The answer is JSON on stdout: `{"error": text}` with exit code 1 where the order failed.
 """
 
@@ -16,10 +17,10 @@ from fedbench.helper.cgroup import set_parent_quota
 
 
 def obey(order: dict[str, Any]) -> dict[str, Any]:
-    """Does what the order's only key says; each of a list's entries has its own keys.
+    """Carry out an order, which has one key; return the answer.
 
     Raises:
-        HostError: it cannot be done.
+        HostError: the order is unknown, or cannot be carried out.
     """
     ((verb, entries),) = order.items()
     if verb == "quotas":
@@ -29,15 +30,15 @@ def obey(order: dict[str, Any]) -> dict[str, Any]:
     from fedbench.helper import shape  # noqa: PLC0415 (the governor's orders need not wait for it)
 
     if verb == "shape":
-        shape.shape(shape.Link(**entry) for entry in entries)
+        shape.shape(shape.LinkLimits(**entry) for entry in entries)
         return {}
     if verb == "probe":
         return shape.probe()
-    raise HostError(f"the helper knows no order {verb!r}")
+    raise HostError(f"the helper knows no order {verb!r}: expected quotas, shape or probe")
 
 
 def main() -> int:
-    """Exit code: 0, or 1 where the order failed."""
+    """Print the answer to the order; return the exit code: 0, or 1 if the order failed."""
     try:
         answer = obey(json.loads(sys.argv[1]))
     except (HostError, OSError) as error:

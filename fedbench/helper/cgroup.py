@@ -14,9 +14,10 @@ UNLIMITED = -1
 
 
 def set_parent_quota(root: Path, pid: int, period: int, quota: int) -> None:
-    """Gives the parent of the container cgroup that process `pid` is in `quota` us per `period` us.
+    """Set the CPU quota of the cgroup above the container of process `pid`.
 
-    -1 is no quota. `root` is the file system that holds `proc` and `sys/fs/cgroup` of the host.
+    It is `quota` us per `period` us; -1 is no quota. `root` is the file system that holds `proc`
+    and `sys/fs/cgroup` of the host.
 
     Raises:
         HostError: there is no such process, it is in no container, or the kernel refuses.
@@ -32,11 +33,11 @@ def set_parent_quota(root: Path, pid: int, period: int, quota: int) -> None:
 
 
 def container_cgroup(root: Path, pid: int) -> Path:
-    """The folder of the cgroup that limits the CPU of process `pid`.
+    """Return the folder of the cgroup that limits the CPU of process `pid`.
 
     Raises:
         HostError: there is no such process, its cgroup is not in the tree under `root`, or the
-            parent of that is the host's own.
+            cgroup has no parent but the host's.
     """
     try:
         lines = (root / "proc" / str(pid) / "cgroup").read_text().splitlines()
@@ -51,7 +52,9 @@ def container_cgroup(root: Path, pid: int) -> Path:
     if not folder.is_dir():
         raise HostError(f"{folder}: no such cgroup, though process {pid} is said to be in it")
     if path.count("/") < 2:
-        raise HostError(f"process {pid}: its cgroup {path} has no parent but the host's own cgroup")
+        raise HostError(
+            f"process {pid}: its cgroup {path} has no parent but the host's: it is in no container"
+        )
     return folder
 
 

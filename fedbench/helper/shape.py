@@ -1,8 +1,8 @@
-"""What a device's network does to its packets, in the network namespace of its container.
+"""Shapes the network of a container as a device's is, in the container's network namespace.
 
 A token bucket (tbf) holds the rate, netem in it adds delay, jitter and loss. What leaves is shaped
-at the interface itself; what arrives is led through an ifb device, which is shaped likewise. Where
-there is a rate, the client's metrics, which a real device's link does not carry, go past it (htb).
+at the interface itself. What arrives is led through an ifb device, which is shaped likewise. Where
+there is a rate, the client's metrics go past it (htb): a real device's link does not carry them.
 See tc-htb(8), tc-tbf(8), tc-netem(8) and tc-mirred(8).
 """
 
@@ -37,8 +37,8 @@ _TO_METRICS = f"{METRICS_PORT:#06x}/0xffff+22"
 
 
 @dataclass(frozen=True)
-class Link:
-    """The link of the container that has process `pid`.
+class LinkLimits:
+    """How the link of the container that has process `pid` is to be limited.
 
     Rates are in bit/s, None for no limit; `delay` and `jitter` (s) and `loss` (0 to 1) hold for
     each direction.
@@ -53,21 +53,25 @@ class Link:
 
 
 def probe() -> dict[str, bool]:
-    """Which of tbf, ifb and netem this kernel has; tried on this process's own network."""
+    """Return which of tbf, ifb and netem this kernel has; try each on this process's network."""
     with IPRoute() as ipr:
         return {
-            "tbf": _works(lambda: _discipline(ipr, LOOPBACK, 1500, 1e6, Link(0), {"tbf": True}))
+            "tbf": _works(
+                lambda: _discipline(ipr, LOOPBACK, 1500, 1e6, LinkLimits(0), {"tbf": True})
+            )
             and _clear(ipr, LOOPBACK),
-            "netem": _works(lambda: _netem(ipr, LOOPBACK, TC_H_ROOT, Link(0, delay=0.01), 1000))
+            "netem": _works(
+                lambda: _netem(ipr, LOOPBACK, TC_H_ROOT, LinkLimits(0, delay=0.01), 1000)
+            )
             and _clear(ipr, LOOPBACK),
             "ifb": _works(lambda: _divert(ipr, LOOPBACK)),
         }
 
 
-def shape(links: Iterable[Link]) -> None:
-    """Shapes each link as it says, whatever was in force before; of it, what this kernel can do.
+def shape(links: Iterable[LinkLimits]) -> None:
+    """Shape each link as far as this kernel can, whatever was in force before.
 
-    This process ends up in the network namespace of the last one.
+    This process ends up in the network namespace of the last link.
 
     Raises:
         HostError: a process has ended, or the kernel refuses.
@@ -90,7 +94,7 @@ def _enter(pid: int) -> None:
         raise HostError(f"process {pid} is not there: its container has ended") from None
 
 
-def _shape(ipr: Any, link: Link, able: dict[str, bool]) -> None:
+def _shape(ipr: Any, link: LinkLimits, able: dict[str, bool]) -> None:
     (interface,) = ipr.get_links(ifname=INTERFACE)
     index, mtu = interface["index"], interface.get_attr("IFLA_MTU")
     _clear(ipr, index)
@@ -102,9 +106,9 @@ def _shape(ipr: Any, link: Link, able: dict[str, bool]) -> None:
 
 
 def _discipline(
-    ipr: Any, index: int, mtu: int, rate: float | None, link: Link, able: dict[str, bool]
+    ipr: Any, index: int, mtu: int, rate: float | None, link: LinkLimits, able: dict[str, bool]
 ) -> None:
-    """Shapes what a device sends: the queue of a bucket, or of the device, is netem's."""
+    """Shape what a device sends: netem is the queue in the bucket, or the device's queue."""
     parent, packets = TC_H_ROOT, 10_000
     if rate and able["tbf"]:
         parent = _bucket(ipr, index, _past_metrics(ipr, index), rate, mtu)
@@ -114,12 +118,12 @@ def _discipline(
         _netem(ipr, index, parent, link, packets)
 
 
-def _impaired(link: Link, able: dict[str, bool]) -> bool:
+def _impaired(link: LinkLimits, able: dict[str, bool]) -> bool:
     return able.get("netem", False) and bool(link.delay or link.jitter or link.loss)
 
 
 def _past_metrics(ipr: Any, index: int) -> int:
-    """Sends a client's metrics, and what asks for them, at once; the parent of all the rest."""
+    """Send a client's metrics, and requests for them, at once; return the parent of the rest."""
     ipr.tc("add", "htb", index, _ROOT, default=1)
     rest = {"parent": _ROOT, "rate": _UNLIMITED, "quantum": _LARGEST}
     ipr.tc("add-class", "htb", index, _ROOT + 1, **rest)
@@ -132,7 +136,7 @@ def _past_metrics(ipr: Any, index: int) -> int:
 
 
 def _bucket(ipr: Any, index: int, parent: int, rate: float, mtu: int) -> int:
-    """Holds the rate; returns the parent of the queue in it."""
+    """Hold the rate; return the parent of the queue in the bucket."""
     burst = max(2 * (mtu + _ETHERNET), rate / 8 * _BURST_SECONDS)
     limit = int(burst + _queue(rate))
     bucket = {"rate": rate / 8, "burst": int(burst), "limit": limit}
@@ -141,18 +145,18 @@ def _bucket(ipr: Any, index: int, parent: int, rate: float, mtu: int) -> int:
 
 
 def _queue(rate: float) -> float:
-    """Bytes that may wait for their turn at so many bit/s."""
+    """Return the bytes that may wait for their turn at so many bit/s."""
     return max(_QUEUE, rate / 8 * _QUEUE_SECONDS)
 
 
-def _netem(ipr: Any, index: int, parent: int, link: Link, packets: int) -> None:
+def _netem(ipr: Any, index: int, parent: int, link: LinkLimits, packets: int) -> None:
     microseconds = {"delay": link.delay * 1e6, "jitter": link.jitter * 1e6}
     impairments = {**microseconds, "loss": link.loss * 100, "limit": packets}
     ipr.tc("add", "netem", index, _NETEM, parent=parent, **impairments)
 
 
 def _divert(ipr: Any, index: int) -> int:
-    """Leads what arrives at a device through a new ifb device; the index of that."""
+    """Lead what arrives at a device through a new ifb device; return its index."""
     ipr.link("add", ifname=_IFB, kind="ifb")
     (ifb,) = ipr.link_lookup(ifname=_IFB)
     ipr.link("set", index=ifb, state="up")
@@ -166,11 +170,11 @@ def _divert(ipr: Any, index: int) -> int:
 
 
 def _clear(ipr: Any, index: int) -> bool:
-    """Removes what shapes a device; True."""
-    for found in ipr.get_qdiscs(index):
-        if found["handle"] in (_ROOT, _NETEM) and found["parent"] == TC_H_ROOT:
+    """Remove what shapes a device; return True."""
+    for discipline in ipr.get_qdiscs(index):
+        if discipline["handle"] in (_ROOT, _NETEM) and discipline["parent"] == TC_H_ROOT:
             ipr.tc("del", index=index, parent=TC_H_ROOT)
-        if found["parent"] == TC_H_INGRESS:
+        if discipline["parent"] == TC_H_INGRESS:
             ipr.tc("del", "ingress", index)
     return True
 

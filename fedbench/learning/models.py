@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fedbench.config.explain import nearest
-from fedbench.config.model_names import is_own
+from fedbench.config.model_names import is_user_model
 from fedbench.learning import user_models
 from fedbench.learning.layers import specialise
 from fedbench.learning.mobilenet_v1 import mobilenet_v1
@@ -45,11 +45,11 @@ def build(name: str, classes: int = 10, seed: int = 0) -> nn.Module:
 
 def edition(name: str) -> str:
     """Changes when the code of a model of the user's own does."""
-    return user_models.digest(user_models.FOLDER) if is_own(name) else ""
+    return user_models.digest(user_models.FOLDER) if is_user_model(name) else ""
 
 
 def _make(name: str, classes: int) -> nn.Module:
-    if is_own(name):
+    if is_user_model(name):
         return _own(name, classes)
     if name not in MODELS:
         _require_classifier(name)

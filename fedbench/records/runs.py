@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from fedbench.config import Experiment, Profile
-from fedbench.config.model_names import is_own
+from fedbench.config.model_names import is_user_model
 from fedbench.errors import ConfigError, RunError
 from fedbench.learning import user_models
 from fedbench.records import (
@@ -169,7 +169,7 @@ class RunStore:
         run = Run(_new_folder(self.path, f"{now:%Y%m%d-%H%M%S}-{experiment.name}"))
         if initial:
             shutil.copyfile(initial, run.path / "initial.safetensors")
-        if is_own(experiment.model):
+        if is_user_model(experiment.model):
             _keep_models(run)
         (run.path / "experiment.json").write_text(experiment.model_dump_json(indent=2) + "\n")
         (run.path / "profile.json").write_text(profile.model_dump_json(indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""Runs beside each other; what a run had last, and how it got there."""
+"""Runs beside each other: what each had last, and how it got there."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def build() -> Dashboard:
 
 
 def ends() -> list[Panel]:
-    """One bar for each run."""
+    """Show one bar for each run."""
     energy, of_round = (
         last_of_each_run(f"fedbench_{of}_energy_joules", "sum") for of in ("run", "round")
     )
@@ -55,7 +55,7 @@ def ends() -> list[Panel]:
 
 
 def ways() -> list[Panel]:
-    """One line for each run."""
+    """Draw one line for each run."""
     return [
         lines(title, unit, {"{{run}}": of_each_run(metric, aggregate)})
         for title, unit, aggregate, metric in (

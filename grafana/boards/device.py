@@ -1,4 +1,4 @@
-"""Everything about one device, picked by name."""
+"""All about one device, picked by name."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def build() -> Dashboard:
 
 
 def now() -> list[Panel]:
-    """The device in eight figures."""
+    """Show the device in eight numbers."""
     phase = 'max by (phase) (fedbench_client_phase{client=~"$client"} == 1)'
     device = 'max by (device) (fedbench_usable_cpus{client=~"$client"})'
     return [

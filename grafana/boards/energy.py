@@ -1,4 +1,4 @@
-"""What a run costs in energy, as modelled from the profiles' watts, and in bytes."""
+"""The cost of a run in energy, as modelled from the profiles' watts, and in bytes."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def build() -> Dashboard:
 
 
 def of_round() -> str:
-    """PromQL: the last round's joules of each client."""
+    """Return PromQL for the last round's joules of each client."""
     return by_client("fedbench_round_energy_joules", with_run=True)
 
 
 def of_the_run() -> str:
-    """PromQL: the joules of each client in all rounds of the run."""
+    """Return PromQL for the joules of each client in all rounds of the run."""
     return by_client("fedbench_run_energy_joules", with_run=True)
 
 
 def totals() -> list[Panel]:
-    """What it comes to."""
+    """Show what the run comes to."""
     busy = 'sum(fedbench_energy_joules_total{client=~"$client", state="busy"})'
     samples = by_client("fedbench_trained_samples_total")
     return [

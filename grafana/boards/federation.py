@@ -1,4 +1,4 @@
-"""One federation: which device holds it back, why and at what cost; then everything of the run."""
+"""One federation: which device holds it back, why and at what cost; then all of the run."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def build() -> Dashboard:
 
 
 def of_straggler(series: str) -> str:
-    """PromQL: `series`, of the client that holds the round back."""
+    """Return PromQL for `series` of the client that holds the round back."""
     return f"{series} and on (client) {STRAGGLER}"
 
 
@@ -100,7 +100,7 @@ def straggler() -> list[Panel]:
 
 
 def run() -> list[Panel]:
-    """How far the run is."""
+    """Show how far the run is."""
     firing = 'count(ALERTS{alertstate="firing"}) or vector(0)'
     phase = 'max by (phase) (fedbench_run_phase{run=~"$run"} == 1)'
     return [
@@ -118,7 +118,7 @@ def run() -> list[Panel]:
 
 
 def model() -> list[Panel]:
-    """How good the model is."""
+    """Show how good the model is."""
     models = "The global model after each round, and each client's own after its last local epoch."
     return [
         lines(
@@ -153,7 +153,7 @@ def model() -> list[Panel]:
 
 
 def overhead() -> list[Panel]:
-    """Where a round's time goes besides training, and who took part."""
+    """Show where a round's time goes besides training, and who took part."""
     rounds = 'sum by (le) (fedbench_round_seconds_bucket{run=~"$run"})'
     return [
         lines(
@@ -200,7 +200,7 @@ def overhead() -> list[Panel]:
 
 
 def devices() -> list[Panel]:
-    """Compare the devices; the dashboard Device has everything of one."""
+    """Compare the devices; the dashboard Device has all of one."""
     slowness = 'max by (client) (client:fedbench_slowness:ratio{run=~"$run", client=~"$client"})'
     return [
         lines(

@@ -1,4 +1,4 @@
-"""Whether the emulated devices are as fast as the real ones."""
+"""How fast the emulated devices are, beside the real ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def build() -> Dashboard:
 
 
 def verdict() -> list[Panel]:
-    """The last round in four figures, and each round's verdict."""
+    """Show the last round in four numbers, and each round's verdict."""
     error = by_client("fedbench_emulation_error_ratio", with_run=True)
     held = by_client("fedbench_emulation_held", with_run=True)
     return [
@@ -49,7 +49,7 @@ def verdict() -> list[Panel]:
 
 
 def against() -> list[Panel]:
-    """The same device, real and emulated."""
+    """Show the same device, real and emulated."""
     return [
         dash_limits(
             lines(
@@ -89,7 +89,7 @@ def against() -> list[Panel]:
 
 
 def causes() -> list[Panel]:
-    """Why a device is off."""
+    """Show why a device is off."""
     return [
         lines(
             "Behind the device",

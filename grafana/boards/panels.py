@@ -1,4 +1,4 @@
-"""A few kinds of panels, of which the dashboards are made."""
+"""The kinds of panels that the dashboards are made of."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ Panel: TypeAlias = (
     stat.Panel | timeseries.Panel | statetimeline.Panel | bargauge.Panel | table.Panel
 )
 Steps: TypeAlias = Mapping[float, str]
-"""From each value on, its colour."""
+"""Colours by the value from which each holds."""
 
 # What a container cannot know: the quota that clients of one computer have in common.
 SHARED_USE = "Clients of one computer each count against all of it: of k at work, each has 1/k."
 SHARED_THROTTLING = "Clients of one computer show 0: the quota is their common one."
 SOURCE = DataSourceRef("prometheus", "fedbench-prometheus")  # provisioning/datasources
 REF_IDS = "ABCDEF"
-"""Of a panel's queries, in order."""
+"""Ids of a panel's queries, in order."""
 
 
 P = TypeVar("P", bound=Panel)

@@ -24,8 +24,8 @@ from fedbench.host.data.prepare import prepare as prepare_data
 from fedbench.host.plan.plan import client_names
 from fedbench.host.setup import bootstrap
 from fedbench.host.setup.places import Places
-from fedbench.host.studies.grid import load_study
-from fedbench.host.studies.sweep import Sweeping
+from fedbench.host.studies.sweep import SweepRuns
+from fedbench.host.studies.sweep_grid import load_study
 from fedbench.records import Summary
 from fedbench.records.runs import Run, RunStore
 
@@ -53,7 +53,7 @@ def swept(places: Places) -> list[Run]:
         return run.summary()
 
     runner = cast("Any", SimpleNamespace(create=create))
-    Sweeping(study, store, prepare, lambda _: None).run(runner, None, execute)
+    SweepRuns(study, store, prepare, lambda _: None).run(runner, None, execute)
     return runs
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from fedbench.config.model_names import MODELS, is_own, parse_model
+from fedbench.config.model_names import MODELS, is_user_model, parse_model
 
 TORCHVISIONS = [
     "resnet18",
@@ -15,7 +15,7 @@ OWN = ["sample:small_cnn", "Nets:LeNet", "_a:b", "mobilenet_v2:mine"]
 @pytest.mark.parametrize("name", [*MODELS, *TORCHVISIONS, *OWN])
 def test_a_name_that_can_be_stays_as_it_is(name: str) -> None:
     assert parse_model(name) == name
-    assert is_own(name) == (name in OWN)
+    assert is_user_model(name) == (name in OWN)
 
 
 @pytest.mark.parametrize(

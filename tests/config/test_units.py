@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fedbench.config.units import (
     EPOCH_IMAGES,
-    REFERENCE_SPEED,
+    PAPER_PC_SPEED,
     format_bytes,
     format_rate,
     format_seconds,
@@ -156,7 +156,7 @@ def test_a_share_is_the_same_in_percent(share: float) -> None:
 def test_a_speed_is_the_same_in_any_unit(speed: float) -> None:
     same = pytest.approx(parse_speed(f"{speed} samples/s"))
     assert parse_speed(f"{EPOCH_IMAGES / speed:.12f} s/epoch") == same
-    assert parse_speed(f"{speed / REFERENCE_SPEED:.12f}x") == same
+    assert parse_speed(f"{speed / PAPER_PC_SPEED:.12f}x") == same
 
 
 @given(st.integers(0, 2**50), SMALL, st.floats(0, 1))

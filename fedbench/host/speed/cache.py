@@ -22,7 +22,7 @@ from pathlib import Path
 import docker
 from pydantic import ValidationError
 
-from fedbench.config.model_names import is_own
+from fedbench.config.model_names import is_user_model
 from fedbench.host.setup.images import INDEX_LABEL
 from fedbench.host.setup.machine import Say
 from fedbench.records import Record, replace_text
@@ -104,7 +104,7 @@ class Speeds:
         return (entry.host, entry.software) == (self.host, software)
 
     def _software(self, model: str) -> str:
-        return f"{self.software} {self.own}" if is_own(model) else self.software
+        return f"{self.software} {self.own}" if is_user_model(model) else self.software
 
     def _entries(self) -> tuple[Entry, ...]:
         # A file of another version is as good as none: everything in it can be measured.

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from fedbench.host.report.tables.text_table import Table
 from fedbench.records import ClientRound, Record, RoundRecord
 from fedbench.records.runs import Run
 
@@ -19,9 +20,9 @@ FEDERATION = "all clients"  # no client can be named so
 class Comparison(Record):
     """One metric of one client (or of `all clients`) in both runs, A real and B emulated.
 
-    `a`, `b` and `error` are medians over the rounds that both have figures of; `error` is that of
-    B against A in percent, round by round, `spread` its lowest and highest. Neither is there where
-    a figure of A is zero.
+    `a`, `b` and `error` are medians over the rounds that both have values of. `error` is how far
+    B is from A in percent, round by round, and `spread` its lowest and highest. Both are None
+    where a value of A is zero.
     """
 
     client: str
@@ -44,8 +45,8 @@ class Twins(Record):
 
 
 @dataclass(frozen=True)
-class Metric:
-    """A figure of a round; `emulated` where it is wall time, which a dilation stretches."""
+class ComparedMetric:
+    """A value of a client's round; `emulated` where it is wall time, which a dilation stretches."""
 
     name: str
     of: Callable[[ClientRound], float | None]
@@ -53,44 +54,46 @@ class Metric:
 
 
 METRICS = (
-    Metric("local epoch s", lambda c: median(c.epoch_seconds) if c.epoch_seconds else None, True),
-    Metric("evaluation s", lambda c: c.evaluate_seconds, True),
-    Metric("download s", lambda c: c.download_seconds, True),
-    Metric("upload s", lambda c: c.upload_seconds, True),
-    Metric("CPU s", lambda c: c.cpu_seconds),
-    Metric("peak MiB", lambda c: c.peak_memory_bytes and c.peak_memory_bytes / 2**20),
-    Metric("local accuracy", lambda c: c.local_accuracy),
+    ComparedMetric(
+        "local epoch s", lambda c: median(c.epoch_seconds) if c.epoch_seconds else None, True
+    ),
+    ComparedMetric("evaluation s", lambda c: c.evaluate_seconds, True),
+    ComparedMetric("download s", lambda c: c.download_seconds, True),
+    ComparedMetric("upload s", lambda c: c.upload_seconds, True),
+    ComparedMetric("CPU s", lambda c: c.cpu_seconds),
+    ComparedMetric("peak MiB", lambda c: c.peak_memory_bytes and c.peak_memory_bytes / 2**20),
+    ComparedMetric("local accuracy", lambda c: c.local_accuracy),
 )
 
-_Figures = dict[int, float]  # by round
+_Values = dict[int, float]  # by round
 
 
 @dataclass(frozen=True)
 class Side:
-    """What one run has of each client: its device, and figures by metric and round."""
+    """What one run has of each client: its device, and values by metric and round."""
 
     devices: dict[str, str]
-    figures: dict[str, dict[str, _Figures]]
+    values: dict[str, dict[str, _Values]]
 
     @classmethod
     def of(cls, run: Run) -> Side:
-        """A run's complete rounds, its wall seconds as emulated ones."""
+        """Read a run's complete rounds; turn its wall seconds into emulated ones."""
         rounds, dilation = run.rounds(), run.summary().dilation
         devices = {c.client: c.device for record in rounds for c in record.clients}
-        figures = {name: _of_client(name, rounds, dilation) for name in devices}
+        values = {name: _of_client(name, rounds, dilation) for name in devices}
         durations = {r.round: r.duration_seconds / dilation for r in rounds}
         accuracies = {r.round: r.server_accuracy for r in rounds if r.server_accuracy is not None}
-        figures[FEDERATION] = {"round s": durations, "server accuracy": accuracies}
-        return cls(devices, figures)
+        values[FEDERATION] = {"round s": durations, "server accuracy": accuracies}
+        return cls(devices, values)
 
 
 def compare(a: Run, b: Run) -> Twins:
-    """Sets the emulated run B against the real run A."""
+    """Set the emulated run B against the real run A."""
     real, twin = Side.of(a), Side.of(b)
     pairs = pair(real.devices, twin.devices)
     compared, unpaired = [], list(_differences(a, b))
     for name, other in {**pairs, FEDERATION: FEDERATION}.items():
-        ours, theirs = real.figures[name], twin.figures[other]
+        ours, theirs = real.values[name], twin.values[other]
         device = real.devices.get(name, "-")
         for metric in ours:
             if common := sorted(ours[metric].keys() & theirs[metric].keys()):
@@ -105,7 +108,7 @@ def compare(a: Run, b: Run) -> Twins:
 
 
 def pair(a: Mapping[str, str], b: Mapping[str, str]) -> dict[str, str]:
-    """Clients of A -> clients of B, both given as name -> device: by name, else by device."""
+    """Pair clients of A with clients of B, each name -> device: by name, else by device."""
     pairs = {name: name for name in sorted(a) if name in b}
     left = [name for name in sorted(b) if name not in pairs]
     for name in (name for name in sorted(a) if name not in pairs):
@@ -115,23 +118,23 @@ def pair(a: Mapping[str, str], b: Mapping[str, str]) -> dict[str, str]:
     return pairs
 
 
-def table(twins: Twins) -> tuple[Sequence[str], list[Sequence[str]]]:
-    """Header and rows of the comparison."""
+def table(twins: Twins) -> Table:
+    """Make the table of the comparison, a row for each client and metric."""
     header = ("client", "device", "metric", "A", "B", "error %", "spread %", "rounds")
-    return header, [_row(one) for one in twins.comparisons]
+    return header, [_row(comparison) for comparison in twins.comparisons]
 
 
 def _of_client(
     name: str, rounds: Sequence[RoundRecord], dilation: float
 ) -> dict[str, dict[int, float]]:
-    own = {r.round: c for r in rounds for c in r.clients if c.client == name}
-    return {metric.name: dict(_figures(metric, own, dilation)) for metric in METRICS}
+    by_round = {r.round: c for r in rounds for c in r.clients if c.client == name}
+    return {metric.name: dict(_values(metric, by_round, dilation)) for metric in METRICS}
 
 
-def _figures(
-    metric: Metric, own: Mapping[int, ClientRound], dilation: float
+def _values(
+    metric: ComparedMetric, rounds: Mapping[int, ClientRound], dilation: float
 ) -> Iterator[tuple[int, float]]:
-    for number, client in own.items():
+    for number, client in rounds.items():
         value = metric.of(client)
         if value is not None:
             yield number, value / (dilation if metric.emulated else 1)
@@ -154,29 +157,29 @@ def _comparison(
     )
 
 
-def _only(ours: _Figures, theirs: _Figures) -> str:
+def _only(ours: _Values, theirs: _Values) -> str:
     if ours and theirs:
         return "no round in common"
     return "only in A" if ours else "only in B"
 
 
 def _differences(a: Run, b: Run) -> Iterator[str]:
-    """Twins run the same experiment; where they do not, the figures are of different things."""
+    """List where the experiments differ: then the two runs are not twins."""
     ours, theirs = (run.experiment().model_dump(mode="json") for run in (a, b))
     for key in sorted(ours.keys() - {"name", "description"}):
         if ours[key] != theirs[key]:
             yield f"experiment: {key}: {ours[key]} in A, {theirs[key]} in B"
 
 
-def _row(one: Comparison) -> Sequence[str]:
-    low, high = one.spread or (0.0, 0.0)
+def _row(comparison: Comparison) -> Sequence[str]:
+    low, high = comparison.spread or (0.0, 0.0)
     return (
-        one.client,
-        one.device,
-        one.metric,
-        f"{one.a:.4g}",
-        f"{one.b:.4g}",
-        "-" if one.error is None else f"{one.error:+.1f}",
-        "-" if one.spread is None else f"{low:+.1f} to {high:+.1f}",
-        str(one.rounds),
+        comparison.client,
+        comparison.device,
+        comparison.metric,
+        f"{comparison.a:.4g}",
+        f"{comparison.b:.4g}",
+        "-" if comparison.error is None else f"{comparison.error:+.1f}",
+        "-" if comparison.spread is None else f"{low:+.1f} to {high:+.1f}",
+        str(comparison.rounds),
     )

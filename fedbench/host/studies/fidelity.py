@@ -1,6 +1,6 @@
 """Emulated against real: what was measured, its targets, and the bars that the errors must meet.
 
-Seconds are emulated seconds of an epoch of 50,000 images. Pure; `measuring.py` measures.
+Seconds are emulated seconds of an epoch of 50,000 images. Pure; `fidelity_runs.py` measures.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from fedbench.host.report.tables.text_table import Table
 from fedbench.records import ClientRound, Record, replace_text
 
 SETTLING_SECONDS = 15.0
-"""Epochs that end in the first wall seconds of a round are not counted: quotas settle in them."""
+"""Epochs that end so soon after a round began are not counted: quotas settle meanwhile (wall)."""
 BARS = {"devices": 0.05, "ratios": 0.05, "held_out": 0.10, "interference": 0.05, "sharing": 0.10}
 
 
-class Row(Record):
-    """One comparison; `spread` is from the lowest to the highest of the `n` emulated figures."""
+class FidelityRow(Record):
+    """One comparison; `spread` is the lowest and the highest of the `n` emulated values."""
 
     name: str
     target: float
@@ -32,30 +32,30 @@ class Row(Record):
 
 
 class Fidelity(Record):
-    """`runs/fidelity/fidelity.json`. `runs` are the runs that the figures are from."""
+    """What `runs/fidelity/fidelity.json` has; `runs` are the ids of the runs that were measured."""
 
     profile: str
     dilation: float
-    devices: tuple[Row, ...] = ()
-    ratios: tuple[Row, ...] = ()
-    held_out: tuple[Row, ...] = ()
-    interference: tuple[Row, ...] = ()
-    sharing: tuple[Row, ...] = ()
+    devices: tuple[FidelityRow, ...] = ()
+    ratios: tuple[FidelityRow, ...] = ()
+    held_out: tuple[FidelityRow, ...] = ()
+    interference: tuple[FidelityRow, ...] = ()
+    sharing: tuple[FidelityRow, ...] = ()
     not_held: tuple[str, ...] = ()
     runs: tuple[str, ...] = ()
 
     def write(self, runs: Path) -> Path:
-        """Writes `fidelity/fidelity.json` in the folder of all runs, and returns its path."""
+        """Write `fidelity/fidelity.json` in the folder of all runs, and return its path."""
         path = runs / "fidelity" / "fidelity.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_text(path, self.model_dump_json(indent=2) + "\n")
         return path
 
     def require_bars(self) -> None:
-        """Nothing, where every error is within its bar.
+        """Raise FidelityError unless every error is within its bar.
 
         Raises:
-            FidelityError: one is not; names each.
+            FidelityError: an error is beyond its bar; the message names each.
         """
         if missed := self.missed():
             raise FidelityError(
@@ -66,19 +66,19 @@ class Fidelity(Record):
             )
 
     def missed(self) -> list[str]:
-        """What is beyond its bar, in words."""
+        """List the errors that are beyond their bars, in words."""
         return [
-            f"{row.name} ({part}): {row.error:+.1%}, at most {bar:.0%}"
-            for part, bar in BARS.items()
-            for row in getattr(self, part)
-            if not abs(row.error) <= bar  # a figure that is not a number is beyond any bar
+            f"{row.name} ({kind}): {row.error:+.1%}, at most {bar:.0%}"
+            for kind, bar in BARS.items()
+            for row in getattr(self, kind)
+            if not abs(row.error) <= bar  # an error that is not a number is beyond any bar
         ]
 
 
 def epochs(client: ClientRound, dilation: float) -> list[float]:
-    """Emulated seconds of the epochs that count, as of 50,000 images.
+    """Return emulated seconds of the epochs that count, scaled to 50,000 images.
 
-    Those that ended while quotas settled are left out, unless there are no others.
+    Epochs that ended while quotas settled are left out, unless there are no others.
     """
     scale = EPOCH_IMAGES / client.samples / dilation
     ends, end = [], 0.0
@@ -93,37 +93,40 @@ def epochs(client: ClientRound, dilation: float) -> list[float]:
     return settled or [seconds * scale for seconds in client.epoch_seconds]
 
 
-def row(name: str, target: float, figures: Sequence[float]) -> Row:
-    """The median of the figures against a target."""
-    middle = median(figures)
-    return Row(
+def row(name: str, target: float, emulated: Sequence[float]) -> FidelityRow:
+    """Set the median of emulated seconds against a target."""
+    middle = median(emulated)
+    return FidelityRow(
         name=name,
         target=target,
         emulated=middle,
         error=middle / target - 1,
-        n=len(figures),
-        spread=(min(figures), max(figures)),
+        n=len(emulated),
+        spread=(min(emulated), max(emulated)),
     )
 
 
-def ratios(rows: Iterable[Row]) -> list[Row]:
-    """Every pair of devices: how many times as long one takes as the other.
+def ratios(rows: Iterable[FidelityRow]) -> list[FidelityRow]:
+    """Compare all pairs of devices: how many times as long the slower takes as the faster.
 
-    The spread is of the slower one's fastest epoch to the faster one's slowest, and the reverse.
+    The spread runs from the slower device's fastest epoch over the faster device's slowest one to
+    the reverse.
     """
     pairs = combinations(sorted(rows, key=lambda row: -row.target), 2)
     return [_ratio(slow, fast) for slow, fast in pairs]
 
 
-def slowdowns(rows: Sequence[Row]) -> list[Row]:
-    """Each of the rows against the one before: what one more client costs the others."""
+def slowdowns(rows: Sequence[FidelityRow]) -> list[FidelityRow]:
+    """Set each row against the row before it: what one more client costs the others."""
     return [_ratio(more, fewer) for fewer, more in pairwise(rows)]
 
 
-def interference(alone: Mapping[str, Sequence[float]], together: Iterable[Row]) -> list[Row]:
-    """A device with all others training against itself alone, which is the target."""
+def interference(
+    alone: Mapping[str, Sequence[float]], together: Iterable[FidelityRow]
+) -> list[FidelityRow]:
+    """Set each device with all others training against itself alone, which is the target."""
     return [
-        Row(
+        FidelityRow(
             name=other.name,
             target=median(alone[other.name]),
             emulated=other.emulated,
@@ -136,20 +139,20 @@ def interference(alone: Mapping[str, Sequence[float]], together: Iterable[Row]) 
     ]
 
 
-def _ratio(one: Row, other: Row) -> Row:
-    target, found = one.target / other.target, one.emulated / other.emulated
-    return Row(
-        name=f"{one.name} : {other.name}",
+def _ratio(slow: FidelityRow, fast: FidelityRow) -> FidelityRow:
+    target, emulated = slow.target / fast.target, slow.emulated / fast.emulated
+    return FidelityRow(
+        name=f"{slow.name} : {fast.name}",
         target=target,
-        emulated=found,
-        error=found / target - 1,
-        n=min(one.n, other.n),
-        spread=(one.spread[0] / other.spread[1], one.spread[1] / other.spread[0]),
+        emulated=emulated,
+        error=emulated / target - 1,
+        n=min(slow.n, fast.n),
+        spread=(slow.spread[0] / fast.spread[1], slow.spread[1] / fast.spread[0]),
     )
 
 
 def fidelity_tables(result: Fidelity) -> list[tuple[str, Table]]:
-    """What was measured, part by part; each with its bar in the title."""
+    """Make a table of each kind of comparison; its title has its bar."""
     header = ("", "target", "emulated", "error", "n", "lowest to highest")
     titles = {
         "devices": "Seconds per epoch, all devices together: the real device's, and emulated",
@@ -159,13 +162,13 @@ def fidelity_tables(result: Fidelity) -> list[tuple[str, Table]]:
         "sharing": "Several clients on one computer, and what one more costs",
     }
     return [
-        (f"{title} (bar: {BARS[part]:.0%})", (header, list(map(_fidelity_row, rows))))
-        for part, title in titles.items()
-        if (rows := getattr(result, part))
+        (f"{title} (bar: {BARS[kind]:.0%})", (header, list(map(_fidelity_row, rows))))
+        for kind, title in titles.items()
+        if (rows := getattr(result, kind))
     ]
 
 
-def _fidelity_row(row: Row) -> Sequence[str]:
+def _fidelity_row(row: FidelityRow) -> Sequence[str]:
     low, high = row.spread
     return (
         row.name,

@@ -1,14 +1,15 @@
 """Measures a profile's fidelity on a federation that is up: one run after the other.
 
-All devices at once; each alone; and models that no device profile has a figure of, whose epoch
-seconds are predicted from how fast the host itself trains them. What a client does in these runs
-is what it does in any run.
+Runs are of all devices at once, of each alone, and of models that no device profile has a speed
+of. Epoch seconds of these are predicted from how fast the host itself trains them. A client does
+in these runs what it does in any run.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 import docker
 
@@ -24,7 +25,7 @@ from fedbench.host.plan.plan import ClientPlan
 from fedbench.host.setup.machine import Say
 from fedbench.host.speed.calibration import ENOUGH, REFERENCE, ratio
 from fedbench.host.studies import fidelity
-from fedbench.host.studies.fidelity import Fidelity, Row
+from fedbench.host.studies.fidelity import Fidelity, FidelityRow
 from fedbench.records import ClientRound
 
 KNOWN: ModelName = REFERENCE
@@ -32,8 +33,8 @@ HELD_OUT: tuple[ModelName, ...] = ("mobilenet_v1", "mobilenet_v3_small", "mobile
 EPOCHS = 6  # of the slowest device, after those in which quotas settle
 
 
-class Measuring:
-    """Runs on one stack; `short` measures less, with shorter epochs."""
+class FidelityRuns:
+    """Runs on one stack that measure its fidelity; `short` measures less, with shorter epochs."""
 
     def __init__(
         self, stack: Stack, client: docker.DockerClient, say: Say, *, short: bool = False
@@ -48,7 +49,7 @@ class Measuring:
         self._not_held: list[str] = []
 
     def measure(self) -> Fidelity:
-        """Everything that the profile can be measured for.
+        """Measure all that the profile can be measured for.
 
         Raises:
             RunError: a run failed, or a client did not answer.
@@ -68,13 +69,13 @@ class Measuring:
             runs=tuple(self._runs),
         )
 
-    def _devices(self, clients: Sequence[ClientPlan]) -> list[Row]:
+    def _devices(self, clients: Sequence[ClientPlan]) -> list[FidelityRow]:
         together = self._train(KNOWN, [plan.name for plan in clients], "all devices together")
         return [
-            fidelity.row(name, self._target(name), figures) for name, figures in together.items()
+            fidelity.row(name, self._target(name), seconds) for name, seconds in together.items()
         ]
 
-    def _interference(self, together: Sequence[Row]) -> list[Row]:
+    def _interference(self, together: Sequence[FidelityRow]) -> list[FidelityRow]:
         by_speed = sorted(together, key=lambda row: row.target)
         chosen = [by_speed[0], by_speed[-1]] if self._short else by_speed
         alone = {
@@ -83,19 +84,19 @@ class Measuring:
         }
         return fidelity.interference(alone, together)
 
-    def _held_out(self, devices: Sequence[Row]) -> list[Row]:
+    def _held_out(self, devices: Sequence[FidelityRow]) -> list[FidelityRow]:
         models = HELD_OUT[1:2] if self._short else HELD_OUT
         faster = self._ratios(models)
         rows = []
         for model in models:
-            figures = self._train(model, [row.name for row in devices], f"{model}, held out")
-            for name, seconds in figures.items():
+            by_client = self._train(model, [row.name for row in devices], f"{model}, held out")
+            for name, seconds in by_client.items():
                 predicted = self._target(name) / faster[model]
                 rows.append(fidelity.row(f"{name}, {model}", predicted, seconds))
         return rows
 
-    def _sharing(self) -> list[Row]:
-        """Computers with several clients: one of them training, two, and so on."""
+    def _sharing(self) -> list[FidelityRow]:
+        """Measure computers with several clients: one of them training, two, and so on."""
         rows = []
         for group in sorted({plan.group for plan in self._stack.clients if plan.group}):
             names = [plan.name for plan in self._stack.clients if plan.group == group]
@@ -103,14 +104,14 @@ class Measuring:
             rows += steps + fidelity.slowdowns(steps)
         return rows
 
-    def _shared(self, group: str, names: Sequence[str]) -> Row:
-        figures = self._train(KNOWN, names, f"{len(names)} clients on {group}")
-        together = [second for seconds in figures.values() for second in seconds]
+    def _shared(self, group: str, names: Sequence[str]) -> FidelityRow:
+        by_client = self._train(KNOWN, names, f"{len(names)} clients on {group}")
+        together = list(chain.from_iterable(by_client.values()))
         target = self._target(names[0], len(names))
         return fidelity.row(f"{group}, clients: {len(names)}", target, together)
 
     def _target(self, client: str, clients: int = 1) -> float:
-        """Seconds of an epoch on the real device, while so many clients train on it."""
+        """Return seconds of an epoch on the real device, while so many clients train on it."""
         plan = next(plan for plan in self._stack.clients if plan.name == client)
         device = self._stack.devices[plan.device]
         return EPOCH_IMAGES / targets.speed(device, KNOWN, self._host).of_each(clients)
@@ -119,7 +120,7 @@ class Measuring:
         return next(plan.computer for plan in self._stack.clients if plan.name == client)
 
     def _train(self, model: ModelName, names: Sequence[str], what: str) -> dict[str, list[float]]:
-        """Emulated seconds of the epochs of each client, after one run."""
+        """Make one run, and return emulated seconds of the epochs of each client."""
         computers = Counter(self._computer(name) for name in names)
         slowest = self._stack.dilation * max(
             self._target(name, computers[self._computer(name)]) for name in names
@@ -151,13 +152,14 @@ class Measuring:
         return clients
 
     def _ratios(self, models: Sequence[ModelName]) -> Mapping[ModelName, float]:
-        """How many times as fast as the known model this host trains each, measured now."""
+        """Measure how many times as fast as the known model this host trains each model."""
         self._say(f"how fast this host trains {', '.join(models)} beside {KNOWN}")
         with workbench(self._client, self._stack.image) as bench:
-            found = {model: ratio(bench, model) for model in models}
-        self._not_held += [
-            f"{model}: the host's speed of it scatters: known to {one.error:.1%}, not {ENOUGH:.0%}"
-            for model, one in found.items()
-            if one.error > ENOUGH
-        ]
-        return {model: one.value for model, one in found.items()}
+            ratios = {model: ratio(bench, model) for model in models}
+        for model, measured in ratios.items():
+            if measured.error > ENOUGH:
+                self._not_held.append(
+                    f"{model}: the host's speed of it scatters: "
+                    f"known to {measured.error:.1%}, not {ENOUGH:.0%}"
+                )
+        return {model: measured.value for model, measured in ratios.items()}

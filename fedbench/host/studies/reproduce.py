@@ -1,6 +1,6 @@
-"""Repeats runs of the paper, and sets every figure of ours beside the paper's.
+"""Repeats runs of the paper, and sets each number of ours beside the paper's.
 
-A run that is there already is not repeated: it is found by its experiment, its profile and its
+A run that is there already is not repeated. It is found by its experiment, its profile and its
 engine, and goes on where it was interrupted.
 """
 
@@ -8,26 +8,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any, Literal, Protocol
 
 from fedbench.config import Experiment, load_experiment
+from fedbench.config.units import format_number
 from fedbench.errors import ConfigError
-from fedbench.host.report.tables import paper as reference
-from fedbench.host.report.tables.paper import Field, Figure, PaperRun
+from fedbench.host.report.tables import paper
+from fedbench.host.report.tables.paper import PaperField, PaperNumber, PaperRun
+from fedbench.host.report.tables.text_table import Table
 from fedbench.host.setup.machine import Say
 from fedbench.host.watch.top.live import Lines
 from fedbench.records import ClientRound, Record, RoundRecord, Summary
 from fedbench.records.runs import Run, RunStore
 
 EXPERIMENT = "negi2023"
-Engine = Literal["containers", "in-process"]
+EngineName = Literal["containers", "in-process"]
 _TRAIN, _TEST = 50_000, 10_000  # images of CIFAR-10
 _OF_TIME = ("local_epoch_seconds", "server_epoch_seconds", "total_hours")
 
 
-class Beside(Record):
+class PaperComparison(Record):
     """One number of the paper and ours; seconds and hours are the emulated device's."""
 
     model: str
@@ -37,55 +40,62 @@ class Beside(Record):
 
     @property
     def difference(self) -> str:
-        """Points for accuracies, per cent for the rest."""
+        """Points for accuracies, per cent for the rest, as text."""
         if "accuracy" in self.metric:
             return f"{100 * (self.ours - self.paper):+.1f} points"
         return f"{self.ours / self.paper - 1:+.0%}"
 
 
 class AnyRunner(Protocol):
-    """What makes and follows runs: on containers, or in one program."""
+    """An object that makes and follows runs: in containers, or in one program."""
 
     def create(self, experiment: Experiment, source: Path | None) -> Run:
-        """A new run's folder."""
+        """Create a run's folder."""
 
     def start(self, run: Run) -> Any:
-        """Starts it."""
+        """Start the run."""
 
     def follow(self, run: Run, process: Any, look: Callable[[], None]) -> Summary:
-        """Waits for its end."""
+        """Wait for the run's end."""
 
 
 def choose(what: str | None, run: str | None, models: Sequence[str]) -> list[PaperRun]:
-    """The runs to repeat: `table2`, `table3`, or a published one such as `10x5` (rounds, epochs).
+    """Choose the runs to repeat: `table2`, `table3`, or a published run such as `10x5`.
+
+    `10x5` is rounds x local epochs.
 
     Raises:
-        ConfigError: there is no such table or run, or it is not of such a model.
+        ConfigError: there is no such table or run, or none of these models in it.
     """
-    tables = {"table2": reference.table2, "table3": reference.table3}
+    tables = {"table2": paper.table2, "table3": paper.table3}
     if (what in tables) == bool(run):
-        raise ConfigError("expected table2, table3, or --run 10x5", "give one of them")
-    every = tables[what]() if what in tables else reference.published()
-    named = [original for original in every if run is None or run == name(original)]
+        asked = " ".join(filter(None, [what, run and f"--run {run}"])) or "neither"
+        raise ConfigError(
+            f"expected either table2, table3 or --run, found {asked}",
+            "give one of them, such as `fedbench reproduce table2`, or `--run 10x5`",
+        )
+    originals = tables[what]() if what in tables else paper.published()
+    named = [original for original in originals if run is None or run == name(original)]
     chosen = [original for original in named if not models or original.model in models]
     if not chosen:
-        there = ", ".join(f"{name(original)} {original.model}" for original in every)
-        raise ConfigError(f"no run {run or what} of {', '.join(models) or 'any model'}", there)
+        there = ", ".join(f"{name(original)} {original.model}" for original in originals)
+        wanted = f"{f'--run {run}' if run else what} of {', '.join(models) or 'any model'}"
+        raise ConfigError(f"the paper has no {wanted}", f"there are {there}")
     return chosen
 
 
 def name(original: PaperRun) -> str:
-    """Rounds x local epochs, such as `10x5`."""
+    """Name a run by rounds x local epochs, such as `10x5`."""
     return f"{original.rounds}x{original.local_epochs}"
 
 
 def experiment(
     original: PaperRun, scale: float, rounds: int | None, seed: int, *, tuned: bool = False
 ) -> Experiment:
-    """The protocol for a run; `scale` is the part of the data, `rounds` may be fewer.
+    """Return the experiment that repeats a run, on a share `scale` of the data.
 
-    It is the paper's, or with `tuned` that of the model's tuned experiment at the same rounds,
-    local epochs and data.
+    It is the paper's protocol. With `tuned` it is the model's tuned experiment at the same rounds,
+    local epochs and data. `rounds` may be fewer than the paper's.
     """
     base = f"tuned-{original.model.replace('_', '-')}" if tuned else EXPERIMENT
     settings = {
@@ -101,16 +111,16 @@ def experiment(
 
 
 class Reproduction:
-    """Makes the runs, or finds them among those that are there; `fresh` makes them anew.
+    """Makes runs, or finds them in the store; `fresh` makes them anew.
 
-    `prepare` gives what makes runs, and is called only where one has to be made.
+    `prepare` returns what makes runs. It is called only where a run has to be made or goes on.
     """
 
     def __init__(
         self,
         prepare: Callable[[], AnyRunner],
         store: RunStore,
-        engine: Engine,
+        engine: EngineName,
         say: Say,
         *,
         fresh: bool = False,
@@ -122,10 +132,10 @@ class Reproduction:
         self._fresh = fresh
 
     def run(self, original: PaperRun, chosen: Experiment, source: Path | None) -> Summary:
-        """The finished run.
+        """Make or find a run, and return the summary of its end.
 
         Raises:
-            FedbenchError: it cannot be made, failed, or was interrupted.
+            FedbenchError: the run cannot be made, failed, or was interrupted.
         """
         self._say(f"{original.model}, {chosen.rounds} rounds of {chosen.local_epochs} local epochs")
         run = None if self._fresh else self._find(original, chosen)
@@ -146,44 +156,48 @@ class Reproduction:
         return next((r for r in reversed(self._store.all()) if self._is(r, original, wanted)), None)
 
     def _is(self, run: Run, original: PaperRun, wanted: dict[str, Any]) -> bool:
-        # As text: a run of an earlier version may have keys that are none any more.
+        # Unvalidated: a run of an earlier version may have keys that no longer exist.
         chosen = json.loads((run.path / "experiment.json").read_bytes())
-        kind: Engine = "containers" if run.emulates else "in-process"
+        kind: EngineName = "containers" if run.emulates else "in-process"
         return (chosen, run.facts()["profile"], kind) == (wanted, original.profile, self._engine)
 
 
-def beside(original: PaperRun, summary: Summary, scale: float, engine: Engine) -> list[Beside]:
-    """Every figure of the paper that the run has one beside; times of a part are of the whole."""
+def compare_with_paper(
+    original: PaperRun, summary: Summary, scale: float, engine: EngineName
+) -> list[PaperComparison]:
+    """Pair numbers of the paper with ours; times on a share of the data are scaled to all of it."""
     rows = []
-    for figure in original.figures:
-        if figure.field in _OF_TIME and engine == "in-process":
+    for number in original.numbers:
+        if number.field in _OF_TIME and engine == "in-process":
             continue
-        ours = _ours(figure, summary)
+        ours = _ours(number, summary)
         if ours is not None:
-            ours /= scale if figure.field in _OF_TIME else 1
+            ours /= scale if number.field in _OF_TIME else 1
             rows.append(
-                Beside(model=original.model, metric=figure.metric, paper=figure.paper, ours=ours)
+                PaperComparison(
+                    model=original.model, metric=number.metric, paper=number.paper, ours=ours
+                )
             )
     return rows
 
 
-def _ours(figure: Figure, summary: Summary) -> float | None:
+def _ours(number: PaperNumber, summary: Summary) -> float | None:
     rounds = summary.rounds
     if not rounds:
         return None
-    if figure.field == "total_hours":
+    if number.field == "total_hours":
         return summary.total_seconds / summary.dilation / 3600
-    if figure.field in ("server_accuracy", "server_loss"):
-        value: float | None = getattr(rounds[-1], figure.field)
+    if number.field in ("server_accuracy", "server_loss"):
+        value: float | None = getattr(rounds[-1], number.field)
         return value
-    if figure.field in ("local_accuracy", "local_loss"):
-        return _mean(getattr(c, figure.field) for c in _clients(rounds[-1:], figure.client))
-    seconds = _SECONDS[figure.field]
-    every = [s for c in _clients(rounds, figure.client) for s in seconds(c)]
-    return median(every) if every else None
+    if number.field in ("local_accuracy", "local_loss"):
+        return _mean(getattr(c, number.field) for c in _clients(rounds[-1:], number.client))
+    seconds = _SECONDS[number.field]
+    of_clients = list(chain.from_iterable(map(seconds, _clients(rounds, number.client))))
+    return median(of_clients) if of_clients else None
 
 
-_SECONDS: dict[Field, Callable[[ClientRound], list[float]]] = {
+_SECONDS: dict[PaperField, Callable[[ClientRound], list[float]]] = {
     "local_epoch_seconds": lambda client: client.emulated_epoch_seconds,
     "server_epoch_seconds": lambda client: (
         [] if client.evaluate_seconds is None else [client.evaluate_seconds / client.dilation]
@@ -201,9 +215,9 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 
 def caveats(
-    scale: float, rounds: int | None, engine: Engine, *, tuned: bool = False
+    scale: float, rounds: int | None, engine: EngineName, *, tuned: bool = False
 ) -> Iterator[str]:
-    """What the reader of the table must know."""
+    """List what the reader of the table must know."""
     if tuned:
         yield "trained as the tuned experiments do, at the paper's rounds, local epochs and data"
     if scale != 1:
@@ -216,23 +230,23 @@ def caveats(
         yield "nothing is emulated in-process: no figure of time is compared"
 
 
-def table(rows: Iterable[Beside]) -> tuple[Sequence[str], list[Sequence[str]]]:
-    """The paper's table with our column beside each of its own."""
+def table(rows: Iterable[PaperComparison]) -> Table:
+    """Make a table of the paper's numbers and ours, a row for each."""
     return ("model", "figure", "the paper's", "ours", "difference"), [
         (row.model, row.metric, f"{row.paper:.4g}", f"{row.ours:.4g}", row.difference)
         for row in rows
     ]
 
 
-def curves(original: PaperRun, summary: Summary) -> tuple[Sequence[str], list[Sequence[str]]]:
-    """The global model round by round: the published run's, where there is one, and ours."""
+def curves(original: PaperRun, summary: Summary) -> Table:
+    """Set the global model of the published run beside ours, round by round."""
     header = ("round", "published accuracy", "ours", "published loss", "ours")
     rows: list[Sequence[str]] = []
     for record in summary.rounds:
         theirs = (_at(original.accuracies, record.round), _at(original.losses, record.round))
-        own = (record.server_accuracy, record.server_loss)
-        cells = (theirs[0], own[0], theirs[1], own[1])
-        rows.append((str(record.round), *("-" if c is None else f"{c:.4f}" for c in cells)))
+        ours = (record.server_accuracy, record.server_loss)
+        cells = (theirs[0], ours[0], theirs[1], ours[1])
+        rows.append((str(record.round), *(format_number(cell, ".4f") for cell in cells)))
     return header, rows
 
 

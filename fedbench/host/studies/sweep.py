@@ -1,7 +1,7 @@
-"""Runs a sweep: what is finished is skipped, what was interrupted or failed goes on.
+"""Runs a sweep: finished runs are skipped, runs that were interrupted or failed go on.
 
 `runs/sweeps/<name>/` has `sweep.json` (which run is of which point), and the table as it stands,
-`table.md` and `table.csv`. Nothing here knows of Docker: runs are made by a `Runs`.
+`table.md` and `table.csv`. This module knows nothing of Docker: a `Runs` makes the runs.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fedbench.config import Experiment
+from fedbench.config.units import format_duration
 from fedbench.errors import ConfigError, DataError, FedbenchError, RunError, RunInterrupted
 from fedbench.host.data.prepare import Prepared
-from fedbench.host.report.tables.text_table import duration
 from fedbench.host.setup.machine import Say
 from fedbench.host.studies import sweep_table
-from fedbench.host.studies.grid import Point, Study, federation, identity
-from fedbench.host.studies.sweep_table import Outcome, Row
+from fedbench.host.studies.sweep_grid import Point, Study, federation, identity
+from fedbench.host.studies.sweep_table import Outcome, SweepRow
 from fedbench.records import Summary, replace_text
 from fedbench.records.runs import Run, RunStore
 
@@ -31,27 +31,27 @@ class Runs(Protocol):
     """Makes runs; `fedbench.engines.containers.engine.Runner` does so on a stack."""
 
     def create(self, experiment: Experiment, source: Path | None) -> Run:
-        """A new run."""
+        """Create a run."""
 
     def resume(self, name: str | None) -> Run:
-        """An ended run, ready to go on."""
+        """Prepare an ended run to go on."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """A point, what it is known by, and the images that the client with most of them trains on."""
+    """A point, its identity, and the images that the client with most of them trains on."""
 
     point: Point
     id: str
     samples: int
 
     def work(self, rounds: int) -> int:
-        """Images that this client trains on in so many rounds."""
+        """Return the images that this client trains on in so many rounds."""
         return rounds * self.point.experiment.local_epochs * self.samples
 
 
-class Book:
-    """`sweep.json`: the run of each point, and why there is none. Runs may have been deleted."""
+class SweepFile:
+    """`sweep.json`: the run of each point, or why there is none. Runs may have been deleted."""
 
     def __init__(self, path: Path, store: RunStore) -> None:
         self._path = path
@@ -61,7 +61,7 @@ class Book:
         )
 
     def note(self, task: Task, run: Run | None, failure: str | None = None) -> None:
-        """Writes down a point's run, or why it failed."""
+        """Write down a point's run, or why it failed."""
         self._points[task.id] = {
             "point": str(task.point),
             "run": run and run.id,
@@ -70,22 +70,22 @@ class Book:
         replace_text(self._path, json.dumps(self._points, indent=2) + "\n")
 
     def run(self, task: Task) -> Run | None:
-        """The run of a point, finished or not."""
+        """Return the run of a point, finished or not, or None."""
         name = self._points.get(task.id, {}).get("run")
         run = Run(self._store.path / name) if name else None
         return run if run and (run.path / "run.json").exists() else None
 
     def failure(self, task: Task) -> str | None:
-        """Why it failed last."""
+        """Return why a point failed last, or None."""
         failure: str | None = self._points.get(task.id, {}).get("failure")
         return failure
 
 
-class Sweeping:
-    """One sweep, over all of its points.
+class SweepRuns:
+    """The runs of one sweep, over all of its points.
 
     Raises:
-        DataError: the data of a point cannot be used; then nothing was started.
+        DataError: the data of a point cannot be used; nothing was started.
     """
 
     def __init__(self, study: Study, store: RunStore, prepare: Prepare, say: Say) -> None:
@@ -95,36 +95,36 @@ class Sweeping:
         self._say = say
         self._tasks = _tasks(study, prepare)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._book = Book(self.folder / "sweep.json", store)
+        self._file = SweepFile(self.folder / "sweep.json", store)
 
     def finished(self, task: Task) -> Summary | None:
-        """The summary of a point's run, if it came to its end."""
-        run = self._book.run(task)
+        """Return the summary of a point's run, or None if it is not finished."""
+        run = self._file.run(task)
         summary = run.summary() if run else None
         return summary if summary and summary.status == "finished" else None
 
     def pending(self) -> list[Task]:
-        """The points that are still to be run."""
+        """List the points that are still to be run."""
         return [task for task in self._tasks if not self.finished(task)]
 
-    def rows(self) -> list[Row]:
-        """The table as it stands."""
+    def rows(self) -> list[SweepRow]:
+        """Return the rows of the table as it stands."""
         return sweep_table.rows(self._outcome(task) for task in self._tasks)
 
     def write(self) -> None:
-        """Writes the table as it stands."""
+        """Write the table as it stands."""
         rows = self.rows()
-        replace_text(self.folder / "table.md", sweep_table.report(self.study.sweep, rows))
-        replace_text(self.folder / "table.csv", sweep_table.as_csv({self.name: rows}))
+        replace_text(self.folder / "table.md", sweep_table.sweep_markdown(self.study.sweep, rows))
+        replace_text(self.folder / "table.csv", sweep_table.sweeps_csv({self.name: rows}))
 
     def announce(self) -> None:
-        """Says how many runs there are, and how long they take."""
+        """Say how many runs there are, and how long they take."""
         total, pending = len(self._tasks), len(self.pending())
         left = f"; {self._left()}" if pending else ""
         self._say(f"sweep {self.name}: {total} runs, {total - pending} of them finished{left}")
 
     def run(self, runs: Runs, source: Path | None, execute: Execute) -> None:
-        """Runs every pending point, and writes the table after each.
+        """Run all pending points, and write the table after each.
 
         A point that fails is noted, and the others go on.
 
@@ -145,7 +145,7 @@ class Sweeping:
                 self.write()
 
     def failures(self) -> list[str]:
-        """Each point that is not finished, and why."""
+        """List the points that failed, and why."""
         return [failure for row in self.rows() for failure in row.failures]
 
     def _run(self, task: Task, runs: Runs, source: Path | None, execute: Execute) -> None:
@@ -154,7 +154,7 @@ class Sweeping:
         except (ConfigError, DataError) as error:
             self._failed(task, None, error)
             return
-        self._book.note(task, run)
+        self._file.note(task, run)
         try:
             execute(run)
         except RunError as error:
@@ -163,8 +163,8 @@ class Sweeping:
             raise self._interrupted()
 
     def _open(self, task: Task, runs: Runs, source: Path | None) -> Run:
-        """The run that was begun, or else a new one."""
-        begun = self._book.run(task)
+        """Return the run that was begun, or else a new one."""
+        begun = self._file.run(task)
         if begun is None:
             return runs.create(task.point.experiment, source)
         try:
@@ -177,7 +177,7 @@ class Sweeping:
         return run
 
     def _failed(self, task: Task, run: Run | None, error: FedbenchError) -> None:
-        self._book.note(task, run, error.message)
+        self._file.note(task, run, error.message)
         self._say(f"failed: {error.message}")
 
     def _interrupted(self) -> RunInterrupted:
@@ -190,7 +190,7 @@ class Sweeping:
 
     def _outcome(self, task: Task) -> Outcome:
         summary = self.finished(task)
-        return Outcome(task.point, summary, None if summary else self._book.failure(task))
+        return Outcome(task.point, summary, None if summary else self._file.failure(task))
 
     def _left(self) -> str:
         done = [(task, summary) for task in self._tasks if (summary := self.finished(task))]
@@ -199,21 +199,21 @@ class Sweeping:
         return (
             "no estimate before a run has ended"
             if seconds is None
-            else (f"about {duration(seconds)} left")
+            else (f"about {format_duration(seconds)} left")
         )
 
     def _rounds_left(self, task: Task) -> int:
-        run = self._book.run(task)
+        run = self._file.run(task)
         return task.point.experiment.rounds - (len(run.rounds()) if run else 0)
 
 
 def seconds_left(
     done: Sequence[tuple[Task, Summary]], left: Sequence[tuple[Task, int]]
 ) -> float | None:
-    """Wall seconds of so many rounds of each task, as fast as those that are done.
+    """Estimate wall seconds of so many rounds of each task from the tasks that are done.
 
-    A model that none was done of is taken to be as fast as the mean of the others. None where
-    nothing is done.
+    A model without a finished task is taken to be as fast as the mean of the others. None where
+    no task is done.
     """
     paces: dict[str | None, list[tuple[float, int]]] = {}
     for task, summary in done:
@@ -223,8 +223,8 @@ def seconds_left(
     if not paces:
         return None
     pace = {
-        model: sum(seconds for seconds, _ in parts) / sum(work for _, work in parts)
-        for model, parts in paces.items()
+        model: sum(seconds for seconds, _ in pairs) / sum(work for _, work in pairs)
+        for model, pairs in paces.items()
     }
     return sum(
         task.work(rounds) * pace.get(task.point.experiment.model, pace[None])
@@ -233,15 +233,15 @@ def seconds_left(
 
 
 def _tasks(study: Study, prepare: Prepare) -> list[Task]:
-    """Points with their data, which is prepared once where several have the same."""
+    """Prepare the data of the points, once where several have the same."""
     known: dict[str, Prepared] = {}
-    on: Mapping[str, Any] = federation(study.profile, study.devices)
+    where: Mapping[str, Any] = federation(study.profile, study.devices)
     tasks = []
     for point in study.points:
         wanted = point.experiment.data.model_dump_json() + str(point.experiment.seed)
         if wanted not in known:
             known[wanted] = prepare(point.experiment)
         data = known[wanted]
-        id_ = identity(point.experiment, data.key, on)
+        id_ = identity(point.experiment, data.key, where)
         tasks.append(Task(point, id_, max(data.samples.values())))
     return tasks

@@ -1,4 +1,4 @@
-"""What a sweep found: one row for each point of its grid, over all seeds."""
+"""The table of a sweep: one row for each point of its grid, over all seeds."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from fedbench.host.report.tables import energy
-from fedbench.host.report.tables.text_table import Table, csv_text, markdown
-from fedbench.host.studies.grid import Point, Sweep, shown
+from fedbench.host.report.tables.run_totals import kilojoules, run_joules
+from fedbench.host.report.tables.text_table import Table, markdown_table, records_csv
+from fedbench.host.studies.sweep_grid import Point, Sweep, shown
 from fedbench.records import Record, Summary
 
-_FIGURES = ("accuracy", "loss", "emulated_seconds", "wall_seconds", "energy_joules")
-_PARTS = ("mean", "deviation", "lowest", "highest")
-_COLUMNS = (
+_NUMBERS = ("accuracy", "loss", "emulated_seconds", "wall_seconds", "energy_joules")
+_STATISTICS = ("mean", "deviation", "lowest", "highest")
+_TITLES = (
     "n",
     "wanted",
-    *(f"{figure}_{part}" for figure in _FIGURES for part in _PARTS),
+    *(f"{name}_{statistic}" for name in _NUMBERS for statistic in _STATISTICS),
     "not_held",
     "runs",
 )
 
 
 class Spread(Record):
-    """Figures of `n` runs; `deviation` is that of a sample (n - 1), None for a single one."""
+    """Statistics of `n` runs; `deviation` is that of a sample (n - 1), None for a single run."""
 
     n: int
     mean: float
@@ -34,13 +34,13 @@ class Spread(Record):
     highest: float
 
 
-class Row(Record):
-    """One point of the grid; `wanted` runs, of which `runs` are finished.
+class SweepRow(Record):
+    """One point of the grid; `wanted` counts its runs, `runs` are those that are finished.
 
-    Accuracy and loss are the server's after the last round, and None where a run has none, as when
-    it diverged. Seconds are those of all rounds, without the time between them; a run that was
-    interrupted is not charged for it. Joules are modelled, of all devices. `not_held` counts
-    clients in rounds in which the emulation did not hold.
+    Accuracy and loss are the server's after the last round. They are None where a run has none, as
+    one that diverged. Seconds are of all rounds, without the time between them: an interruption
+    does not count. Joules are modelled, of all devices. `not_held` counts clients in rounds in
+    which the emulation did not hold.
     """
 
     settings: dict[str, Any]
@@ -57,25 +57,25 @@ class Row(Record):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a point's run stands: its summary where it is finished, why where it failed."""
+    """How a point's run stands: its summary if it is finished, the reason if it failed."""
 
     point: Point
     summary: Summary | None = None
     failure: str | None = None
 
 
-def rows(outcomes: Iterable[Outcome]) -> list[Row]:
-    """A row for each point without its seed, in the order of the sweep."""
+def rows(outcomes: Iterable[Outcome]) -> list[SweepRow]:
+    """Make a row for each point without its seed, in the order of the sweep."""
     groups: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
         groups.setdefault(json.dumps(outcome.point.settings, default=str), []).append(outcome)
     return [_row(group) for group in groups.values()]
 
 
-def table(found: Sequence[Row]) -> Table:
-    """The rows as text: mean ± sample standard deviation, lowest to highest."""
+def table(rows: Sequence[SweepRow]) -> Table:
+    """Write the rows as text: mean ± sample standard deviation, lowest to highest."""
     header = (
-        *(found[0].settings if found else ()),
+        *(rows[0].settings if rows else ()),
         "n",
         "server accuracy",
         "lowest to highest",
@@ -85,42 +85,46 @@ def table(found: Sequence[Row]) -> Table:
         "kJ",
         "not held",
     )
-    return header, [_cells(row) for row in found]
+    return header, [_cells(row) for row in rows]
 
 
-def report(sweep: Sweep, found: Sequence[Row]) -> str:
-    """The whole of `table.md`."""
+def sweep_markdown(sweep: Sweep, rows: Sequence[SweepRow]) -> str:
+    """Write the whole of `table.md`."""
     fixed = "".join(f", {key}={shown(value)}" for key, value in sweep.set.items())
-    parts = [
+    paragraphs = [
         f"# Sweep {sweep.name}",
         *([sweep.description] if sweep.description else []),
         f"Experiment {sweep.experiment}{fixed} on profile {sweep.profile}. "
-        f"{sum(len(row.runs) for row in found)} of {sum(row.wanted for row in found)} runs are "
+        f"{sum(len(row.runs) for row in rows)} of {sum(row.wanted for row in rows)} runs are "
         "finished.",
-        markdown(table(found)),
+        markdown_table(table(rows)),
         "Accuracy and loss are those of the global model after the last round: mean ± standard "
         "deviation of a sample over n seeds. Seconds are the mean of all rounds together; emulated "
         "seconds are wall seconds / dilation, and kJ the modelled energy of all devices. Not held: "
         "clients in rounds in which the host could not hold the emulation.",
     ]
-    if failures := [failure for row in found for failure in row.failures]:
-        parts += ["## Failures", "\n".join(f"- {' '.join(line.split())}" for line in failures)]
-    return "\n\n".join(parts) + "\n"
+    if failures := [failure for row in rows for failure in row.failures]:
+        paragraphs += ["## Failures", "\n".join(f"- {' '.join(line.split())}" for line in failures)]
+    return "\n\n".join(paragraphs) + "\n"
 
 
-def as_csv(found: Mapping[str, Sequence[Row]]) -> str:
-    """The rows of several sweeps, by name; their keys are the first columns."""
-    keys = dict.fromkeys(key for rows in found.values() for row in rows for key in row.settings)
-    records = (_record(name, row) for name, rows in found.items() for row in rows)
-    return csv_text(["sweep", *keys, *_COLUMNS], records)
+def sweeps_csv(sweeps: Mapping[str, Sequence[SweepRow]]) -> str:
+    """Write the rows of several sweeps, by name, as CSV; their keys are the first columns."""
+    keys: dict[str, None] = {}
+    records = []
+    for name, rows in sweeps.items():
+        for row in rows:
+            keys |= dict.fromkeys(row.settings)
+            records.append(_record(name, row))
+    return records_csv(["sweep", *keys, *_TITLES], records)
 
 
-def _row(outcomes: Sequence[Outcome]) -> Row:
+def _row(outcomes: Sequence[Outcome]) -> SweepRow:
     done = [outcome.summary for outcome in outcomes if outcome.summary]
     last = [summary.rounds[-1] for summary in done]
     wall = [sum(record.duration_seconds for record in summary.rounds) for summary in done]
     dilations = [summary.dilation for summary in done]
-    return Row(
+    return SweepRow(
         settings=outcomes[0].point.settings,
         wanted=len(outcomes),
         runs=tuple(summary.run for summary in done),
@@ -128,14 +132,14 @@ def _row(outcomes: Sequence[Outcome]) -> Row:
         loss=spread([record.server_loss for record in last]),
         emulated_seconds=spread([s / by for s, by in zip(wall, dilations, strict=True)]),
         wall_seconds=spread(wall),
-        energy_joules=spread([energy.of_run(summary) for summary in done]),
+        energy_joules=spread([run_joules(summary) for summary in done]),
         not_held=sum(sum(summary.rounds_not_held.values()) for summary in done),
         failures=tuple(f"{o.point}: {o.failure}" for o in outcomes if o.failure),
     )
 
 
 def spread(values: Sequence[float | None]) -> Spread | None:
-    """Mean and spread; None without values, or where one is missing: the others would flatter."""
+    """Return mean and spread; None if any value is missing: the rest would flatter."""
     known = [value for value in values if value is not None]
     if not known or len(known) < len(values):
         return None
@@ -148,7 +152,7 @@ def spread(values: Sequence[float | None]) -> Spread | None:
     )
 
 
-def _cells(row: Row) -> Sequence[str]:
+def _cells(row: SweepRow) -> Sequence[str]:
     return (
         *map(shown, row.settings.values()),
         f"{len(row.runs)}/{row.wanted}",
@@ -157,24 +161,24 @@ def _cells(row: Row) -> Sequence[str]:
         _mean(row.loss, ".4f"),
         f"{row.emulated_seconds.mean:.1f}" if row.emulated_seconds else "-",
         f"{row.wall_seconds.mean:.1f}" if row.wall_seconds else "-",
-        energy.kilojoules(row.energy_joules.mean if row.energy_joules else None),
+        kilojoules(row.energy_joules.mean if row.energy_joules else None),
         str(row.not_held),
     )
 
 
-def _mean(figures: Spread | None, form: str) -> str:
-    if figures is None:
+def _mean(spread: Spread | None, form: str) -> str:
+    if spread is None:
         return "-"
-    mean = format(figures.mean, form)
-    return mean if figures.deviation is None else f"{mean} ± {figures.deviation:{form}}"
+    mean = format(spread.mean, form)
+    return mean if spread.deviation is None else f"{mean} ± {spread.deviation:{form}}"
 
 
-def _record(sweep: str, row: Row) -> dict[str, object]:
+def _record(sweep: str, row: SweepRow) -> dict[str, object]:
     settings = {key: shown(value) for key, value in row.settings.items()}
-    figures = {
-        f"{name}_{part}": getattr(getattr(row, name), part, None)  # empty where there are none
-        for name in _FIGURES
-        for part in _PARTS
+    statistics = {
+        f"{name}_{statistic}": getattr(getattr(row, name), statistic, None)  # empty without any
+        for name in _NUMBERS
+        for statistic in _STATISTICS
     }
     counts = {"n": len(row.runs), "wanted": row.wanted, "not_held": row.not_held}
-    return {"sweep": sweep, **settings, **counts, **figures, "runs": " ".join(row.runs)}
+    return {"sweep": sweep, **settings, **counts, **statistics, "runs": " ".join(row.runs)}

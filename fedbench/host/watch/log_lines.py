@@ -1,4 +1,4 @@
-"""One line of a container's log: read, chosen, and made readable."""
+"""One line of a container's log: parsed, filtered, and made readable."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ _NANOSECONDS = re.compile(r"(\.\d{6})\d*")
 
 
 @dataclass(frozen=True)
-class Line:
-    """What was written where and when. A line that is not JSON is all message."""
+class LogLine:
+    """A line that a container wrote, and when. A line that is not JSON is all message."""
 
     time: datetime
     source: str  # the container's service
     fields: dict[str, Any]
 
     @classmethod
-    def of(cls, fields: dict[str, Any]) -> Line:
-        """The line of which `json` wrote the fields."""
+    def of(cls, fields: dict[str, Any]) -> LogLine:
+        """Make the line of which `json` wrote the fields."""
         return cls(_time(fields) or _NEVER, str(_source(fields) or _UNKNOWN), fields)
 
     @property
@@ -43,13 +43,13 @@ class Line:
         return str(self.fields["level"])
 
     def json(self) -> str:
-        """One JSON object; of a plain line too, with the keys that are known of it."""
+        """Write one JSON object, of a plain line too, with the keys that are known of it."""
         return json.dumps(self.fields, ensure_ascii=False)
 
     def text(self) -> Text:
-        """For people, in local time: `12:03:04 laptop round 3 …`, coloured by its level."""
+        """Write for people, in local time: `12:03:04 laptop round 3 …`, coloured by its level."""
         fields, style = self.fields, _STYLES.get(self.level, "")
-        text = Text(f"{_clock(self.time.astimezone())} ", "dim")
+        text = Text(f"{_format_clock(self.time.astimezone())} ", "dim")
         text.append(f"{self.source:{_NAME_WIDTH}} ", "cyan")
         if fields.get("round") is not None:
             text.append(f"round {fields['round']} ", "dim")
@@ -62,47 +62,47 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Choice:
-    """Which lines: of that level at least, and of that run where one is named.
+class LineFilter:
+    """Selects lines of a level at least, and of one run where `run` is named.
 
-    A line that names no run, such as SuperLink's or a crash's last words, is of the run that was
-    active at its time: `periods` are that run's.
+    A line that names no run, such as SuperLink's or a crash's last words, belongs to the run that
+    was active at its time: `periods` are the run's.
     """
 
     level: str = "info"
     run: str | None = None
     periods: Sequence[tuple[datetime, datetime]] = ()
 
-    def takes(self, line: Line) -> bool:
-        """Whether the line is one of them."""
+    def takes(self, line: LogLine) -> bool:
+        """Return whether the line is selected."""
         high_enough = LEVELS.index(line.level) >= LEVELS.index(self.level)
         return high_enough and (self.run is None or self._is_of_run(line))
 
-    def _is_of_run(self, line: Line) -> bool:
+    def _is_of_run(self, line: LogLine) -> bool:
         named = line.fields.get("run")
         within = any(begin <= line.time <= end for begin, end in self.periods)
         return named == self.run or (named is None and within)
 
 
-def read(source: str, raw: str) -> Line:
-    """A line as Docker gives it: its time, a space, and what was written.
+def parse_line(source: str, raw: str) -> LogLine:
+    """Parse a line as Docker gives it: its time, a space, and what was written.
 
-    JSON with our keys may be another program's: where it does not say that this container wrote it,
-    or when, its fields say so from now on.
+    JSON with our keys may come from another program. Where it does not say that this container
+    wrote it, or when, its fields are set to say so.
     """
     stamp, _, written = raw.partition(" ")
     time = datetime.fromisoformat(_NANOSECONDS.sub(r"\1", stamp))
     if (fields := _json(written)) is None:
-        return Line(time, source, _plain(time, source, written))
+        return LogLine(time, source, _plain(time, source, written))
     if _source(fields) != source:
         fields["service"] = source
     if _time(fields) is None:
         fields["time"] = _stamp(time)
-    return Line(time, source, fields)
+    return LogLine(time, source, fields)
 
 
 def parse_level(value: str) -> str:
-    """A level, whatever its case.
+    """Return the level in lower case.
 
     Raises:
         ConfigError: there is no such level.
@@ -113,10 +113,12 @@ def parse_level(value: str) -> str:
 
 
 def parse_since(value: str, now: datetime) -> datetime:
-    """`30s`, `5m`, `2h`, `1d` before `now`, or a time such as 2026-11-25T12:00 (local, or +00:00).
+    """Parse `30s`, `5m`, `2h`, `1d` before `now`, or a time such as 2026-11-25T12:00.
+
+    A time without an offset such as +00:00 is local.
 
     Raises:
-        ConfigError: it is neither.
+        ConfigError: the value is neither.
     """
     try:
         if age := re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", value):
@@ -128,11 +130,11 @@ def parse_since(value: str, now: datetime) -> datetime:
         ) from None
 
 
-def require(kind: str, name: str, known: Collection[str]) -> None:
-    """Nothing, where the name is known.
+def require_known_name(kind: str, name: str, known: Collection[str]) -> None:
+    """Raise ConfigError unless the name is known.
 
     Raises:
-        ConfigError: it is not; the hint lists what is there.
+        ConfigError: the name is not known; the hint lists the names that are.
     """
     if name not in known:
         raise ConfigError(f"no {kind} {name!r}", f"there are {', '.join(known) or 'none'}")
@@ -148,19 +150,19 @@ def _json(written: str) -> dict[str, Any] | None:
 
 
 def _plain(time: datetime, source: str, written: str) -> dict[str, Any]:
-    """What a library, an interpreter's last words or another program wrote."""
-    found = _LOGFMT.search(written)
-    level = {"warn": "warning"}.get(found[1], found[1]) if found else "info"
+    """Return the fields of a line by a library, a dying interpreter or another program."""
+    match = _LOGFMT.search(written)
+    level = {"warn": "warning"}.get(match[1], match[1]) if match else "info"
     return {"time": _stamp(time), "level": level, "service": source, "message": written}
 
 
 def _source(fields: dict[str, Any]) -> object:
-    """Who wrote the line: a line of ours has one of both."""
+    """Return who wrote the line; a line of ours names a service or a client."""
     return fields.get("service") or fields.get("client")
 
 
 def _time(fields: dict[str, Any]) -> datetime | None:
-    """When, in UTC unless it says otherwise, as containers' clocks are; None where it does not."""
+    """Return the time of the fields, UTC unless it has an offset; None if they have no time."""
     try:
         time = datetime.fromisoformat(fields["time"])
     except (KeyError, TypeError, ValueError):
@@ -172,7 +174,7 @@ def _stamp(time: datetime) -> str:
     return time.isoformat(timespec="milliseconds")
 
 
-def _clock(time: datetime) -> str:
-    """The time of day, with the date where that is another day's."""
+def _format_clock(time: datetime) -> str:
+    """Format the time of day, with the date if it is not today."""
     today = time.date() == datetime.now(time.tzinfo).date()
     return f"{time:%H:%M:%S}" if today else f"{time:%m-%d %H:%M:%S}"

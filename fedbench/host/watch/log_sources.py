@@ -21,7 +21,14 @@ from docker.models.containers import Container
 from fedbench.engines.containers.runtime.stack import JOINED_LABEL, nothing_up
 from fedbench.errors import DockerError
 from fedbench.host.setup.places import PROJECT
-from fedbench.host.watch.log_lines import Choice, Line, parse_level, parse_since, read, require
+from fedbench.host.watch.log_lines import (
+    LineFilter,
+    LogLine,
+    parse_level,
+    parse_line,
+    parse_since,
+    require_known_name,
+)
 from fedbench.records.runs import Run
 
 PROJECT_LABEL = "com.docker.compose.project"
@@ -62,12 +69,12 @@ class Wanted:
         last = None if whole else TAIL if tail is None else tail
         return cls(tuple(names), parse_level(level), run, moment, last)
 
-    def choice(self) -> Choice:
+    def choice(self) -> LineFilter:
         """Which lines of these containers, as the run's records have it now."""
         if self.run is None:
-            return Choice(self.level)
+            return LineFilter(self.level)
         here = self.run.facts().get("project") == PROJECT
-        return Choice(self.level, self.run.id, self.run.periods() if here else ())
+        return LineFilter(self.level, self.run.id, self.run.periods() if here else ())
 
     def has(self, name: str) -> bool:
         """Whether these are among them; without names, server and clients are."""
@@ -112,14 +119,14 @@ class Sources:
         if not there:
             raise nothing_up()
         for name in names:
-            require("client or service", name, there)
+            require_known_name("client or service", name, there)
         wanted = Wanted(tuple(names))
         return {name: container for name, container in there.items() if wanted.has(name)}
 
 
 def logged(
     containers: Mapping[str, Container], wanted: Wanted, until: datetime | None = None
-) -> Iterator[Line]:
+) -> Iterator[LogLine]:
     """Lines that are wanted, of one container after the other.
 
     Raises:
@@ -130,12 +137,12 @@ def logged(
         yield from filter(choice.takes, _lines(name, container, wanted.since, until))
 
 
-def live(sources: Sources, wanted: Wanted, since: datetime) -> Iterator[Line]:
+def live(sources: Sources, wanted: Wanted, since: datetime) -> Iterator[LogLine]:
     """Lines as they come, from `since` on, for as long as someone asks for them.
 
     A container that starts again, or joins, is followed from then on.
     """
-    incoming: queue.Queue[Line] = queue.Queue()
+    incoming: queue.Queue[LogLine] = queue.Queue()
     streams: dict[str, threading.Thread] = {}
     began: dict[str, datetime] = {}
     while True:
@@ -155,7 +162,7 @@ def live(sources: Sources, wanted: Wanted, since: datetime) -> Iterator[Line]:
 
 def _lines(
     name: str, container: Container, since: datetime | None, until: datetime | None
-) -> Iterator[Line]:
+) -> Iterator[LogLine]:
     try:
         written = container.logs(
             timestamps=True,
@@ -168,10 +175,12 @@ def _lines(
         raise DockerError(f"the log of {name} cannot be had: {error}") from None
     for raw in written.split(b"\n"):
         if raw:
-            yield read(name, raw.decode(errors="replace"))
+            yield parse_line(name, raw.decode(errors="replace"))
 
 
-def _stream(name: str, container: Container, since: datetime, put: Callable[[Line], None]) -> None:
+def _stream(
+    name: str, container: Container, since: datetime, put: Callable[[LogLine], None]
+) -> None:
     """Hands on what the container logs until it ends, or is removed."""
     left = b""
     with suppress(DockerException, OSError):
@@ -180,10 +189,10 @@ def _stream(name: str, container: Container, since: datetime, put: Callable[[Lin
         ):
             *whole, left = (left + chunk).split(b"\n")
             for raw in whole:
-                put(read(name, raw.decode(errors="replace")))
+                put(parse_line(name, raw.decode(errors="replace")))
 
 
-def _gathered(incoming: queue.Queue[Line]) -> list[Line]:
+def _gathered(incoming: queue.Queue[LogLine]) -> list[LogLine]:
     """What comes within a moment, in the order of time."""
     deadline, lines = time.monotonic() + GATHER_SECONDS, []
     while (left := deadline - time.monotonic()) > 0:

@@ -18,7 +18,7 @@ from fedbench.host.setup import bootstrap
 from fedbench.host.setup.locks import locked
 from fedbench.host.setup.machine import Say
 from fedbench.host.setup.places import PROJECT, Places
-from fedbench.host.watch.log_lines import Choice, Line, require
+from fedbench.host.watch.log_lines import LineFilter, LogLine, require_known_name
 from fedbench.host.watch.log_sources import MONITORING, Sources, Wanted, live, logged
 from fedbench.records import read_lines, replace_text
 from fedbench.records.runs import Run, RunStore
@@ -26,7 +26,7 @@ from fedbench.records.runs import Run, RunStore
 FILE = "logs.jsonl"
 
 
-def lines(wanted: Wanted, *, follow: bool) -> Iterator[Line]:
+def lines(wanted: Wanted, *, follow: bool) -> Iterator[LogLine]:
     """What was logged, oldest first, and where asked for what is logged from now on.
 
     Those of a run also from its folder, whether or not its containers are there.
@@ -47,12 +47,12 @@ def lines(wanted: Wanted, *, follow: bool) -> Iterator[Line]:
         yield from live(sources, wanted, now)
 
 
-def history(sources: Sources, wanted: Wanted, until: datetime | None = None) -> list[Line]:
+def history(sources: Sources, wanted: Wanted, until: datetime | None = None) -> list[LogLine]:
     """The lines of all containers together, in the order of time."""
     return _last(logged(sources.chosen(wanted.names), wanted, until), wanted)
 
 
-def of_run(run: Run, wanted: Wanted) -> list[Line]:
+def of_run(run: Run, wanted: Wanted) -> list[LogLine]:
     """What its folder has and, where that may not be all, what containers still have."""
     written = kept(run)
     client = None if _has_all(run, wanted) else bootstrap.find_docker()
@@ -60,9 +60,11 @@ def of_run(run: Run, wanted: Wanted) -> list[Line]:
     if not there and not (run.path / FILE).exists():
         raise nothing_up()
     for name in wanted.names:
-        require("client or service", name, sorted({line.source for line in written} | there.keys()))
+        require_known_name(
+            "client or service", name, sorted({line.source for line in written} | there.keys())
+        )
     asked = {name: container for name, container in there.items() if wanted.has(name)}
-    of_level, since = Choice(wanted.level), wanted.since
+    of_level, since = LineFilter(wanted.level), wanted.since
     before = [
         line
         for line in written
@@ -126,15 +128,15 @@ def _has_all(run: Run, wanted: Wanted) -> bool:
     return _is_kept(run) and wanted.level != "debug" and not set(names).intersection(MONITORING)
 
 
-def kept(run: Run) -> list[Line]:
+def kept(run: Run) -> list[LogLine]:
     """The lines in a run's folder; none where nobody kept them yet."""
-    return [Line.of(fields) for fields in read_lines(run.path / FILE)]
+    return [LogLine.of(fields) for fields in read_lines(run.path / FILE)]
 
 
-def _unkept(lines: Iterable[Line], before: Iterable[Line]) -> list[Line]:
+def _unkept(lines: Iterable[LogLine], before: Iterable[LogLine]) -> list[LogLine]:
     there = {line.json() for line in before}
     return [line for line in lines if line.json() not in there]
 
 
-def _last(lines: Iterable[Line], wanted: Wanted) -> list[Line]:
+def _last(lines: Iterable[LogLine], wanted: Wanted) -> list[LogLine]:
     return list(deque(sorted(lines, key=lambda line: line.time), wanted.tail))

@@ -10,11 +10,11 @@ from fedbench.config import Experiment, load_experiment, load_profile
 from fedbench.errors import ConfigError
 from fedbench.host.report.tables import paper
 from fedbench.host.studies.reproduce import (
-    Engine,
+    EngineName,
     Reproduction,
-    beside,
     caveats,
     choose,
+    compare_with_paper,
     curves,
     experiment,
     name,
@@ -54,7 +54,7 @@ def summary(*rounds: RoundRecord, status: str = "finished") -> Summary:
 class FakeRunner:
     """Finishes each run after one more round, with no training in between."""
 
-    def __init__(self, store: RunStore, engine: Engine) -> None:
+    def __init__(self, store: RunStore, engine: EngineName) -> None:
         self.store = store
         self.facts = {"engine": {}} if engine == "in-process" else {}
         self.created: list[str] = []
@@ -82,7 +82,7 @@ Reproduce = Callable[..., tuple[Reproduction, FakeRunner]]
 
 @pytest.fixture
 def reproduce(tmp_path: Path) -> Reproduce:
-    def made(engine: Engine = "in-process", *, fresh: bool = False) -> Any:
+    def made(engine: EngineName = "in-process", *, fresh: bool = False) -> Any:
         store = RunStore(tmp_path / "runs")
         runner = FakeRunner(store, engine)
         return Reproduction(lambda: runner, store, engine, lambda _: None, fresh=fresh), runner
@@ -160,7 +160,9 @@ def test_an_interrupted_run_goes_on(reproduce: Reproduce) -> None:
 
 
 def test_every_figure_stands_beside_the_papers() -> None:
-    rows = beside(STUDY, summary(record(1), record(2, server_accuracy=0.75)), 0.1, "containers")
+    rows = compare_with_paper(
+        STUDY, summary(record(1), record(2, server_accuracy=0.75)), 0.1, "containers"
+    )
     ours = {row.metric: row.ours for row in rows}
     assert ours["server_accuracy"] == 0.75
     assert ours["local_accuracy (laptop)"] == 0.8
@@ -173,13 +175,13 @@ def test_every_figure_stands_beside_the_papers() -> None:
 
 
 def test_times_of_a_run_in_process_say_nothing_of_the_paper() -> None:
-    rows = beside(STUDY, summary(record(1)), 1.0, "in-process")
+    rows = compare_with_paper(STUDY, summary(record(1)), 1.0, "in-process")
     assert not [row for row in rows if "seconds" in row.metric or "hours" in row.metric]
     assert rows
 
 
 def test_accuracies_differ_by_points_and_the_rest_by_per_cent() -> None:
-    rows = beside(STUDY, summary(record(1)), 1.0, "containers")
+    rows = compare_with_paper(STUDY, summary(record(1)), 1.0, "containers")
     cells = {row[1]: row[2:] for row in table(rows)[1]}
     assert cells["server_accuracy"] == ("0.7877", "0.5", "-28.8 points")
     assert cells["server_loss"] == ("0.6628", "1.5", "+126%")
@@ -203,11 +205,11 @@ def test_runs_are_chosen_by_table_by_name_and_by_model() -> None:
 @pytest.mark.parametrize(
     ("what", "run", "models", "message"),
     [
-        (None, None, [], "expected table2, table3, or --run 10x5"),
-        ("table3", "10x5", [], "expected table2, table3, or --run 10x5"),
-        ("table4", None, [], "expected table2, table3"),
-        (None, "7x7", [], "no run 7x7 of any model"),
-        ("table2", None, ["mobilenet_v1"], "no run table2 of mobilenet_v1"),
+        (None, None, [], "expected either table2, table3 or --run, found neither"),
+        ("table3", "10x5", [], "expected either table2, table3 or --run, found table3 --run 10x5"),
+        ("table4", None, [], "expected either table2, table3 or --run, found table4"),
+        (None, "7x7", [], "the paper has no --run 7x7 of any model"),
+        ("table2", None, ["mobilenet_v1"], "the paper has no table2 of mobilenet_v1"),
     ],
 )
 def test_what_is_not_there_is_refused(

@@ -14,8 +14,8 @@ import pytest
 from fedbench.config import Experiment, load_devices, load_experiment, load_profile
 from fedbench.errors import ConfigError, DataError, DockerError, RunError, RunInterrupted
 from fedbench.host.data.prepare import Prepared
-from fedbench.host.studies.grid import Point, Study, Sweep, points
-from fedbench.host.studies.sweep import Sweeping, Task, seconds_left
+from fedbench.host.studies.sweep import SweepRuns, Task, seconds_left
+from fedbench.host.studies.sweep_grid import Point, Study, Sweep, points
 from fedbench.records import Summary, summarise, write_summary
 from fedbench.records.runs import Run, RunStore
 
@@ -104,18 +104,18 @@ def server(store: RunStore) -> Server:
     return Server(store)
 
 
-def sweeping(store: RunStore, said: list[str] | None = None, **keys: Any) -> Sweeping:
+def sweeping(store: RunStore, said: list[str] | None = None, **keys: Any) -> SweepRuns:
     """The sweep as another process finds it."""
-    return Sweeping(study(**keys), store, prepare, (said if said is not None else []).append)
+    return SweepRuns(study(**keys), store, prepare, (said if said is not None else []).append)
 
 
-def run(server: Server, said: list[str] | None = None, **keys: Any) -> Sweeping:
+def run(server: Server, said: list[str] | None = None, **keys: Any) -> SweepRuns:
     mine = sweeping(server.store, said, **keys)
     mine.run(server, None, server.execute)
     return mine
 
 
-def counts(mine: Sweeping) -> list[str]:
+def counts(mine: SweepRuns) -> list[str]:
     return [f"{len(row.runs)}/{row.wanted}" for row in mine.rows()]
 
 
@@ -283,7 +283,7 @@ def test_data_that_several_points_have_are_prepared_once(store: RunStore) -> Non
         return prepare(experiment)
 
     grid = {"rounds": [1, 2], "data.partition": ["iid", "replicated"]}
-    Sweeping(study(grid=grid, seeds=2), store, count, lambda _: None)
+    SweepRuns(study(grid=grid, seeds=2), store, count, lambda _: None)
     assert prepared == [("iid", 0), ("replicated", 0), ("iid", 1), ("replicated", 1)]
 
 
@@ -292,7 +292,7 @@ def test_data_that_cannot_be_had_start_nothing(store: RunStore) -> None:
         raise DataError("no such folder")
 
     with pytest.raises(DataError):
-        Sweeping(study(), store, refuse, lambda _: None)
+        SweepRuns(study(), store, refuse, lambda _: None)
     assert not store.path.exists()
 
 

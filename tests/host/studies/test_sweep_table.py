@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 from fedbench.config import load_experiment
-from fedbench.host.studies.grid import Point, Sweep
+from fedbench.host.studies.sweep_grid import Point, Sweep
 from fedbench.host.studies.sweep_table import (
     Outcome,
-    Row,
     Spread,
-    as_csv,
-    report,
+    SweepRow,
     rows,
     spread,
+    sweep_markdown,
+    sweeps_csv,
     table,
 )
 from fedbench.records import Summary, summarise
@@ -44,7 +44,7 @@ def point(seed: int, partition: str = "iid") -> Point:
 
 
 @pytest.fixture
-def found() -> list[Row]:
+def found() -> list[SweepRow]:
     """Two of two runs are finished; one of three, one of them failed."""
     return rows(
         [
@@ -57,7 +57,7 @@ def found() -> list[Row]:
     )
 
 
-def test_runs_that_differ_by_the_seed_are_one_row(found: list[Row]) -> None:
+def test_runs_that_differ_by_the_seed_are_one_row(found: list[SweepRow]) -> None:
     assert [(row.settings, len(row.runs), row.wanted, row.not_held) for row in found] == [
         ({"data.partition": "iid"}, 2, 2, 6),
         ({"data.partition": "replicated"}, 1, 3, 3),
@@ -69,7 +69,7 @@ def test_runs_that_differ_by_the_seed_are_one_row(found: list[Row]) -> None:
     assert found[1].accuracy == Spread(n=1, mean=0.25, deviation=None, lowest=0.25, highest=0.25)
 
 
-def test_seconds_are_those_of_the_rounds(found: list[Row]) -> None:
+def test_seconds_are_those_of_the_rounds(found: list[SweepRow]) -> None:
     """The summary's own total has the time in which the run was interrupted, too."""
     seconds = [(row.wall_seconds, row.emulated_seconds) for row in found]
     assert [(wall and wall.mean, em and em.mean) for wall, em in seconds] == [
@@ -83,7 +83,7 @@ def test_a_run_that_diverged_leaves_no_mean_of_the_others() -> None:
     assert spread([]) is None
 
 
-def test_the_table_has_mean_and_spread(found: list[Row]) -> None:
+def test_the_table_has_mean_and_spread(found: list[SweepRow]) -> None:
     assert table(found) == (
         (
             "data.partition", "n", "server accuracy", "lowest to highest", "server loss",
@@ -104,7 +104,7 @@ def test_energy_is_the_mean_of_the_runs() -> None:
     found = rows([Outcome(point(seed), one) for seed, one in enumerate(drawn)])
     (row,) = table(found)[1]
     assert row[-2] == "2.00"
-    (line,) = csv.DictReader(StringIO(as_csv({"mine": found})))
+    (line,) = csv.DictReader(StringIO(sweeps_csv({"mine": found})))
     assert (line["energy_joules_mean"], line["energy_joules_highest"]) == ("2000.0", "3000.0")
 
 
@@ -121,8 +121,8 @@ def test_what_has_not_run_yet_is_a_dash() -> None:
     assert row == ("iid", "0/1", "-", "-", "-", "-", "-", "-", "0")
 
 
-def test_the_report_says_what_it_is_of_and_what_failed(found: list[Row]) -> None:
-    text = report(SWEEP, found)
+def test_the_report_says_what_it_is_of_and_what_failed(found: list[SweepRow]) -> None:
+    text = sweep_markdown(SWEEP, found)
     assert text.startswith(
         "# Sweep mine\n\nWhat it is for\n\nExperiment digits, batch_size=8 on profile "
         "heterogeneous. 3 of 5 runs are finished.\n\n| data.partition | n |"
@@ -132,9 +132,9 @@ def test_the_report_says_what_it_is_of_and_what_failed(found: list[Row]) -> None
     )
 
 
-def test_sweeps_of_other_keys_share_a_csv(found: list[Row]) -> None:
+def test_sweeps_of_other_keys_share_a_csv(found: list[SweepRow]) -> None:
     other = Point({"rounds": 3}, load_experiment("digits"))
-    text = as_csv({"mine": found, "other": rows([Outcome(other)])})
+    text = sweeps_csv({"mine": found, "other": rows([Outcome(other)])})
     first, second, third = csv.DictReader(StringIO(text))
     assert list(first)[:5] == ["sweep", "data.partition", "rounds", "n", "wanted"]
     assert (first["sweep"], first["data.partition"], first["rounds"]) == ("mine", "iid", "")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fedbench.errors import ConfigError
-from fedbench.host.watch.log_lines import Choice, Line, parse_level, parse_since, read
+from fedbench.host.watch.log_lines import LineFilter, LogLine, parse_level, parse_line, parse_since
 
 NOW = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
 FIELDS: dict[str, Any] = {
@@ -17,13 +17,13 @@ FIELDS: dict[str, Any] = {
 STAMP = "2026-01-02T11:59:58.250123456Z"
 
 
-def line(**changes: Any) -> Line:
-    return read("laptop", f"{STAMP} {json.dumps(FIELDS | changes)}")
+def line(**changes: Any) -> LogLine:
+    return parse_line("laptop", f"{STAMP} {json.dumps(FIELDS | changes)}")
 
 
 @pytest.fixture(autouse=True)
 def _utc(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fedbench.host.watch.log_lines._clock", lambda time: f"{time:%M:%S}")
+    monkeypatch.setattr("fedbench.host.watch.log_lines._format_clock", lambda time: f"{time:%M:%S}")
 
 
 def test_a_line_of_ours_keeps_its_fields_and_has_dockers_time() -> None:
@@ -39,7 +39,7 @@ def test_a_line_of_ours_keeps_its_fields_and_has_dockers_time() -> None:
     ["Segmentation fault", "", "  warnings.warn(", '{"level": "info"}', "[1, 2]", "12", '{"a'],
 )
 def test_any_other_line_is_all_message(written: str) -> None:
-    plain = read("server", f"{STAMP} {written}")
+    plain = parse_line("server", f"{STAMP} {written}")
     assert plain.fields == {
         "time": "2026-01-02T11:59:58.250+00:00", "level": "info", "service": "server",
         "message": written,
@@ -57,17 +57,17 @@ def test_any_other_line_is_all_message(written: str) -> None:
     ],
 )
 def test_prometheus_and_grafana_say_their_level_their_own_way(written: str, level: str) -> None:
-    assert read("prometheus", f"{STAMP} {written}").level == level
+    assert parse_line("prometheus", f"{STAMP} {written}").level == level
 
 
 @pytest.mark.parametrize("stamp", ["2026-01-02T11:59:58Z", "2026-01-02T11:59:58.25Z"])
 def test_docker_leaves_out_zeros(stamp: str) -> None:
-    assert read("server", f"{stamp} x").time.second == 58
+    assert parse_line("server", f"{stamp} x").time.second == 58
 
 
 def test_a_line_that_was_written_as_json_is_read_again() -> None:
-    for one in (line(), read("server", f"{STAMP} plain")):
-        again = Line.of(json.loads(one.json()))
+    for one in (line(), parse_line("server", f"{STAMP} plain")):
+        again = LogLine.of(json.loads(one.json()))
         assert (again.source, again.fields) == (one.source, one.fields)
 
 
@@ -82,20 +82,22 @@ FOREIGN: dict[str, Any] = {"message": "loaded", "level": "info"}
     ],
 )  # fmt: skip
 def test_a_line_of_another_program_says_who_wrote_it_and_when(more: dict[str, Any]) -> None:
-    one = read("laptop", f"{STAMP} {json.dumps(FOREIGN | more)}")
+    one = parse_line("laptop", f"{STAMP} {json.dumps(FOREIGN | more)}")
     added = {"service": "laptop", "time": "2026-01-02T11:59:58.250+00:00"}
     assert one.fields == FOREIGN | more | added
-    again = Line.of(json.loads(one.json()))
+    again = LogLine.of(json.loads(one.json()))
     assert (again.source, again.time) == ("laptop", one.time.replace(microsecond=250_000))
 
 
 def test_a_time_without_a_zone_is_utc() -> None:
-    one = read("laptop", f"{STAMP} {json.dumps(FOREIGN | {'time': '2026-01-02 11:59:58,25'})}")
-    assert Line.of(one.fields).time == datetime(2026, 1, 2, 11, 59, 58, 250_000, UTC)
+    one = parse_line(
+        "laptop", f"{STAMP} {json.dumps(FOREIGN | {'time': '2026-01-02 11:59:58,25'})}"
+    )
+    assert LogLine.of(one.fields).time == datetime(2026, 1, 2, 11, 59, 58, 250_000, UTC)
 
 
 def test_a_line_that_was_kept_without_a_name_or_time_is_read() -> None:
-    one = Line.of(FOREIGN)
+    one = LogLine.of(FOREIGN)
     assert (one.source, one.level) == ("unknown", "info")
     assert sorted([line(), one], key=lambda each: each.time)[0] is one
     assert one.text().plain.endswith("loaded")
@@ -123,7 +125,11 @@ def test_another_days_line_has_its_date(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.undo()
     assert "-" in line().text().plain.split(" ", maxsplit=1)[0]
     now = datetime.now(UTC)
-    assert read("a", f"{now.isoformat()} x").text().plain.startswith(f"{now.astimezone():%H:%M:%S}")
+    assert (
+        parse_line("a", f"{now.isoformat()} x")
+        .text()
+        .plain.startswith(f"{now.astimezone():%H:%M:%S}")
+    )
 
 
 @pytest.mark.parametrize(
@@ -132,17 +138,17 @@ def test_another_days_line_has_its_date(monkeypatch: pytest.MonkeyPatch) -> None
 )
 def test_a_level_takes_those_above_it(level: str, taken: int) -> None:
     lines = [line(level=name) for name in ("debug", "info", "warning", "error")]
-    assert sum(Choice(level).takes(one) for one in lines) == taken
+    assert sum(LineFilter(level).takes(one) for one in lines) == taken
 
 
 def test_a_run_takes_its_own_lines_alone() -> None:
-    plain = read("laptop", f"{STAMP} plain")
+    plain = parse_line("laptop", f"{STAMP} plain")
     lines = [line(), line(run="r2"), line(run=None), plain]
-    assert [Choice(run="r1").takes(one) for one in lines] == [True, False, False, False]
+    assert [LineFilter(run="r1").takes(one) for one in lines] == [True, False, False, False]
     at = plain.time
-    then = Choice(run="r1", periods=[(at - timedelta(seconds=1), at)])
+    then = LineFilter(run="r1", periods=[(at - timedelta(seconds=1), at)])
     assert [then.takes(one) for one in lines] == [True, False, True, True]
-    later = Choice(run="r1", periods=[(at + timedelta(seconds=1), at + timedelta(seconds=2))])
+    later = LineFilter(run="r1", periods=[(at + timedelta(seconds=1), at + timedelta(seconds=2))])
     assert [later.takes(one) for one in lines] == [True, False, False, False]
 
 

@@ -19,7 +19,7 @@ from fedbench.errors import ConfigError, DockerError, FedbenchError
 from fedbench.host.setup import bootstrap
 from fedbench.host.setup.places import PROJECT, Places
 from fedbench.host.watch import log_sources, logs
-from fedbench.host.watch.log_lines import Line
+from fedbench.host.watch.log_lines import LogLine
 from fedbench.host.watch.log_sources import Sources, Wanted
 from fedbench.records.runs import Run
 
@@ -104,7 +104,7 @@ def make_run(folder: Path, project: str = PROJECT) -> Run:
     return Run(folder)
 
 
-def told(lines: list[Line]) -> list[tuple[str, str]]:
+def told(lines: list[LogLine]) -> list[tuple[str, str]]:
     return [(line.source, line.fields["message"]) for line in lines]
 
 

@@ -1,6 +1,6 @@
-"""A chart as Plotly takes it, and what all of them share.
+"""A chart as Plotly takes it, and what all charts share.
 
-Colours that begin with `@` are those of the page, which has a light and a dark set.
+Colours that begin with `@` come from the page, which has a light and a dark set.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _ROW, _REST = 34, 130  # pixels: a client's row, and what is around all of them
 
 @dataclass(frozen=True)
 class Chart:
-    """`words` say what is to be seen, or what the run lacks where there are no traces."""
+    """A chart of the page; without traces, its `words` say what the run lacks."""
 
     id: str
     title: str
@@ -34,39 +34,39 @@ class Chart:
 
 
 def colours(names: Sequence[str]) -> dict[str, str]:
-    """A colour for each; they repeat after eight."""
+    """Return a colour for each name; they repeat after eight."""
     return {name: PALETTE[number % len(PALETTE)] for number, name in enumerate(names)}
 
 
 def times(factor: float, other: str) -> str:
-    """How many times as long as another something takes, in words."""
+    """Say in words that something takes `factor` times as long as another."""
     how = "about" if factor < ALIKE else f"{factor:.1f} times"
     return f"{how} as long as {other}"
 
 
 def axis(title: str, **more: Any) -> dict[str, Any]:
-    """An axis that says what is along it, with its unit."""
+    """Return an axis with a title, which should name the unit."""
     return {"title": {"text": title}, **more}
 
 
 def rounds_axis(last: int, title: str = "round", **more: Any) -> dict[str, Any]:
-    """One of rounds, which have no halves."""
+    """Return an axis of rounds, which have no halves."""
     ticks = {"dtick": 1} if last <= _MANY else {}
     return axis(title, tickformat="d", **ticks, **more)
 
 
 def names_axis(clients: Sequence[str]) -> dict[str, Any]:
-    """One of clients, the first at the top."""
+    """Return an axis of clients, the first at the top."""
     return {"categoryorder": "array", "categoryarray": list(reversed(clients)), "showgrid": False}
 
 
 def rows_height(clients: Sequence[str]) -> int:
-    """Pixels of a chart with a row for each client."""
+    """Return the pixels that a chart with a row for each client is high."""
     return _REST + _ROW * max(len(clients), 2)
 
 
 def marks(name: str, points: Mapping[str, float], unit: str) -> Trace:
-    """A line across the row of each client: what its bar is to be held against."""
+    """Draw a line across the row of each client: what its bar is held against."""
     return {
         "type": "scatter",
         "mode": "markers",
@@ -84,7 +84,7 @@ def marks(name: str, points: Mapping[str, float], unit: str) -> Trace:
 
 
 def bars(name: str, rows: Mapping[str, float], texts: Sequence[str], **more: Any) -> Trace:
-    """A bar for each client, with its text beside it."""
+    """Draw a bar for each client, with its text beside it."""
     return {
         "type": "bar",
         "orientation": "h",

@@ -1,4 +1,4 @@
-"""What each device took and used: its local epochs, its CPUs, its memory, its link."""
+"""What each device took and used: its local epochs, CPUs, memory, link and energy."""
 
 from __future__ import annotations
 
@@ -23,51 +23,49 @@ from fedbench.host.report.page.chart import (
     times,
 )  # fmt: skip
 from fedbench.host.report.page.story import Story
+from fedbench.host.report.tables.run_totals import joules
 from fedbench.records import ClientRound
 
+_STATES = (("busy", PALETTE[0]), ("idle", "@muted"))  # of energy
 _HALF = 0.46  # of the width, of each of two charts side by side
 
 
 def epochs(story: Story) -> Chart:
-    """Seconds of a local epoch on the emulated device, beside what it takes on the real device."""
+    """Draw seconds of a local epoch on the emulated device, beside those of the real device."""
     title = "Local epoch by device"
-    found = _medians(story, lambda c: c.emulated_epoch_seconds)
-    if not found:
+    medians = _medians(story, lambda c: c.emulated_epoch_seconds)
+    if not medians:
         return Chart("epochs", title, "No client trained: there are no epochs to compare.")
     spread = {
-        name: [s for c in story.clients[name] for s in c.emulated_epoch_seconds] for name in found
+        name: [s for c in story.clients[name] for s in c.emulated_epoch_seconds] for name in medians
     }
     targets = _medians(story, lambda c: [t] if (t := c.target_epoch_seconds) is not None else [])
     unit = EMULATED if story.emulates else WALL
-    texts = [_beside(seconds, targets.get(name)) for name, seconds in found.items()]
+    texts = [_seconds_and_error(seconds, targets.get(name)) for name, seconds in medians.items()]
     errors = {
         "type": "data",
         "symmetric": False,
-        "array": [max(spread[n]) - seconds for n, seconds in found.items()],
-        "arrayminus": [seconds - min(spread[n]) for n, seconds in found.items()],
+        "array": [max(spread[n]) - seconds for n, seconds in medians.items()],
+        "arrayminus": [seconds - min(spread[n]) for n, seconds in medians.items()],
         "color": "@muted",
         "thickness": 1,
     }
-    traces = [bars("median, lowest to highest", found, texts, error_x=errors)]
+    traces = [bars("median, lowest to highest", medians, texts, error_x=errors)]
     if targets:
         traces.append(marks("the real device", targets, "s"))
     layout = _rows(story, axis(f"{unit} per local epoch", rangemode="tozero"), bool(targets))
-    words = _epoch_words(found, targets, unit)
-    return Chart("epochs", title, words, traces, layout, rows_height(list(found)))
+    words = _epoch_words(medians, targets, unit)
+    return Chart("epochs", title, words, traces, layout, rows_height(list(medians)))
 
 
 def cpu(story: Story) -> Chart:
-    """CPUs that each device had while it trained, and for how long its quota held it back."""
+    """Draw the CPUs that each device had while it trained, and how long its quota held it back."""
     title = "CPU by device"
     had = _medians(story, lambda c: [epoch.share for epoch in c.epochs])
     if not had:
         words = "This run does not record what each local epoch had of the host's CPUs."
         return Chart("cpu", title, words)
-    held = {
-        name: 100 * sum(e.throttled_seconds for e in every) / sum(e.seconds for e in every)
-        for name in had
-        if (every := [epoch for client in story.clients[name] for epoch in client.epochs])
-    }
+    held = {name: _throttled_percent(story.clients[name]) for name in had}
     planned = {n: share for n, share in story.emulation.get("shares", {}).items() if n in had}
     texts = [f"{value:.2f}" for value in had.values()]
     traces = [bars("had while it trained", had, texts)]
@@ -93,8 +91,14 @@ def cpu(story: Story) -> Chart:
     return Chart("cpu", title, words, traces, layout, rows_height(list(had)), wide=True)
 
 
+def _throttled_percent(rounds: Sequence[ClientRound]) -> float:
+    epochs = [epoch for client in rounds for epoch in client.epochs]
+    throttled = sum(epoch.throttled_seconds for epoch in epochs)
+    return 100 * throttled / sum(epoch.seconds for epoch in epochs)
+
+
 def memory(story: Story) -> Chart:
-    """The peak of each device's memory, file cache included, against its limit."""
+    """Draw the peak of each device's memory, file cache included, against its limit."""
     title = "Memory by device"
     peaks = {
         name: max(known) / 2**20
@@ -120,7 +124,7 @@ def memory(story: Story) -> Chart:
 
 
 def traffic(story: Story) -> Chart:
-    """Megabytes that each device sent and received in each round."""
+    """Draw the megabytes that each device sent and received in each round."""
     title = "Bytes per round and device"
     sent, received = (_bytes(story, field) for field in ("bytes_sent", "bytes_received"))
     if not sent:
@@ -128,8 +132,8 @@ def traffic(story: Story) -> Chart:
     colour = colours(list(story.clients))
     traces = [
         _stack(name, points, colour[name], side)
-        for side, found in (("", sent), ("2", received))
-        for name, points in found.items()
+        for side, by_client in (("", sent), ("2", received))
+        for name, points in by_client.items()
     ]
     last = story.summary.rounds[-1].round
     layout = {
@@ -149,6 +153,53 @@ def traffic(story: Story) -> Chart:
     return Chart("bytes", title, words, traces, layout, wide=True)
 
 
+def energy(story: Story) -> Chart:
+    """Draw the modelled kilojoules of each device, busy and idle one after the other."""
+    title = "Energy by device, modelled"
+    total = {
+        name: drawn / 1e3
+        for name, rounds in story.clients.items()
+        if (drawn := joules(rounds)) is not None
+    }
+    drawn_in_all = sum(total.values())
+    if not drawn_in_all:
+        words = "No watts are known of this run's devices: there is no energy to draw."
+        return Chart("energy", title, words)
+    by_state = {
+        state: {
+            name: (joules(story.clients[name], f"energy_{state}_joules") or 0.0) / 1e3
+            for name in total
+        }
+        for state, _ in _STATES
+    }
+    traces = [
+        bars(
+            state,
+            by_state[state],
+            [f"{value:.2f} kJ" for value in by_state[state].values()],
+            marker={"color": colour},
+            hovertemplate=f"%{{y}}: %{{text}}<extra>{state}</extra>",
+        )
+        for state, colour in _STATES
+    ]
+    layout = {
+        "barmode": "stack",
+        "xaxis": axis("kJ in the whole run", rangemode="tozero"),
+        "yaxis": names_axis(list(story.clients)),
+        "showlegend": True,
+        "bargap": 0.35,
+    }
+    most = max(total, key=lambda name: total[name])
+    words = (
+        f"By the watts of their profiles the devices draw {drawn_in_all:.2f} kJ in all, "
+        f"{sum(by_state['idle'].values()) / drawn_in_all:.0%} of it while they neither train nor "
+        f"evaluate. {most} draws most, {total[most]:.2f} kJ."
+    )
+    return Chart(
+        "energy", title, words, traces, layout, rows_height(list(story.clients)), wide=True
+    )
+
+
 def _stack(name: str, points: Mapping[int, float], colour: str, side: str) -> Trace:
     return {
         "type": "bar",
@@ -165,38 +216,38 @@ def _stack(name: str, points: Mapping[int, float], colour: str, side: str) -> Tr
 
 
 def _bytes(story: Story, field: str) -> dict[str, dict[int, float]]:
-    """Megabytes by client and round, of those that count them."""
-    found: dict[str, dict[int, float]] = {}
+    """Return megabytes by client and round, of the clients that count them."""
+    megabytes: dict[str, dict[int, float]] = {}
     for record in story.summary.rounds:
         for client in record.clients:
             if (value := getattr(client, field)) is not None:
-                found.setdefault(client.client, {})[record.round] = value / 1e6
-    return found
+                megabytes.setdefault(client.client, {})[record.round] = value / 1e6
+    return megabytes
 
 
-def _medians(story: Story, figures: Callable[[ClientRound], Sequence[float]]) -> dict[str, float]:
-    """The median by client over all that its rounds have; none for a client without any."""
+def _medians(story: Story, values: Callable[[ClientRound], Sequence[float]]) -> dict[str, float]:
+    """Return the median by client over all values of its rounds; leave out who has none."""
     return {
         name: median(known)
         for name, rounds in story.clients.items()
-        if (known := [value for client in rounds for value in figures(client)])
+        if (known := [value for client in rounds for value in values(client)])
     }
 
 
-def _beside(seconds: float, target: float | None) -> str:
+def _seconds_and_error(seconds: float, target: float | None) -> str:
     error = "" if target is None else f", {seconds / target - 1:+.1%}"
     return f"{seconds:.3g} s{error}"
 
 
-def _epoch_words(found: Mapping[str, float], targets: Mapping[str, float], unit: str) -> str:
-    ranked = sorted(found, key=lambda name: found[name])
+def _epoch_words(medians: Mapping[str, float], targets: Mapping[str, float], unit: str) -> str:
+    ranked = sorted(medians, key=lambda name: medians[name])
     fast, slow = ranked[0], ranked[-1]
-    words = f"A local epoch takes {slow} {found[slow]:.3g} {unit}"
+    words = f"A local epoch takes {slow} {medians[slow]:.3g} {unit}"
     if slow != fast:
-        words += f", {times(found[slow] / found[fast], fast)}"
+        words += f", {times(medians[slow] / medians[fast], fast)}"
     if not targets:
         return f"{words}. No device has a target: nothing was emulated by speed."
-    errors = {name: found[name] / targets[name] - 1 for name in targets}
+    errors = {name: medians[name] / targets[name] - 1 for name in targets}
     worst = max(errors, key=lambda name: abs(errors[name]))
     return f"{words}. Farthest from its real device is {worst}, by {errors[worst]:+.1%}."
 

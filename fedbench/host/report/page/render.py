@@ -1,4 +1,4 @@
-"""One or several runs -> the text of a page that needs nothing but a browser."""
+"""Write one or several runs as the text of a page that needs nothing but a browser."""
 
 from __future__ import annotations
 
@@ -14,18 +14,16 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader
 from plotly.offline import get_plotlyjs
 
+from fedbench.config.units import format_number
 from fedbench.host.report.page.chart import Chart
-from fedbench.host.report.page.confusion import confusion
-from fedbench.host.report.page.curves import curves
-from fedbench.host.report.page.devices import cpu, epochs, memory, traffic
-from fedbench.host.report.page.energy import energy
+from fedbench.host.report.page.devices import cpu, energy, epochs, memory, traffic
+from fedbench.host.report.page.global_model import confusion, curves
 from fedbench.host.report.page.story import Story
 from fedbench.host.report.page.timeline import timeline
-from fedbench.host.report.tables import energy as modelled
 from fedbench.host.report.tables import run_tables
-from fedbench.host.report.tables.run_row import KeyFigures, run_table
-from fedbench.host.report.tables.stragglers import round_table
-from fedbench.host.report.tables.text_table import Table, figure
+from fedbench.host.report.tables.run_tables import round_table
+from fedbench.host.report.tables.run_totals import RunTotals, run_joules, run_table
+from fedbench.host.report.tables.text_table import Table
 
 _FOLDER = Path(__file__).parent
 _OF_ONE_RUN = (timeline, epochs, memory, cpu, traffic, energy, confusion)
@@ -33,10 +31,12 @@ _SOFTWARE = ("fedbench", "torch", "flwr", "python", "docker")
 
 
 def render(stories: Sequence[Story]) -> str:
-    """The page: curves of all runs together, then each run by itself."""
+    """Write the page: curves of all runs together, then each run by itself."""
     shared = curves(stories)
     sections = [_section(number, story) for number, story in enumerate(stories, 1)]
-    every = [*shared, *(chart for section in sections for chart in section["charts"])]
+    charts = list(shared)
+    for section in sections:
+        charts += section["charts"]
     template = Environment(
         loader=FileSystemLoader(_FOLDER), autoescape=True, trim_blocks=True, lstrip_blocks=True
     ).get_template("page.html.jinja")
@@ -48,20 +48,20 @@ def render(stories: Sequence[Story]) -> str:
         style=(_FOLDER / "page.css").read_text(encoding="utf-8"),
         script=(_FOLDER / "page.js").read_text(encoding="utf-8"),
         plotly=get_plotlyjs(),
-        charts=_json([_drawn(chart) for chart in every if chart.traces]),
+        charts=_json([_drawn(chart) for chart in charts if chart.traces]),
         version=metadata.version("fedbench"),
     )
 
 
 def _section(number: int, story: Story) -> dict[str, Any]:
-    """What the page says of one run; ids of its charts end in its number from the second on."""
+    """Gather what the page says of one run; ids of charts end in its number from the second on."""
     suffix = "" if number == 1 else f"-{number}"
     charts = [draw(story) for draw in _OF_ONE_RUN]
     return {
         "summary": story.summary,
         "facts": list(_facts(story)),
-        "keys": list(_keys(story)),
-        "charts": [_named(chart, chart.id + suffix) for chart in charts],
+        "keys": list(_headline(story)),
+        "charts": [_with_id(chart, chart.id + suffix) for chart in charts],
         "tables": list(_tables(story)),
         "lists": list(_lists(story)),
     }
@@ -75,7 +75,7 @@ def _title(stories: Sequence[Story]) -> str:
 
 
 def _facts(story: Story) -> Iterator[tuple[str, str]]:
-    """What ran, where, and when."""
+    """List what ran, where, and when: name -> text."""
     asked, summary, host = story.experiment, story.summary, story.versions
     yield "Run", f"{summary.run}, {summary.status}{f' ({summary.error})' if summary.error else ''}"
     yield "Started", f"{datetime.fromisoformat(summary.started_at):%-d %B %Y, %H:%M:%S %Z}"
@@ -121,30 +121,34 @@ def _memory(host: Any) -> str:
     return f", {host['memory_bytes'] / 2**30:.0f} GiB" if "memory_bytes" in host else ""
 
 
-def _keys(story: Story) -> Iterator[tuple[str, str, str]]:
-    """A figure, what it is, and what is to be known of it."""
-    key = KeyFigures.of(story.summary)
+def _headline(story: Story) -> Iterator[tuple[str, str, str]]:
+    """List the numbers at the top of the page: the number, what it is, and a remark."""
+    totals = RunTotals.of(story.summary)
     planned = story.experiment["rounds"]
-    yield figure(key.accuracy, ".4f"), "accuracy", f"loss {figure(key.loss, '.4f')}"
-    if key.emulated_seconds is not None:
-        wall = f"{_clock(key.wall_seconds)} of wall time"
-        yield _clock(key.emulated_seconds), "emulated time", wall
+    yield (
+        format_number(totals.accuracy, ".4f"),
+        "accuracy",
+        f"loss {format_number(totals.loss, '.4f')}",
+    )
+    if totals.emulated_seconds is not None:
+        wall = f"{_format_clock(totals.wall_seconds)} of wall time"
+        yield _format_clock(totals.emulated_seconds), "emulated time", wall
     else:
-        yield _clock(key.wall_seconds), "wall time", "nothing is emulated"
-    yield f"{key.rounds}", "rounds", f"of {planned}"
-    if key.slowest:
-        yield key.slowest, "slowest device", f"{key.factor:.1f} times the fastest's work"
-    if key.overhead_seconds is not None:
-        yield f"{key.overhead_seconds:.2f} s", "overhead per round", "wall seconds, median"
-    if key.sent is not None and key.received is not None:
-        received = f"{key.received / 1e6:.1f} MB received"
-        yield f"{key.sent / 1e6:.1f} MB", "sent by all devices", received
-    if key.energy_joules is not None:
-        yield f"{key.energy_joules / 1e3:.2f} kJ", "drawn by all devices", "modelled"
+        yield _format_clock(totals.wall_seconds), "wall time", "nothing is emulated"
+    yield f"{totals.rounds}", "rounds", f"of {planned}"
+    if totals.slowest:
+        yield totals.slowest, "slowest device", f"{totals.factor:.1f} times the fastest's work"
+    if totals.overhead_seconds is not None:
+        yield f"{totals.overhead_seconds:.2f} s", "overhead per round", "wall seconds, median"
+    if totals.sent is not None and totals.received is not None:
+        received = f"{totals.received / 1e6:.1f} MB received"
+        yield f"{totals.sent / 1e6:.1f} MB", "sent by all devices", received
+    if totals.energy_joules is not None:
+        yield f"{totals.energy_joules / 1e3:.2f} kJ", "drawn by all devices", "modelled"
 
 
-def _clock(seconds: float) -> str:
-    """`1 h 02 min`, `3 min 20 s` or `43.2 s`."""
+def _format_clock(seconds: float) -> str:
+    """Format seconds as `1 h 02 min`, `3 min 20 s` or `43.2 s`."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -157,22 +161,22 @@ def _tables(story: Story) -> Iterator[tuple[str, Table]]:
     yield "Devices", run_tables.device_table(summary)
     yield "Local epochs", run_tables.shown(run_tables.epoch_table(summary), summary)
     yield "Resources", run_tables.resource_table(summary)
-    if modelled.of_run(summary) is not None:
-        yield "Energy, modelled", modelled.energy_table(summary)
+    if run_joules(summary) is not None:
+        yield "Energy, modelled", run_tables.energy_table(summary)
     yield "Rounds", run_tables.shown(round_table(summary), summary)
 
 
 def _lists(story: Story) -> Iterator[tuple[str, Sequence[str]]]:
-    parts = {
+    remarks = {
         "Failures": run_tables.failures(story.summary),
         "Where the emulation did not hold": run_tables.not_held(story.summary),
         "Corrected quotas": story.corrected,
         "The host's own energy": story.measured,
     }
-    yield from ((title, lines) for title, lines in parts.items() if lines)
+    yield from ((title, lines) for title, lines in remarks.items() if lines)
 
 
-def _named(chart: Chart, name: str) -> Chart:
+def _with_id(chart: Chart, name: str) -> Chart:
     return replace(chart, id=name)
 
 
@@ -185,13 +189,13 @@ def _drawn(chart: Chart) -> dict[str, Any]:
 
 
 def _json(value: object) -> str:
-    """JSON that may stand in a script element; what is no number, as a loss may be, is a gap."""
+    """Write JSON that may stand in a script element; an infinite or undefined number is null."""
     return json.dumps(_finite(value), ensure_ascii=True).replace("<", "\\u003c")
 
 
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
+        return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
+        return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""One run as its page tells it: its records, and what was asked, planned and told meanwhile."""
+"""One run as its page tells it: its records, what was asked and planned, and its events."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from fedbench.host.report.tables.run_row import busy
+from fedbench.host.report.tables.run_totals import busy
 from fedbench.records import ClientRound, Summary, by_client, quota_corrections
 from fedbench.records.runs import Run
 from fedbench.telemetry import rapl
@@ -17,8 +17,8 @@ from fedbench.telemetry import rapl
 class Story:
     """A run's summary and what else its folder has.
 
-    `experiment` is not validated, for runs of older versions have other keys. `limits` are bytes of
-    memory by client, for those in containers. `measured` is what the host itself drew.
+    `experiment` is not validated, since runs of older versions have other keys. `limits` are bytes
+    of memory by client, of clients in containers. `measured` says what the host itself drew.
     """
 
     summary: Summary
@@ -32,7 +32,7 @@ class Story:
 
     @classmethod
     def of(cls, run: Run) -> Story:
-        """That of a run, as far as it came."""
+        """Read the story of a run, as far as it came."""
         return cls(
             summary=run.summary(),
             experiment=run.asked(),
@@ -46,17 +46,17 @@ class Story:
 
     @property
     def emulation(self) -> Mapping[str, Any]:
-        """What the host planned for the devices; nothing in a run that emulates none."""
+        """The host's plan for the devices; empty in a run that emulates none."""
         emulation: Mapping[str, Any] = self.facts.get("emulation", {})
         return emulation
 
     @property
     def emulates(self) -> bool:
-        """Whether its seconds are of any device: those of a run in one program are not."""
+        """True for a run in containers; the seconds of a run in one program are of no device."""
         return self.summary.emulates
 
     @cached_property
     def clients(self) -> dict[str, list[ClientRound]]:
-        """What each client did, round by round; the one that takes longest comes first."""
+        """The rounds of each client; the client that takes longest comes first."""
         clients = by_client(self.summary.rounds)
         return {name: clients[name] for name in sorted(clients, key=lambda n: -busy(clients[n]))}

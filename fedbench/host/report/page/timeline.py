@@ -1,7 +1,7 @@
 """Who trained, waited and sent when: each round on the server's clock, in wall seconds.
 
-The server notes when it has each reply; what the client did before is laid out backwards from
-there by its own durations, for no two clocks are compared.
+The server notes when it has each reply. What the client did before is laid out backwards from
+there, by the durations that the client measured: no two clocks are compared.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from statistics import median
 from typing import Any, Literal, get_args
 
@@ -23,7 +24,7 @@ from fedbench.host.report.page.chart import (
     times,
 )
 from fedbench.host.report.page.story import Story
-from fedbench.host.report.tables.run_row import busy
+from fedbench.host.report.tables.run_totals import busy
 from fedbench.records import ClientRound, RoundRecord
 
 Activity = Literal["receive", "train", "send", "wait for the others", "evaluate"]
@@ -52,7 +53,7 @@ class Span:
 
 
 def spans(record: RoundRecord, events: Sequence[Mapping[str, Any]]) -> list[Span]:
-    """Those of all clients that answered in the round."""
+    """Return what all clients that answered did in the round."""
     instants = _instants(record, events)
     return [
         span
@@ -63,22 +64,22 @@ def spans(record: RoundRecord, events: Sequence[Mapping[str, Any]]) -> list[Span
 
 
 def failures(record: RoundRecord, events: Sequence[Mapping[str, Any]]) -> list[tuple[str, float]]:
-    """Clients that answered with an error, and when, in wall seconds after the round began."""
+    """Return clients that answered with an error, and wall seconds after the round began."""
     instants = _instants(record, events)
     return [(client, after) for (event, client), after in instants.items() if event == "failed"]
 
 
 def timeline(story: Story) -> Chart:
-    """Every round, one after the other; a menu shows one of them."""
+    """Draw all rounds, one after the other; a menu shows a single one."""
     title = "Timeline of each round"
     rounds = story.summary.rounds
     by_round = {record.round: spans(record, story.events) for record in rounds}
-    every = [span for found in by_round.values() for span in found]
-    if not every:
+    all_spans = list(chain.from_iterable(by_round.values()))
+    if not all_spans:
         return Chart("timeline", title, "No client answered in any round.")
     failed = [(r.round, *failure) for r in rounds for failure in failures(r, story.events)]
     starts = {record.round: _since(rounds[0].started_at, record.started_at) for record in rounds}
-    drawn = (_trace(activity, every, starts, story) for activity in get_args(Activity))
+    drawn = (_trace(activity, all_spans, starts, story) for activity in get_args(Activity))
     traces = [trace for trace in drawn if trace]
     if failed:
         traces.append(_crosses(failed, starts))
@@ -93,7 +94,7 @@ def timeline(story: Story) -> Chart:
         "shapes": [_border(start) for start in starts.values()],
         "updatemenus": [_menu(starts, ends)],
     }
-    words = _words(story, every)
+    words = _words(story, all_spans)
     return Chart(
         "timeline",
         title,
@@ -106,9 +107,9 @@ def timeline(story: Story) -> Chart:
 
 
 def _instants(record: RoundRecord, events: Sequence[Mapping[str, Any]]) -> _Instants:
-    """When the server had each reply: (event, client) -> seconds after the round began.
+    """Return when the server had each reply: (event, client) -> seconds after the round began.
 
-    A round that was interrupted has events of an earlier time, too.
+    A round that was interrupted has events of an earlier attempt, too: they are left out.
     """
     known = (
         (event, _since(record.started_at, event["time"]))
@@ -141,7 +142,7 @@ def _of_client(client: ClientRound, record: RoundRecord, instants: _Instants) ->
 
 
 def _downloads(client: ClientRound) -> tuple[float, float]:
-    """Seconds of receiving before training and before evaluating; none where it is not known."""
+    """Return seconds of receiving before training and before evaluating; 0 where not known."""
     second = client.evaluate_download_seconds
     if client.download_seconds is None or second is None:
         return 0.0, 0.0
@@ -149,19 +150,19 @@ def _downloads(client: ClientRound) -> tuple[float, float]:
 
 
 def _trace(
-    activity: Activity, every: Sequence[Span], starts: Mapping[int, float], story: Story
+    activity: Activity, spans: Sequence[Span], starts: Mapping[int, float], story: Story
 ) -> Trace | None:
-    own = [span for span in every if span.activity == activity]
-    if not own:
+    matching = [span for span in spans if span.activity == activity]
+    if not matching:
         return None
     return {
         "type": "bar",
         "orientation": "h",
         "name": activity,
-        "y": [span.client for span in own],
-        "base": [starts[span.round] + span.start for span in own],
-        "x": [span.seconds for span in own],
-        "customdata": [[span.round, span.seconds / story.summary.dilation] for span in own],
+        "y": [span.client for span in matching],
+        "base": [starts[span.round] + span.start for span in matching],
+        "x": [span.seconds for span in matching],
+        "customdata": [[span.round, span.seconds / story.summary.dilation] for span in matching],
         "marker": {"color": _COLOURS[activity]},
         "hovertemplate": (
             f"%{{y}}, round %{{customdata[0]}}: {activity}<br>%{{x:.2f}} wall s"
@@ -183,8 +184,8 @@ def _crosses(failed: Sequence[tuple[int, str, float]], starts: Mapping[int, floa
     }
 
 
-def _words(story: Story, every: Sequence[Span]) -> str:
-    work = {name: seconds for name, own in story.clients.items() if (seconds := busy(own))}
+def _words(story: Story, spans: Sequence[Span]) -> str:
+    work = {name: seconds for name, rounds in story.clients.items() if (seconds := busy(rounds))}
     if not work:
         return "Nobody trains: these rounds are of messages alone."
     slow, fast = next(iter(work)), next(reversed(work))
@@ -194,17 +195,17 @@ def _words(story: Story, every: Sequence[Span]) -> str:
     else:
         words = (
             f"{slow} holds the rounds back: it works for {most:.3g} wall s of the median round, "
-            f"{times(factor, fast)}, which waits for {_waits(fast, every):.3g} wall s of it"
+            f"{times(factor, fast)}, which waits for {_waits(fast, spans):.3g} wall s of it"
         )
-    received = any(span.activity == "receive" for span in every)
+    received = any(span.activity == "receive" for span in spans)
     between = "polls and copies" if received else "what it receives, polls and copies"
     return f"{words}. Between the bars are {between}."
 
 
-def _waits(client: str, every: Sequence[Span]) -> float:
-    """Wall seconds that it waits for the others in its median round."""
+def _waits(client: str, spans: Sequence[Span]) -> float:
+    """Return the wall seconds that a client waits for the others in its median round."""
     by_round: dict[int, float] = {}
-    for span in every:
+    for span in spans:
         if span.client == client:
             waited = span.seconds if span.activity == "wait for the others" else 0.0
             by_round[span.round] = by_round.get(span.round, 0.0) + waited

@@ -8,23 +8,23 @@ from fedbench.config import Device
 from fedbench.host.report.tables.text_table import Table
 
 
-def table(devices: Iterable[Device]) -> Table:
-    """One row per device; `~` stands before a speed that is estimated."""
+def device_profile_table(devices: Iterable[Device]) -> Table:
+    """Make a row per device; `~` stands before a speed that is estimated."""
     header = ("device", "cores", "memory", "GPU", "samples/s", "W idle-load", "network")
     return header, [_row(device) for device in devices]
 
 
 def _row(device: Device) -> tuple[str, ...]:
-    figures, gpu, watts = device.figures(), device.gpu, device.watts
-    rates = [figures[key] for key in ("network.down", "network.up") if key in figures]
+    texts, gpu, watts = device.figures(), device.gpu, device.watts
+    rates = [texts[key] for key in ("network.down", "network.up") if key in texts]
     return (
         device.name,
-        figures["cores"],
-        figures["memory"],
+        texts["cores"],
+        texts["memory"],
         gpu.model if gpu else "-",
         _lines(_speeds(device)),
         f"{watts.idle:g}-{watts.load:g}" if watts else "-",
-        figures.get("network") or _lines(dict.fromkeys(rates)),
+        texts.get("network") or _lines(dict.fromkeys(rates)),
     )
 
 
@@ -35,5 +35,5 @@ def _speeds(device: Device) -> Iterable[str]:
         yield f"{mark}{speed:.0f} {model.removeprefix('mobilenet_')}"
 
 
-def _lines(parts: Iterable[str]) -> str:
-    return "\n".join(parts) or "-"
+def _lines(texts: Iterable[str]) -> str:
+    return "\n".join(texts) or "-"

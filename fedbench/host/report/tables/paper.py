@@ -1,7 +1,7 @@
-"""What Negi & Chinara, "Study of MobileNets Model in Federated Learning", reported and published.
+"""The numbers of Negi & Chinara, "Study of MobileNets Model in Federated Learning".
 
-Read from `configs/reference/negi2023.yaml`: Tables II and III of the paper, and the logs of its
-runs with their losses and accuracies round by round.
+They are in `configs/reference/negi2023.yaml`: Tables II and III of the paper, and the logs of its
+runs that the authors published, with losses and accuracies round by round.
 """
 
 from __future__ import annotations
@@ -19,64 +19,63 @@ PATH = CONFIGS / "reference" / "negi2023.yaml"
 TRIO, PAIR = "heterogeneous", "legacy-pair"
 """The profiles of Table II and of everything else: two clients on the legacy PC."""
 
-Field = Literal[
+PaperField = Literal[
     "server_accuracy", "server_loss", "local_accuracy", "local_loss",
     "local_epoch_seconds", "server_epoch_seconds", "total_hours",
 ]  # fmt: skip
 
 
-class Figure(Record):
-    """One number of the paper; `client` where it is one client's, else it is of all or the mean."""
+class PaperNumber(Record):
+    """One number of the paper, of one `client`; without a client it is of all, or the mean."""
 
-    field: Field
+    field: PaperField
     paper: float
     client: str | None = None
 
     @property
     def metric(self) -> str:
-        """Its name."""
+        """Name of the number in tables, with its client."""
         return f"{self.field} ({self.client})" if self.client else self.field
 
 
 class PaperRun(Record):
-    """One run of the paper: its figures, and the curves of the published log where there is one."""
+    """One run of the paper: its numbers, and the curves of the published log where there is one."""
 
     model: ModelName
     rounds: int
     local_epochs: int
     profile: str
-    figures: tuple[Figure, ...]
+    numbers: tuple[PaperNumber, ...]
     accuracies: tuple[float, ...] = ()
     losses: tuple[float, ...] = ()
 
 
 def table2(path: Path = PATH) -> list[PaperRun]:
-    """Table II: MobileNetV2 on three devices."""
+    """Read Table II: MobileNetV2 on three devices."""
     table = _read(path)["table_2_three_devices"]
-    figures = [*_figures(table)]
+    numbers = [*_numbers(table)]
     for device in table["devices"]:
-        figures += _figures(device, device["device"])
-    return [_paper_run("mobilenet_v2", table, TRIO, figures)]
+        numbers += _numbers(device, device["device"])
+    return [_paper_run("mobilenet_v2", table, TRIO, numbers)]
 
 
 def table3(path: Path = PATH) -> list[PaperRun]:
-    """Table III: the four models, each with two clients on the legacy PC."""
-    reference = _read(path)
-    table = reference["table_3_two_clients_on_legacy_pc"]
+    """Read Table III: the four models, each with two clients on the legacy PC."""
+    table = _read(path)["table_3_two_clients_on_legacy_pc"]
     logs = {original.model: original for original in published(path) if _is_of(original, table)}
-    found = []
+    runs = []
     for row in table["rows"]:
-        original = _paper_run(row["model"], table, PAIR, [*_figures(row)])
+        original = _paper_run(row["model"], table, PAIR, [*_numbers(row)])
         if log := logs.get(original.model):
             original = original.model_copy(
                 update={"accuracies": log.accuracies, "losses": log.losses}
             )
-        found.append(original)
-    return found
+        runs.append(original)
+    return runs
 
 
 def published(path: Path = PATH) -> list[PaperRun]:
-    """The runs whose logs the authors published."""
+    """Read the runs whose logs the authors published."""
     return [_published(run) for run in _read(path)["published_runs"]]
 
 
@@ -90,7 +89,7 @@ def _published(run: Mapping[str, Any]) -> PaperRun:
         "server_epoch_seconds": run["evaluate_seconds_median"],
         "total_hours": run["total_seconds"] / 3600,
     }
-    original = _paper_run(run["model"], run, PAIR, [*_figures(values)])
+    original = _paper_run(run["model"], run, PAIR, [*_numbers(values)])
     curves = {
         "accuracies": tuple(run["server_accuracy_per_round"]),
         "losses": tuple(run["server_loss_per_round"]),
@@ -98,25 +97,27 @@ def _published(run: Mapping[str, Any]) -> PaperRun:
     return original.model_copy(update=curves)
 
 
-def _paper_run(model: str, of: Mapping[str, Any], profile: str, figures: list[Figure]) -> PaperRun:
+def _paper_run(
+    model: str, protocol: Mapping[str, Any], profile: str, numbers: list[PaperNumber]
+) -> PaperRun:
     return PaperRun(
         model=model,
-        rounds=of["rounds"],
-        local_epochs=of["local_epochs"],
+        rounds=protocol["rounds"],
+        local_epochs=protocol["local_epochs"],
         profile=profile,
-        figures=tuple(figures),
+        numbers=tuple(numbers),
     )
 
 
-def _figures(values: Mapping[str, Any], client: str | None = None) -> Iterator[Figure]:
-    """Those of a row of a table; of two values, each is one client's."""
-    for field in get_args(Field):
+def _numbers(values: Mapping[str, Any], client: str | None = None) -> Iterator[PaperNumber]:
+    """Read the numbers of a row of a table; a list of two has one for each client."""
+    for field in get_args(PaperField):
         value = values.get(field)
         if isinstance(value, list):
-            for number, one in enumerate(value, 1):
-                yield Figure(field=field, paper=one, client=f"legacy-pc-{number}")
+            for count, of_client in enumerate(value, 1):
+                yield PaperNumber(field=field, paper=of_client, client=f"legacy-pc-{count}")
         elif value is not None:
-            yield Figure(field=field, paper=value, client=client)
+            yield PaperNumber(field=field, paper=value, client=client)
 
 
 def _is_of(original: PaperRun, table: Mapping[str, Any]) -> bool:
@@ -124,5 +125,5 @@ def _is_of(original: PaperRun, table: Mapping[str, Any]) -> bool:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    reference: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return reference
+    published: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return published

@@ -1,7 +1,7 @@
-"""Runs as CSV: one line for each run, round and client, with every figure that was recorded.
+"""Runs as CSV: one line for each run, round and client, with every number that was recorded.
 
-A column's name ends in its unit where it has one. What was not measured is empty; the figures of
-each local epoch are in one field, separated by spaces.
+A column's name ends in its unit where it has one. What was not measured is empty. The numbers of
+all local epochs of a round are in one field, separated by spaces.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _OF_A_DEVICE = (  # a run in one program has none
     "busy_share_seconds", "energy_idle_joules", "energy_busy_joules",
 )  # fmt: skip
 _OF_AN_EPOCH = ("cpu_seconds", "throttled_seconds", "steal_seconds", "share")
-_NAMES = {
+_COLUMNS = {
     "samples": "training_images",
     "target_epoch_seconds": "target_epoch_emulated_seconds",
     "emulation_error": "emulation_error_ratio",
@@ -37,10 +37,11 @@ _NAMES = {
 }
 
 
-def csv_text(summaries: Iterable[Summary]) -> str:
-    """The lines of all runs under one header, in the order of runs, rounds and clients.
+def runs_csv(summaries: Iterable[Summary]) -> str:
+    """Write the lines of all runs under one header, in the order of runs, rounds and clients.
 
-    What only an emulated device has is left out where no run emulates, else empty in those lines.
+    Columns that only an emulated device has are left out where no run emulates. Where some do,
+    the lines of the others have empty fields there.
     """
     lines = [
         _line(s, record, client)
@@ -49,11 +50,11 @@ def csv_text(summaries: Iterable[Summary]) -> str:
         for client in record.clients
     ]
     fullest = max(lines, key=len) if lines else {}
-    return text_table.csv_text(list(fullest), lines)
+    return text_table.records_csv(list(fullest), lines)
 
 
 def _line(summary: Summary, record: RoundRecord, client: ClientRound) -> dict[str, object]:
-    parts = record.parts or RoundParts(aggregate=record.aggregate_seconds)
+    overhead = record.parts or RoundParts(aggregate=record.aggregate_seconds)
     fields = {
         "run": summary.run,
         "experiment": summary.experiment,
@@ -62,27 +63,27 @@ def _line(summary: Summary, record: RoundRecord, client: ClientRound) -> dict[st
         "client": client.client,
         "device": client.device,
         "dilation": client.dilation,
-        "epoch_seconds": _joined(client.epoch_seconds),
-        "epoch_emulated_seconds": _joined(client.emulated_epoch_seconds),
+        "epoch_seconds": _spaced(client.epoch_seconds),
+        "epoch_emulated_seconds": _spaced(client.emulated_epoch_seconds),
         **{
-            f"epoch_{field}": _joined([getattr(epoch, field) for epoch in client.epochs])
+            f"epoch_{field}": _spaced([getattr(epoch, field) for epoch in client.epochs])
             for field in _OF_AN_EPOCH
         },
         **{field: getattr(client, field) for field in _OF_A_CLIENT},
         **{f"round_{field}": getattr(record, field) for field in _OF_A_ROUND},
-        **{f"overhead_{part}_seconds": getattr(parts, part) for part in RoundParts.model_fields},
+        **{f"overhead_{part}_seconds": getattr(overhead, part) for part in RoundParts.model_fields},
     }
     left_out = () if summary.emulates else _OF_A_DEVICE
-    return {_named(field): value for field, value in fields.items() if field not in left_out}
+    return {_column(field): value for field, value in fields.items() if field not in left_out}
 
 
-def _joined(values: Sequence[float]) -> str:
+def _spaced(values: Sequence[float]) -> str:
     return " ".join(map(str, values))
 
 
-def _named(field: str) -> str:
-    """The column of a field: `wall` tells its seconds from emulated ones and from those of CPUs."""
-    name = _NAMES.get(field, field)
+def _column(field: str) -> str:
+    """Name the column of a field; `wall` tells its seconds from emulated ones and CPU seconds."""
+    name = _COLUMNS.get(field, field)
     if not name.endswith("_seconds") or name.endswith(("emulated_seconds", "cpu_seconds")):
         return name
     return f"{name.removesuffix('seconds')}wall_seconds"

@@ -9,7 +9,7 @@ from dataclasses import astuple
 from rich.table import Table
 from rich.text import Text
 
-from fedbench.host.report.tables.text_table import figure
+from fedbench.config.units import format_number
 from fedbench.host.watch.top.device_table import bar, error, phase, scaled
 from fedbench.host.watch.top.state import Device, Snapshot, Traffic
 
@@ -32,7 +32,8 @@ def _lines(device: Device, state: Snapshot) -> Iterator[tuple[str, Text | str]]:
     yield "emulated s", _seconds(device)
     yield (
         "local model",
-        f"loss {figure(device.loss, '.4f')}, accuracy {figure(device.accuracy, '.4f')}",
+        f"loss {format_number(device.loss, '.4f')}, "
+        f"accuracy {format_number(device.accuracy, '.4f')}",
     )
     yield "CPU", _cpu(device)
     yield "memory", _memory(device)
@@ -55,13 +56,13 @@ def _phase(device: Device, now: float) -> Text:
 
 
 def _epoch(device: Device) -> str:
-    of = f"{figure(device.epoch, '.0f')} of {figure(device.epochs, '.0f')}"
-    return f"{of}, {figure(device.speed, '.1f')} samples/s"
+    of = f"{format_number(device.epoch, '.0f')} of {format_number(device.epochs, '.0f')}"
+    return f"{of}, {format_number(device.speed, '.1f')} samples/s"
 
 
 def _seconds(device: Device) -> Text:
     """Of the last local epoch; a real device has no target."""
-    text = Text(figure(device.epoch_seconds, ".2f"))
+    text = Text(format_number(device.epoch_seconds, ".2f"))
     if device.target_seconds is not None:
         text.append(f", target {device.target_seconds:.2f}, error ").append_text(error(device))
     if device.slowness is not None:
@@ -70,10 +71,10 @@ def _seconds(device: Device) -> Text:
 
 
 def _cpu(device: Device) -> Text:
-    quota = bar(device.cpu_use).append(f" of its quota of {figure(device.cpus, '.2f')} CPUs")
+    quota = bar(device.cpu_use).append(f" of its quota of {format_number(device.cpus, '.2f')} CPUs")
     return quota.append(
-        f", throttled in {figure(device.throttled, '.0%')} of periods, "
-        f"{figure(device.cpu_seconds, '.1f')} s used so far"
+        f", throttled in {format_number(device.throttled, '.0%')} of periods, "
+        f"{format_number(device.cpu_seconds, '.1f')} s used so far"
     )
 
 
@@ -81,19 +82,20 @@ def _memory(device: Device) -> Text:
     share = Text() if device.memory_use is None else bar(device.memory_use).append(", ")
     used, peak = (scaled(value, _MIB, ".0f") for value in (device.memory, device.memory_peak))
     limit = "no limit" if device.memory_limit is None else f"limit {device.memory_limit / _MIB:.0f}"
-    killed = figure(device.memory_kills, ".0f")
+    killed = format_number(device.memory_kills, ".0f")
     return share.append(f"{used} MiB, peak {peak}, {limit}, {killed} killed for want of it")
 
 
 def _traffic(traffic: Traffic) -> str:
-    mega = f"{scaled(traffic.bytes, 1e6, '.2f')} MB in {figure(traffic.seconds, '.1f')} s"
-    last = f"{scaled(traffic.last_bytes, 1e6, '.2f')} MB in {figure(traffic.last_seconds, '.2f')} s"
+    mega = f"{scaled(traffic.bytes, 1e6, '.2f')} MB in {format_number(traffic.seconds, '.1f')} s"
+    last_seconds = format_number(traffic.last_seconds, ".2f")
+    last = f"{scaled(traffic.last_bytes, 1e6, '.2f')} MB in {last_seconds} s"
     return f"{mega}, the last {last}, now {scaled(traffic.rate, 1e3, '.0f')} kB/s"
 
 
 def _energy(device: Device) -> str:
     busy, idle = (scaled(joules, 1e3, ".2f") for joules in (device.busy_joules, device.idle_joules))
-    watts = figure(device.watts, ".1f")
+    watts = format_number(device.watts, ".1f")
     return (
         f"{scaled(device.joules, 1e3, '.2f')} kJ modelled: {busy} busy, {idle} idle; now {watts} W"
     )
@@ -102,4 +104,6 @@ def _energy(device: Device) -> str:
 def _gpu(device: Device) -> Text:
     gpu = device.gpu
     memory, total = (scaled(value, _MIB, ".0f") for value in (gpu.memory, gpu.memory_total))
-    return bar(gpu.use).append(f", memory {memory} of {total} MiB, {figure(gpu.watts, '.1f')} W")
+    return bar(gpu.use).append(
+        f", memory {memory} of {total} MiB, {format_number(gpu.watts, '.1f')} W"
+    )

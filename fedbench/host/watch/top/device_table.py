@@ -11,7 +11,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from fedbench.host.report.tables.text_table import figure
+from fedbench.config.units import format_number
 from fedbench.host.watch.top.state import Device, Snapshot
 from fedbench.host.watch.top.view import SORTS
 
@@ -70,7 +70,7 @@ def error(device: Device) -> Text:
 
 def scaled(value: float | None, unit: float, form: str) -> str:
     """A figure in multiples of `unit`."""
-    return figure(None if value is None else value / unit, form)
+    return format_number(None if value is None else value / unit, form)
 
 
 def _epoch(device: Device) -> Text | str:
@@ -93,18 +93,18 @@ _COLUMNS = (
     Column("client", 0, lambda d: d.client, "left"),
     Column("phase", 0, phase, "left"),
     Column("epoch", 0, _epoch),
-    Column("samples/s", 9, lambda d: figure(d.speed, ".0f")),
-    Column("emulated s", 1, lambda d: figure(d.epoch_seconds, ".2f")),
-    Column("target", 5, lambda d: figure(d.target_seconds, ".2f")),
+    Column("samples/s", 9, lambda d: format_number(d.speed, ".0f")),
+    Column("emulated s", 1, lambda d: format_number(d.epoch_seconds, ".2f")),
+    Column("target", 5, lambda d: format_number(d.target_seconds, ".2f")),
     Column("error", 2, error),
     Column("CPU of quota", 0, lambda d: bar(d.cpu_use)),
-    Column("throttled", 6, lambda d: figure(d.throttled, ".0%")),
+    Column("throttled", 6, lambda d: format_number(d.throttled, ".0%")),
     Column("memory MiB", 7, _memory, "left"),
     Column("sent kB/s", 12, lambda d: scaled(d.sent.rate, 1e3, ".0f")),
     Column("recv kB/s", 11, lambda d: scaled(d.received.rate, 1e3, ".0f")),
-    Column("loss", 8, lambda d: figure(d.loss, ".3f")),
-    Column("accuracy", 4, lambda d: figure(d.accuracy, ".3f")),
-    Column("W", 10, lambda d: figure(d.watts, ".0f")),
+    Column("loss", 8, lambda d: format_number(d.loss, ".3f")),
+    Column("accuracy", 4, lambda d: format_number(d.accuracy, ".3f")),
+    Column("W", 10, lambda d: format_number(d.watts, ".0f")),
     Column("kJ", 3, lambda d: scaled(d.joules, 1e3, ".2f")),
 )
 TITLES = tuple(column.title for column in _COLUMNS)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.text import Text
 
-from fedbench.host.report.tables.text_table import duration, figure
+from fedbench.config.units import format_duration, format_number
 from fedbench.host.watch.top.detail import detail
 from fedbench.host.watch.top.device_table import PHASES, UNKNOWN, bar, choose, draw, scaled
 from fedbench.host.watch.top.snapshot import STEP_SECONDS, WINDOW_SECONDS
@@ -110,7 +110,7 @@ def _header(run: RunState | None) -> Iterator[Text]:
     yield title.append("  ").append(run.phase, _RUN_COLOURS.get(run.phase, "bold"))
     rounds = Text(f"round {run.round}/{run.rounds}  ").append_text(bar(run.progress, 20))
     if run.seconds_left is not None:
-        rounds.append(f", about {duration(run.seconds_left)} left")
+        rounds.append(f", about {format_duration(run.seconds_left)} left")
     if run.dilation != 1:
         rounds.append(f", dilation {run.dilation:.3g}")
     yield rounds
@@ -128,7 +128,9 @@ def _held_back(holding: Holding) -> str:
     device = holding.client
     parts = [f"{device.client} holds the round back: {device.phase}"]
     if device.phase == "training":
-        parts[0] += f" epoch {figure(device.epoch, '.0f')}/{figure(device.epochs, '.0f')}"
+        parts[0] += (
+            f" epoch {format_number(device.epoch, '.0f')}/{format_number(device.epochs, '.0f')}"
+        )
         if device.cpu_use is not None:
             parts.append(f"{device.cpu_use:.0%} of its CPU quota used")
         if device.throttled:

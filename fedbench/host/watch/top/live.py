@@ -9,8 +9,8 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
+from fedbench.config.units import format_duration
 from fedbench.errors import HostError
-from fedbench.host.report.tables.text_table import duration
 from fedbench.host.setup.machine import Say
 from fedbench.host.watch.prometheus import Prometheus
 from fedbench.host.watch.top.device_table import Devices
@@ -87,7 +87,7 @@ def describe(event: dict[str, Any], rounds: list[RoundRecord], emulation: Emulat
         case "progress":
             left = event["seconds_left"]
             line = f"{event['images'] / event['of']:.0%} of all images trained"
-            line += "" if left is None else f", about {duration(left)} left"
+            line += "" if left is None else f", about {format_duration(left)} left"
         case "recorded":
             so_far = [record for record in rounds if record.round <= event["round"]]
             line = describe_round(so_far, event["rounds"], emulation.dilation)
@@ -112,7 +112,7 @@ def describe_round(rounds: list[RoundRecord], total: int, dilation: float) -> st
     parts.append(f"{_seconds(last.duration_seconds, dilation)} (overhead {overhead})")
     if last.round < total:
         left = fmean(r.duration_seconds for r in rounds) * (total - last.round)
-        parts.append(f"about {duration(left)} left")
+        parts.append(f"about {format_duration(left)} left")
     return " ".join(parts)
 
 

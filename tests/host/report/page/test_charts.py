@@ -13,10 +13,8 @@ import golden
 import pytest
 
 from fedbench.host.report.page.chart import Chart, times
-from fedbench.host.report.page.confusion import confusion
-from fedbench.host.report.page.curves import curves, studies
-from fedbench.host.report.page.devices import cpu, epochs, memory, traffic
-from fedbench.host.report.page.energy import energy
+from fedbench.host.report.page.devices import cpu, energy, epochs, memory, traffic
+from fedbench.host.report.page.global_model import confusion, curves, paper_runs
 from fedbench.host.report.page.render import render
 from fedbench.host.report.page.story import Story
 
@@ -61,8 +59,8 @@ def test_fewer_images_than_the_paper_had_are_told(story: Story) -> None:
 
 @pytest.mark.parametrize("change", [{"rounds": 6}, {"model": "mobilenet_v1", "local_epochs": 7}])
 def test_of_another_protocol_the_paper_has_nothing(story: Story, change: dict[str, Any]) -> None:
-    assert studies(story) == [], "of the digits"
-    assert studies(of_paper(story, **change)) == []
+    assert paper_runs(story) == [], "of the digits"
+    assert paper_runs(of_paper(story, **change)) == []
 
 
 def test_of_several_runs_the_best_and_the_worst_are_told(story: Story) -> None:

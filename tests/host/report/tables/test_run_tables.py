@@ -2,15 +2,18 @@ from __future__ import annotations
 
 import golden
 import pytest
+from energies import with_energy
 
+from fedbench.host.report.documents import run_markdown
 from fedbench.host.report.tables.run_tables import (
     device_table,
+    energy_table,
     epoch_table,
-    markdown,
     resource_table,
+    round_table,
     server_table,
 )
-from fedbench.host.report.tables.stragglers import round_table
+from fedbench.host.report.tables.run_totals import run_joules
 from fedbench.records import ClientRound, EpochRecord, RoundRecord, Summary, summarise
 from fedbench.telemetry.rapl import HostEnergy
 
@@ -121,7 +124,7 @@ def test_what_was_not_measured_is_a_dash(summary: Summary) -> None:
 
 
 def test_the_report_is_the_golden_one(summary: Summary) -> None:
-    golden.check(golden.GOLDEN / "report.md", markdown(summary))
+    golden.check(golden.GOLDEN / "report.md", run_markdown(summary))
 
 
 def test_emulated_seconds_stand_beside_wall_seconds(summary: Summary) -> None:
@@ -154,7 +157,7 @@ def test_emulated_seconds_stand_beside_wall_seconds(summary: Summary) -> None:
     assert had == [("0.70", "15.0%"), ("-", "-")]
     times = [(row[3], row[4], row[5], row[-1]) for row in round_table(slowed)[1]]
     assert times == [("22.50", "9.00", "1.50", "a"), ("9.00", "3.60", "0.75", "-")]
-    report = markdown(slowed)
+    report = run_markdown(slowed)
     assert "slowed by 2.5: emulated seconds are wall seconds divided by that" in report
     assert report.endswith(
         "## Where the emulation did not hold\n\n"
@@ -165,12 +168,12 @@ def test_emulated_seconds_stand_beside_wall_seconds(summary: Summary) -> None:
 def test_a_failure_of_many_lines_is_one_item(summary: Summary) -> None:
     client = ClientRound(client="a", device="a", error="train: RuntimeError: no\n  memory\n\nleft")
     record = summary.rounds[0].model_copy(update={"clients": [client]})
-    report = markdown(summary.model_copy(update={"rounds": [record]}))
+    report = run_markdown(summary.model_copy(update={"rounds": [record]}))
     assert report.endswith("## Failures\n\n- round 1: a: train: RuntimeError: no memory left\n")
 
 
 def test_a_failed_run_says_why() -> None:
-    report = markdown(without_rounds("failed", "the server died"))
+    report = run_markdown(without_rounds("failed", "the server died"))
     assert report.splitlines()[:5] == [
         "# Run r",
         "",
@@ -186,11 +189,58 @@ def test_energy_has_a_part_of_its_own_and_what_the_host_drew_another(summary: Su
     client = ClientRound(client="a", device="laptop", **drawn)
     record = summary.rounds[0].model_copy(update={"clients": [client]})
     known = summary.model_copy(update={"rounds": [record]})
-    report = markdown(known, measured=HostEnergy(joules=4000, seconds=100))
+    report = run_markdown(known, measured=HostEnergy(joules=4000, seconds=100))
     assert "## Energy\n\n| client | idle kJ | busy kJ | kJ | kJ / round |" in report
     assert "| a | 1.50 | 0.50 | 2.00 | 2.00 |" in report
     assert report.endswith(
         "## The host's own energy\n\n- the host's CPUs really drew 4.00 kJ in 100 wall s, 40.0 W, "
         "measured by their counters (RAPL); not comparable with the modelled devices\n"
     )
-    assert "kJ / round" not in markdown(summary), "of an older version, which modelled none"
+    assert "kJ / round" not in run_markdown(summary), "of an older version, which modelled none"
+
+
+def test_a_round_names_who_held_it_up_and_what_the_others_waited(summary: Summary) -> None:
+    """In the first legacy-pc works 20 s, laptop 8.5 s and workstation 3.25 s."""
+    header, rows = round_table(summary)
+    assert header == (
+        "round", "server accuracy", "server loss", "wall s", "emulated s", "overhead wall s",
+        "clients", "slowest", "times the fastest", "others waited wall s", "kJ", "not held",
+    )  # fmt: skip
+    assert rows == [
+        (
+            "1", "0.2500", "2.1250", "22.50", "22.50", "1.50", "3/3",
+            "legacy-pc", "6.2", "14.12", "-", "-",
+        ),
+        (
+            "2", "0.5000", "1.5000", "9.00", "9.00", "0.75", "2/3",
+            "laptop", "2.5", "5.00", "-", "-",
+        ),
+    ]  # fmt: skip
+
+
+def test_a_round_has_the_energy_of_its_clients(summary: Summary) -> None:
+    drawn = {"energy_idle_joules": 1500.0, "energy_busy_joules": 500.0}
+    clients = [ClientRound(client=name, device="laptop", **drawn) for name in "ab"]
+    record = summary.rounds[0].model_copy(update={"clients": clients})
+    ((*_, kilojoules, _),) = round_table(summary.model_copy(update={"rounds": [record]}))[1]
+    assert kilojoules == "4.00"
+
+
+def test_a_device_has_idle_and_busy_apart_and_its_mean_round(summary: Summary) -> None:
+    drawn = with_energy(
+        summary, [{"a": (1000, 3000), "b": (500, 0)}, {"a": (1000, 5000), "b": None}]
+    )
+    assert energy_table(drawn) == (
+        ("client", "idle kJ", "busy kJ", "kJ", "kJ / round"),
+        [
+            ("a", "2.00", "8.00", "10.00", "5.00"),
+            ("b", "0.50", "0.00", "0.50", "0.50"),
+            ("all", "2.50", "8.00", "10.50", "5.25"),
+        ],
+    )
+
+
+def test_energy_that_nobody_knows_is_a_dash(summary: Summary) -> None:
+    """Of an older version, or of devices without watts."""
+    assert run_joules(summary) is None
+    assert all(row[1:] == ("-",) * 4 for row in energy_table(summary)[1])

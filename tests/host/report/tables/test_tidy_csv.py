@@ -4,7 +4,7 @@ import csv
 import io
 from pathlib import Path
 
-from fedbench.host.report.tables.tidy_csv import _named, csv_text
+from fedbench.host.report.tables.tidy_csv import _column, runs_csv
 from fedbench.records import ClientRound, EpochRecord, RoundParts, RoundRecord, summarise
 
 GOLDEN = Path(__file__).parents[3] / "golden" / "runs" / "20260102-030405-digits"
@@ -18,7 +18,7 @@ def lines(text: str) -> list[dict[str, str]]:
 
 
 def test_there_is_a_line_for_each_run_round_and_client() -> None:
-    found = lines(csv_text([SUMMARY, SUMMARY.model_copy(update={"run": "b"})]))
+    found = lines(runs_csv([SUMMARY, SUMMARY.model_copy(update={"run": "b"})]))
     assert [(one["run"], one["round"], one["client"]) for one in found] == [
         (run, number, client)
         for run in (SUMMARY.run, "b")
@@ -28,7 +28,7 @@ def test_there_is_a_line_for_each_run_round_and_client() -> None:
 
 
 def test_units_are_in_the_header() -> None:
-    first, *_ = lines(csv_text([SUMMARY]))
+    first, *_ = lines(runs_csv([SUMMARY]))
     assert first["epoch_wall_seconds"] == "4.5 3.5"
     assert first["cpu_seconds"] == "4.0"
     assert first["throttled_cpu_seconds"] == "5.0"
@@ -42,14 +42,14 @@ def test_units_are_in_the_header() -> None:
 
 
 def test_every_recorded_figure_is_in_a_column() -> None:
-    (first, *_) = lines(csv_text([SUMMARY]))
+    (first, *_) = lines(runs_csv([SUMMARY]))
     fields = {
         *ClientRound.model_fields.keys() - {"epochs"},
         *(f"epoch_{field}" for field in EpochRecord.model_fields),
         *(f"overhead_{field}_seconds" for field in RoundParts.model_fields),
         *(f"round_{field}" for field in RoundRecord.model_fields.keys() - NOT_OF_A_CLIENT),
     }
-    assert {_named(field) for field in fields} <= first.keys()
+    assert {_column(field) for field in fields} <= first.keys()
 
 
 def test_a_run_in_one_program_has_nothing_of_devices() -> None:
@@ -60,13 +60,13 @@ def test_a_run_in_one_program_has_nothing_of_devices() -> None:
         "emulation_error_ratio", "not_held", "busy_share_wall_seconds", "energy_idle_joules",
         "energy_busy_joules",
     }  # fmt: skip
-    everything = {*lines(csv_text([SUMMARY]))[0]}
-    assert {*lines(csv_text([in_process]))[0]} == everything - of_devices
-    first, *_, last = lines(csv_text([in_process, SUMMARY]))
+    everything = {*lines(runs_csv([SUMMARY]))[0]}
+    assert {*lines(runs_csv([in_process]))[0]} == everything - of_devices
+    first, *_, last = lines(runs_csv([in_process, SUMMARY]))
     assert {*first} == everything
     assert {first[name] for name in of_devices} == {""}
     assert last["dilation"] == "1.0"
 
 
 def test_no_rounds_are_no_lines() -> None:
-    assert csv_text([SUMMARY.model_copy(update={"rounds": []})]).strip() == ""
+    assert runs_csv([SUMMARY.model_copy(update={"rounds": []})]).strip() == ""

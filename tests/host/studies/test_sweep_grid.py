@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from fedbench.config import Experiment, available, load_devices, load_experiment, load_profile
 from fedbench.config.partitions import Replicated
 from fedbench.errors import ConfigError
-from fedbench.host.studies.grid import Point, Sweep, federation, identity, load_study, points
+from fedbench.host.studies.sweep_grid import Point, Sweep, federation, identity, load_study, points
 
 FILE = Path("mine.yaml")
 BASE = load_experiment("digits")

@@ -1,6 +1,6 @@
-"""A sweep: `configs/sweeps/<name>.yaml` -> the experiments of a grid.
+"""A sweep's file: `configs/sweeps/<name>.yaml` -> the experiments of a grid.
 
-Pure; `sweeping.py` runs them.
+Pure; `sweep.py` runs them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from fedbench.errors import ConfigError
 
 
 def _seeds(value: object) -> object:
-    """`3` -> 0, 1, 2; a list is taken as it is."""
+    """Parse `3` -> 0, 1, 2; take a list as it is, without repetitions."""
     if type(value) is int and value > 0:
         return tuple(range(value))
     if isinstance(value, list) and value and all(type(seed) is int for seed in value):
@@ -73,7 +73,7 @@ class Sweep(Model):
         return self
 
     def varied(self) -> list[str]:
-        """The keys of the experiment that differ between runs."""
+        """List the keys of the experiment that differ between runs."""
         keys = [name for key in self.grid for name in names(key)]
         return [*keys, "seed"] if self.seeds else keys
 
@@ -101,11 +101,11 @@ class Study:
 
 
 def load_study(name: str, settings: Sequence[str] = (), root: Path = CONFIGS) -> Study:
-    """The sweep of that name, or in that file; `settings` are those of `--set`.
+    """Load the sweep of that name, or in that file; `settings` come from `--set`.
 
     Raises:
-        ConfigError: something in it, in a file that it names, or in one of its experiments is
-            not as expected.
+        ConfigError: something in the file, in a file that it names, or in an experiment of the
+            grid is not as expected.
     """
     file = find("sweep", name, root)
     sweep = load(Sweep, "sweep", name, (), root)
@@ -117,17 +117,17 @@ def load_study(name: str, settings: Sequence[str] = (), root: Path = CONFIGS) ->
     for_experiment, for_profile = split_overrides(settings)
     profile = load_profile(sweep.profile, for_profile, root)
     base = load_experiment(sweep.experiment, root=root)
-    found = points(sweep, base, file, for_experiment)
-    return Study(sweep, profile, load_devices(profile, root), found)
+    grid = points(sweep, base, file, for_experiment)
+    return Study(sweep, profile, load_devices(profile, root), grid)
 
 
 def points(
     sweep: Sweep, base: Experiment, file: Path, overrides: Sequence[str] = ()
 ) -> list[Point]:
-    """Every combination of the grid, as an experiment: all with the first seed, then the next.
+    """List the combinations of the grid as experiments: all with the first seed, then the next.
 
     Raises:
-        ConfigError: one of them is no valid experiment, or an override is of a key of the grid.
+        ConfigError: a combination is no valid experiment, or an override sets a key of the grid.
     """
     values = base.model_dump()
     for key, value in sweep.set.items():
@@ -135,35 +135,35 @@ def points(
     for setting in overrides:
         _require_fixed(setting, sweep, file)
         override(values, setting)
-    found, problems = [], list[str]()
+    grid, problems = list[Point](), list[str]()
     for seed in sweep.seeds or (values["seed"],):
         for settings in _combinations(sweep.grid):
             changed = copy.deepcopy(values)
             for key, value in (settings | {"seed": seed}).items():
                 _assign(changed, key, copy.deepcopy(value), file)
             try:
-                found.append(Point(settings, Experiment.model_validate(changed)))
+                grid.append(Point(settings, Experiment.model_validate(changed)))
             except ValidationError as error:
                 problems += [explain(item, Experiment, file, overrides) for item in error.errors()]
     if problems:
         raise refusal(list(dict.fromkeys(problems)), file)
-    return found
+    return grid
 
 
 def names(key: str) -> list[str]:
-    """The keys that a key of the grid stands for."""
+    """Split a key of the grid into the keys of the experiment that it stands for."""
     return [name.strip() for name in key.split(",")]
 
 
 def shown(value: object) -> str:
-    """A value of the grid as its file has it."""
+    """Write a value of the grid as its file has it."""
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def federation(
     profile: Profile, devices: Mapping[str, Device], root: Path = CONFIGS
 ) -> dict[str, Any]:
-    """All of a federation that its runs depend on; its name and its ports are not part of that."""
+    """Return all of a federation that its runs depend on; its name and ports do not matter."""
     words = {"name", "description", "sources", "ports"}
     networks = load_networks(profile, devices, root)
     return {
@@ -174,10 +174,10 @@ def federation(
 
 
 def identity(experiment: Experiment, data: str, federation: Mapping[str, Any]) -> str:
-    """What a run is known by: hash of the experiment, the key of its data, and the federation."""
+    """Return what a run is known by: a hash of experiment, key of its data, and federation."""
     words = {"name", "description"}
-    parts = [experiment.model_dump(mode="json", exclude=words), data, federation]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+    inputs = [experiment.model_dump(mode="json", exclude=words), data, federation]
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _combinations(grid: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
@@ -206,7 +206,7 @@ def _require_fixed(setting: str, sweep: Sweep, file: Path) -> None:
 
 
 def _problems(sweep: Sweep) -> Iterator[tuple[str, str]]:
-    """What in a sweep cannot be, each with its key."""
+    """List keys of a sweep that contradict each other or are no list, and what is wrong."""
     counts = Counter(name for key in sweep.grid for name in names(key))
     for key, values in sweep.grid.items():
         keys = names(key)

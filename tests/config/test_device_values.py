@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from fedbench.config import CONFIGS, Device, Gpu, Network, Watts, available, load_device
-from fedbench.config.provenance import disagreements
+from fedbench.config.device_values import disagreements
 
 FULL = Device(
     name="full",

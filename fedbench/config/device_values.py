@@ -1,4 +1,4 @@
-"""A device profile's figures as text: dotted key -> value with its unit. Pure."""
+"""Values of a device profile: as text with units, by dotted key, and how they agree. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from fedbench.config.explain import nearest
 from fedbench.config.units import format_bytes, format_rate, format_seconds, format_share
 
-_NO_FIGURES = ("name", "description", "sources", "share")
+_NOT_MEASURABLE = ("name", "description", "sources", "share")
 _TEXTS: dict[str, Callable[[Any], str]] = {
     "memory": format_bytes,
     "speed": "{:.4g} samples/s".format,
@@ -22,17 +22,17 @@ _TEXTS: dict[str, Callable[[Any], str]] = {
 }
 
 
-def figures(values: Mapping[str, Any]) -> dict[str, str]:
-    """`{"memory": "8 GiB", "speed.mobilenet_v2": "237 samples/s", ...}` of a `Device`'s values.
+def values_as_text(values: Mapping[str, Any]) -> dict[str, str]:
+    """Return `{"memory": "8 GiB", "speed.mobilenet_v2": "237 samples/s", ...}` of a `Device`.
 
-    The keys are those of `sources`; what the device does not have is left out.
+    The keys are as in `sources`. What the device does not have is left out.
     """
     return dict(_leaves("", values))
 
 
 def disagreements(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Keys of a `Device`'s values that do not fit its others, each with what is wrong."""
-    known = figures(values)
+    """List keys of a `Device`'s values that contradict others, each with what is wrong."""
+    known = values_as_text(values)
     for key in values["sources"]:
         if key not in known:
             yield f"sources.{key}", "no such figure" + nearest(key, list(known))
@@ -53,7 +53,7 @@ def _too_little(known: Mapping[str, str], key: str, least: str) -> str:
 def _leaves(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, value in values.items():
         key = prefix + name
-        if name in _NO_FIGURES:
+        if name in _NOT_MEASURABLE:
             continue
         if isinstance(value, Mapping):
             yield from _leaves(f"{key}.", value)
