@@ -42,7 +42,7 @@ for command in COMMANDS:
 
 
 def main() -> None:
-    """Runs a command; turns errors into a message and an exit code."""
+    """Run a command; turn errors into a message and an exit code."""
     accept_any_text()
     try:
         code = app(standalone_mode=False) or 0

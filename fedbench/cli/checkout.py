@@ -23,7 +23,7 @@ places = Places(Path(__file__).resolve().parents[2])
 def load(
     profile: str, experiment: str, settings: list[str] | None
 ) -> tuple[Experiment, Profile, dict[str, Device]]:
-    """What a command line names, each with the settings that are its own."""
+    """Load what a command line names, each with the settings that concern it."""
     for_experiment, for_profile = split_overrides(settings or [])
     federation = load_profile(profile, for_profile)
     chosen = load_experiment(experiment, for_experiment)
@@ -33,7 +33,7 @@ def load(
 def bring_up(
     profile: Profile, devices: dict[str, Device], experiment: Experiment, source: Path | None
 ) -> Stack:
-    """Brings a federation up, its data prepared, and waits until its clients are ready."""
+    """Bring a federation up with its data, and wait until its clients are ready."""
     from fedbench.engines.containers import bring_up as planning
 
     return planning.bring_up(places, profile, devices, experiment, source, say)

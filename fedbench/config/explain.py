@@ -12,11 +12,15 @@ from pydantic_core import ErrorDetails
 
 # Types of our errors: their text says all, also the value that was given.
 _COMPLETE = ("figure", "model_name")
-# Where pydantic speaks of Python's types, and the file is YAML.
+# Pydantic speaks of Python's types, but the file is YAML.
 _EXPECTED = {
     "model_type": "expected keys and values",
     "dict_type": "expected keys and values",
     "tuple_type": "expected a list",
+    "string_type": "expected text",
+    "int_type": "expected a whole number",
+    "float_type": "expected a number",
+    "bool_type": "expected true or false",
 }
 
 
@@ -61,8 +65,15 @@ def _problem(item: ErrorDetails, model: type[BaseModel]) -> str:
     if item["type"] == "value_error":
         expected = str(item["ctx"]["error"])
     else:
-        expected = _EXPECTED.get(item["type"], item["msg"])
+        expected = _EXPECTED.get(item["type"]) or _in_our_words(item["msg"])
     return f"{expected}, found {item['input']!r}"
+
+
+def _in_our_words(message: str) -> str:
+    """Write pydantic's `Input should be …` as our messages begin."""
+    for bound in ("greater", "less"):
+        message = message.replace(f"Input should be {bound}", f"expected a number {bound}")
+    return message.replace("Input should be ", "expected ")
 
 
 def _inner(model: type[BaseModel], loc: Sequence[int | str]) -> type[BaseModel]:

@@ -127,7 +127,7 @@ def test_a_device_that_cannot_be_loaded_is_traced_to_the_machine(tmp_path: Path)
     with pytest.raises(ConfigError) as caught:
         load_devices(profile, tmp_path)
     assert caught.value.message == (
-        f"profile one: machines.0.device: {file}: cores: Input should be greater than 0, found 0"
+        f"profile one: machines.0.device: {file}: cores: expected a number greater than 0, found 0"
     )
 
 
@@ -210,12 +210,12 @@ ONE_OF = "expected one of replicated, iid, dirichlet, shards, size"
         ),
         (
             ["=dirichlet", ".alpha=0"],
-            ".alpha=0: data.partition.alpha: Input should be greater than or equal to 0.001, "
+            ".alpha=0: data.partition.alpha: expected a number greater than or equal to 0.001, "
             "found 0",
         ),
         (
             ["=size", ".sizes=[3, 0]"],
-            ".sizes=[3, 0]: data.partition.sizes.1: Input should be greater than or equal to 1, "
+            ".sizes=[3, 0]: data.partition.sizes.1: expected a number greater than or equal to 1, "
             "found 0",
         ),
         (
@@ -246,7 +246,7 @@ def test_what_an_option_spoils_is_not_blamed_on_the_file() -> None:
         load_experiment("digits", ["rounds=x", "data.nmae=a", "seed=1"])
     assert caught.value.message.splitlines() == [
         "--set data.nmae=a: data.nmae: no such key; did you mean name?",
-        "--set rounds=x: rounds: Input should be a valid integer, found 'x'",
+        "--set rounds=x: rounds: expected a whole number, found 'x'",
     ]
     assert caught.value.hint == ""
 
@@ -262,7 +262,7 @@ def test_file_and_option_are_told_apart(tmp_path: Path) -> None:
         load_experiment(str(file), ["data=3"])
     assert caught.value.message.splitlines() == [
         "--set data=3: data: expected keys and values, found 3",
-        f"{file}: rounds: Input should be a valid integer, found 'many'",
+        f"{file}: rounds: expected a whole number, found 'many'",
     ]
     assert caught.value.hint == f"edit {file}"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from fedbench.errors import ConfigError
 from fedbench.host.report.tables import run_tables, tidy_csv
@@ -29,7 +29,8 @@ def form_of(path: Path | None) -> Form:
     if form := _ENDINGS.get(path.suffix.lower()):
         return form
     raise ConfigError(
-        f"{path}: expected a name that ends in {', '.join(_ENDINGS)}", "or say --format"
+        f"{path}: expected a name that ends in {', '.join(_ENDINGS)}",
+        f"or say which with --format: {', '.join(get_args(Form))}",
     )
 
 

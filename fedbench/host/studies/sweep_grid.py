@@ -212,11 +212,12 @@ def _problems(sweep: Sweep) -> Iterator[tuple[str, str]]:
         keys = names(key)
         for name in keys:
             if name == "seed":
-                yield f"grid.{key}", "seeds are given by `seeds`, beside `grid`"
+                yield f"grid.{key}", "seeds have a key beside `grid`, such as `seeds: 3`"
             elif name in ("name", "description"):
-                yield f"grid.{key}", "expected a key that changes what is learned"
+                yield f"grid.{key}", f"{name} says nothing of what is learned: vary another key"
             elif counts[name] > 1 or name in sweep.set:
-                yield f"grid.{key}", f"{name} is given twice"
+                where = "in `set` and in `grid`" if name in sweep.set else "in `grid`"
+                yield f"grid.{key}", f"{name} is given twice {where}: leave one out"
         if not values or len({repr(value) for value in values}) < len(values):
             yield f"grid.{key}", f"expected a list of different values, found {list(values)}"
         for value in values:

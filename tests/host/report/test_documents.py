@@ -28,7 +28,7 @@ def test_a_name_of_no_form_is_refused() -> None:
     assert caught.value.message == (
         "report.pdf: expected a name that ends in .md, .csv, .html, .htm"
     )
-    assert caught.value.hint == "or say --format"
+    assert caught.value.hint == "or say which with --format: markdown, csv, html"
 
 
 def test_several_runs_are_first_set_side_by_side(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def test_a_problem_of_many_points_is_told_once() -> None:
     mine = sweep(grid={"rounds": [0, 1], "local_epochs": [1, 2, 3]}, seeds=5)
     with pytest.raises(ConfigError) as caught:
         points(mine, BASE, FILE)
-    message = "mine.yaml: rounds: Input should be greater than or equal to 1, found 0"
+    message = "mine.yaml: rounds: expected a number greater than or equal to 1, found 0"
     assert (caught.value.message, caught.value.hint) == (message, "edit mine.yaml")
 
 

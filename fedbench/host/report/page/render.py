@@ -103,7 +103,7 @@ def _facts(story: Story) -> Iterator[tuple[str, str]]:
 
 
 def _partition(partition: str | Mapping[str, Any]) -> str:
-    """`iid`, or `dirichlet, alpha 0.3` where it has keys of its own."""
+    """Write `iid`, or `dirichlet, alpha 0.3` for a partition with keys."""
     if isinstance(partition, str):
         return partition
     keys = [f"{key} {value}" for key, value in partition.items() if key != "name"]
