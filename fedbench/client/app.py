@@ -26,19 +26,17 @@ from torch import nn
 
 from fedbench.client.node import WIRE_PARTS, Cancelled, WirePart
 from fedbench.learning import data, flat, models
-from fedbench.learning.gpu import TimeShare, limit_memory
+from fedbench.learning.models import set_stem_stride
 from fedbench.learning.pace import Pace, Speed
+from fedbench.learning.processor import TimeShare, limit_memory
 from fedbench.learning.recipe import Recipe
-from fedbench.learning.stem import set_stem_stride
 from fedbench.learning.train import Epoch, Progress, evaluate, train
-from fedbench.telemetry.cgroup import Cgroup
+from fedbench.telemetry.cgroup import Cgroup, Usage, Used
 from fedbench.telemetry.client import ClientMetrics
-from fedbench.telemetry.collectors import ClientPhase
+from fedbench.telemetry.collectors import ClientPhase, ProcessCollector
 from fedbench.telemetry.companions import FOLDER, Companions, Turn
 from fedbench.telemetry.exposition import client_metrics
-from fedbench.telemetry.process import ProcessCollector
 from fedbench.telemetry.timing import Timing
-from fedbench.telemetry.usage import Usage, Used
 
 
 class Wire:

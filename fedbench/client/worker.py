@@ -41,7 +41,7 @@ def _fedbench(settings: Settings, stop: threading.Event) -> int:
     with importing():
         from fedbench.client import app
         from fedbench.client.node import Node
-        from fedbench.learning.train import set_threads
+        from fedbench.learning.processor import set_threads
         from fedbench.telemetry.exposition import serve
 
     logs.adopt_flower()

@@ -25,7 +25,8 @@ import torch
 
 from fedbench.learning import models
 from fedbench.learning.data import IMAGE, ImageSet
-from fedbench.learning.train import Progress, set_threads, train
+from fedbench.learning.processor import set_threads
+from fedbench.learning.train import Progress, train
 from fedbench.learning.user_models import ModelError
 from fedbench.records import Record
 from fedbench.records.measurement import Measurement, Refusal

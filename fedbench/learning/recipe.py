@@ -9,10 +9,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from fedbench.learning.adam import Adam
 from fedbench.learning.augment import flip_crop
-from fedbench.learning.optimizer import Optimizer, Rate
-from fedbench.learning.sgd import SGD
+from fedbench.learning.optimizers import SGD, Adam, Optimizer, Rate
 
 _AUGMENTATIONS: dict[str, Callable[[Tensor], Tensor] | None] = {
     "none": None,

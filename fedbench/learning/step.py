@@ -8,20 +8,48 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from time import perf_counter
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fedbench.learning.data import ImageSet
-from fedbench.learning.meter import Meter
-from fedbench.learning.optimizer import Optimizer
+from fedbench.learning.optimizers import Optimizer
 from fedbench.learning.recipe import Recipe
 
 # Libraries allocate their workspaces and choose their kernels in the first steps.
 WARM_UP_STEPS = 3
 
 Work = Callable[[], None]
+
+
+class Meter:
+    """Sums loss and accuracy over many batches, on the device, until they are asked for."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._sums = torch.zeros(2, device=device)
+        self.start()
+
+    def start(self) -> None:
+        """Begins anew, in the same memory: a captured step adds to it."""
+        self._sums.zero_()
+        self.samples = 0
+        self._start = perf_counter()
+
+    def add(self, mean_loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """Adds a batch on the device; its samples are for the caller to count."""
+        correct = (logits.argmax(1) == labels).sum()
+        self._sums += torch.stack([mean_loss.detach() * len(labels), correct])
+
+    def seconds(self) -> float:
+        """Wall seconds since the start."""
+        return perf_counter() - self._start
+
+    def result(self) -> tuple[float, float, float, int]:
+        """Seconds, mean loss, accuracy and samples; waits for the device."""
+        loss, correct = self._sums.tolist()
+        return self.seconds(), loss / self.samples, correct / self.samples, self.samples
 
 
 class Step:

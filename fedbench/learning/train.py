@@ -5,7 +5,6 @@ Figures are gathered on the device and fetched once an epoch, so that a GPU neve
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,10 +16,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fedbench.learning.data import ImageSet
-from fedbench.learning.meter import Meter
-from fedbench.learning.precision import Precision, arithmetic
+from fedbench.learning.processor import Precision, arithmetic
 from fedbench.learning.recipe import Recipe
-from fedbench.learning.step import GraphedStep, Step
+from fedbench.learning.step import GraphedStep, Meter, Step
 
 
 @dataclass(frozen=True)
@@ -64,17 +62,6 @@ class Evaluation:
     accuracy: float
     samples: int
     confusion: list[list[int]]
-
-
-def set_threads(cpus: float) -> int:
-    """Let torch use as many threads as `cpus` can run, at least one, and return their number.
-
-    More threads than the quota fills stall at each barrier until the next period of the scheduler:
-    two threads on a one-CPU quota made a step up to four times slower.
-    """
-    threads = max(1, math.floor(cpus))
-    torch.set_num_threads(threads)
-    return threads
 
 
 def train(

@@ -24,9 +24,9 @@ from prometheus_client.utils import floatToGoString
 
 from fedbench.telemetry.cgroup import Cgroup
 from fedbench.telemetry.client import ClientMetrics, NodeMetrics
+from fedbench.telemetry.collectors import GpuCollector, load_nvml
 from fedbench.telemetry.companions import Companions
 from fedbench.telemetry.emulated_device import EmulatedDevice
-from fedbench.telemetry.gpu import GpuCollector, load_nvml
 from fedbench.telemetry.metrics import METRICS
 
 

@@ -41,9 +41,9 @@ USER = f"{CONTAINER_UID}:{CONTAINER_UID}"
 # Trains one epoch for each line of input. It says that it is ready: Docker looks less often then.
 _TRAIN = """
 import pathlib, sys, torch
-from fedbench.learning import data, models, train
+from fedbench.learning import data, models, processor, train
 pathlib.Path("/tmp/ready").touch()
-train.set_threads(1)
+processor.set_threads(1)
 pixels = torch.randint(256, (640, 32, 32, 3), dtype=torch.uint8)
 images = data.ImageSet(pixels, torch.arange(640) % 10, ("",) * 10)
 model = models.build("mobilenet_v2")

@@ -25,10 +25,10 @@ from row import Row, row
 from fedbench.records.energy import Draw
 from fedbench.telemetry.cgroup import Cgroup
 from fedbench.telemetry.client import ClientMetrics
+from fedbench.telemetry.collectors import ProcessCollector
 from fedbench.telemetry.companions import Companions
 from fedbench.telemetry.emulated_device import EmulatedDevice
 from fedbench.telemetry.exposition import serve
-from fedbench.telemetry.process import ProcessCollector
 
 TURNS, SCRAPES, BATCHES = 5, 200, 1000
 QUOTA = 0.2  # CPUs

@@ -5,10 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from fedbench.learning.adam import Adam
 from fedbench.learning.augment import flip_crop
+from fedbench.learning.optimizers import SGD, Adam
 from fedbench.learning.recipe import Recipe
-from fedbench.learning.sgd import SGD
 
 
 def test_a_constant_rate_is_constant() -> None:

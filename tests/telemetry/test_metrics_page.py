@@ -11,11 +11,10 @@ from fedbench.server.census import Census
 from fedbench.server.registry import Registry
 from fedbench.telemetry.cgroup import Cgroup
 from fedbench.telemetry.client import ClientMetrics, NodeMetrics
+from fedbench.telemetry.collectors import GpuCollector, ProcessCollector
 from fedbench.telemetry.emulated_device import EmulatedDevice
-from fedbench.telemetry.gpu import GpuCollector
 from fedbench.telemetry.metrics import CLIENT, CONTAINER, METRICS, SERVER, STOCK, Metric
 from fedbench.telemetry.metrics_page import render
-from fedbench.telemetry.process import ProcessCollector
 from fedbench.telemetry.server import ServerMetrics
 
 PAGE = Path(__file__).parents[2] / "METRICS.md"

@@ -24,7 +24,7 @@ from prometheus_client import REGISTRY
 
 from fedbench.client import app
 from fedbench.client.node import task_of
-from fedbench.learning.train import set_threads
+from fedbench.learning.processor import set_threads
 from fedbench.telemetry import logs
 
 WATCH_SECONDS = 0.5

@@ -7,7 +7,7 @@ import pytest
 from gpus import FakeNvml
 from prometheus_client import CollectorRegistry
 
-from fedbench.telemetry.gpu import GpuCollector, load_nvml
+from fedbench.telemetry.collectors import GpuCollector, load_nvml
 
 EVERYTHING = {
     "fedbench_gpu_use_ratio": 0.75,
