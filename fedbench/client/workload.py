@@ -167,10 +167,10 @@ def measure_copies(
     cores = sorted(os.sched_getaffinity(0))
     if copies * threads > len(cores):
         raise ValueError(f"{copies} x {threads} threads need as many cores, found {len(cores)}")
-    own = [cores[first : first + threads] for first in range(0, copies * threads, threads)]
+    core_sets = [cores[first : first + threads] for first in range(0, copies * threads, threads)]
     work = partial(_measure_on, model=model, threads=threads, seconds=seconds, samples=samples)
     with ProcessPoolExecutor(copies, multiprocessing.get_context("fork")) as pool:
-        return list(pool.map(work, own))
+        return list(pool.map(work, core_sets))
 
 
 def measure_in_turns(
@@ -187,11 +187,11 @@ def measure_in_turns(
     cores = sorted(os.sched_getaffinity(0))[:threads]
     work = partial(_measure_in_turn, cores, threads=threads, seconds=seconds, samples=samples)
     fork = multiprocessing.get_context("fork")
-    with _two_turns() as turns, ProcessPoolExecutor(len(turns), fork) as pool:
-        return list(pool.map(work, models, turns))
+    with _two_batons() as batons, ProcessPoolExecutor(len(batons), fork) as pool:
+        return list(pool.map(work, models, batons))
 
 
-class Turn:
+class Baton:
     """One side of two forks that take turns, each waiting for a byte of the other's."""
 
     def __init__(self, mine: int, other: int) -> None:
@@ -211,25 +211,25 @@ class Turn:
 
 
 @contextmanager
-def _two_turns() -> Iterator[tuple[Turn, Turn]]:
+def _two_batons() -> Iterator[tuple[Baton, Baton]]:
     """The first of them begins."""
     (mine, others), (yours, ours) = pipes = os.pipe(), os.pipe()
     os.write(others, b".")
     try:
-        yield Turn(mine, ours), Turn(yours, others)
+        yield Baton(mine, ours), Baton(yours, others)
     finally:
         for end in (*pipes[0], *pipes[1]):
             os.close(end)
 
 
 def _measure_in_turn(
-    cores: list[int], model: str, turn: Turn, *, threads: int, seconds: float, samples: int
+    cores: list[int], model: str, baton: Baton, *, threads: int, seconds: float, samples: int
 ) -> Measurement:
     os.sched_setaffinity(0, cores)
     try:
-        return measure(model, threads=threads, seconds=seconds, samples=samples, pause=turn.wait)
+        return measure(model, threads=threads, seconds=seconds, samples=samples, pause=baton.wait)
     finally:
-        turn.leave()
+        baton.leave()
 
 
 def _measure_on(

@@ -116,14 +116,14 @@ def edition(name: str) -> str:
 
 def _make(name: str, classes: int) -> nn.Module:
     if is_own(name):
-        return _own(name, classes)
+        return _users(name, classes)
     if name not in MODELS:
         _require_classifier(name)
         return specialise(models.get_model(name, num_classes=classes, weights=None))
     return specialise(MODELS[name](num_classes=classes, weights=None))
 
 
-def _own(name: str, classes: int) -> nn.Module:
+def _users(name: str, classes: int) -> nn.Module:
     """The user's model with its layers as they were written."""
     make = user_models.load(name)
     try:
@@ -157,6 +157,6 @@ def _try(name: str, model: nn.Module, classes: int) -> None:
         raise ModelError(
             f"model {name}: it takes no images of 32x32 pixels: {user_models.failure(error)}"
         ) from error
-    found = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-    if found != [2, classes]:
-        raise ModelError(f"model {name}: expected logits [2, {classes}] of 2 images, found {found}")
+    shape = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if shape != [2, classes]:
+        raise ModelError(f"model {name}: expected logits [2, {classes}] of 2 images, found {shape}")

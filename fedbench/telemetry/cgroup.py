@@ -160,10 +160,10 @@ class Usage:
 
 def steal_seconds(cgroup: Cgroup) -> float:
     """Seconds, since the host started, that its hypervisor kept this container's CPUs from it."""
-    own = {f"cpu{number}" for number in cgroup.cpus()}
+    usable = {f"cpu{number}" for number in cgroup.cpus()}
     stat = (cgroup.root / "proc/stat").read_text()
     lines = (line.split() for line in stat.splitlines())
-    ticks = [int(words[_STEAL]) for words in lines if words[0] in own]
+    ticks = [int(words[_STEAL]) for words in lines if words[0] in usable]
     return sum(ticks) / os.sysconf("SC_CLK_TCK") / len(ticks) if ticks else 0.0
 
 

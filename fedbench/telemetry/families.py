@@ -69,5 +69,5 @@ class RunMetrics:
         if run == self._run:
             return
         self._run = run
-        for each in self._metrics:
-            each.clear()
+        for metric in self._metrics:
+            metric.clear()

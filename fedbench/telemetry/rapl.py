@@ -46,7 +46,7 @@ class Counter:
         return int(self._file.read_text())
 
 
-class Meter:
+class HostEnergyMeter:
     """Adds up what the host draws during a run, on top of what the run's folder has already."""
 
     def __init__(

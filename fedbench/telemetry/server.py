@@ -106,13 +106,13 @@ class ServerMetrics:
         self._forget_clients()
         for client in record.clients:
             self._emulation(client, run)
-        for each, value in (
+        for metric, value in (
             (self._evaluation, record.server_epoch_seconds),
             (self._accuracy, record.server_accuracy),
             (self._loss, record.server_loss),
         ):
             if value is not None:
-                each.labels(run).set(value)
+                metric.labels(run).set(value)
 
     def _count(self, clients: list[ClientRound], run: str) -> None:
         late = sum(client.late for client in clients)
@@ -124,8 +124,8 @@ class ServerMetrics:
 
     def _forget_clients(self) -> None:
         """Drop the figures of the round before: who has none in this one left, or failed."""
-        for each in (self._emulated, self._target, self._error, self._held, self._energy):
-            each.clear()
+        for metric in (self._emulated, self._target, self._error, self._held, self._energy):
+            metric.clear()
 
     def _emulation(self, client: ClientRound, run: str) -> None:
         if client.energy_joules is not None:

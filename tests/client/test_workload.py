@@ -96,11 +96,11 @@ def test_an_unknown_model_or_a_single_image_is_refused(threads: None) -> None:
 
 
 def test_every_computer_trains_on_the_same_images() -> None:
-    one, other = random_images(4), random_images(4)
-    assert torch.equal(one.images, other.images)
-    assert torch.equal(one.labels, other.labels)
-    assert (one.images.shape, one.images.dtype) == ((4, 32, 32, 3), torch.uint8)
-    assert one.images.float().std() > 60  # 74 of an even distribution
+    first, second = random_images(4), random_images(4)
+    assert torch.equal(first.images, second.images)
+    assert torch.equal(first.labels, second.labels)
+    assert (first.images.shape, first.images.dtype) == ((4, 32, 32, 3), torch.uint8)
+    assert first.images.float().std() > 60  # 74 of an even distribution
 
 
 def test_more_cores_than_there_are_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,11 +126,11 @@ def test_the_command_refuses_a_model_and_goes_on() -> None:
     small = "mobilenet_v3_small --threads=1 --seconds=0.1 --samples=64"
     requests = f"lenet\nmobilenet_v9 --threads=1 --copies=1\nsample:large\n{small}\n"
     done = subprocess.run(MODULE, input=requests, capture_output=True, text=True, check=True)
-    _, torchvisions, copies, own, measured = done.stdout.splitlines()
+    _, torchvisions, copies, users, measured = done.stdout.splitlines()
     for line, why in (
         (torchvisions, "model lenet: neither one of mobilenet_v1, "),
         (copies, "model mobilenet_v9: neither one of mobilenet_v1, "),
-        (own, "model sample:large: nothing to call in models/sample.py is named large"),
+        (users, "model sample:large: nothing to call in models/sample.py is named large"),
     ):
         with pytest.raises(ConfigError) as caught:
             parse(line)
@@ -147,8 +147,8 @@ def test_two_models_are_measured_in_turns() -> None:
         f"mobilenet_v3_small --against=lenet {options}\n"
     )
     done = subprocess.run(MODULE, input=requests, capture_output=True, text=True, check=True)
-    _, one, other, refused = done.stdout.splitlines()
-    assert [parse(line).model for line in (one, other)] == ["mobilenet_v3_small", "resnet18"]
+    _, first, second, refused = done.stdout.splitlines()
+    assert [parse(line).model for line in (first, second)] == ["mobilenet_v3_small", "resnet18"]
     with pytest.raises(ConfigError, match="model lenet: neither one of"):
         parse(refused)
 
@@ -156,14 +156,14 @@ def test_two_models_are_measured_in_turns() -> None:
 def test_only_one_of_two_takes_its_turn(tmp_path: Path) -> None:
     """Forks that write what they do: `a` and `b` alternate, and `b` ends alone."""
     notes = tmp_path / "notes"
-    with workload._two_turns() as turns:
-        for name, turn, times in zip("ab", turns, (3, 5), strict=True):
+    with workload._two_batons() as batons:
+        for name, baton, times in zip("ab", batons, (3, 5), strict=True):
             if os.fork() == 0:
                 for _ in range(times):
-                    turn.wait()
+                    baton.wait()
                     with notes.open("a") as file:
                         file.write(name)
-                turn.leave()
+                baton.leave()
                 os._exit(0)
         for _ in range(2):
             assert os.wait()[1] == 0

@@ -351,8 +351,8 @@ def test_evaluate_equals_plain_evaluation() -> None:
     assert result.loss == pytest.approx(cross_entropy(logits, data.labels).item(), rel=1e-5)
     assert result.accuracy == (logits.argmax(1) == data.labels).double().mean().item()
     assert result.samples == 50
-    found = list(zip(data.labels.tolist(), logits.argmax(1).tolist(), strict=True))
-    assert result.confusion == [[found.count((a, p)) for p in range(3)] for a in range(3)]
+    pairs = list(zip(data.labels.tolist(), logits.argmax(1).tolist(), strict=True))
+    assert result.confusion == [[pairs.count((a, p)) for p in range(3)] for a in range(3)]
     assert result.seconds > 0
     assert model.training
     np.testing.assert_array_equal(to_flat(model), weights)

@@ -13,7 +13,7 @@ from fedbench.telemetry.cgroup import Cgroup
 from fedbench.telemetry.client import ClientMetrics, NodeMetrics
 from fedbench.telemetry.collectors import GpuCollector, ProcessCollector
 from fedbench.telemetry.emulated_device import EmulatedDevice
-from fedbench.telemetry.metrics import CLIENT, CONTAINER, METRICS, SERVER, STOCK, Metric
+from fedbench.telemetry.metrics import CLIENT, CONTAINER, METRICS, SERVER, STOCK, DeclaredMetric
 from fedbench.telemetry.metrics_page import render
 from fedbench.telemetry.server import ServerMetrics
 
@@ -56,7 +56,7 @@ def exposed(registry: CollectorRegistry) -> dict[str, tuple[str, str]]:
     }
 
 
-def declared(metrics: tuple[Metric, ...]) -> dict[str, tuple[str, str]]:
+def declared(metrics: tuple[DeclaredMetric, ...]) -> dict[str, tuple[str, str]]:
     return {metric.name: (metric.kind, metric.help) for metric in metrics}
 
 

@@ -167,7 +167,7 @@ def main(folder: Path, launch: int) -> None:
         return Quotas(stack, client, stack.containers(client))
 
     governor = Governor(stack.clients, quotas, prometheus, host_facts(client).cpus)
-    meter = rapl.Meter(folder)
+    meter = rapl.HostEnergyMeter(folder)
     with (folder / FILE).open("a", encoding="utf-8") as log:
         while psutil.pid_exists(launch):
             time.sleep(TICK_SECONDS)
