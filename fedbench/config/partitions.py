@@ -50,8 +50,9 @@ class Iid(Way):
 class Dirichlet(Way):
     """Each class is divided in proportions drawn from Dirichlet(alpha): low alpha, unequal clients.
 
-    Yurochkin et al. 2019, https://arxiv.org/abs/1905.12022; drawn again, up to ten times, until
-    every client has `min_samples` images.
+    Yurochkin et al. 2019, https://arxiv.org/abs/1905.12022: alpha is of each class over the
+    clients, not of each client over the classes as in Hsu et al. 2019. Drawn again, up to ten
+    times, until every client has `min_samples` images.
     """
 
     name: Literal["dirichlet"] = "dirichlet"
