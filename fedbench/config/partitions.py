@@ -116,7 +116,7 @@ NAMES = ("replicated", "iid", "dirichlet", "shards", "size")
 
 
 def _in_full(value: Any) -> Any:
-    """A name alone -> the keys that it is short for."""
+    """Turn a name alone into the keys that it is short for."""
     if isinstance(value, Way):
         return value
     keys = value if isinstance(value, dict) else {"name": value}
@@ -127,7 +127,7 @@ def _in_full(value: Any) -> Any:
 
 
 def _form(value: Any) -> str:
-    """The mark of a form, as `fedbench.config.explain` leaves it out of an error."""
+    """Return the mark of a form, as `fedbench.config.explain` leaves it out of an error."""
     return f"[{value['name'] if isinstance(value, dict) else value.name}]"
 
 

@@ -148,7 +148,7 @@ def _law_sizes(law: str, images: int, clients: int) -> Indices:
     k = np.arange(1.0, clients + 1)
     # e^k itself is too large to hold for the 710th client; only its proportions count.
     weights = {"linear": k, "square": k**2, "exponential": np.exp(k - clients)}[law]
-    sizes = (weights / weights.sum() * images).astype(np.int64)
+    sizes: Indices = (weights / weights.sum() * images).astype(np.int64)
     sizes[-1] += images - sizes.sum()
     if sizes.min() < 1:
         raise DataError(
