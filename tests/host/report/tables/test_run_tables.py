@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-from pathlib import Path
-
+import golden
 import pytest
 
 from fedbench.host.report.tables.run_tables import (
@@ -15,13 +14,11 @@ from fedbench.host.report.tables.stragglers import round_table
 from fedbench.records import ClientRound, EpochRecord, RoundRecord, Summary, summarise
 from fedbench.telemetry.rapl import HostEnergy
 
-GOLDEN = Path(__file__).parents[3] / "golden"
-
 
 @pytest.fixture
 def summary() -> Summary:
     """Two rounds; legacy-pc failed in the second."""
-    return summarise(GOLDEN / "runs" / "20260102-030405-digits")
+    return summarise(golden.GOLDEN / "runs" / "20260102-030405-digits")
 
 
 def without_rounds(status: str, error: str | None) -> Summary:
@@ -124,7 +121,7 @@ def test_what_was_not_measured_is_a_dash(summary: Summary) -> None:
 
 
 def test_the_report_is_the_golden_one(summary: Summary) -> None:
-    assert markdown(summary) == (GOLDEN / "report.md").read_text()
+    golden.check(golden.GOLDEN / "report.md", markdown(summary))
 
 
 def test_emulated_seconds_stand_beside_wall_seconds(summary: Summary) -> None:
