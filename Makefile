@@ -18,11 +18,11 @@ help: ## show this help
 up: .venv/host ## bring a federation up and run: PROFILE=heterogeneous EXPERIMENT=digits [DATA=folder] [DETACH=1] [SET="rounds=5"]
 	@$(FEDBENCH) up $(PROFILE) --experiment $(EXPERIMENT) $(RUN_OPTS)
 
-run: .venv/host ## another run on the federation that is up: EXPERIMENT=digits [RESUME=run]
-	@$(FEDBENCH) run $(if $(RESUME),--resume $(RESUME),--experiment $(EXPERIMENT)) $(RUN_OPTS)
+run: $(if $(filter in-process,$(ENGINE)),.venv/node,.venv/host) ## another run on the federation that is up, or without any: EXPERIMENT=digits [ENGINE=in-process PROFILE=heterogeneous] [RESUME=run]
+	@$(FEDBENCH) run $(if $(RESUME),--resume $(RESUME),$(EXPERIMENT) $(if $(ENGINE),--engine $(ENGINE) --profile $(PROFILE))) $(RUN_OPTS)
 
-sweep: .venv/host ## a grid of experiments, and one table: SWEEP=partitions [DATA=folder] [SET="rounds=5"]
-	@$(FEDBENCH) sweep $(SWEEP) $(DATA_OPT) $(foreach s,$(SET),--set $(s))
+sweep: $(if $(filter in-process,$(ENGINE)),.venv/node,.venv/host) ## a grid of experiments, and one table: SWEEP=partitions [ENGINE=in-process] [DATA=folder] [SET="rounds=5"]
+	@$(FEDBENCH) sweep $(SWEEP) $(if $(ENGINE),--engine $(ENGINE)) $(DATA_OPT) $(foreach s,$(SET),--set $(s))
 
 status: .venv/host ## what is up, and where the dashboards are
 	@$(FEDBENCH) status

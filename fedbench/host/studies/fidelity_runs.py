@@ -15,7 +15,7 @@ import docker
 from fedbench.config import Experiment, ModelName, load_experiment
 from fedbench.config.units import EPOCH_IMAGES
 from fedbench.engines.containers.emulation import calibrated_for
-from fedbench.engines.containers.engine import Runner
+from fedbench.engines.containers.engine import ContainersEngine
 from fedbench.engines.containers.runtime.stack import Stack
 from fedbench.engines.containers.runtime.workbench import workbench
 from fedbench.errors import RunError
@@ -43,7 +43,7 @@ class Measuring:
         self._say = say
         self._short = short
         self._host = calibrated_for(stack, client, say, KNOWN)
-        self._runner = Runner(stack, client, say)
+        self._engine = ContainersEngine(stack, client, say)
         self._runs: list[str] = []
         self._not_held: list[str] = []
 
@@ -139,8 +139,9 @@ class Measuring:
         return {c.client: fidelity.epochs(c, self._stack.dilation) for c in self._run(chosen)}
 
     def _run(self, experiment: Experiment) -> list[ClientRound]:
-        run = self._runner.create(experiment, None)
-        summary = self._runner.follow(run, self._runner.start(run), lambda: None)
+        run = self._engine.create(experiment, None)
+        self._engine.start(run)
+        summary = self._engine.follow(run, lambda: None)
         self._runs.append(run.id)
         clients = summary.rounds[-1].clients
         for client in clients:

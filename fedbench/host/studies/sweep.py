@@ -1,7 +1,7 @@
 """Runs a sweep: what is finished is skipped, what was interrupted or failed goes on.
 
 `runs/sweeps/<name>/` has `sweep.json` (which run is of which point), and the table as it stands,
-`table.md` and `table.csv`. Nothing here knows of Docker: runs are made by a `Runs`.
+`table.md` and `table.csv`. Runs are made by an `Engine`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from fedbench.config import Experiment
+from fedbench.engines.engine import Engine, EngineName
 from fedbench.errors import ConfigError, DataError, FedbenchError, RunError, RunInterrupted
 from fedbench.host.data.prepare import Prepared
 from fedbench.host.report.tables.text_table import duration
@@ -24,17 +25,7 @@ from fedbench.records import Summary, replace_text
 from fedbench.records.runs import Run, RunStore
 
 Prepare = Callable[[Experiment], Prepared]
-Execute = Callable[[Run], Summary]
-
-
-class Runs(Protocol):
-    """Makes runs; `fedbench.engines.containers.engine.Runner` does so on a stack."""
-
-    def create(self, experiment: Experiment, source: Path | None) -> Run:
-        """A new run."""
-
-    def resume(self, name: str | None) -> Run:
-        """An ended run, ready to go on."""
+Follow = Callable[[Run], Summary]
 
 
 @dataclass(frozen=True)
@@ -88,9 +79,17 @@ class Sweeping:
         DataError: the data of a point cannot be used; then nothing was started.
     """
 
-    def __init__(self, study: Study, store: RunStore, prepare: Prepare, say: Say) -> None:
+    def __init__(
+        self,
+        study: Study,
+        store: RunStore,
+        prepare: Prepare,
+        say: Say,
+        engine: EngineName = "containers",
+    ) -> None:
         self.study = study
-        self.name = study.sweep.name
+        # Runs in one program say nothing of any device: a table has runs of one engine only.
+        self.name = study.sweep.name + ("" if engine == "containers" else f"-{engine}")
         self.folder = store.path / "sweeps" / self.name
         self._say = say
         self._tasks = _tasks(study, prepare)
@@ -123,7 +122,7 @@ class Sweeping:
         left = f"; {self._left()}" if pending else ""
         self._say(f"sweep {self.name}: {total} runs, {total - pending} of them finished{left}")
 
-    def run(self, runs: Runs, source: Path | None, execute: Execute) -> None:
+    def run(self, engine: Engine, source: Path | None, follow: Follow) -> None:
         """Runs every pending point, and writes the table after each.
 
         A point that fails is noted, and the others go on.
@@ -138,7 +137,7 @@ class Sweeping:
                 continue
             self._say(f"run {number}/{len(self._tasks)} ({task.point}), {self._left()}")
             try:
-                self._run(task, runs, source, execute)
+                self._run(task, engine, source, follow)
             except (KeyboardInterrupt, RunInterrupted):
                 raise self._interrupted() from None
             finally:
@@ -148,29 +147,30 @@ class Sweeping:
         """Each point that is not finished, and why."""
         return [failure for row in self.rows() for failure in row.failures]
 
-    def _run(self, task: Task, runs: Runs, source: Path | None, execute: Execute) -> None:
+    def _run(self, task: Task, engine: Engine, source: Path | None, follow: Follow) -> None:
         try:
-            run = self._open(task, runs, source)
+            run = self._open(task, engine, source)
         except (ConfigError, DataError) as error:
             self._failed(task, None, error)
             return
         self._book.note(task, run)
         try:
-            execute(run)
+            engine.start(run)
+            follow(run)
         except RunError as error:
             self._failed(task, run, error)
         if run.stop_requested():  # a Ctrl-C amid the last round lets the run finish
             raise self._interrupted()
 
-    def _open(self, task: Task, runs: Runs, source: Path | None) -> Run:
+    def _open(self, task: Task, engine: Engine, source: Path | None) -> Run:
         """The run that was begun, or else a new one."""
         begun = self._book.run(task)
         if begun is None:
-            return runs.create(task.point.experiment, source)
+            return engine.create(task.point.experiment, source)
         try:
-            run = runs.resume(begun.id)
+            run = engine.resume(begun.id)
         except RunError as error:
-            run = runs.create(task.point.experiment, source)
+            run = engine.create(task.point.experiment, source)
             self._say(f"{error.message}: it starts anew")
         else:
             self._say(f"going on with run {run.id} after round {len(run.rounds())}")
