@@ -20,7 +20,7 @@ from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_conte
 from flwr.supercore.run import RunNotRunningException
 
 from fedbench.flower import bundles
-from fedbench.flower.link import Parcel, connect
+from fedbench.flower.fleet import Parcel, connect
 from fedbench.telemetry import logs
 from fedbench.telemetry.collectors import ClientPhase
 

@@ -32,15 +32,17 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from fedbench.flower import executor
+from fedbench.flower.bundle_server import Bundles
 from fedbench.flower.bundles import FLEET_PULL, FLEET_PUSH, RUNTIME_PULL, RUNTIME_PUSH
+from fedbench.flower.control import Control
+from fedbench.flower.longpoll import LongPoll
+from fedbench.imports import importing
 from fedbench.records import ENDINGS, RoundRecord
-from fedbench.server import executor
-from fedbench.server.bundles import Bundles
 from fedbench.server.census import Census
-from fedbench.server.control import Control
-from fedbench.server.longpoll import LongPoll
 from fedbench.server.public_app import public_app
 from fedbench.server.registry import Registry
+from fedbench.telemetry import logs
 from fedbench.telemetry.cgroup import Cgroup
 from fedbench.telemetry.collectors import CgroupCollector
 from fedbench.telemetry.server import ServerMetrics
@@ -74,6 +76,7 @@ class Ports:
 
 
 PORTS = Ports()
+FLOWER_APP = Path(__file__).with_name("flower")
 
 
 def serve(tls: Path, ports: Ports = PORTS) -> None:
@@ -99,7 +102,10 @@ def serve(tls: Path, ports: Ports = PORTS) -> None:
     )
     operations = uvicorn.Config(
         operations_app(
-            registry, metrics, metrics_registry, Control(ports.control, ports.operations).run
+            registry,
+            metrics,
+            metrics_registry,
+            Control(FLOWER_APP, ports.control, ports.operations).run,
         ),
         _EVERYWHERE,
         ports.operations,
@@ -107,8 +113,17 @@ def serve(tls: Path, ports: Ports = PORTS) -> None:
         **_QUIET,
     )
     servers = [uvicorn.Server(config) for config in (control, fleet, operations)]
-    with executor.running(f"127.0.0.1:{ports.control}"):
+    with executor.running(f"127.0.0.1:{ports.control}", prepare):
         asyncio.run(_serve_all(servers))
+
+
+def prepare() -> None:
+    """Import what a ServerApp needs, and log as this process does."""
+    with importing():
+        import fedbench.server.app  # noqa: F401
+
+        executor.preload()
+    logs.adopt_flower()
 
 
 async def _serve_all(servers: list[uvicorn.Server]) -> None:

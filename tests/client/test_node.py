@@ -15,7 +15,7 @@ from flwr.supercore.run import RunNotRunningException
 from fedbench.client import node as node_module
 from fedbench.client.node import App, Cancelled, Node
 from fedbench.flower.bundles import Deflated, deflate, object_ids
-from fedbench.flower.link import Parcel
+from fedbench.flower.fleet import Parcel
 
 NODE_ID, RUN = 11, 7
 WEIGHTS = np.arange(100_000, dtype=np.float32)

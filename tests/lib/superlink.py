@@ -19,8 +19,8 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid.http_grid import HttpGrid
 from flwr.superlink.main import create_app
 
+from fedbench.flower.bundle_server import Bundles
 from fedbench.flower.bundles import deflate
-from fedbench.server.bundles import Bundles
 
 SUPERLINK_NODE = 1
 

@@ -15,14 +15,14 @@ from flwr.supercore.fab import Fab
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from starlette.concurrency import run_in_threadpool
 
-FLOWER_APP = Path(__file__).with_name("flower")
 POLL_SECONDS = 0.5
 
 
 class Control:
-    """SuperLink's Control API, and where a ServerApp reports its events."""
+    """SuperLink's Control API, the Flower app to run, and where it reports its events."""
 
-    def __init__(self, control_port: int, operations_port: int) -> None:
+    def __init__(self, app: Path, control_port: int, operations_port: int) -> None:
+        self._app = app
         self._operations = f"http://127.0.0.1:{operations_port}"
         self._client = ControlHttpClient.from_server_address(
             f"127.0.0.1:{control_port}",
@@ -39,7 +39,7 @@ class Control:
         return completed
 
     def _start(self, folder: str) -> int:
-        content = build_fab_from_disk(FLOWER_APP)
+        content = build_fab_from_disk(self._app)
         fab = Fab(hashlib.sha256(content).hexdigest(), content, {})
         config = user_config_to_proto({"folder": folder, "operations": self._operations})
         request = StartRunRequest(fab=fab_to_proto(fab), override_config=config)

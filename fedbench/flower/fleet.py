@@ -65,7 +65,7 @@ class Parcel:
     contents: Iterator[bytes]
 
 
-class Link:
+class FleetConnection:
     """What a node asks of its server."""
 
     def __init__(
@@ -161,7 +161,7 @@ class Link:
 
 
 @contextmanager
-def connect(address: str, certificate: bytes) -> Iterator[Link]:
+def connect(address: str, certificate: bytes) -> Iterator[FleetConnection]:
     """Registers a new node with the server at `address` (host:port) for as long as the block lasts.
 
     Ends early, without an exception, when the connection is lost for good.
@@ -189,7 +189,7 @@ def connect(address: str, certificate: bytes) -> Iterator[Link]:
         ) as (node_id, _receive, _send, get_run, _fab, pull_object, _push, _confirm):
             connection = Connection(_opener(address, certificate), SERVER_GONE_SECONDS)
             try:
-                yield Link(node_id, keys, connection, get_run, pull_object)
+                yield FleetConnection(node_id, keys, connection, get_run, pull_object)
             finally:
                 connection.close()
         with suppress(httpx.HTTPError, RuntimeError):

@@ -38,7 +38,7 @@ from fedbench.flower.bundles import (
     pack,
     unpack,
 )
-from fedbench.server.longpoll import Scope, read_body
+from fedbench.flower.longpoll import Scope, read_body
 
 Parts = list[bytes]
 
