@@ -31,8 +31,7 @@ from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_conte
 
 from fedbench.flower import bundles
 from fedbench.flower.bundles import RUNTIME_OBJECTS, RUNTIME_PULL, RUNTIME_PUSH
-from fedbench.server.exchange import RunStopped
-from fedbench.server.timing import ServerPart
+from fedbench.server.exchange import RunStopped, ServerPart
 from fedbench.telemetry.timing import Timing
 
 POLL_SECONDS = 0.05  # the server holds back its answer while there is no reply

@@ -39,9 +39,8 @@ from fedbench.flower.control import Control
 from fedbench.flower.longpoll import LongPoll
 from fedbench.imports import importing
 from fedbench.records import ENDINGS, RoundRecord
-from fedbench.server.census import Census
 from fedbench.server.public_app import public_app
-from fedbench.server.registry import Registry
+from fedbench.server.registry import Census, Registry
 from fedbench.telemetry import logs
 from fedbench.telemetry.cgroup import Cgroup
 from fedbench.telemetry.collectors import CgroupCollector

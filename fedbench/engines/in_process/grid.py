@@ -13,8 +13,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
 from fedbench.engines.in_process.workers import Workers
-from fedbench.server.exchange import RunStopped
-from fedbench.server.timing import ServerPart
+from fedbench.server.exchange import RunStopped, ServerPart
 from fedbench.telemetry.timing import Timing
 
 POLL_SECONDS = 0.2
