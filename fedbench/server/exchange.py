@@ -34,10 +34,10 @@ class Exchange(Protocol):
         """Where the server's time went."""
 
     def node_ids(self) -> list[int]:
-        """The nodes that are connected now."""
+        """Return the nodes that are connected now."""
 
     def pause(self, seconds: float) -> None:
-        """Sleeps.
+        """Sleep.
 
         Raises:
             RunStopped: the user asked to stop.
@@ -46,7 +46,7 @@ class Exchange(Protocol):
     def exchange(
         self, messages: Iterable[Message], timeout: float
     ) -> Iterator[tuple[int, Message]]:
-        """Sends the messages; yields (node id, reply), first come first served.
+        """Send the messages; yield (node id, reply), first come first served.
 
         A reply may be an error, of a node that died as well. A node that has not answered after
         `timeout` seconds is given up: no reply is yielded for it.

@@ -47,8 +47,8 @@ def test_nothing_runs_beside_the_thread_that_forks() -> None:
     code = (
         "import threading\n"
         "from fedbench.flower.control import Control\n"
-        "from fedbench.server.superlink import FLOWER_APP, _flower\n"
-        "_flower(8000), Control(FLOWER_APP, 8000, 9100)\n"
+        "from fedbench.flower.superlink import create\n"
+        "create(8000), Control(8000)\n"
         "print(threading.active_count())"
     )
     assert int(subprocess.check_output([sys.executable, "-c", code]).splitlines()[-1]) == 1

@@ -10,13 +10,12 @@ import httpx
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
-from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
-from flwr.supercore.run import RunNotRunningException
 from superlink import SuperLink
 
 from fedbench.engines.containers.runtime import certificates as tls
-from fedbench.flower.bundles import RefusedError, deflate, object_ids
-from fedbench.flower.fleet import FleetConnection, connect
+from fedbench.flower.bundles import RefusedError
+from fedbench.flower.fleet import FleetConnection, RunOverError, connect
+from fedbench.flower.messages import deflate, inflate, object_ids
 
 WEIGHTS = np.arange(3_000_000, dtype=np.float32)  # three chunks
 
@@ -64,10 +63,8 @@ def answer(message: Message) -> Message:
 def received(link: FleetConnection) -> Message:
     parcel = link.poll(())
     assert parcel is not None
-    contents = link.receive(parcel, ())
-    message = inflate_object_from_contents(parcel.envelope.metadata.message_id, contents)
-    assert isinstance(message, Message)
-    message.metadata.__dict__["_message_id"] = parcel.envelope.metadata.message_id
+    message = inflate(parcel.tree, link.receive(parcel, ())).message
+    assert message.metadata.message_id == parcel.envelope.metadata.message_id
     return message
 
 
@@ -167,7 +164,7 @@ def test_the_reply_to_a_run_that_is_over_is_refused(
     reply = answer(received(link))
     superlink.finish()
 
-    with pytest.raises(RunNotRunningException):
+    with pytest.raises(RunOverError):
         link.push(reply, deflate([reply]))
 
 
