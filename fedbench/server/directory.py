@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from flwr.app import ConfigRecord, Error, Message, MessageType, RecordDict
-from flwr.common.constant import ErrorCode
 
+from fedbench.flower.messages import is_from_a_lost_node
 from fedbench.server.exchange import Exchange
 
 ANSWER_SECONDS = 120.0  # the stock node starts a process, under its device's quota, to answer
@@ -58,8 +58,9 @@ class Directory:
 
     def explained(self, node_id: int, reply: Message) -> Message:
         """The reply; one that stands for a node that is gone says why it is, if that is known."""
-        gone = reply.has_error() and reply.error.code == ErrorCode.NODE_UNAVAILABLE
-        if gone and (reason := self._why(node_id, self.member(node_id).client)):
+        if is_from_a_lost_node(reply) and (
+            reason := self._why(node_id, self.member(node_id).client)
+        ):
             reply.error = Error(code=reply.error.code, reason=reason)
         return reply
 

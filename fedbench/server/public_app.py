@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from fedbench.server.longpoll import App, Scope
+from fedbench.flower.longpoll import App, Scope
 from fedbench.server.registry import (
     Announcement,
     Ending,

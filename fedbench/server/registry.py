@@ -10,11 +10,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
 from pydantic import BaseModel, ConfigDict, Field
+
+from fedbench.telemetry.families import family, single
 
 EXPIRES_SECONDS = 30.0
 _FORGOTTEN_SECONDS = 120.0  # Flower believes in a silent node for 60
@@ -208,3 +212,22 @@ class Registry:
 
 def _host_port(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+class Census(Collector):
+    """Who is in the federation, as metrics: it asks the registry when Prometheus asks."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metrics of clients that are here, and of those that left or were lost."""
+        present: dict[tuple[str, ...], float] = {
+            (known.client, known.device): known.here for known in self._registry.presence()
+        }
+        yield family("fedbench_client_present", present)
+        yield single("fedbench_client_joined_total", self._registry.joined)
+        lost: dict[tuple[str, ...], float] = {
+            (client,): times for client, times in self._registry.lost().items()
+        }
+        yield family("fedbench_client_lost_total", lost)

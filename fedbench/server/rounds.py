@@ -15,10 +15,9 @@ from fedbench.config import Experiment
 from fedbench.records import RoundRecord
 from fedbench.records.verdict import REAL, Emulation
 from fedbench.server.directory import Directory, Member, Say
-from fedbench.server.exchange import Exchange
+from fedbench.server.exchange import Exchange, Stopwatch
 from fedbench.server.selection import select
 from fedbench.server.tally import Tally
-from fedbench.server.timing import Stopwatch
 
 WAIT_POLL_SECONDS = 0.5
 SAY_SECONDS = 10.0
