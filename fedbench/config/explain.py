@@ -66,7 +66,7 @@ def _problem(item: ErrorDetails, model: type[BaseModel]) -> str:
 
 
 def _inner(model: type[BaseModel], loc: Sequence[int | str]) -> type[BaseModel]:
-    """The model that the last key of `loc` belongs to: Machine for `machines.0.count`."""
+    """Return the model that the last key of `loc` belongs to: Machine for `machines.0.count`."""
     forms: dict[str, type[BaseModel]] = {}
     for part in (part for part in loc[:-1] if isinstance(part, str)):
         if part in forms:
@@ -78,7 +78,7 @@ def _inner(model: type[BaseModel], loc: Sequence[int | str]) -> type[BaseModel]:
 
 
 def _models(annotation: Any, tag: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
-    """The models in a field's type, by the marks of a union: Machine in `tuple[Machine, ...]`."""
+    """Yield the models in a field's type by a union's marks: Machine in `tuple[Machine, ...]`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield tag, annotation
     arguments = get_args(annotation)

@@ -9,9 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
     Tag,
@@ -20,12 +18,11 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from fedbench.config.explain import nearest
+from fedbench.config.fields import Model
 
 
-class Way(BaseModel):
+class Way(Model):
     """A way to divide the images."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     name: str
 
@@ -115,7 +112,7 @@ NAMES = ("replicated", "iid", "dirichlet", "shards", "size")
 
 
 def _in_full(value: Any) -> Any:
-    """A name alone -> the keys that it is short for."""
+    """Turn a name alone into the keys that it is short for."""
     if isinstance(value, Way):
         return value
     keys = value if isinstance(value, dict) else {"name": value}
@@ -126,7 +123,7 @@ def _in_full(value: Any) -> Any:
 
 
 def _form(value: Any) -> str:
-    """The mark of a form, as `fedbench.config.explain` leaves it out of an error."""
+    """Return the mark of a form, as `fedbench.config.explain` leaves it out of an error."""
     return f"[{value['name'] if isinstance(value, dict) else value.name}]"
 
 

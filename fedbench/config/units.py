@@ -107,7 +107,7 @@ def _format(value: float, units: Sequence[str], step: int) -> str:
 
 
 def _split(value: object, unit: str) -> tuple[float, str] | None:
-    """A number and its unit, of which the pattern has one group; None where it is neither."""
+    """Split into a number and its unit, the pattern's one group; None where it is neither."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return (value, "") if 0 <= value < _LIMIT else None
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*" + unit, str(value).strip().lower())
