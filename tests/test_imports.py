@@ -53,6 +53,7 @@ LAYERS = (
     "fedbench.config",
     "fedbench.learning",
     "fedbench.records",
+    "fedbench.wire",
     "fedbench.telemetry",
     "fedbench.flower",
     "fedbench.client",

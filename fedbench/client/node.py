@@ -23,6 +23,7 @@ from fedbench.flower import bundles
 from fedbench.flower.link import Parcel, connect
 from fedbench.telemetry import logs
 from fedbench.telemetry.collectors import ClientPhase
+from fedbench.wire import TASK
 
 POLL_SECONDS = 0.1  # the server holds back its answer while there is no message
 WATCH_SECONDS = 2.0
@@ -60,8 +61,8 @@ class Wire(Protocol):
 
 def task_of(message: Message) -> dict[str, object]:
     """The run and the round that a message belongs to, for the log; None where it has none."""
-    config = message.content.get("config", {})
-    return {"run": config.get("run"), "round": config.get("server-round")}
+    task = message.content.get(TASK, {})
+    return {"run": task.get("run"), "round": task.get("round")}
 
 
 class Node:

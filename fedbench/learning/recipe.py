@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, Self
 
 from torch import Tensor, nn
 
@@ -35,6 +35,16 @@ class Recipe:
     augmentation: Literal["none", "flip-crop"] = "none"
     label_smoothing: float = 0.0
     run: tuple[float, float] = (0.0, 1.0)
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any], number: int, rounds: int) -> Self:
+        """Return the recipe of round `number` of `rounds`; `options` may have other keys as well.
+
+        Each option has the name of a field of this class.
+        """
+        names = {field.name for field in fields(cls)} & options.keys()
+        run = ((number - 1) / rounds, number / rounds)
+        return cls(**{name: options[name] for name in names}, run=run)
 
     def optimize(self, model: nn.Module, learning_rate: Rate) -> Optimizer:
         """A new optimizer of the model's parameters."""

@@ -44,6 +44,7 @@ from fedbench.server.registry import Registry
 from fedbench.telemetry.cgroup import Cgroup
 from fedbench.telemetry.collectors import CgroupCollector
 from fedbench.telemetry.server import ServerMetrics
+from fedbench.wire import Offer
 
 _EVERYWHERE = "0.0.0.0"  # noqa: S104 (of the container; compose publishes only the fleet port)
 # What a poll waits for: a node for the ServerApp's messages, the ServerApp for replies, the
@@ -160,7 +161,7 @@ def operations_app(
         event = await request.json()
         observe(metrics, event)
         if event["event"] == "started":
-            registry.run = {"experiment": event["experiment"], "data": event["data"]}
+            registry.run = Offer.model_validate(event)
         return JSONResponse({})
 
     async def lost(request: Request) -> Response:

@@ -27,6 +27,7 @@ from fedbench.host.setup.places import Places
 from fedbench.host.studies.grid import load_study
 from fedbench.host.studies.sweep import Sweeping
 from fedbench.records import Summary
+from fedbench.records.facts import RunInputs
 from fedbench.records.runs import Run, RunStore
 
 
@@ -39,7 +40,7 @@ def swept(places: Places) -> list[Run]:
     runs: list[Run] = []
 
     def create(experiment: Experiment, source: Path | None) -> Run:
-        runs.append(store.create(experiment, study.profile, {}))
+        runs.append(store.create(experiment, study.profile, RunInputs()))
         return runs[-1]
 
     def execute(run: Run) -> Summary:
@@ -94,7 +95,9 @@ class GoldenRunner:
         self._runs = 0
 
     def create(self, experiment: Experiment, source: Path | None) -> Run:
-        return RunStore(self._stack.places.runs).create(experiment, self._stack.profile, {})
+        return RunStore(self._stack.places.runs).create(
+            experiment, self._stack.profile, RunInputs()
+        )
 
     def start(self, run: Run) -> subprocess.Popen[bytes]:
         return subprocess.Popen(["true"])

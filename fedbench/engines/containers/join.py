@@ -19,9 +19,9 @@ from typing import Any
 import docker
 from docker.errors import DockerException
 from docker.types import LogConfig
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from fedbench.config import Device, Experiment, ModelName, parse_name
+from fedbench.config import Device, ModelName, parse_name
 from fedbench.config.partitions import Dirichlet, Shards
 from fedbench.engines.containers.emulation import calibrated
 from fedbench.engines.containers.runtime import ports
@@ -41,6 +41,7 @@ from fedbench.host.setup.machine import Say
 from fedbench.host.setup.places import PROJECT, Places
 from fedbench.learning import user_models
 from fedbench.records.energy import Draw
+from fedbench.wire import RUN_PATH, Offer
 
 METRICS_PORT = 9101
 _LOCAL = ("localhost", "127.0.0.1", "[::1]")
@@ -59,13 +60,6 @@ class Request:
     source: Path | None
     samples: int | None
     metrics_port: int
-
-
-class Offer(BaseModel):
-    """What the server says of its current run: the experiment and its data's key."""
-
-    experiment: Experiment
-    data: str
 
 
 def join(places: Places, request: Request, say: Say) -> str:
@@ -132,7 +126,7 @@ def ask(server: str, certificate: Path) -> Offer:
         urllib.request.HTTPSHandler(context=_trust(certificate)),
     )
     try:
-        with opener.open(f"https://{server}/fedbench/v1/run", timeout=10) as answer:
+        with opener.open(f"https://{server}{RUN_PATH}", timeout=10) as answer:
             return Offer.model_validate_json(answer.read())
     except urllib.error.HTTPError as error:
         error.close()

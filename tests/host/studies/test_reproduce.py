@@ -21,6 +21,7 @@ from fedbench.host.studies.reproduce import (
     table,
 )
 from fedbench.records import ClientRound, RoundRecord, Summary
+from fedbench.records.facts import InProcessFacts, RunInputs
 from fedbench.records.runs import Run, RunStore
 
 (STUDY,) = paper.table2()
@@ -56,11 +57,11 @@ class FakeRunner:
 
     def __init__(self, store: RunStore, engine: Engine) -> None:
         self.store = store
-        self.facts = {"engine": {}} if engine == "in-process" else {}
+        self.inputs = RunInputs(engine=InProcessFacts() if engine == "in-process" else None)
         self.created: list[str] = []
 
     def create(self, experiment: Experiment, source: Path | None) -> Run:
-        run = self.store.create(experiment, load_profile("heterogeneous"), dict(self.facts))
+        run = self.store.create(experiment, load_profile("heterogeneous"), self.inputs)
         self.created.append(run.id)
         return run
 

@@ -17,6 +17,7 @@ from fedbench.host.data.prepare import Prepared
 from fedbench.host.studies.grid import Point, Study, Sweep, points
 from fedbench.host.studies.sweep import Sweeping, Task, seconds_left
 from fedbench.records import Summary, summarise, write_summary
+from fedbench.records.facts import RunInputs
 from fedbench.records.runs import Run, RunStore
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "runs" / "20260102-030405-digits"
@@ -42,7 +43,7 @@ class Server:
         self.calls.append(f"create rounds={experiment.rounds} seed={experiment.seed}")
         if error := self.refused.pop(len(self.calls), None):
             raise error
-        return self.store.create(experiment, PROFILE, {})
+        return self.store.create(experiment, PROFILE, RunInputs())
 
     def resume(self, name: str | None) -> Run:
         self.calls.append(f"resume {name}")

@@ -14,11 +14,12 @@ from fedbench.errors import HostError
 from fedbench.host.watch.prometheus import Prometheus, Sample, Series
 from fedbench.host.watch.top.live import Lines, View, describe, describe_round
 from fedbench.records import RoundRecord
+from fedbench.records.clock import REAL_TIME
 from fedbench.records.runs import Run
 from fedbench.records.verdict import REAL, Emulation
 
 GOLDEN = Path(__file__).parents[3] / "golden" / "runs" / "20260102-030405-digits"
-SLOWED = Emulation(2.5, {"laptop": 100.0})
+SLOWED = Emulation(dilation=2.5, targets={"laptop": 100.0})
 STORY = [
     "waiting for clients: 2 of 3 (laptop, workstation)",
     "round 1/2: training on laptop, legacy-pc, workstation",
@@ -174,14 +175,14 @@ def test_every_event_of_a_run_can_be_told(run: Run) -> None:
     ],
 )
 def test_the_time_left_follows_from_the_mean_round(total: int, left: str, run: Run) -> None:
-    line = describe_round(rounds(run), total, 1.0)
+    line = describe_round(rounds(run), total, REAL_TIME)
     start = f"round 2/{total}: accuracy 0.5000, loss 1.5000, 9.0 s (overhead 0.75 s)"
     assert line == start + left
 
 
 def test_a_round_that_nobody_evaluated_has_no_accuracy(run: Run) -> None:
     record = rounds(run)[1].model_copy(update={"server_accuracy": None, "server_loss": None})
-    assert describe_round([record], 2, 1.0) == "round 2/2: 9.0 s (overhead 0.75 s)"
+    assert describe_round([record], 2, REAL_TIME) == "round 2/2: 9.0 s (overhead 0.75 s)"
 
 
 def test_each_event_is_told_once_however_the_file_grows(run: Run) -> None:
