@@ -54,6 +54,8 @@ class Experiment(Model):
     schedule: Literal["constant", "cosine"] = "constant"
     augmentation: Literal["none", "flip-crop"] = "none"
     label_smoothing: Annotated[float, Field(ge=0, lt=1, strict=False)] = 0.0
+    # The largest norm of a step's gradient, all parameters together; 0 is as it comes.
+    gradient_clipping: Annotated[float, Field(ge=0, strict=False)] = 0.0
     # The first convolution's. 1 is 1.7 to 3.7 times the work, and devices' speeds are of 2.
     stem_stride: Literal[1, 2] = 2
     # How the clients' running variances are averaged: `pooled` counts how far their means differ.

@@ -162,6 +162,7 @@ OPTIONS = [
     {"schedule": "cosine"},
     {"augmentation": "flip-crop"},
     {"label_smoothing": 0.1},
+    {"gradient_clipping": 1e-3},
     {"stem_stride": 1},
 ]
 
