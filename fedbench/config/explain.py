@@ -39,14 +39,14 @@ def explain(
 
 def _keys(item: ErrorDetails) -> list[int | str]:
     """Where the error is in the file: without the marks of a union's form or of a mapping's key."""
-    found = [part for part in item["loc"] if not str(part).startswith("[")]
-    return [*found, item["ctx"]["key"]] if item["type"] == "figure" else found
+    keys = [part for part in item["loc"] if not str(part).startswith("[")]
+    return [*keys, item["ctx"]["key"]] if item["type"] == "figure" else keys
 
 
 def _sets(setting: str, key: str) -> bool:
-    """Whether a `--set` is of that key, of one above it or of one below it."""
-    own, other = f"{setting.partition('=')[0]}.", f"{key}."
-    return own.startswith(other) or other.startswith(own)
+    """Say whether a `--set` is of that key, of one above it or of one below it."""
+    set_key, key = f"{setting.partition('=')[0]}.", f"{key}."
+    return set_key.startswith(key) or key.startswith(set_key)
 
 
 def _problem(item: ErrorDetails, model: type[BaseModel]) -> str:

@@ -36,5 +36,5 @@ def parse_model(value: str) -> str:
 
 
 def is_own(model: str) -> bool:
-    """Whether it is the user's own, `module:callable` of the folder `models/`."""
+    """Say whether it is the user's own, `module:callable` of the folder `models/`."""
     return _OWN.fullmatch(model) is not None

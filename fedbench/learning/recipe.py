@@ -71,11 +71,9 @@ class Recipe:
         """A new optimizer of the model's parameters."""
         parameters = list(model.parameters())
         optimizer = _OPTIMIZERS[self.optimizer](parameters, learning_rate, self.weight_decay)
-        return (
-            _Clipped(parameters, optimizer, self.gradient_clipping)
-            if self.gradient_clipping
-            else optimizer
-        )
+        if self.gradient_clipping:
+            return _Clipped(parameters, optimizer, self.gradient_clipping)
+        return optimizer
 
     def augment(self) -> Callable[[Tensor], Tensor] | None:
         """What changes a batch of images, uint8 [N, H, W, 3]."""

@@ -31,7 +31,7 @@ class Energy:
 
     @property
     def total(self) -> float:
-        """Of both."""
+        """Joules of both together."""
         return self.idle + self.busy
 
 

@@ -98,5 +98,5 @@ class RunFacts(RunInputs):
 
     @property
     def emulates(self) -> bool:
-        """Whether the run is in containers: in one program its seconds are no device's."""
+        """True where the run is in containers: in one program its seconds are no device's."""
         return self.engine is None

@@ -124,7 +124,7 @@ class ClientRound(TrainWork, EvaluateWork, Participant):
 
     @property
     def energy_joules(self) -> float | None:
-        """Of both, idle and busy."""
+        """Joules of both together, idle and busy."""
         if self.energy_idle_joules is None or self.energy_busy_joules is None:
             return None
         return self.energy_idle_joules + self.energy_busy_joules

@@ -83,7 +83,7 @@ class Run:
 
     @property
     def emulates(self) -> bool:
-        """Whether its seconds are of any device: those of a run in one program are not."""
+        """True where its seconds are of any device: those of a run in one program are not."""
         return self.facts().emulates
 
     def state(self) -> str:

@@ -1,4 +1,4 @@
-"""Whether a device was as fast as it should have been, and whose fault it was if not. Pure."""
+"""Judges if a device was as fast as it should have been, and whose fault it was if not. Pure."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class _Entry:
 
 @dataclass(frozen=True)
 class Presence:
-    """Of a client that is here, or was in the last ten minutes."""
+    """A client that is here, or was in the last ten minutes."""
 
     client: str
     device: str

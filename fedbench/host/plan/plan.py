@@ -97,7 +97,7 @@ class Plan:
     speeds: Mapping[str, Speed]
     """What each device trains of that model, in samples per emulated second, by its name."""
     networks: Mapping[str, Network] = field(default_factory=dict)
-    """Of each client that has one, in wall seconds."""
+    """The network of each client that has one, in wall seconds."""
 
 
 def client_names(profile: Profile) -> list[str]:

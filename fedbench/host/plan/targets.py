@@ -45,22 +45,22 @@ class Assumed:
 
     @property
     def by_threads(self) -> Mapping[int, float]:
-        """As for `HostSpeed`."""
+        """The same as `HostSpeed` has it."""
         return {2**doubling: self.one * 1.7**doubling for doubling in range(5)}
 
     @property
     def busy(self) -> float:
-        """As for `HostSpeed`."""
+        """The same as `HostSpeed` has it."""
         return self.one
 
     @property
     def step_cpu_seconds(self) -> float:
-        """As for `HostSpeed`."""
+        """The same as `HostSpeed` has it."""
         return 32 / self.one
 
     @property
     def of_reference(self) -> float:
-        """As for `HostSpeed`."""
+        """The same as `HostSpeed` has it."""
         return self.one / _REFERENCE
 
 
