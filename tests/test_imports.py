@@ -54,6 +54,7 @@ LAYERS = (
     "fedbench.config",
     "fedbench.learning",
     "fedbench.records",
+    "fedbench.wire",
     "fedbench.telemetry",
     "fedbench.client",
     "fedbench.server",

@@ -19,6 +19,7 @@ from fedbench.flower import messages
 from fedbench.flower.fleet import Parcel, RunOverError, connect
 from fedbench.telemetry import logs
 from fedbench.telemetry.collectors import ClientPhase
+from fedbench.wire import TASK
 
 POLL_SECONDS = 0.1  # the server holds back its answer while there is no message
 WATCH_SECONDS = 2.0
@@ -56,8 +57,8 @@ class Transfers(Protocol):
 
 def task_of(message: Message) -> dict[str, object]:
     """Return the run and the round of a message, for the log; None where it has none."""
-    config = message.content.get("config", {})
-    return {"run": config.get("run"), "round": config.get("server-round")}
+    task = message.content.get(TASK, {})
+    return {"run": task.get("run"), "round": task.get("round")}
 
 
 class Node:

@@ -46,7 +46,7 @@ def _fedbench(settings: Settings, stop: threading.Event) -> int:
 
     logs.adopt_flower()
     serve(settings.listen_port)
-    node = Node(app.app, settings.node_config(), app.metrics, app.wire, app.cancelled)
+    node = Node(app.app, settings.node_config(), app.metrics, app.transfers, app.cancelled)
     with contextlib.ExitStack() as stack:
 
         def ready(node_id: int) -> None:

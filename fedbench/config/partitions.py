@@ -9,9 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
     Tag,
@@ -20,12 +18,11 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from fedbench.config.explain import nearest
+from fedbench.config.fields import Model
 
 
-class Way(BaseModel):
+class Way(Model):
     """A way to divide the images."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     name: str
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 def select(clients: Iterable[str], fraction: float, seed: int, server_round: int) -> list[str]:
-    """Samples max(C*K, 1) of K clients (McMahan et al. 2017, Algorithm 1).
+    """Sample max(C*K, 1) of K clients (McMahan et al. 2017, Algorithm 1).
 
     The same seed, round and names give the same clients, whatever the order in which they
     connected and whether the run was resumed in between. Empty when there are no clients.

@@ -38,6 +38,7 @@ from fedbench.telemetry import logs
 from fedbench.telemetry.cgroup import Cgroup
 from fedbench.telemetry.collectors import CgroupCollector
 from fedbench.telemetry.server import ServerMetrics
+from fedbench.wire import Offer
 
 _EVERYWHERE = "0.0.0.0"  # noqa: S104 (of the container; compose publishes only the fleet port)
 # A client's connection survives the training of a round: a handshake costs a slow device a while.
@@ -150,7 +151,7 @@ def operations_app(
         endings.hear(event)
         observe(metrics, event)
         if event["event"] == "started":
-            registry.run = {"experiment": event["experiment"], "data": event["data"]}
+            registry.run = Offer.model_validate(event)
         return JSONResponse({})
 
     async def lost(request: Request) -> Response:

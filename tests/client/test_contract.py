@@ -33,6 +33,7 @@ from fedbench.engines.containers.runtime import certificates
 from fedbench.flower.fleet import RunOverError, connect
 from fedbench.learning import flat, models
 from fedbench.records import ClientRound, RoundRecord, Summary
+from fedbench.records.facts import RunInputs
 from fedbench.records.runs import Run, RunStore
 from fedbench.telemetry.cgroup import Cgroup
 
@@ -113,8 +114,8 @@ class Federation:
     def create(self, data: str, **experiment: Any) -> Run:
         """A run's folder, as the host makes it."""
         chosen = Experiment.model_validate({"name": data, "batch_size": 16} | experiment)
-        facts = {"clients": len(SAMPLES[data]), "classes": len(CLASSES), "data": data}
-        return RunStore(self.folder / "runs").create(chosen, PROFILE, facts)
+        inputs = RunInputs(clients=len(SAMPLES[data]), classes=len(CLASSES), data=data)
+        return RunStore(self.folder / "runs").create(chosen, PROFILE, inputs)
 
     def launch(self, run: Run) -> subprocess.Popen[bytes]:
         argv = ["-m", "fedbench.server.launch", str(run.path)]

@@ -6,11 +6,11 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from fedbench.config import Experiment, Profile, load_profile
 from fedbench.errors import RunError
 from fedbench.records import Summary, write_summary
+from fedbench.records.facts import RunInputs
 from fedbench.records.runs import Run, RunStore
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "runs" / "20260102-030405-digits"
@@ -30,7 +30,7 @@ class FakeEngine:
 
     store: RunStore
     profile: Profile = field(default_factory=heterogeneous)
-    facts: dict[str, Any] = field(default_factory=dict)
+    inputs: RunInputs = field(default_factory=RunInputs)
     endings: dict[int, Callable[[Run], None]] = field(default_factory=dict)
     refused: dict[int, BaseException] = field(default_factory=dict)
     resumable: bool = True
@@ -42,7 +42,7 @@ class FakeEngine:
         self.calls.append(f"create rounds={experiment.rounds} seed={experiment.seed}")
         if error := self.refused.pop(len(self.calls), None):
             raise error
-        return self.store.create(experiment, self.profile, dict(self.facts))
+        return self.store.create(experiment, self.profile, self.inputs)
 
     def resume(self, name: str | None) -> Run:
         self.calls.append(f"resume {name}")

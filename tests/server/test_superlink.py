@@ -22,6 +22,7 @@ from fedbench.server.public_app import public_app
 from fedbench.server.registry import Registry
 from fedbench.server.superlink import observe, operations_app
 from fedbench.telemetry.server import ServerMetrics
+from fedbench.wire import Offer
 
 ANNOUNCEMENT = {"client": "pc", "device": "legacy-pc", "instance": "i1", "metrics_port": 9101}
 CLIENTS = "/fedbench/v1/clients"
@@ -261,7 +262,8 @@ def test_what_there_is_to_join_is_said_once_a_run_started(devices: Peer, operati
 
     answer = devices.get("/fedbench/v1/run")
     assert answer.status_code == 200
-    assert answer.json() == {"experiment": STARTED["experiment"], "data": "digits-1"}
+    assert Offer.model_validate_json(answer.content) == Offer.model_validate(STARTED)
+    assert answer.json()["data"] == "digits-1"
 
 
 @pytest.mark.parametrize(("folder", "completed"), [("/runs/r1", True), ("/runs/bad", False)])

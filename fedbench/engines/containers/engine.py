@@ -15,7 +15,7 @@ from docker.models.containers import Container
 from fedbench import __version__
 from fedbench.config import Experiment
 from fedbench.engines.containers import startup
-from fedbench.engines.containers.emulation import calibrated_for, device_watts, emulation_facts
+from fedbench.engines.containers.emulation import device_watts, emulated_devices, speeds_for
 from fedbench.engines.containers.runtime import links
 from fedbench.engines.containers.runtime.stack import Stack, give_to_containers
 from fedbench.engines.engine import ProcessEngine, spawn
@@ -24,6 +24,7 @@ from fedbench.host.data import prepare
 from fedbench.host.plan.plan import require_known
 from fedbench.host.setup.machine import Say, cpu_model
 from fedbench.host.setup.places import PROJECT
+from fedbench.records.facts import RunInputs
 from fedbench.records.runs import Run, RunStore
 
 _LAUNCH = "fedbench.server.launch"
@@ -59,20 +60,20 @@ class ContainersEngine(ProcessEngine):
         require_known(experiment, names)
         if experiment.stem_stride != 2:
             self._say(_OTHER_STRIDE)
-        host = calibrated_for(self._stack, self._client, self._say, experiment.model)
+        speeds = speeds_for(self._stack, self._client, self._say, experiment.model)
         prepared = prepare.prepare(
             experiment, names, self._stack.places.data, source=source, say=self._say
         )
-        facts = {
-            "project": PROJECT,
-            "clients": len(experiment.clients or names),
-            "classes": len(prepared.classes),
-            "class_names": prepared.classes,
-            "data": prepared.key,
-            "emulation": emulation_facts(self._stack, experiment.model, host),
-            "watts": device_watts(self._stack),
-        }
-        run = self._store.create(experiment, self._stack.profile, facts)
+        inputs = RunInputs(
+            project=PROJECT,
+            clients=len(experiment.clients or names),
+            classes=len(prepared.classes),
+            class_names=list(prepared.classes),
+            data=prepared.key,
+            emulation=emulated_devices(self._stack, speeds),
+            watts=device_watts(self._stack),
+        )
+        run = self._store.create(experiment, self._stack.profile, inputs)
         (run.path / "compose.yaml").write_text(self._stack.compose.config())
         (run.path / "versions.json").write_text(json.dumps(self._versions(), indent=2) + "\n")
         return run
@@ -90,7 +91,7 @@ class ContainersEngine(ProcessEngine):
                 f"run {run.id} belongs to another federation ({run.profile().name})",
                 f"make up PROFILE={run.profile().name} brings it up",
             )
-        made_at = run.facts().get("emulation", {}).get("dilation", 1.0)
+        made_at = run.facts().dilation
         if made_at != self._stack.dilation:
             raise RunError(
                 f"run {run.id} was made at dilation {made_at:g}, "

@@ -18,9 +18,9 @@ import docker
 import requests
 from docker.errors import DockerException
 from docker.types import LogConfig
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from fedbench.config import Device, Experiment, ModelName, parse_name
+from fedbench.config import Device, ModelName, parse_name
 from fedbench.config.partitions import Dirichlet, Shards
 from fedbench.engines.containers.emulation import calibrated
 from fedbench.engines.containers.runtime import ports
@@ -40,6 +40,7 @@ from fedbench.host.setup.machine import Say
 from fedbench.host.setup.places import PROJECT, Places
 from fedbench.learning import user_models
 from fedbench.records.energy import Draw
+from fedbench.wire import RUN_PATH, Offer
 
 METRICS_PORT = 9101
 _LOCAL = ("localhost", "127.0.0.1", "[::1]")
@@ -58,13 +59,6 @@ class Request:
     source: Path | None
     samples: int | None
     metrics_port: int
-
-
-class Offer(BaseModel):
-    """What the server says of its current run: the experiment and its data's key."""
-
-    experiment: Experiment
-    data: str
 
 
 def join(places: Places, request: Request, say: Say) -> str:
@@ -130,7 +124,7 @@ def ask(server: str, certificate: Path) -> Offer:
     try:
         with requests.Session() as session:
             session.trust_env = False  # the client's container knows no proxy either
-            url = f"https://{server}/fedbench/v1/run"
+            url = f"https://{server}{RUN_PATH}"
             answer = session.get(url, verify=str(certificate), timeout=10)
     except requests.RequestException as error:
         raise _no_answer(server, _root_cause(error)) from None

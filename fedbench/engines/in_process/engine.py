@@ -22,6 +22,7 @@ from fedbench.host.data import prepare
 from fedbench.host.plan.plan import client_devices, require_known
 from fedbench.host.setup.machine import Say, cpu_model
 from fedbench.host.setup.places import Places
+from fedbench.records.facts import InProcessClient, InProcessFacts, RunInputs
 from fedbench.records.runs import Run, RunStore
 
 _PROGRAM = "fedbench.engines.in_process"
@@ -65,25 +66,25 @@ class InProcessEngine(ProcessEngine):
         prepared = prepare.prepare(experiment, holders, self._data, source=source, say=self._say)
         holding = dict(zip(names, holders * len(names), strict=False))
         clients = [
-            {
-                "name": name,
-                "device": self._devices[name],
-                "data": str((self._data / holding[name]).absolute()),
-            }
+            InProcessClient(
+                name=name,
+                device=self._devices[name],
+                data=str((self._data / holding[name]).absolute()),
+            )
             for name in names
         ]
-        facts = {
-            "clients": len(names),
-            "classes": len(prepared.classes),
-            "class_names": prepared.classes,
-            "data": prepared.key,
-            "engine": {
-                "clients": clients,
-                "workers": self._workers,
-                "samples": sum(prepared.samples[holding[name]] for name in names),
-            },
-        }
-        run = self._store.create(experiment, self._profile, facts)
+        inputs = RunInputs(
+            clients=len(names),
+            classes=len(prepared.classes),
+            class_names=list(prepared.classes),
+            data=prepared.key,
+            engine=InProcessFacts(
+                clients=clients,
+                workers=self._workers,
+                samples=sum(prepared.samples[holding[name]] for name in names),
+            ),
+        )
+        run = self._store.create(experiment, self._profile, inputs)
         (run.path / "versions.json").write_text(json.dumps(_versions(), indent=2) + "\n")
         return run
 

@@ -6,6 +6,7 @@ as the host can use, and not one for each client.
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import signal
@@ -25,14 +26,14 @@ from fedbench.client.node import task_of
 from fedbench.flower.messages import app_error, identify
 from fedbench.learning.processor import set_threads
 from fedbench.telemetry import logs
+from fedbench.wire import WORK
 
 WATCH_SECONDS = 0.5
 _RUN_ID = 1  # as Flower numbers runs: there is one
 _TRAINED = "fedbench_trained_samples_total"
 # Figures of a client's own container, of which there is none here.
 _OF_A_CONTAINER = (
-    "cpu-seconds", "throttled-seconds", "peak-memory-bytes", "busy-share",
-    "epoch-cpu-seconds", "epoch-throttled-seconds", "epoch-steal-seconds", "epoch-due-seconds",
+    "cpu_seconds", "throttled_seconds", "peak_memory_bytes", "busy_share_seconds", "epochs",
 )  # fmt: skip
 
 _spawning = multiprocessing.get_context("spawn")  # a fork would share CUDA and threads
@@ -144,7 +145,9 @@ def _reply(client: Client, node_id: int, message: Message) -> Message:
         reply = app.app(message, client.context(node_id))
     except Exception as error:
         return app_error(message, f"{type(error).__name__}: {error}")
-    if reply.has_content() and "metrics" in reply.content:
+    if reply.has_content() and WORK in reply.content:
+        work = json.loads(str(reply.content[WORK][WORK]))
         for key in _OF_A_CONTAINER:
-            reply.content["metrics"].pop(key, None)
+            work.pop(key, None)
+        reply.content[WORK][WORK] = json.dumps(work)
     return reply

@@ -20,6 +20,7 @@ from fedbench.host.report.tables.paper import Field, Figure, PaperRun
 from fedbench.host.setup.machine import Say
 from fedbench.host.watch.top.live import Lines
 from fedbench.records import ClientRound, Record, RoundRecord, Summary
+from fedbench.records.clock import EmulatedSeconds
 from fedbench.records.runs import Run, RunStore
 
 EXPERIMENT = "negi2023"
@@ -137,7 +138,7 @@ class Reproduction:
         # As text: a run of an earlier version may have keys that are none any more.
         chosen = json.loads((run.path / "experiment.json").read_bytes())
         kind: EngineName = "containers" if run.emulates else "in-process"
-        return (chosen, run.facts()["profile"], kind) == (wanted, original.profile, self._engine)
+        return (chosen, run.facts().profile, kind) == (wanted, original.profile, self._engine)
 
 
 def beside(original: PaperRun, summary: Summary, scale: float, engine: EngineName) -> list[Beside]:
@@ -160,7 +161,7 @@ def _ours(figure: Figure, summary: Summary) -> float | None:
     if not rounds:
         return None
     if figure.field == "total_hours":
-        return summary.total_seconds / summary.dilation / 3600
+        return summary.emulated_seconds / 3600
     if figure.field in ("server_accuracy", "server_loss"):
         value: float | None = getattr(rounds[-1], figure.field)
         return value
@@ -171,10 +172,12 @@ def _ours(figure: Figure, summary: Summary) -> float | None:
     return median(every) if every else None
 
 
-_SECONDS: dict[Field, Callable[[ClientRound], list[float]]] = {
+_SECONDS: dict[Field, Callable[[ClientRound], list[EmulatedSeconds]]] = {
     "local_epoch_seconds": lambda client: client.emulated_epoch_seconds,
     "server_epoch_seconds": lambda client: (
-        [] if client.evaluate_seconds is None else [client.evaluate_seconds / client.dilation]
+        []
+        if client.evaluate_seconds is None
+        else [client.dilation.emulated(client.evaluate_seconds)]
     ),
 }
 

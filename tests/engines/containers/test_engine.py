@@ -22,7 +22,7 @@ from fedbench.engines.containers.engine import ContainersEngine
 from fedbench.engines.containers.runtime.stack import Stack
 from fedbench.errors import ConfigError, DockerError, RunError, RunInterrupted
 from fedbench.host.plan.plan import HostFacts, plan
-from fedbench.host.plan.targets import ASSUMED
+from fedbench.host.plan.targets import ASSUMED, Assumed
 from fedbench.host.setup.places import PROJECT, Places
 from fedbench.records import Summary
 from fedbench.records.runs import Run
@@ -321,6 +321,40 @@ def test_a_new_run_holds_everything_that_it_takes_to_repeat_it(
     assert (versions["docker"], versions["cores"], versions["memory_bytes"]) == ("26.1.5", 2, 2**34)
     assert versions["dilation"] == stack.dilation
     assert versions["cpu"]
+
+
+def targets(run: Run) -> dict[str, float]:
+    emulation = run.facts().emulation
+    assert emulation is not None
+    return emulation.targets
+
+
+def test_a_later_calibration_does_not_move_the_targets_of_the_plans_model(
+    tmp_path: Path, docker_command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The quotas are made for them. Of another model nobody planned: what is known now counts."""
+    docker_command.answer("name: fedbench\n")
+    profile = load_profile("heterogeneous")
+    devices, images = load_devices(profile), {"fedbench": "f", "prometheus": "p", "grafana": None}
+    planned_for, other = "mobilenet_v3_large", "mobilenet_v1"  # predicted from V2, both
+    host = HostFacts(cpus=64, memory=128 * 2**30)
+    planned = plan(profile, devices, host, ASSUMED, planned_for)
+    stack = Stack.write(Places(tmp_path / "checkout"), planned, devices, images)
+    models = [load_experiment("digits", [f"model={name}"]) for name in (planned_for, other)]
+
+    before = [targets(runner(stack, FakeServer()).create(model, None)) for model in models]
+    faster = dict(ASSUMED) | {name: Assumed(2_000.0) for name in (planned_for, other)}
+    monkeypatch.setattr(emulation.calibration, "calibrate", lambda *_, **__: faster)
+    loaded = Stack.load(stack.places)
+    assert loaded is not None
+    after = [targets(runner(loaded, FakeServer()).create(model, None)) for model in models]
+
+    assert after[0] == before[0]
+    assert {name: before[0][name] for name in stack.speeds} == {
+        name: speed.single for name, speed in planned.speeds.items()
+    }
+    for client, speed in before[1].items():
+        assert after[1][client] == pytest.approx(speed * 2_000 / 830)
 
 
 @pytest.mark.parametrize(("stride", "notes"), [(2, 0), (1, 1)])

@@ -60,9 +60,11 @@ def test_a_run_is_prepared_and_followed_to_its_end(runner: InProcessEngine) -> N
 
 def test_clients_that_hold_the_same_hold_it_once(runner: InProcessEngine, places: Places) -> None:
     run = runner.create(chosen("data.partition=replicated"), None)
-    folders = {client["data"] for client in run.facts()["engine"]["clients"]}
+    engine = run.facts().engine
+    assert engine is not None
+    folders = {client.data for client in engine.clients}
     assert folders == {str((places.in_process / "legacy-pc-1").absolute())}
-    assert run.facts()["engine"]["samples"] == 2 * 60
+    assert engine.samples == 2 * 60
 
 
 def test_a_run_that_fails_says_where_to_look(runner: InProcessEngine) -> None:

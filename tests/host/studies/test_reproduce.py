@@ -22,6 +22,7 @@ from fedbench.host.studies.reproduce import (
     table,
 )
 from fedbench.records import ClientRound, RoundRecord, Summary
+from fedbench.records.facts import InProcessFacts, RunInputs
 from fedbench.records.runs import RunStore
 
 (STUDY,) = paper.table2()
@@ -59,8 +60,8 @@ Reproduce = Callable[..., tuple[Reproduction, FakeEngine]]
 def reproduce(tmp_path: Path) -> Reproduce:
     def made(engine: EngineName = "in-process", *, fresh: bool = False) -> Any:
         store = RunStore(tmp_path / "runs")
-        facts = {"engine": {}} if engine == "in-process" else {}
-        runner = FakeEngine(store, facts=facts)
+        inputs = RunInputs(engine=InProcessFacts() if engine == "in-process" else None)
+        runner = FakeEngine(store, inputs=inputs)
         return Reproduction(lambda: runner, store, engine, lambda _: None, fresh=fresh), runner
 
     return made
