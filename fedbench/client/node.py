@@ -45,7 +45,7 @@ class Phases(Protocol):
         """Count a message that was answered with an error."""
 
 
-class Transfers(Protocol):
+class TransferCounter(Protocol):
     """Is told payload bytes, and what takes how long."""
 
     def timed(self, part: WirePart) -> AbstractContextManager[None]:
@@ -69,7 +69,7 @@ class Node:
         app: App,
         config: dict[str, str],
         phases: Phases,
-        transfers: Transfers,
+        transfers: TransferCounter,
         cancelled: threading.Event,
     ) -> None:
         self._app = app

@@ -19,7 +19,7 @@ from fedbench.server import replies
 from fedbench.server.directory import Directory, Member, Say
 from fedbench.server.exchange import Exchange, Stopwatch
 from fedbench.server.replies import Kind
-from fedbench.server.selection import select
+from fedbench.server.strategy import select
 from fedbench.server.tally import Tally
 from fedbench.wire import TASK, Task, Work
 

@@ -7,15 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from flwr.app import (
-    Array,
-    ArrayRecord,
-    ConfigRecord,
-    Error,
-    Message,
-    MessageType,
-    RecordDict,
-)
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MessageType, RecordDict
 
 from fedbench.config import Experiment
 from fedbench.learning.pace import Speed
@@ -24,8 +16,7 @@ from fedbench.records.facts import EmulatedDevices, RunFacts
 from fedbench.server.directory import Directory, Member
 from fedbench.server.exchange import Exchange, RunStopped
 from fedbench.server.rounds import SAY_SECONDS, WAIT_POLL_SECONDS, Rounds
-from fedbench.server.selection import select
-from fedbench.server.strategy import FlatFedAvg
+from fedbench.server.strategy import FlatFedAvg, select
 from fedbench.telemetry.timing import Timing
 from fedbench.wire import Task
 

@@ -29,7 +29,7 @@ Follow = Callable[[Run], Summary]
 
 
 @dataclass(frozen=True)
-class Task:
+class PlannedRun:
     """A point, what it is known by, and the images that the client with most of them trains on."""
 
     point: Point
@@ -51,7 +51,7 @@ class Book:
             json.loads(path.read_text()) if path.exists() else {}
         )
 
-    def note(self, task: Task, run: Run | None, failure: str | None = None) -> None:
+    def note(self, task: PlannedRun, run: Run | None, failure: str | None = None) -> None:
         """Writes down a point's run, or why it failed."""
         self._points[task.id] = {
             "point": str(task.point),
@@ -60,13 +60,13 @@ class Book:
         }
         replace_text(self._path, json.dumps(self._points, indent=2) + "\n")
 
-    def run(self, task: Task) -> Run | None:
+    def run(self, task: PlannedRun) -> Run | None:
         """The run of a point, finished or not."""
         name = self._points.get(task.id, {}).get("run")
         run = Run(self._store.path / name) if name else None
         return run if run and (run.path / "run.json").exists() else None
 
-    def failure(self, task: Task) -> str | None:
+    def failure(self, task: PlannedRun) -> str | None:
         """Why it failed last."""
         failure: str | None = self._points.get(task.id, {}).get("failure")
         return failure
@@ -96,13 +96,13 @@ class Sweeping:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._book = Book(self.folder / "sweep.json", store)
 
-    def finished(self, task: Task) -> Summary | None:
+    def finished(self, task: PlannedRun) -> Summary | None:
         """The summary of a point's run, if it came to its end."""
         run = self._book.run(task)
         summary = run.summary() if run else None
         return summary if summary and summary.status == "finished" else None
 
-    def pending(self) -> list[Task]:
+    def pending(self) -> list[PlannedRun]:
         """The points that are still to be run."""
         return [task for task in self._tasks if not self.finished(task)]
 
@@ -147,7 +147,7 @@ class Sweeping:
         """Each point that is not finished, and why."""
         return [failure for row in self.rows() for failure in row.failures]
 
-    def _run(self, task: Task, engine: Engine, source: Path | None, follow: Follow) -> None:
+    def _run(self, task: PlannedRun, engine: Engine, source: Path | None, follow: Follow) -> None:
         try:
             run = self._open(task, engine, source)
         except (ConfigError, DataError) as error:
@@ -162,7 +162,7 @@ class Sweeping:
         if run.stop_requested():  # a Ctrl-C amid the last round lets the run finish
             raise self._interrupted()
 
-    def _open(self, task: Task, engine: Engine, source: Path | None) -> Run:
+    def _open(self, task: PlannedRun, engine: Engine, source: Path | None) -> Run:
         """The run that was begun, or else a new one."""
         begun = self._book.run(task)
         if begun is None:
@@ -176,7 +176,7 @@ class Sweeping:
             self._say(f"going on with run {run.id} after round {len(run.rounds())}")
         return run
 
-    def _failed(self, task: Task, run: Run | None, error: FedbenchError) -> None:
+    def _failed(self, task: PlannedRun, run: Run | None, error: FedbenchError) -> None:
         self._book.note(task, run, error.message)
         self._say(f"failed: {error.message}")
 
@@ -188,7 +188,7 @@ class Sweeping:
             "the same command goes on from there; `make down` takes the federation down",
         )
 
-    def _outcome(self, task: Task) -> Outcome:
+    def _outcome(self, task: PlannedRun) -> Outcome:
         summary = self.finished(task)
         return Outcome(task.point, summary, None if summary else self._book.failure(task))
 
@@ -202,13 +202,13 @@ class Sweeping:
             else (f"about {duration(seconds)} left")
         )
 
-    def _rounds_left(self, task: Task) -> int:
+    def _rounds_left(self, task: PlannedRun) -> int:
         run = self._book.run(task)
         return task.point.experiment.rounds - (len(run.rounds()) if run else 0)
 
 
 def seconds_left(
-    done: Sequence[tuple[Task, Summary]], left: Sequence[tuple[Task, int]]
+    done: Sequence[tuple[PlannedRun, Summary]], left: Sequence[tuple[PlannedRun, int]]
 ) -> float | None:
     """Wall seconds of so many rounds of each task, as fast as those that are done.
 
@@ -232,7 +232,7 @@ def seconds_left(
     )
 
 
-def _tasks(study: Study, prepare: Prepare) -> list[Task]:
+def _tasks(study: Study, prepare: Prepare) -> list[PlannedRun]:
     """Points with their data, which is prepared once where several have the same."""
     known: dict[str, Prepared] = {}
     on: Mapping[str, Any] = federation(study.profile, study.devices)
@@ -243,5 +243,5 @@ def _tasks(study: Study, prepare: Prepare) -> list[Task]:
             known[wanted] = prepare(point.experiment)
         data = known[wanted]
         id_ = identity(point.experiment, data.key, on)
-        tasks.append(Task(point, id_, max(data.samples.values())))
+        tasks.append(PlannedRun(point, id_, max(data.samples.values())))
     return tasks

@@ -15,7 +15,7 @@ from fedbench.config import Experiment, load_devices, load_experiment, load_prof
 from fedbench.errors import ConfigError, DataError, DockerError, RunError, RunInterrupted
 from fedbench.host.data.prepare import Prepared
 from fedbench.host.studies.grid import Point, Study, Sweep, points
-from fedbench.host.studies.sweep import Sweeping, Task, seconds_left
+from fedbench.host.studies.sweep import PlannedRun, Sweeping, seconds_left
 from fedbench.records import summarise, write_summary
 from fedbench.records.runs import Run, RunStore
 
@@ -261,9 +261,9 @@ def test_data_that_cannot_be_had_start_nothing(store: RunStore) -> None:
 # -- seconds_left
 
 
-def task(model: str, epochs: int, samples: int) -> Task:
+def task(model: str, epochs: int, samples: int) -> PlannedRun:
     experiment = load_experiment("digits", [f"model={model}", f"local_epochs={epochs}"])
-    return Task(Point({}, experiment), "id", samples)
+    return PlannedRun(Point({}, experiment), "id", samples)
 
 
 V1, V2 = "mobilenet_v1", "mobilenet_v2"
@@ -282,6 +282,6 @@ DONE = summarise(GOLDEN)  # two rounds, 31.5 s
     ],
 )
 def test_what_is_left_is_estimated_from_what_is_done(
-    done: Sequence[Task], left: list[tuple[Task, int]], seconds: float | None
+    done: Sequence[PlannedRun], left: list[tuple[PlannedRun, int]], seconds: float | None
 ) -> None:
     assert seconds_left([(task, DONE) for task in done], left) == pytest.approx(seconds)
