@@ -145,6 +145,10 @@ def test_clients_may_report_different_figures(strategy: FlatFedAvg) -> None:
     assert strategy.aggregate_evaluate(1, replies) is None
 
 
+names = st.lists(st.text("abcdefgh-0123456789", min_size=1), unique=True)
+fractions = st.floats(0, 1, exclude_min=True)
+
+
 @given(names, fractions, st.integers(0), st.integers(1))
 def test_max_of_c_times_k_and_one_clients_are_chosen(
     clients: list[str], fraction: float, seed: int, server_round: int
