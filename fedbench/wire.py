@@ -19,7 +19,7 @@ from fedbench.records.rounds import Count, EvaluateWork, TrainWork
 RUN_PATH = "/fedbench/v1/run"
 CLIENTS_PATH = "/fedbench/v1/clients"
 TASK = "task"
-"""The record of a message that has a `Task`."""
+"""The record of a message that has a `ClientTask`."""
 WORK = "work"
 """The record of a reply that has a `TrainWork` or an `EvaluateReply`."""
 
@@ -74,7 +74,7 @@ class Offer(BaseModel):
     data: str
 
 
-class Task(Statement):
+class ClientTask(Statement):
     """What one client is asked in one round. The experiment travels whole, as one JSON value.
 
     `data` is the key of its images, `pace` the speed that it keeps to, in samples per wall second:

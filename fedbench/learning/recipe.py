@@ -66,7 +66,7 @@ class Recipe:
         return cls(**{name: options[name] for name in names}, run=run)
 
     def optimize(self, model: nn.Module, learning_rate: Rate) -> Optimizer:
-        """A new optimizer of the model's parameters."""
+        """Return a new optimizer of the model's parameters."""
         parameters = list(model.parameters())
         optimizer = _OPTIMIZERS[self.optimizer](parameters, learning_rate, self.weight_decay)
         if self.gradient_clipping:
@@ -74,7 +74,7 @@ class Recipe:
         return optimizer
 
     def augment(self) -> Callable[[Tensor], Tensor] | None:
-        """What changes a batch of images, uint8 [N, H, W, 3]."""
+        """Return what changes a batch of images, uint8 [N, H, W, 3]."""
         return _AUGMENTATIONS[self.augmentation]
 
     def factor(self, done: float) -> float:
