@@ -130,9 +130,9 @@ def join(
 
 def _run(stack: Stack, prepare: Callable[[Any], Run], detach: bool, as_json: bool) -> None:
     from fedbench.engines.containers.engine import Runner
-    from fedbench.host.setup import bootstrap
+    from fedbench.engines.containers.runtime import docker_containers
 
-    runner = Runner(stack, bootstrap.ensure_docker(say), say)
+    runner = Runner(stack, docker_containers.connect(say), say)
     chosen = prepare(runner)
     process = runner.start(chosen)
     say(f"run {chosen.id}")

@@ -69,12 +69,12 @@ def fidelity(
     as_json: Json = False,
 ) -> None:
     """Check emulated epoch times against the real ones; fails where an error is beyond its bar."""
-    from fedbench.host.setup import bootstrap
+    from fedbench.engines.containers.runtime import docker_containers
     from fedbench.host.studies.fidelity_runs import Measuring
 
     chosen, federation, devices = checkout.load(profile, "fidelity", settings)
     stack = checkout.bring_up(federation, devices, chosen, None)
-    measuring = Measuring(stack, bootstrap.ensure_docker(say), say, short=short)
+    measuring = Measuring(stack, docker_containers.connect(say), say, short=short)
     result = measuring.measure()
     path = result.write(checkout.places.runs)
     if as_json:
@@ -162,13 +162,13 @@ def _runner(
     workers: int | None,
 ) -> Any:
     from fedbench.engines.containers.engine import Runner
+    from fedbench.engines.containers.runtime import docker_containers
     from fedbench.engines.in_process.engine import InProcess
-    from fedbench.host.setup import bootstrap
 
     if engine == "in-process":
         return InProcess(checkout.places, profile, say, workers)
     stack = checkout.bring_up(profile, load_devices(profile), chosen, source)
-    return Runner(stack, bootstrap.ensure_docker(say), say)
+    return Runner(stack, docker_containers.connect(say), say)
 
 
 def _prepare(study: Study, source: Path | None) -> Sweeping:
@@ -187,7 +187,7 @@ def _prepare(study: Study, source: Path | None) -> Sweeping:
 def _run_sweep(each: Sweeping, source: Path | None) -> None:
     from fedbench.engines.containers import startup
     from fedbench.engines.containers.engine import Runner
-    from fedbench.host.setup import bootstrap
+    from fedbench.engines.containers.runtime import docker_containers
 
     each.announce()
     if not each.pending():
@@ -195,8 +195,8 @@ def _run_sweep(each: Sweeping, source: Path | None) -> None:
     study = each.study
     # Always by the first, so that a sweep that goes on finds the federation that it began on.
     stack = checkout.bring_up(study.profile, study.devices, study.points[0].experiment, source)
-    client = bootstrap.ensure_docker(say)
-    runner = Runner(stack, client, say)
+    containers = docker_containers.connect(say)
+    runner = Runner(stack, containers, say)
 
     def execute(run: Run) -> Summary:
         process = runner.start(run)
@@ -205,7 +205,7 @@ def _run_sweep(each: Sweeping, source: Path | None) -> None:
             return follow_run(stack, runner, run, process)
         except RunError:
             # What died with the run is started again by Docker: the next one waits for it.
-            startup.wait_ready(stack, client, say)
+            startup.wait_ready(stack, containers, say)
             raise
 
     each.run(runner, source, execute)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import httpx
 
 from fedbench.client.settings import Settings
+from fedbench.records.pacing import Pacing
 
 INTERVAL_SECONDS = 5.0
 TAKEN_SECONDS = 40.0  # the server believes in a client that was killed for 30
@@ -28,6 +29,7 @@ class Announcer:
     """One client's announcements to one server, over the same TLS as its model.
 
     `node_id` is what the server knows its node by; the stock node keeps that to itself.
+    `pacing()` is how it keeps its device's pace; None where nothing can be said of it.
     `wait(seconds)` is true as soon as this client is to end; `connected` is told, after each
     announcement, whether the server took it.
     """
@@ -38,8 +40,10 @@ class Announcer:
         node_id: int | None,
         wait: Callable[[float], bool],
         connected: Callable[[bool], None],
+        pacing: Callable[[], Pacing | None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._pacing = pacing
         self._wait = wait
         self._connected = connected
         self._clock = clock
@@ -94,7 +98,9 @@ class Announcer:
                     raise
 
     def _announce(self) -> None:
-        answer = self._http.post(_PATH, json=self._body)
+        pacing = self._pacing()
+        body = {**self._body, "pacing": pacing and pacing.model_dump()}
+        answer = self._http.post(_PATH, json=body)
         if answer.status_code == httpx.codes.CONFLICT:
             raise NameTakenError(f"a client named {self._body['client']} is already connected")
         answer.raise_for_status()

@@ -16,6 +16,8 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from fedbench.records.pacing import Pacing
+
 EXPIRES_SECONDS = 30.0
 _FORGOTTEN_SECONDS = 120.0  # Flower believes in a silent node for 60
 REMEMBERED_SECONDS = 600.0  # as one that left
@@ -37,6 +39,7 @@ class Announcement(BaseModel):
     instance: str
     metrics_port: int = Field(ge=1, le=65535)
     node_id: int | None = Field(default=None, ge=1, lt=2**64)
+    pacing: Pacing | None = None
 
 
 class Ending(BaseModel):
@@ -164,6 +167,13 @@ class Registry:
             }
             for name, entry in live
         ]
+
+    def pacing(self) -> dict[str, Pacing]:
+        """Return how each live client keeps its device's pace, of those that say so."""
+        with self._lock:
+            live = self._within(EXPIRES_SECONDS, self._entries)
+            said = {name: entry.announcement.pacing for name, entry in live.items()}
+        return {name: pacing for name, pacing in said.items() if pacing}
 
     def presence(self) -> list[Presence]:
         """Who is here, and who left within the last ten minutes, by name."""

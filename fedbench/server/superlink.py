@@ -33,7 +33,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from fedbench.flower.bundles import FLEET_PULL, FLEET_PUSH, RUNTIME_PULL, RUNTIME_PUSH
-from fedbench.records import ENDINGS, RoundRecord
+from fedbench.records import ENDINGS, RoundRecord, pacing
 from fedbench.server import executor
 from fedbench.server.bundles import Bundles
 from fedbench.server.census import Census
@@ -55,6 +55,7 @@ _NEWS = {
 }
 # A client's connection survives the training of a round: a handshake costs a slow device a while.
 IDLE_SECONDS = 3600
+PACING_SECONDS = 1.0  # clients say something new every five
 _REFUSED = JSONResponse({"error": "only from inside the server"}, status_code=403)
 _QUIET: dict[str, Any] = {
     "ws": "none",
@@ -172,7 +173,12 @@ def operations_app(
         if _from_outside(request):
             return _REFUSED
         folder = (await request.json())["folder"]
-        completed = await start(folder)
+        writing = asyncio.create_task(_write_pacing(registry, Path(folder)))
+        try:
+            completed = await start(folder)
+        finally:
+            writing.cancel()
+            (Path(folder) / pacing.FILE).unlink(missing_ok=True)
         run = Path(folder).name
         if not completed and not _said_its_end(metrics_registry, run):
             metrics.run_phase(run, "failed")
@@ -187,6 +193,17 @@ def operations_app(
             Route("/metrics", exposition),
         ]
     )
+
+
+async def _write_pacing(registry: Registry, folder: Path) -> None:
+    """Write what the clients say of their pace into the run's folder, until cancelled."""
+    before = None
+    while True:
+        said = registry.pacing()
+        if said != before and folder.is_dir():
+            pacing.write(folder, said)
+            before = said
+        await asyncio.sleep(PACING_SECONDS)
 
 
 def _said_its_end(metrics_registry: CollectorRegistry, run: str) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -54,10 +53,6 @@ def test_speeds_are_a_table_or_json(
         asked.append((argv[2], argv[3], options))
         return {"mobilenet_v2": speed}
 
-    daemon = SimpleNamespace(
-        info=lambda: {"NCPU": 2, "MemTotal": 2**33, "CgroupDriver": "cgroupfs"}
-    )
-    monkeypatch.setattr(bootstrap, "ensure_docker", lambda say: daemon)
     monkeypatch.setattr(bootstrap, "ensure_client_image", lambda *_, **__: "fedbench:cpu")
     monkeypatch.setattr(calibration, "calibrate", measure)
     code, out, err = fedbench("calibrate")

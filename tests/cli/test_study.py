@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import pytest
 from commands import RUN, TESTS, Fedbench, markdown_rows
+from fake_containers import FakeContainers
 
 from fedbench.cli import checkout
 from fedbench.config import CONFIGS, Experiment
@@ -22,7 +23,6 @@ from fedbench.engines.containers.runtime.stack import Stack
 from fedbench.errors import RunError
 from fedbench.host.data.prepare import prepare as prepare_data
 from fedbench.host.plan.plan import client_names
-from fedbench.host.setup import bootstrap
 from fedbench.host.setup.places import Places
 from fedbench.host.studies.grid import load_study
 from fedbench.host.studies.sweep import Sweeping
@@ -113,11 +113,10 @@ class GoldenRunner:
 
 
 def test_a_sweep_goes_on_after_a_failure_and_says_so_at_its_end(
-    fedbench: Fedbench, stack: Stack, monkeypatch: pytest.MonkeyPatch
+    fedbench: Fedbench, stack: Stack, fake: FakeContainers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waited: list[Stack] = []
     monkeypatch.setattr(checkout, "bring_up", lambda *_: stack)
-    monkeypatch.setattr(bootstrap, "ensure_docker", lambda say: None)
     monkeypatch.setattr(runners, "Runner", GoldenRunner)
     monkeypatch.setattr(startup, "wait_ready", lambda stack, client, say: waited.append(stack))
     code, out, err = fedbench("sweep", "partitions")

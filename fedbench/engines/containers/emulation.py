@@ -7,9 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import docker
-
 from fedbench.config import Device, ModelName
+from fedbench.engines.containers.runtime.containers import Containers
 from fedbench.engines.containers.runtime.stack import Stack, host_facts
 from fedbench.host.plan import targets as workloads
 from fedbench.host.plan.targets import HostSpeeds
@@ -18,7 +17,7 @@ from fedbench.host.speed import calibration
 
 
 def calibrated(
-    client: docker.DockerClient,
+    containers: Containers,
     image: str,
     devices: Iterable[Device],
     model: ModelName,
@@ -32,15 +31,14 @@ def calibrated(
         DockerError: it is not known yet, and cannot be measured.
     """
     models = workloads.workloads(devices, model)
-    return calibration.calibrate(client, image, models, cache, say, cores=host_facts(client).cpus)
+    cores = host_facts(containers).cpus
+    return calibration.calibrate(containers, image, models, cache, say, cores=cores)
 
 
-def calibrated_for(
-    stack: Stack, client: docker.DockerClient, say: Say, model: ModelName
-) -> HostSpeeds:
+def calibrated_for(stack: Stack, containers: Containers, say: Say, model: ModelName) -> HostSpeeds:
     """The same for the devices of a stack."""
     devices, cache = stack.devices.values(), stack.places.calibration
-    return calibrated(client, stack.image, devices, model, cache, say)
+    return calibrated(containers, stack.image, devices, model, cache, say)
 
 
 def emulation_facts(stack: Stack, model: ModelName, host: HostSpeeds) -> dict[str, Any]:
