@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from commands import MODEL, NAME, Fedbench, markdown_rows
+from fake_containers import FakeContainers
 
 from fedbench.config import load_device
 from fedbench.config.model_names import MODELS
@@ -34,7 +35,7 @@ def test_an_unknown_model_is_a_usage_error(command: str, fedbench: Fedbench) -> 
 
 
 def test_speeds_are_a_table_or_json(
-    fedbench: Fedbench, places: Places, monkeypatch: pytest.MonkeyPatch
+    fedbench: Fedbench, places: Places, fake: FakeContainers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     speed = ModelSpeed(
         model="mobilenet_v2",

@@ -1,4 +1,4 @@
-"""Containers in memory: they have a state, logs and quotas, and a test decides what becomes of them.
+"""Containers in memory, with a state, logs and quotas: a test decides what becomes of them.
 
 `test_containers_contract.py` holds this fake and the real thing to the same assertions.
 """
