@@ -122,7 +122,9 @@ def press_ctrl_c() -> None:
 # -- follow
 
 
-def test_a_run_is_followed_to_its_end(stack: Stack, run: Run, spawn: Spawn) -> None:
+def test_a_run_is_followed_to_its_end(
+    stack: Stack, fake: FakeContainers, run: Run, spawn: Spawn
+) -> None:
     looks: list[str] = []
     process = spawn(tell("finished"))
     summary = runner(stack, FakeContainers()).follow(
