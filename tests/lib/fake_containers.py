@@ -1,6 +1,6 @@
 """Containers in memory, with a state, logs and quotas: a test decides what becomes of them.
 
-`test_containers_contract.py` holds this fake and the real thing to the same assertions.
+`engines/containers/runtime/test_containers.py` holds it and Docker to the same assertions.
 """
 
 from __future__ import annotations
