@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, Json, ValidationError
 
 from fedbench.config import Experiment, Name
 from fedbench.learning.pace import Speed
+from fedbench.records.pacing import Pacing
 from fedbench.records.rounds import Count, EvaluateWork, TrainWork
 
 RUN_PATH = "/fedbench/v1/run"
@@ -45,6 +46,7 @@ class Announcement(Statement):
     instance: str
     metrics_port: int = Field(ge=1, le=65535)
     node_id: int | None = Field(default=None, ge=1, lt=2**64)
+    pacing: Pacing | None = None
 
 
 class Ending(Statement):

@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from types import FrameType
 
 from fedbench.client.announce import Announcer
@@ -16,6 +16,7 @@ from fedbench.client.settings import Settings
 from fedbench.imports import importing
 from fedbench.telemetry import logs
 from fedbench.telemetry.cgroup import Cgroup
+from fedbench.telemetry.client import NodeMetrics
 
 QUOTA_POLL_SECONDS = 0.05
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -50,7 +51,7 @@ def _fedbench(settings: Settings, stop: threading.Event) -> int:
     with contextlib.ExitStack() as stack:
 
         def ready(node_id: int) -> None:
-            stack.enter_context(_announced(settings, node_id, stop, app.metrics.connected))
+            stack.enter_context(_announced(settings, node_id, stop, app.metrics))
             if settings.limited:
                 wait_for_quota(app.cgroup, stop)
             set_threads(settings.threads or app.cgroup.usable_cpus())
@@ -69,7 +70,7 @@ def _stock(settings: Settings, stop: threading.Event) -> int:
     config = " ".join(f'{key}="{value}"' for key, value in settings.node_config().items())
     command = ["flower-supernode", "--superlink", settings.server]
     command += ["--root-certificates", str(settings.certificate), "--node-config", config]
-    with _announced(settings, None, stop, metrics.connected):
+    with _announced(settings, None, stop, metrics):
         if settings.limited:
             wait_for_quota(cgroup, stop)
         with subprocess.Popen(
@@ -108,9 +109,10 @@ def _announced(
     settings: Settings,
     node_id: int | None,
     stop: threading.Event,
-    connected: Callable[[bool], None],
+    metrics: NodeMetrics,
 ) -> Iterator[None]:
-    with Announcer(settings, node_id, stop.wait, connected).running():
+    announcer = Announcer(settings, node_id, stop.wait, metrics.connected, metrics.pacing)
+    with announcer.running():
         settings.ready.touch()
         try:
             yield

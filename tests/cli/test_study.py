@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from commands import RUN, Fedbench, markdown_rows
+from fake_containers import FakeContainers
 from fake_engine import FakeEngine
 
 from fedbench.cli import checkout, engines
@@ -18,7 +19,6 @@ from fedbench.engines.containers.runtime.stack import Stack
 from fedbench.errors import RunError
 from fedbench.host.data.prepare import prepare as prepare_data
 from fedbench.host.plan.plan import client_names
-from fedbench.host.setup import bootstrap
 from fedbench.host.setup.places import Places
 from fedbench.host.studies.grid import load_study
 from fedbench.host.studies.sweep import Sweeping
@@ -75,7 +75,7 @@ def test_a_sweep_that_is_finished_needs_no_daemon(
 
 
 def test_a_sweep_goes_on_after_a_failure_and_says_so_at_its_end(
-    fedbench: Fedbench, stack: Stack, monkeypatch: pytest.MonkeyPatch
+    fedbench: Fedbench, stack: Stack, fake: FakeContainers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waited: list[Stack] = []
 
@@ -84,7 +84,6 @@ def test_a_sweep_goes_on_after_a_failure_and_says_so_at_its_end(
         raise RunError(f"run {run.id} failed: the server died")
 
     monkeypatch.setattr(checkout, "bring_up", lambda *_: stack)
-    monkeypatch.setattr(bootstrap, "ensure_docker", lambda say: None)
     engine = FakeEngine(RunStore(stack.places.runs), stack.profile, endings={2: fails})
     monkeypatch.setattr(engines, "in_containers", lambda stack: engine)
     monkeypatch.setattr(startup, "wait_ready", lambda stack, client, say: waited.append(stack))

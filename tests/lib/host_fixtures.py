@@ -15,7 +15,11 @@ from urllib.parse import unquote
 
 import docker
 import pytest
+from fake_containers import FakeContainers
 
+from fedbench.engines.containers.runtime import docker_containers as real
+from fedbench.engines.containers.runtime.containers import Containers
+from fedbench.engines.containers.runtime.docker_containers import DockerContainers
 from fedbench.host.setup.bootstrap import ensure_client_image
 from fedbench.host.setup.machine import Done
 
@@ -118,10 +122,25 @@ def held() -> Callable[[Path, str], AbstractContextManager[subprocess.Popen[str]
     return _held
 
 
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeContainers:
+    """Containers in memory, which every command of this test finds."""
+    containers = FakeContainers()
+    monkeypatch.setattr(real, "connect", lambda *_: containers)
+    monkeypatch.setattr(real, "find", lambda *_: containers)
+    return containers
+
+
 @pytest.fixture(scope="session")
-def helper_image(docker_client: docker.DockerClient) -> str:
+def docker_containers(docker_client: docker.DockerClient) -> Containers:
+    """Those of this host's Docker."""
+    return DockerContainers(docker_client)
+
+
+@pytest.fixture(scope="session")
+def helper_image(docker_containers: Containers) -> str:
     """The image of server and clients, which has the helper too."""
-    return ensure_client_image(docker_client, print, root=ROOT)
+    return ensure_client_image(docker_containers, print, root=ROOT)
 
 
 @pytest.fixture

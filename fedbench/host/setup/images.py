@@ -12,9 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import docker
-from docker.errors import ImageNotFound
+from typing import Protocol
 
 from fedbench import __version__
 from fedbench.errors import DockerError
@@ -32,6 +30,13 @@ _PULL_SECONDS = 900.0
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 
 
+class ImageStore(Protocol):
+    """Knows the images that are here already."""
+
+    def image_labels(self, image: str) -> dict[str, str] | None:
+        """Return the labels of an image; None where it is not here."""
+
+
 @dataclass(frozen=True)
 class Images:
     """Tags of the images of a federation; `grafana` is None where it cannot be had."""
@@ -42,7 +47,7 @@ class Images:
 
 
 def ensure_images(
-    client: docker.DockerClient,
+    store: ImageStore,
     say: Say,
     *,
     root: Path,
@@ -54,7 +59,7 @@ def ensure_images(
     Raises:
         DockerError: an image is not here and can be neither pulled nor made, or a build failed.
     """
-    supply = _Supply(client, say, root, machine or Machine())
+    supply = _Supply(store, say, root, machine or Machine())
     with _in_use(supply.machine):
         tag = supply.current_fedbench(cuda=cuda)
         supply.prometheus()
@@ -62,7 +67,7 @@ def ensure_images(
 
 
 def ensure_client_image(
-    client: docker.DockerClient,
+    store: ImageStore,
     say: Say,
     *,
     root: Path,
@@ -74,7 +79,7 @@ def ensure_client_image(
     Raises:
         DockerError: as `ensure_images`.
     """
-    supply = _Supply(client, say, root, machine or Machine())
+    supply = _Supply(store, say, root, machine or Machine())
     with _in_use(supply.machine):
         return supply.current_fedbench(cuda=cuda)
 
@@ -115,7 +120,7 @@ def content_hash(root: Path) -> str:
 
 @dataclass
 class _Supply:
-    client: docker.DockerClient
+    store: ImageStore
     say: Say
     root: Path
     machine: Machine
@@ -127,10 +132,7 @@ class _Supply:
 
     def labels(self, image: str) -> dict[str, str]:
         """With what the image was built; nothing where it is not here."""
-        try:
-            return dict(self.client.images.get(image).labels)
-        except ImageNotFound:
-            return {}
+        return self.store.image_labels(image) or {}
 
     def base(self, image: str) -> None:
         """A base image: here, pulled, or made from Debian's packages."""
@@ -195,11 +197,7 @@ class _Supply:
         return default if self.machine.reachable(default) else ""
 
     def _is_here(self, image: str) -> bool:
-        try:
-            self.client.images.get(image)
-        except ImageNotFound:
-            return False
-        return True
+        return self.store.image_labels(image) is not None
 
     def _pull(self, image: str) -> bool:
         if self.unreachable:

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import docker
 from pydantic import ValidationError
 
 from fedbench.config.model_names import is_own
+from fedbench.engines.containers.runtime.containers import Containers
 from fedbench.host.setup.images import INDEX_LABEL
 from fedbench.host.setup.machine import Say
 from fedbench.records import Record, replace_text
@@ -128,7 +128,7 @@ def _dated(speed: ModelSpeed) -> str:
     )
 
 
-def host_identity(client: docker.DockerClient, cores: int, cpuinfo: Path = CPUINFO) -> str:
+def host_identity(containers: Containers, cores: int, cpuinfo: Path = CPUINFO) -> str:
     """The processor, how many cores of it, and the series of the kernel."""
     found: dict[str, str] = {}
     for line in cpuinfo.read_text(encoding="utf-8").splitlines():
@@ -136,15 +136,15 @@ def host_identity(client: docker.DockerClient, cores: int, cpuinfo: Path = CPUIN
         if key.strip() in _CPU_KEYS:
             found.setdefault(key.strip(), value.strip())
     processor = ", ".join(f"{key} {value}" for key, value in found.items())
-    kernel = ".".join(str(client.info()["KernelVersion"]).split(".")[:2])
+    kernel = ".".join(containers.host().kernel.split(".")[:2])
     return f"{platform.machine()}, {processor}, {cores} cores, kernel {kernel}"
 
 
-def software_identity(client: docker.DockerClient, image: str, root: Path = ROOT) -> str:
+def software_identity(containers: Containers, image: str, root: Path = ROOT) -> str:
     """A hash of what decides how fast the image trains, with the image's tag before it."""
     pins = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
     facts = [json.dumps(pins["project"]["optional-dependencies"]["node"])]
-    facts.append(client.images.get(image).labels.get(INDEX_LABEL, ""))
+    facts.append((containers.image_labels(image) or {}).get(INDEX_LABEL, ""))
     digest = hashlib.sha256("\0".join(facts).encode())
     for path in (root / "docker/Dockerfile", *sorted((root / "fedbench/learning").glob("*.py"))):
         digest.update(f"\0{path.name}\0".encode() + path.read_bytes())

@@ -1,6 +1,6 @@
 """Measures how fast this host trains each model: alone, on all cores, with threads, under quota.
 
-Each in a container like a client's, and once for each host, software and model (`speeds.py`).
+Each in a container like a client's, and once for each host, software and model (`cache`).
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from statistics import mean, median, stdev
 from time import monotonic
 from typing import NamedTuple
 
-import docker
 import psutil
 
+from fedbench.engines.containers.runtime.containers import Containers
 from fedbench.engines.containers.runtime.workbench import Workbench, workbench
 from fedbench.host.setup.machine import Say
 from fedbench.host.speed.cache import ModelSpeed, Speeds, host_identity, software_identity
@@ -35,7 +35,7 @@ SCATTER = 0.25
 
 
 def calibrate(
-    client: docker.DockerClient,
+    containers: Containers,
     image: str,
     models: Sequence[str],
     cache: Path,
@@ -52,12 +52,12 @@ def calibrate(
         ConfigError: there is no such model, or it cannot be trained.
         DockerError: the container that measures does not start, or ends.
     """
-    software = software_identity(client, image)
-    store = Speeds(cache, host_identity(client, cores), software, own.digest(own.FOLDER))
+    software = software_identity(containers, image)
+    store = Speeds(cache, host_identity(containers, cores), software, own.digest(own.FOLDER))
     speeds = {} if fresh else store.read(list(models), say)
     missing = [model for model in dict.fromkeys(models) if model not in speeds]
     if missing:
-        with workbench(client, image) as bench:
+        with workbench(containers, image) as bench:
             for model in missing:
                 speeds[model] = measure(bench, model, cores, say)
                 store.write(speeds[model])

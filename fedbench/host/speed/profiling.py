@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 
+from fedbench.engines.containers.runtime import docker_containers
 from fedbench.engines.containers.runtime.stack import host_facts
 from fedbench.engines.containers.runtime.workbench import WORKLOAD, docker_run
 from fedbench.errors import HostError
@@ -61,17 +62,17 @@ def find_runner(
         DockerError: `in_image`, and there is no Docker; or the image cannot be built.
     """
     machine = machine or Machine()
-    client = None
+    containers = None
     if in_image:
-        client = bootstrap.ensure_docker(say, machine)
+        containers = docker_containers.connect(say, machine)
     elif in_image is None:
-        client = bootstrap.find_docker(machine)
-    if client is None:
+        containers = docker_containers.find(machine)
+    if containers is None:
         hint = "pip install torch torchvision safetensors, or install Docker and use --image"
         command = [sys.executable, "-m", WORKLOAD]
         return Runner(command, f"Python {platform.python_version()}", hint, machine)
-    gpu = host_facts(client).gpus > 0
-    image = bootstrap.ensure_client_image(client, say, root=root, cuda=gpu, machine=machine)
+    gpu = host_facts(containers).gpus > 0
+    image = bootstrap.ensure_client_image(containers, say, root=root, cuda=gpu, machine=machine)
     command = docker_run(image, *(["--gpus=all"] if gpu else []))
     return Runner(command, f"image {image}", "--bare uses this Python instead", machine)
 
