@@ -40,7 +40,7 @@ class MemoryGrid(Grid):
 
     @property
     def flower(self) -> Grid:
-        """This grid itself."""
+        """Flower's own interface, which this grid has as well."""
         return self
 
     def node_ids(self) -> list[int]:
@@ -57,8 +57,9 @@ class MemoryGrid(Grid):
     def exchange(
         self, messages: Iterable[Message], timeout: float
     ) -> Iterator[tuple[int, Message]]:
-        """Exchange messages as `Exchange` has it, but in the messages' order: a sum in another would be another.
+        """Exchange messages as `Exchange` has it, but yield replies in the messages' order.
 
+        A sum of models in another order would be another sum.
         What a node raises is its reply.
         """
         nodes = {self._workers.submit(m): m.metadata.dst_node_id for m in messages}
