@@ -26,7 +26,7 @@ log = logging.getLogger("fedbench.client")
 
 
 def work(settings: Settings) -> int:
-    """Runs one connection; non-zero when it was lost, so that the container starts again."""
+    """Run one connection; return non-zero if it was lost, so that the container starts again."""
     stop = threading.Event()
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
@@ -85,7 +85,7 @@ def _stock(settings: Settings, stop: threading.Event) -> int:
 
 
 def relay(lines: Iterable[str]) -> None:
-    """Logs what the stock node prints, each line at the level that it begins with."""
+    """Log what the stock node prints, each line at the level that it begins with."""
     supernode = logging.getLogger("flwr.supernode")
     for line in lines:
         level, text = _LEVEL.fullmatch(_COLOUR.sub("", line).strip()).groups()  # type: ignore[union-attr]
@@ -93,7 +93,7 @@ def relay(lines: Iterable[str]) -> None:
 
 
 def wait_for_quota(cgroup: Cgroup, stop: threading.Event) -> None:
-    """Waits until this container has a CPU quota, or `stop` is set.
+    """Wait until this container has a CPU quota, or `stop` is set.
 
     The host lifts the quota while a client starts, and puts it in force when the client is ready;
     a host that dies in between leaves a client that waits, not one that trains too fast.
