@@ -72,8 +72,8 @@ bench: .venv/dev ## measure against what one would run instead: [BENCH=train]
 bench-full: .venv/dev ## the same and the long parts: curves, limits, numerics
 	@.venv/bin/python tests/bench --full
 
-check: .venv/dev ## lint and type-check only
-	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
+check: .venv/dev ## lint, type-check, and see that what is imported is declared
+	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/deptry fedbench
 
 format: .venv/dev ## format the code
 	.venv/bin/ruff check --fix . ; .venv/bin/ruff format .
