@@ -17,6 +17,7 @@ import asyncio
 import ssl
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -201,7 +202,8 @@ async def _write_pacing(registry: Registry, folder: Path) -> None:
     while True:
         said = registry.pacing()
         if said != before and folder.is_dir():
-            pacing.write(folder, said)
+            with suppress(OSError):  # of a full disk the run itself will say
+                pacing.write(folder, said)
             before = said
         await asyncio.sleep(PACING_SECONDS)
 
