@@ -44,7 +44,7 @@ def calibrate(
     cores: int,
     fresh: bool = False,
 ) -> dict[str, ModelSpeed]:
-    """Return how fast the first `cores` cores train each model: from `cache`, or measured now.
+    """Return how fast `cores` cores train each model: from `cache`, or measured now.
 
     Some 25 s for a model on two cores; `fresh` measures what is known, too.
 

@@ -56,7 +56,7 @@ class Runner:
 def find_runner(
     root: Path, say: Say, *, in_image: bool | None = None, machine: Machine | None = None
 ) -> Runner:
-    """Choose the image where a Docker daemon answers, else this Python; `in_image` insists on either.
+    """Choose the image where a Docker daemon answers, else this Python, unless `in_image` says.
 
     Raises:
         DockerError: `in_image`, and there is no Docker; or the image cannot be built.
