@@ -36,8 +36,8 @@ class Announcer:
         node_id: int | None,
         wait: Callable[[float], bool],
         connected: Callable[[bool], None],
-        pacing: Callable[[], Pacing | None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
+        pacing: Callable[[], Pacing | None] = lambda: None,
     ) -> None:
         self._pacing = pacing
         self._wait = wait

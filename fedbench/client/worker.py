@@ -111,7 +111,7 @@ def _announced(
     stop: threading.Event,
     metrics: NodeMetrics,
 ) -> Iterator[None]:
-    announcer = Announcer(settings, node_id, stop.wait, metrics.connected, metrics.pacing)
+    announcer = Announcer(settings, node_id, stop.wait, metrics.connected, pacing=metrics.pacing)
     with announcer.running():
         settings.ready.touch()
         try:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -192,7 +193,8 @@ async def _write_pacing(registry: Registry, folder: Path) -> None:
     while True:
         said = registry.pacing()
         if said != before and folder.is_dir():
-            pacing.write(folder, said)
+            with suppress(OSError):  # of a full disk the run itself will say
+                pacing.write(folder, said)
             before = said
         await asyncio.sleep(PACING_SECONDS)
 

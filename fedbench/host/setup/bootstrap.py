@@ -44,7 +44,7 @@ _INSTALL_HINT = (
 
 
 def ensure_docker(say: Say, machine: Machine | None = None) -> docker.DockerClient:
-    """A client of a Docker daemon that can run a federation.
+    """Return a client of a Docker daemon that can run a federation.
 
     Raises:
         DockerError: there is none and it cannot be started or installed here, or it is too
@@ -65,7 +65,7 @@ def ensure_docker(say: Say, machine: Machine | None = None) -> docker.DockerClie
 
 
 def find_docker(machine: Machine | None = None) -> docker.DockerClient | None:
-    """A client of the daemon that answers, if one does; nothing is started or checked."""
+    """Return a client of the daemon that answers; None where none does."""
     try:
         return (machine or Machine()).connect()
     except DockerException:
@@ -78,7 +78,7 @@ def daemon_is_ours(machine: Machine | None = None) -> bool:
 
 
 def stop_daemon(say: Say, machine: Machine | None = None) -> bool:
-    """Stops the daemon that fedbench started, and its containers; returns whether it did.
+    """Stop the daemon that fedbench started, and its containers; return whether it did.
 
     One with which another fedbench builds an image right now goes on.
     """
@@ -211,7 +211,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _recorded(machine: Machine) -> psutil.Process | None:
-    """The recorded daemon, unless it ended; a later process of the same pid is not it."""
+    """Return the recorded daemon, unless it ended; a later process of the same pid is not it."""
     try:
         record = json.loads(machine.daemon_record.read_text())
         process = psutil.Process(record["pid"])

@@ -54,7 +54,7 @@ def ensure_images(
     cuda: bool = False,
     machine: Machine | None = None,
 ) -> Images:
-    """All images of a federation; `root` is the source tree.
+    """Ensure that all images of a federation are here; `root` is the source tree.
 
     Raises:
         DockerError: an image is not here and can be neither pulled nor made, or a build failed.
@@ -74,7 +74,7 @@ def ensure_client_image(
     cuda: bool = False,
     machine: Machine | None = None,
 ) -> str:
-    """The tag of the one image that a device needs which joins a federation.
+    """Return the tag of the one image that a device needs which joins a federation.
 
     Raises:
         DockerError: as `ensure_images`.
@@ -86,7 +86,7 @@ def ensure_client_image(
 
 @contextmanager
 def _in_use(machine: Machine) -> Iterator[None]:
-    """A daemon that fedbench started does not stop meanwhile, whoever is taken down."""
+    """Keep a daemon that fedbench started from being stopped, whoever is taken down."""
     with ExitStack() as locks:
         # Of another daemon, which fedbench never stops, there is no record.
         with suppress(FileNotFoundError, PermissionError):
@@ -95,7 +95,7 @@ def _in_use(machine: Machine) -> Iterator[None]:
 
 
 def content(root: Path) -> list[Path]:
-    """The files of the build, as .dockerignore lets them through, and the recipe itself."""
+    """List the files of the build, as .dockerignore lets them through, and the recipe."""
     package = root / "fedbench"
     host_only = tuple(package / name for name in ("cli", "engines", "host"))
     files = [
@@ -127,15 +127,15 @@ class _Supply:
     unreachable: str = ""  # why the registry could not be reached: asked once, not per image
 
     def has(self, image: str) -> bool:
-        """Whether the image is here, after pulling it if need be."""
+        """Tell whether the image is here, after pulling it if need be."""
         return self._is_here(image) or self._pull(image)
 
     def labels(self, image: str) -> dict[str, str]:
-        """With what the image was built; nothing where it is not here."""
+        """Return with what the image was built; nothing where it is not here."""
         return self.store.image_labels(image) or {}
 
     def base(self, image: str) -> None:
-        """A base image: here, pulled, or made from Debian's packages."""
+        """Ensure a base image: here, pulled, or made from Debian's packages."""
         if self.has(image):
             return
         if not self.machine.can_install:
@@ -148,7 +148,7 @@ class _Supply:
         self._run([str(self.root / "docker/host/make-base-images.sh")], "making the base images")
 
     def prometheus(self) -> None:
-        """Prometheus: here, pulled, or Debian's package under the same name."""
+        """Ensure Prometheus: here, pulled, or Debian's package under the same name."""
         if self.has(PROMETHEUS):
             return
         self.base(DEBIAN)
@@ -157,7 +157,7 @@ class _Supply:
         self._build(PROMETHEUS, recipe, self._proxies(), recipe.parent)
 
     def current_fedbench(self, *, cuda: bool) -> str:
-        """The tag of the image of server and clients, built if the source tree has changed."""
+        """Return the tag of the image of server and clients, built if the sources changed."""
         tag = "fedbench:cuda" if cuda else "fedbench:cpu"
         content = content_hash(self.root)
         if self.labels(tag).get(CONTENT_LABEL) != content:
@@ -166,7 +166,7 @@ class _Supply:
         return tag
 
     def fedbench(self, tag: str, content: str, *, cuda: bool) -> None:
-        """Builds the image of server and clients."""
+        """Build the image of server and clients."""
         self.say(f"building {tag}")
         recipe = self.root / "docker/Dockerfile"
         index = "" if cuda else self.torch_index(tag, recipe)
@@ -185,7 +185,7 @@ class _Supply:
         self._run(prune, "removing the image before")
 
     def torch_index(self, tag: str, recipe: Path) -> str:
-        """Where torch without CUDA comes from, empty for the package index.
+        """Return where torch without CUDA comes from, empty for the package index.
 
         Once decided it stays, whether the network is there or not: everything would be downloaded
         and installed anew for another address.

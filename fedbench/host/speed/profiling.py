@@ -39,7 +39,7 @@ class Runner:
     machine: Machine
 
     def run(self, model: str, *options: str) -> list[Measurement]:
-        """One measurement, or as many as `--copies` asks for.
+        """Return one measurement, or as many as `--copies` asks for.
 
         Raises:
             ConfigError: there is no such model, or it cannot be trained.
@@ -56,7 +56,7 @@ class Runner:
 def find_runner(
     root: Path, say: Say, *, in_image: bool | None = None, machine: Machine | None = None
 ) -> Runner:
-    """The image where a Docker daemon answers, else this Python; `in_image` insists on either.
+    """Choose the image where a Docker daemon answers, else this Python, unless `in_image` says.
 
     Raises:
         DockerError: `in_image`, and there is no Docker; or the image cannot be built.
@@ -78,7 +78,7 @@ def find_runner(
 
 
 def profile(runner: Runner, name: str, models: Sequence[str], say: Say) -> dict[str, Any]:
-    """The keys of this computer's device profile, as they are written in YAML.
+    """Return the keys of this computer's device profile, as they are written in YAML.
 
     Raises:
         HostError: the workload does not run here.
@@ -104,13 +104,13 @@ def profile(runner: Runner, name: str, models: Sequence[str], say: Say) -> dict[
 
 
 def default_name() -> str:
-    """The name of this computer, in the letters that a device's name may have."""
+    """Return this computer's name, in the letters that a device's name may have."""
     letters = re.sub("[^a-z0-9]+", "-", platform.node().lower()).strip("-")
     return letters[:41].strip("-") or "this-device"
 
 
 def _measure(runner: Runner, model: str) -> tuple[Measurement, float]:
-    """The best number of threads, and the samples/s of a process per hardware thread together."""
+    """Return the best number of threads, and the samples/s of a process for each together."""
     threads = psutil.cpu_count() or 1
     found = climb(lambda number: runner.run(model, f"--threads={number}")[0], threads)
     best = max(found.values(), key=lambda one: one.samples_per_second)
