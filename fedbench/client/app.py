@@ -21,7 +21,6 @@ from typing import Any
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
-from prometheus_client import REGISTRY
 from torch import nn
 
 from fedbench.client.node import WIRE_PARTS, Cancelled, WirePart
@@ -32,17 +31,15 @@ from fedbench.learning.processor import TimeShare, limit_memory
 from fedbench.learning.recipe import Recipe
 from fedbench.learning.train import Epoch, Progress, evaluate, train
 from fedbench.telemetry.cgroup import Cgroup, Usage, Used
-from fedbench.telemetry.client import ClientMetrics
-from fedbench.telemetry.collectors import ClientPhase, ProcessCollector
 from fedbench.telemetry.companions import FOLDER, Companions, Turn
-from fedbench.telemetry.exposition import client_metrics
 from fedbench.telemetry.timing import Timing
+from fedbench.telemetry.work import ClientPhase, WorkCounter, WorkObserver
 
 
 class Wire:
     """What passes between model and server, and how long it takes: for the next reply."""
 
-    def __init__(self, metrics: ClientMetrics) -> None:
+    def __init__(self, metrics: WorkObserver) -> None:
         self._metrics = metrics
         self._sent = self._received = 0
         self._timing = Timing[WirePart]()
@@ -75,8 +72,7 @@ log = logging.getLogger("fedbench.client")
 app = ClientApp()
 cgroup = Cgroup()
 companions = Companions(FOLDER, os.environ.get("FEDBENCH_CLIENT", ""))
-metrics = client_metrics(cgroup, companions)
-REGISTRY.register(ProcessCollector())
+metrics: WorkObserver = WorkCounter()
 wire = Wire(metrics)
 cancelled = threading.Event()
 # A GPU is there where the plan reserved one for this client.
@@ -85,6 +81,12 @@ device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 gpu_share = float(os.environ.get("FEDBENCH_GPU_SHARE", "1")) if device.type == "cuda" else 1.0
 if device.type == "cuda" and "FEDBENCH_GPU_MEMORY" in os.environ:
     limit_memory(int(os.environ["FEDBENCH_GPU_MEMORY"]), device)
+
+
+def report_to(observer: WorkObserver) -> None:
+    """Tell `observer` of this process' work from now on; before, nobody is told."""
+    global metrics, wire
+    metrics, wire = observer, Wire(observer)
 
 
 @app.query()

@@ -22,7 +22,7 @@ from flwr.supercore.run import RunNotRunningException
 from fedbench.flower import bundles
 from fedbench.flower.link import Parcel, connect
 from fedbench.telemetry import logs
-from fedbench.telemetry.collectors import ClientPhase
+from fedbench.telemetry.work import ClientPhase
 
 POLL_SECONDS = 0.1  # the server holds back its answer while there is no message
 WATCH_SECONDS = 2.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, get_args
+from typing import Any
 
 import psutil
 from prometheus_client.core import Metric
@@ -12,9 +12,7 @@ from prometheus_client.registry import Collector
 
 from fedbench.telemetry.cgroup import Cgroup, steal_seconds
 from fedbench.telemetry.families import family, single
-
-ClientPhase = Literal["waiting", "receiving", "training", "evaluating", "sending"]
-CLIENT_PHASES: tuple[ClientPhase, ...] = get_args(ClientPhase)
+from fedbench.telemetry.work import CLIENT_PHASES, ClientPhase
 
 
 class PhaseClock(Collector):

@@ -24,7 +24,7 @@ from prometheus_client.utils import floatToGoString
 
 from fedbench.telemetry.cgroup import Cgroup
 from fedbench.telemetry.client import ClientMetrics, NodeMetrics
-from fedbench.telemetry.collectors import GpuCollector, load_nvml
+from fedbench.telemetry.collectors import GpuCollector, ProcessCollector, load_nvml
 from fedbench.telemetry.companions import Companions
 from fedbench.telemetry.emulated_device import EmulatedDevice
 from fedbench.telemetry.metrics import METRICS
@@ -33,6 +33,7 @@ from fedbench.telemetry.metrics import METRICS
 def client_metrics(cgroup: Cgroup, companions: Companions | None = None) -> ClientMetrics:
     """The metrics of this process' client in prometheus_client's own registry, a GPU's too."""
     _prepare()
+    REGISTRY.register(ProcessCollector())
     device = EmulatedDevice.from_environment()
     return ClientMetrics(REGISTRY, cgroup, device=device, companions=companions)
 

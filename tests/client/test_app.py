@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
-from prometheus_client import REGISTRY
+from prometheus_client import CollectorRegistry
 from safetensors.numpy import save_file
 
 from fedbench.client import app as client
 from fedbench.client.node import Cancelled
 from fedbench.learning import data, flat, models
 from fedbench.learning.train import evaluate
+from fedbench.telemetry.client import ClientMetrics
 from fedbench.telemetry.companions import Companions
 
 KEY = "random-1"
@@ -44,6 +45,15 @@ TASK = {
     "pace": "{}",
 }
 INITIAL = flat.to_flat(models.build("mobilenet_v2", seed=5))
+registry = CollectorRegistry()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _told_to_prometheus() -> Iterator[None]:
+    before = client.metrics
+    client.report_to(ClientMetrics(registry, client.cgroup, companions=client.companions))
+    yield
+    client.report_to(before)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +97,7 @@ def ask(
 
 
 def value(name: str, **labels: str) -> float | None:
-    return REGISTRY.get_sample_value(name, labels)
+    return registry.get_sample_value(name, labels)
 
 
 def test_a_client_says_who_it_is_and_what_it_has(folder: Path) -> None:
