@@ -10,7 +10,7 @@ DATA_OPT  = $(if $(DATA),--data $(DATA))
 RUN_OPTS  = $(DATA_OPT) $(if $(DETACH),--detach) $(foreach s,$(SET),--set $(s))
 
 .DEFAULT_GOAL := help
-.PHONY: help up run sweep status top logs down join plan data devices report fidelity reproduce calibrate test bench bench-full check format clean
+.PHONY: help up run sweep status top logs down join plan data devices report fidelity reproduce calibrate test test-flower bench bench-full check format clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -18,11 +18,11 @@ help: ## show this help
 up: .venv/host ## bring a federation up and run: PROFILE=heterogeneous EXPERIMENT=digits [DATA=folder] [DETACH=1] [SET="rounds=5"]
 	@$(FEDBENCH) up $(PROFILE) --experiment $(EXPERIMENT) $(RUN_OPTS)
 
-run: .venv/host ## another run on the federation that is up: EXPERIMENT=digits [RESUME=run]
-	@$(FEDBENCH) run $(if $(RESUME),--resume $(RESUME),--experiment $(EXPERIMENT)) $(RUN_OPTS)
+run: $(if $(filter in-process,$(ENGINE)),.venv/node,.venv/host) ## another run on the federation that is up, or without any: EXPERIMENT=digits [ENGINE=in-process PROFILE=heterogeneous] [RESUME=run]
+	@$(FEDBENCH) run $(if $(RESUME),--resume $(RESUME),$(EXPERIMENT) $(if $(ENGINE),--engine $(ENGINE) --profile $(PROFILE))) $(RUN_OPTS)
 
-sweep: .venv/host ## a grid of experiments, and one table: SWEEP=partitions [DATA=folder] [SET="rounds=5"]
-	@$(FEDBENCH) sweep $(SWEEP) $(DATA_OPT) $(foreach s,$(SET),--set $(s))
+sweep: $(if $(filter in-process,$(ENGINE)),.venv/node,.venv/host) ## a grid of experiments, and one table: SWEEP=partitions [ENGINE=in-process] [DATA=folder] [SET="rounds=5"]
+	@$(FEDBENCH) sweep $(SWEEP) $(if $(ENGINE),--engine $(ENGINE)) $(DATA_OPT) $(foreach s,$(SET),--set $(s))
 
 status: .venv/host ## what is up, and where the dashboards are
 	@$(FEDBENCH) status
@@ -63,6 +63,9 @@ calibrate: .venv/host ## measure how fast this host trains each model: [MODEL=mo
 test: check ## lint, type-check and run all tests; end-to-end ones too where Docker can be had
 	.venv/bin/python -m pytest
 
+test-flower: .venv/dev ## test what is used of Flower with each flwr of a list, and say what moved
+	@.venv/bin/python tests/flower/flower_versions.py
+
 bench: .venv/dev ## measure against what one would run instead: [BENCH=train]
 	@.venv/bin/python tests/bench $(BENCH)
 
@@ -76,7 +79,7 @@ format: .venv/dev ## format the code
 	.venv/bin/ruff check --fix . ; .venv/bin/ruff format .
 
 clean: ## remove virtual environment and caches; runs and data are kept
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis fedbench.egg-info
+	rm -rf .venv .venv-flwr .mypy_cache .pytest_cache .ruff_cache .hypothesis fedbench.egg-info
 
 .venv/host: pyproject.toml
 	@echo "setting up .venv with what the host needs (a minute)"

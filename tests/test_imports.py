@@ -49,12 +49,13 @@ def under(names: Iterable[str], *packages: str) -> list[str]:
 LAYERS = (
     "fedbench",
     "fedbench.errors",
+    "fedbench.flower",
     "fedbench.imports",
     "fedbench.config",
     "fedbench.learning",
     "fedbench.records",
+    "fedbench.wire",
     "fedbench.telemetry",
-    "fedbench.flower",
     "fedbench.client",
     "fedbench.server",
     "fedbench.helper",
@@ -134,6 +135,38 @@ def test_docker_is_talked_to_in_two_rooms() -> None:
     allowed = under(MODULES, "fedbench.engines.containers", "fedbench.host.setup")
 
     assert [m for m in MODULES if under(imports(m), "docker") and m not in allowed] == []
+
+
+# What Flower documents for those who write apps: anybody may import it, all else only flower/.
+PUBLIC_FLOWER = {
+    "flwr.app": {
+        "Array", "ArrayRecord", "ConfigRecord", "Context", "Error", "Message", "MessageType",
+        "MetricRecord", "RecordDict",
+    },
+    "flwr.clientapp": {"ClientApp"},
+    "flwr.serverapp": {"Grid", "ServerApp"},
+    "flwr.serverapp.strategy": {"FedAvg", "Strategy"},
+}  # fmt: skip
+
+
+def internals_of_flower(module: str) -> list[str]:
+    public = set(PUBLIC_FLOWER) | {
+        f"{m}.{name}" for m in PUBLIC_FLOWER for name in PUBLIC_FLOWER[m]
+    }
+    return [name for name in under(imports(module), "flwr") if name not in public]
+
+
+def test_flowers_internals_are_touched_in_one_room() -> None:
+    outside = MODULES.keys() - set(under(MODULES, "fedbench.flower"))
+
+    assert {m: internals_of_flower(m) for m in outside if internals_of_flower(m)} == {}
+    assert "flwr.common.constant.ErrorCode" in internals_of_flower("fedbench.flower.messages")
+
+
+def test_the_room_of_flower_holds_nothing_else_of_ours() -> None:
+    rooms = {name for name in LAYERS if ("fedbench.flower", name) in arrows()}
+
+    assert rooms <= {"fedbench.errors"}
 
 
 @pytest.mark.parametrize("module", under(MODULES, "fedbench.learning"))

@@ -48,7 +48,7 @@ def _fedbench(settings: Settings, stop: threading.Event) -> int:
     metrics = client_metrics(app.cgroup, app.companions)
     app.report_to(metrics)
     serve(settings.listen_port)
-    node = Node(app.app, settings.node_config(), metrics, app.wire, app.cancelled)
+    node = Node(app.app, settings.node_config(), metrics, app.transfers, app.cancelled)
     with contextlib.ExitStack() as stack:
 
         def ready(node_id: int) -> None:

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Speed:
+class Speed(NamedTuple):
     """What the device trains: `single` samples per wall second alone, `together` of all clients."""
 
     single: float

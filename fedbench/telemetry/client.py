@@ -130,8 +130,8 @@ class ClientMetrics(NodeMetrics):
         self._samples.inc(self._epoch_samples.more(samples))
         self._epoch_samples.finish()
         if due is not None:
-            self._emulated_speed.labels(run).set(samples / seconds * self._dilation)
-            self._target_speed.labels(run).set(samples / due * self._dilation)
+            self._emulated_speed.labels(run).set(self._dilation.emulated_rate(samples / seconds))
+            self._target_speed.labels(run).set(self._dilation.emulated_rate(samples / due))
             self._speed_error.labels(run).set(due / seconds - 1)
 
     def evaluated(

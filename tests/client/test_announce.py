@@ -12,10 +12,11 @@ from clock import Clock
 from devices import served
 
 from fedbench.client import announce
-from fedbench.client.announce import Announcer, NameTakenError
+from fedbench.client.announce import Announcer
 from fedbench.client.settings import Settings
 from fedbench.engines.containers.runtime import certificates as tls
-from fedbench.server.registry import Announcement, Ending, Registry
+from fedbench.server.registry import Registry
+from fedbench.wire import Announcement, Ending, NameTakenError
 
 NODE = 2**64 - 1
 

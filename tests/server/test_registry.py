@@ -4,10 +4,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 from pydantic import ValidationError
 
-from fedbench.server.census import Census
 from fedbench.server.registry import (
     EXPIRES_SECONDS,
     Announcement,
+    Census,
     Ending,
     NameTakenError,
     Registry,

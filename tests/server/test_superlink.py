@@ -8,19 +8,21 @@ from typing import Any
 import httpx
 import pytest
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
-from flwr.common.constant import ErrorCode
 from prometheus_client import CollectorRegistry, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from fedbench.flower.messages import is_from_a_lost_node
+from fedbench.flower.superlink import sign_off
 from fedbench.records import ClientRound, RoundRecord
 from fedbench.server.grid import PromptGrid
 from fedbench.server.public_app import public_app
 from fedbench.server.registry import Registry
-from fedbench.server.superlink import observe, operations_app, sign_off
+from fedbench.server.superlink import observe, operations_app
 from fedbench.telemetry.server import ServerMetrics
+from fedbench.wire import Offer
 
 ANNOUNCEMENT = {"client": "pc", "device": "legacy-pc", "instance": "i1", "metrics_port": 9101}
 CLIENTS = "/fedbench/v1/clients"
@@ -243,7 +245,8 @@ def test_a_node_that_is_signed_off_is_answered_for_at_once(superlink: Any) -> No
         sign_off(superlink.app, dead)
         node, reply = next(answers)
 
-        assert (node, reply.error.code) == (dead, ErrorCode.NODE_UNAVAILABLE)
+        assert node == dead
+        assert is_from_a_lost_node(reply)
         assert grid.node_ids() == [alive]
     sign_off(superlink.app, 12345)  # a node that was never there
 
@@ -259,7 +262,8 @@ def test_what_there_is_to_join_is_said_once_a_run_started(devices: Peer, operati
 
     answer = devices.get("/fedbench/v1/run")
     assert answer.status_code == 200
-    assert answer.json() == {"experiment": STARTED["experiment"], "data": "digits-1"}
+    assert Offer.model_validate_json(answer.content) == Offer.model_validate(STARTED)
+    assert answer.json()["data"] == "digits-1"
 
 
 @pytest.mark.parametrize(("folder", "completed"), [("/runs/r1", True), ("/runs/bad", False)])

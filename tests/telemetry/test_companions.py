@@ -172,7 +172,7 @@ def test_the_clients_of_a_computer_never_draw_more_than_it_can(
     records = [computer.record(name, dilation) for name in CLIENTS if name not in silent]
     lost = [ClientRound(client=name, device="pc", error="killed") for name in silent]
     emulation = Emulation(
-        dilation, watts={"pc": (IDLE, LOAD)}, computers=dict.fromkeys(CLIENTS, "pc")
+        dilation=dilation, watts={"pc": (IDLE, LOAD)}, computers=dict.fromkeys(CLIENTS, "pc")
     )
 
     drawn = emulation.with_energy([*records, *lost], wall)

@@ -7,8 +7,7 @@ from gpus import FakeNvml
 from prometheus_client import CollectorRegistry
 
 from fedbench.records.energy import Draw
-from fedbench.server.census import Census
-from fedbench.server.registry import Registry
+from fedbench.server.registry import Census, Registry
 from fedbench.telemetry.cgroup import Cgroup
 from fedbench.telemetry.client import ClientMetrics, NodeMetrics
 from fedbench.telemetry.collectors import GpuCollector, ProcessCollector

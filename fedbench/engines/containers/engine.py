@@ -1,11 +1,10 @@
-"""One run on a stack that is up: prepared, started, followed, stopped."""
+"""Runs in containers, on a stack that is up."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,17 +14,17 @@ from docker.models.containers import Container
 
 from fedbench import __version__
 from fedbench.config import Experiment
-from fedbench.engines import following
 from fedbench.engines.containers import startup
-from fedbench.engines.containers.emulation import calibrated_for, device_watts, emulation_facts
+from fedbench.engines.containers.emulation import device_watts, emulated_devices, speeds_for
 from fedbench.engines.containers.runtime import links
 from fedbench.engines.containers.runtime.stack import Stack, give_to_containers
+from fedbench.engines.engine import ProcessEngine, spawn
 from fedbench.errors import DockerError, RunError
 from fedbench.host.data import prepare
 from fedbench.host.plan.plan import require_known
 from fedbench.host.setup.machine import Say, cpu_model
 from fedbench.host.setup.places import PROJECT
-from fedbench.records import Summary
+from fedbench.records.facts import RunInputs
 from fedbench.records.runs import Run, RunStore
 
 _LAUNCH = "fedbench.server.launch"
@@ -40,13 +39,13 @@ _VERSIONS = (
 )
 
 
-class Runner:
-    """Runs experiments on one stack, one at a time."""
+class ContainersEngine(ProcessEngine):
+    """Executes runs in the containers of a stack that is up."""
 
     def __init__(self, stack: Stack, client: docker.DockerClient, say: Say) -> None:
+        super().__init__(say)
         self._stack = stack
         self._client = client
-        self._say = say
         self._store = RunStore(stack.places.runs)
 
     def create(self, experiment: Experiment, source: Path | None) -> Run:
@@ -61,20 +60,20 @@ class Runner:
         require_known(experiment, names)
         if experiment.stem_stride != 2:
             self._say(_OTHER_STRIDE)
-        host = calibrated_for(self._stack, self._client, self._say, experiment.model)
+        speeds = speeds_for(self._stack, self._client, self._say, experiment.model)
         prepared = prepare.prepare(
             experiment, names, self._stack.places.data, source=source, say=self._say
         )
-        facts = {
-            "project": PROJECT,
-            "clients": len(experiment.clients or names),
-            "classes": len(prepared.classes),
-            "class_names": prepared.classes,
-            "data": prepared.key,
-            "emulation": emulation_facts(self._stack, experiment.model, host),
-            "watts": device_watts(self._stack),
-        }
-        run = self._store.create(experiment, self._stack.profile, facts)
+        inputs = RunInputs(
+            project=PROJECT,
+            clients=len(experiment.clients or names),
+            classes=len(prepared.classes),
+            class_names=list(prepared.classes),
+            data=prepared.key,
+            emulation=emulated_devices(self._stack, speeds),
+            watts=device_watts(self._stack),
+        )
+        run = self._store.create(experiment, self._stack.profile, inputs)
         (run.path / "compose.yaml").write_text(self._stack.compose.config())
         (run.path / "versions.json").write_text(json.dumps(self._versions(), indent=2) + "\n")
         return run
@@ -92,7 +91,7 @@ class Runner:
                 f"run {run.id} belongs to another federation ({run.profile().name})",
                 f"make up PROFILE={run.profile().name} brings it up",
             )
-        made_at = run.facts().get("emulation", {}).get("dilation", 1.0)
+        made_at = run.facts().dilation
         if made_at != self._stack.dilation:
             raise RunError(
                 f"run {run.id} was made at dilation {made_at:g}, "
@@ -102,48 +101,29 @@ class Runner:
         run.prepare_resume()
         return run
 
-    def start(self, run: Run) -> subprocess.Popen[bytes]:
-        """Starts the run, every client under its quota and on its network.
-
-        The process ends when the run does.
-        """
+    def launch(self, run: Run) -> subprocess.Popen[bytes]:
+        """Start the run, every client under its quota and on its network."""
         startup.enforce_quotas(self._stack, self._client)
         links.enforce(self._stack, self._client, self._stack.containers(self._client))
         give_to_containers(run.path, *run.path.iterdir())
-        argv = self._stack.compose.command(
+        compose = self._stack.compose
+        argv = compose.command(
             "exec", "--no-TTY", "server", "python", "-m", _LAUNCH, f"/runs/{run.id}"
         )
-        # In a session of its own: Ctrl-C is for fedbench, which then stops the run in order.
-        with (run.path / "launch.log").open("ab") as log:
-            launch = subprocess.Popen(
-                argv,
-                env=self._stack.compose.environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        _govern(run, launch.pid)
-        return launch
+        process = spawn(argv, run.path / "launch.log", compose.environment())
+        _govern(run, process.pid)
+        return process
 
-    def follow(
-        self, run: Run, process: subprocess.Popen[bytes], look: Callable[[], None]
-    ) -> Summary:
-        """Calls `look` twice a second until the run is over.
-
-        Raises:
-            RunInterrupted: the user pressed Ctrl-C; the run was stopped and is recorded.
-            RunError: it failed.
-        """
-        return following.follow(
-            run,
-            process,
-            look,
-            self._say,
-            go_on=f"`make run RESUME={run.id}` goes on from there, `make run` starts anew, "
-            "`make down` takes the federation down",
-            why="`make logs` shows why",
+    def how_to_go_on(self, run: Run) -> str:
+        """Name the commands that go on, start anew, and end the federation."""
+        return (
+            f"`make run RESUME={run.id}` goes on from there, `make run` starts anew, "
+            "`make down` takes the federation down"
         )
+
+    def where_to_look(self, run: Run) -> str:  # noqa: ARG002 (the logs are the federation's)
+        """Name the command that shows what the containers logged."""
+        return "`make logs` shows why"
 
     def _require_idle(self) -> None:
         server = self._stack.containers(self._client).get("server")

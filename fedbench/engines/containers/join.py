@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import re
 import ssl
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -17,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import docker
+import requests
 from docker.errors import DockerException
 from docker.types import LogConfig
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from fedbench.config import Device, Experiment, ModelName, parse_name
+from fedbench.config import Device, ModelName, parse_name
 from fedbench.config.partitions import Dirichlet, Shards
 from fedbench.engines.containers.emulation import calibrated
 from fedbench.engines.containers.runtime import ports
@@ -41,6 +40,7 @@ from fedbench.host.setup.machine import Say
 from fedbench.host.setup.places import PROJECT, Places
 from fedbench.learning import user_models
 from fedbench.records.energy import Draw
+from fedbench.wire import RUN_PATH, Offer
 
 METRICS_PORT = 9101
 _LOCAL = ("localhost", "127.0.0.1", "[::1]")
@@ -59,13 +59,6 @@ class Request:
     source: Path | None
     samples: int | None
     metrics_port: int
-
-
-class Offer(BaseModel):
-    """What the server says of its current run: the experiment and its data's key."""
-
-    experiment: Experiment
-    data: str
 
 
 def join(places: Places, request: Request, say: Say) -> str:
@@ -118,7 +111,7 @@ def join(places: Places, request: Request, say: Say) -> str:
 
 
 def ask(server: str, certificate: Path) -> Offer:
-    """What the federation trains right now.
+    """Ask the server what the federation trains right now.
 
     Raises:
         ConfigError: not host:port, or not a certificate.
@@ -127,24 +120,21 @@ def ask(server: str, certificate: Path) -> Offer:
     address = _ADDRESS.fullmatch(server)
     if address is None or int(address[2]) > 65535:
         raise ConfigError(f"SERVER={server}: expected host:port", "for example 192.168.1.20:9092")
-    opener = urllib.request.build_opener(
-        urllib.request.ProxyHandler({}),  # the client's container knows no proxy either
-        urllib.request.HTTPSHandler(context=_trust(certificate)),
-    )
+    _require_certificate(certificate)
     try:
-        with opener.open(f"https://{server}/fedbench/v1/run", timeout=10) as answer:
-            return Offer.model_validate_json(answer.read())
-    except urllib.error.HTTPError as error:
-        error.close()
+        with requests.Session() as session:
+            session.trust_env = False  # the client's container knows no proxy either
+            url = f"https://{server}{RUN_PATH}"
+            answer = session.get(url, verify=str(certificate), timeout=10)
+    except requests.RequestException as error:
+        raise _no_answer(server, _root_cause(error)) from None
+    if not answer.ok:
         hint = "start a run first: make run"
-        raise HostError(f"{server} has no run to join ({error.code})", hint) from None
-    except OSError as error:
-        raise _no_answer(server, getattr(error, "reason", error)) from None
-    except (HTTPException, ValidationError):
-        raise HostError(
-            f"{server} does not answer as a fedbench server does",
-            "check the address; both computers need the same version of fedbench",
-        ) from None
+        raise HostError(f"{server} has no run to join ({answer.status_code})", hint)
+    try:
+        return Offer.model_validate_json(answer.content)
+    except ValidationError:
+        raise _another_server(server) from None
 
 
 def container_options(
@@ -194,23 +184,39 @@ def container_options(
     }
 
 
-def _trust(certificate: Path) -> ssl.SSLContext:
+def _require_certificate(file: Path) -> None:
     try:
-        return ssl.create_default_context(cafile=str(certificate))
+        ssl.create_default_context(cafile=str(file))
     except ssl.SSLError:
         raise ConfigError(
-            f"{certificate}: not a certificate", "pass the federation's ca.pem as CA=<file>"
+            f"{file}: not a certificate", "pass the federation's ca.pem as CA=<file>"
         ) from None
 
 
-def _no_answer(server: str, reason: object) -> HostError:
+def _root_cause(error: BaseException) -> BaseException:
+    """Return what requests and urllib3 wrapped: an error of the socket, of TLS or of HTTP."""
+    while cause := error.__cause__ or error.__context__:
+        error = cause
+    return error
+
+
+def _no_answer(server: str, reason: BaseException) -> HostError:
     if isinstance(reason, ssl.SSLCertVerificationError):
         return HostError(
             f"{server} is not the server of this certificate: {reason.verify_message}",
             "copy ca.pem from that server's computer anew and pass CA=<file>",
         )
+    if isinstance(reason, HTTPException):
+        return _another_server(server)
     return HostError(
         f"{server} does not answer: {reason}", "check the address, the firewall and CA=<file>"
+    )
+
+
+def _another_server(server: str) -> HostError:
+    return HostError(
+        f"{server} does not answer as a fedbench server does",
+        "check the address; both computers need the same version of fedbench",
     )
 
 

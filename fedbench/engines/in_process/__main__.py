@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import argparse
 import fcntl
-import json
 import os
 import sys
 from contextlib import closing
 from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 import torch
 
 from fedbench.config import Experiment
 from fedbench.engines.in_process.grid import MemoryGrid
 from fedbench.engines.in_process.workers import Client, Workers, worker_count
+from fedbench.records.facts import InProcessFacts, RunFacts
 from fedbench.server import run
 from fedbench.server.checkpoint import RunFolder
 from fedbench.server.directory import Say
@@ -39,7 +38,7 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     folder = RunFolder(parser.parse_args().folder)
     logs.configure(service="engine")
-    facts = json.loads((folder.path / "run.json").read_bytes())
+    facts = RunFacts.read(folder.path)
     lock = (folder.path / "engine.lock").open("w")
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # two would write into each other's records
     workers = _workers(facts)
@@ -74,18 +73,20 @@ class Progress:
         self._say("progress", images=done, of=self._total, seconds_left=left)
 
 
-def _samples(folder: RunFolder, facts: dict[str, Any]) -> int:
+def _samples(folder: RunFolder, facts: RunFacts) -> int:
     """Images that the rounds to come train, each as often as it is."""
+    engine = facts.engine or InProcessFacts()
     experiment = Experiment.model_validate_json((folder.path / "experiment.json").read_bytes())
     last, _ = folder.resume() or (0, None)
     rounds = experiment.rounds - last
-    return int(rounds * experiment.local_epochs * facts["engine"]["samples"] * experiment.fraction)
+    return int(rounds * experiment.local_epochs * engine.samples * experiment.fraction)
 
 
-def _workers(facts: dict[str, Any]) -> Workers:
-    clients = [Client(**client) for client in facts["engine"]["clients"]]
+def _workers(facts: RunFacts) -> Workers:
+    engine = facts.engine or InProcessFacts()
+    clients = [Client(**dict(client)) for client in engine.clients]
     cores = len(os.sched_getaffinity(0))
-    count = facts["engine"]["workers"]
+    count = engine.workers
     if count is None:
         count = worker_count(len(clients), cores, gpu=torch.cuda.is_available())
     return Workers(dict(enumerate(clients, 1)), count, max(1, cores // max(count, 1)))

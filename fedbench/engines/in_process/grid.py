@@ -6,15 +6,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from math import inf
+from typing import Any, NoReturn
 from uuid import uuid4
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 
 from fedbench.engines.in_process.workers import Workers
-from fedbench.server.exchange import RunStopped
-from fedbench.server.timing import ServerPart
+from fedbench.server.exchange import RunStopped, ServerPart
 from fedbench.telemetry.timing import Timing
 
 POLL_SECONDS = 0.2
@@ -86,12 +85,12 @@ class MemoryGrid(Grid):
 
     # Flower's own interface.
 
-    def set_run(self, run: Run) -> None:
-        """Nothing: there is one run."""
+    def set_run(self, run: Any) -> None:
+        """Do nothing: there is one run."""
 
     @property
-    def run(self) -> Run:
-        """There is none of SuperLink's.
+    def run(self) -> NoReturn:
+        """SuperLink's record of the run: there is none.
 
         Raises:
             NotImplementedError: always.

@@ -21,7 +21,7 @@ from fedbench.config.partitions import BySize, Replicated
 from fedbench.errors import DataError
 from fedbench.host.data.division import Indices, divide, draw, generator
 from fedbench.host.data.image_folders import Split
-from fedbench.host.data.parquet_columns import Wanted
+from fedbench.host.data.parquet_columns import ColumnNames
 from fedbench.host.data.sources import DataSet, Opened, open_data_set
 from fedbench.host.data.store import read_labels, read_metadata, write_partition
 from fedbench.host.setup.machine import Say
@@ -141,14 +141,14 @@ def _largest(counts: dict[str, int]) -> str:
 
 def _open(experiment: Experiment, source: Path | None) -> Opened:
     data = experiment.data
-    return open_data_set(data.name, source, Wanted(data.image_column, data.label_column))
+    return open_data_set(data.name, source, ColumnNames(data.image_column, data.label_column))
 
 
 def _divide(experiment: Experiment, data: DataSet, clients: int) -> list[Indices]:
-    wanted = experiment.data
-    pool = draw(data.train.labels, wanted.train_samples, _random(experiment, "train"))
+    settings = experiment.data
+    pool = draw(data.train.labels, settings.train_samples, _random(experiment, "train"))
     labels = data.train.labels[pool]
-    parts = divide(wanted.partition, labels, clients, _random(experiment, "divide"))
+    parts = divide(settings.partition, labels, clients, _random(experiment, "divide"))
     return [pool[part] for part in parts]
 
 

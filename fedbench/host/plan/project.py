@@ -28,7 +28,7 @@ class Paths:
 def compose_project(
     plan: Plan, paths: Paths, name: str = "fedbench", cgroup_driver: str = "cgroupfs"
 ) -> dict[str, Any]:
-    """The plan as a compose project."""
+    """Return the plan as a compose project."""
     services = {client.name: _service(client, plan, paths) for client in plan.clients}
     for client in plan.clients:
         if client.group:
@@ -46,7 +46,7 @@ def compose_project(
 
 
 def cgroup_parent(project: str, group: str, driver: str) -> str:
-    """The cgroup that holds all clients of one computer; systemd has its own form of names."""
+    """Return the cgroup of one computer's clients; systemd has its own form of names."""
     if driver != "systemd":
         return f"/{project}-{group}"
     # A dash would be a level of its own in the name of a slice.
@@ -54,7 +54,7 @@ def cgroup_parent(project: str, group: str, driver: str) -> str:
 
 
 def environment(plan: Plan, paths: Paths, images: Mapping[str, str | None]) -> dict[str, str]:
-    """Values of the variables in `compose/*.yaml`."""
+    """Return the values of the variables in `compose/*.yaml`."""
     ports = plan.profile.ports
     return {
         "FEDBENCH_IMAGE": images["fedbench"] or "",

@@ -14,18 +14,18 @@ import docker
 
 from fedbench.config import Experiment, ModelName, load_experiment
 from fedbench.config.units import EPOCH_IMAGES
-from fedbench.engines.containers.emulation import calibrated_for
-from fedbench.engines.containers.engine import Runner
+from fedbench.engines.containers.emulation import speeds_for
+from fedbench.engines.containers.engine import ContainersEngine
 from fedbench.engines.containers.runtime.stack import Stack
 from fedbench.engines.containers.runtime.workbench import workbench
 from fedbench.errors import RunError
-from fedbench.host.plan import targets
 from fedbench.host.plan.plan import ClientPlan
 from fedbench.host.setup.machine import Say
 from fedbench.host.speed.calibration import ENOUGH, REFERENCE, ratio
 from fedbench.host.studies import fidelity
 from fedbench.host.studies.fidelity import Fidelity, Row
 from fedbench.records import ClientRound
+from fedbench.records.clock import EmulatedSeconds
 
 KNOWN: ModelName = REFERENCE
 HELD_OUT: tuple[ModelName, ...] = ("mobilenet_v1", "mobilenet_v3_small", "mobilenet_v3_large")
@@ -42,8 +42,8 @@ class Measuring:
         self._client = client
         self._say = say
         self._short = short
-        self._host = calibrated_for(stack, client, say, KNOWN)
-        self._runner = Runner(stack, client, say)
+        self._speeds = speeds_for(stack, client, say, KNOWN)
+        self._engine = ContainersEngine(stack, client, say)
         self._runs: list[str] = []
         self._not_held: list[str] = []
 
@@ -109,11 +109,10 @@ class Measuring:
         target = self._target(names[0], len(names))
         return fidelity.row(f"{group}, clients: {len(names)}", target, together)
 
-    def _target(self, client: str, clients: int = 1) -> float:
+    def _target(self, client: str, clients: int = 1) -> EmulatedSeconds:
         """Seconds of an epoch on the real device, while so many clients train on it."""
         plan = next(plan for plan in self._stack.clients if plan.name == client)
-        device = self._stack.devices[plan.device]
-        return EPOCH_IMAGES / targets.speed(device, KNOWN, self._host).of_each(clients)
+        return EmulatedSeconds(EPOCH_IMAGES / self._speeds[plan.device].of_each(clients))
 
     def _computer(self, client: str) -> str:
         return next(plan.computer for plan in self._stack.clients if plan.name == client)
@@ -121,8 +120,8 @@ class Measuring:
     def _train(self, model: ModelName, names: Sequence[str], what: str) -> dict[str, list[float]]:
         """Emulated seconds of the epochs of each client, after one run."""
         computers = Counter(self._computer(name) for name in names)
-        slowest = self._stack.dilation * max(
-            self._target(name, computers[self._computer(name)]) for name in names
+        slowest = self._stack.dilation.wall(
+            max(self._target(name, computers[self._computer(name)]) for name in names)
         )
         experiment = load_experiment("fidelity", [f"model={model}"])
         samples = experiment.data.train_samples or EPOCH_IMAGES
@@ -139,8 +138,9 @@ class Measuring:
         return {c.client: fidelity.epochs(c, self._stack.dilation) for c in self._run(chosen)}
 
     def _run(self, experiment: Experiment) -> list[ClientRound]:
-        run = self._runner.create(experiment, None)
-        summary = self._runner.follow(run, self._runner.start(run), lambda: None)
+        run = self._engine.create(experiment, None)
+        self._engine.start(run)
+        summary = self._engine.follow(run, lambda: None)
         self._runs.append(run.id)
         clients = summary.rounds[-1].clients
         for client in clients:

@@ -12,6 +12,7 @@ from fedbench.host.report.tables import energy
 from fedbench.host.report.tables.text_table import Table, csv_text, markdown
 from fedbench.host.studies.grid import Point, Sweep, shown
 from fedbench.records import Record, Summary
+from fedbench.records.clock import WallSeconds
 
 _FIGURES = ("accuracy", "loss", "emulated_seconds", "wall_seconds", "energy_joules")
 _PARTS = ("mean", "deviation", "lowest", "highest")
@@ -118,20 +119,24 @@ def as_csv(found: Mapping[str, Sequence[Row]]) -> str:
 def _row(outcomes: Sequence[Outcome]) -> Row:
     done = [outcome.summary for outcome in outcomes if outcome.summary]
     last = [summary.rounds[-1] for summary in done]
-    wall = [sum(record.duration_seconds for record in summary.rounds) for summary in done]
-    dilations = [summary.dilation for summary in done]
+    wall = [_round_seconds(summary) for summary in done]
+    emulated = [summary.dilation.emulated(_round_seconds(summary)) for summary in done]
     return Row(
         settings=outcomes[0].point.settings,
         wanted=len(outcomes),
         runs=tuple(summary.run for summary in done),
         accuracy=spread([record.server_accuracy for record in last]),
         loss=spread([record.server_loss for record in last]),
-        emulated_seconds=spread([s / by for s, by in zip(wall, dilations, strict=True)]),
+        emulated_seconds=spread(emulated),
         wall_seconds=spread(wall),
         energy_joules=spread([energy.of_run(summary) for summary in done]),
         not_held=sum(sum(summary.rounds_not_held.values()) for summary in done),
         failures=tuple(f"{o.point}: {o.failure}" for o in outcomes if o.failure),
     )
+
+
+def _round_seconds(summary: Summary) -> WallSeconds:
+    return WallSeconds(sum(record.duration_seconds for record in summary.rounds))
 
 
 def spread(values: Sequence[float | None]) -> Spread | None:

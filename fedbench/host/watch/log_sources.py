@@ -66,7 +66,7 @@ class Wanted:
         """Which lines of these containers, as the run's records have it now."""
         if self.run is None:
             return Choice(self.level)
-        here = self.run.facts().get("project") == PROJECT
+        here = self.run.facts().project == PROJECT
         return Choice(self.level, self.run.id, self.run.periods() if here else ())
 
     def has(self, name: str) -> bool:

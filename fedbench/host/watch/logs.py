@@ -82,7 +82,7 @@ def keep(sources: Sources, run: Run) -> None:
         OSError: the folder is gone, or its disk is full.
     """
     path = run.path / FILE
-    made = datetime.fromisoformat(run.facts()["created"])
+    made = run.facts().created_at
     with locked(run.path):
         before, wanted = kept(run), Wanted(run=run, since=made)
         whole = _last([*before, *_unkept(history(sources, wanted), before)], wanted)

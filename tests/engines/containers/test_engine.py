@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import patch
 
 import docker
 import pytest
@@ -15,14 +16,15 @@ from docker.models.containers import Container
 
 from fedbench import __version__
 from fedbench.config import Experiment, load_devices, load_experiment, load_profile
-from fedbench.engines import following
+from fedbench.engines import engine as engines
 from fedbench.engines.containers import emulation
-from fedbench.engines.containers.engine import Runner
+from fedbench.engines.containers.engine import ContainersEngine
 from fedbench.engines.containers.runtime.stack import Stack
 from fedbench.errors import ConfigError, DockerError, RunError, RunInterrupted
 from fedbench.host.plan.plan import HostFacts, plan
-from fedbench.host.plan.targets import ASSUMED
+from fedbench.host.plan.targets import ASSUMED, Assumed
 from fedbench.host.setup.places import PROJECT, Places
+from fedbench.records import Summary
 from fedbench.records.runs import Run
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "runs" / "20260102-030405-digits"
@@ -87,7 +89,7 @@ def calibrated(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(engines, "POLL_SECONDS", 0.01)
 
 
 @pytest.fixture(autouse=True)
@@ -110,9 +112,11 @@ def fake(*found: FakeServer | FakeClient) -> docker.DockerClient:
     return cast("docker.DockerClient", FakeDocker(*found))
 
 
-def runner(stack: Stack, server: FakeServer | None, said: list[str] | None = None) -> Runner:
+def runner(
+    stack: Stack, server: FakeServer | None, said: list[str] | None = None
+) -> ContainersEngine:
     docker_client = fake(server) if server else fake()
-    return Runner(stack, docker_client, (said if said is not None else []).append)
+    return ContainersEngine(stack, docker_client, (said if said is not None else []).append)
 
 
 @pytest.fixture
@@ -168,10 +172,22 @@ def press_ctrl_c() -> None:
 # -- follow
 
 
+def follow(
+    engine: ContainersEngine,
+    run: Run,
+    process: subprocess.Popen[bytes],
+    look: Callable[[], None],
+) -> Summary:
+    """Follows a run whose process is this one."""
+    with patch.object(engine, "launch", lambda _: process):
+        engine.start(run)
+    return engine.follow(run, look)
+
+
 def test_a_run_is_followed_to_its_end(stack: Stack, run: Run, spawn: Spawn) -> None:
     looks: list[str] = []
     process = spawn(tell("finished"))
-    summary = runner(stack, None).follow(run, process, lambda: looks.append(run.state()))
+    summary = follow(runner(stack, None), run, process, lambda: looks.append(run.state()))
     assert (summary.status, len(summary.rounds), summary.total_seconds) == ("finished", 2, 60.0)
     assert json.loads((run.path / "summary.json").read_text()) == summary.model_dump()
     assert looks[-1] == "running"  # a last look, at what came since the one before
@@ -189,7 +205,7 @@ def test_a_run_that_failed_says_why(
     script: str, why: str, stack: Stack, run: Run, spawn: Spawn
 ) -> None:
     with pytest.raises(RunError) as caught:
-        runner(stack, None).follow(run, spawn(script), lambda: None)
+        follow(runner(stack, None), run, spawn(script), lambda: None)
     assert caught.value.message == f"run {run.id} failed: {why}"
     assert caught.value.hint == "`make logs` shows why"
     assert run.state() == "failed"
@@ -204,7 +220,7 @@ def test_ctrl_c_stops_the_run_keeps_its_records_and_says_how_to_go_on(
     said: list[str] = []
     process = spawn(STOPPABLE + tell("stopped"))
     with pytest.raises(RunInterrupted) as caught:
-        runner(stack, None, said).follow(run, process, once(press_ctrl_c))
+        follow(runner(stack, None, said), run, process, once(press_ctrl_c))
     assert said == ["stopping the run (Ctrl-C again leaves at once)"]
     assert (run.path / "stop").exists()
     assert process.returncode == 0
@@ -224,14 +240,14 @@ def test_ctrl_c_amid_the_last_round_does_not_spoil_a_finished_run(
     stack: Stack, run: Run, spawn: Spawn
 ) -> None:
     process = spawn(STOPPABLE + tell("finished"))
-    summary = runner(stack, None).follow(run, process, once(press_ctrl_c))
+    summary = follow(runner(stack, None), run, process, once(press_ctrl_c))
     assert summary.status == "finished"
 
 
 def test_a_second_ctrl_c_leaves_at_once(stack: Stack, run: Run, spawn: Spawn) -> None:
     process = spawn(STOPPABLE + f"kill -INT {os.getpid()}; exec sleep 60")
     with pytest.raises(KeyboardInterrupt):
-        runner(stack, None).follow(run, process, once(press_ctrl_c))
+        follow(runner(stack, None), run, process, once(press_ctrl_c))
     assert process.poll() is None
     assert (run.path / "stop").exists()
     assert run.state() == "running"
@@ -307,6 +323,40 @@ def test_a_new_run_holds_everything_that_it_takes_to_repeat_it(
     assert versions["cpu"]
 
 
+def targets(run: Run) -> dict[str, float]:
+    emulation = run.facts().emulation
+    assert emulation is not None
+    return emulation.targets
+
+
+def test_a_later_calibration_does_not_move_the_targets_of_the_plans_model(
+    tmp_path: Path, docker_command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The quotas are made for them. Of another model nobody planned: what is known now counts."""
+    docker_command.answer("name: fedbench\n")
+    profile = load_profile("heterogeneous")
+    devices, images = load_devices(profile), {"fedbench": "f", "prometheus": "p", "grafana": None}
+    planned_for, other = "mobilenet_v3_large", "mobilenet_v1"  # predicted from V2, both
+    host = HostFacts(cpus=64, memory=128 * 2**30)
+    planned = plan(profile, devices, host, ASSUMED, planned_for)
+    stack = Stack.write(Places(tmp_path / "checkout"), planned, devices, images)
+    models = [load_experiment("digits", [f"model={name}"]) for name in (planned_for, other)]
+
+    before = [targets(runner(stack, FakeServer()).create(model, None)) for model in models]
+    faster = dict(ASSUMED) | {name: Assumed(2_000.0) for name in (planned_for, other)}
+    monkeypatch.setattr(emulation.calibration, "calibrate", lambda *_, **__: faster)
+    loaded = Stack.load(stack.places)
+    assert loaded is not None
+    after = [targets(runner(loaded, FakeServer()).create(model, None)) for model in models]
+
+    assert after[0] == before[0]
+    assert {name: before[0][name] for name in stack.speeds} == {
+        name: speed.single for name, speed in planned.speeds.items()
+    }
+    for client, speed in before[1].items():
+        assert after[1][client] == pytest.approx(speed * 2_000 / 830)
+
+
 @pytest.mark.parametrize(("stride", "notes"), [(2, 0), (1, 1)])
 def test_a_stride_that_no_device_has_a_speed_of_is_said(
     stack: Stack, docker_command: Any, stride: int, notes: int
@@ -374,7 +424,7 @@ def test_a_run_is_launched_in_the_servers_container(
 ) -> None:
     docker_command.answer("what it printed\n", "what it complained of\n", code=3)
     unlimited = FakeClient("laptop")
-    process = Runner(stack, fake(FakeServer(), unlimited), lambda _: None).start(run)
+    process = ContainersEngine(stack, fake(FakeServer(), unlimited), lambda _: None).launch(run)
     quotas = {planned.name: planned.quota for planned in stack.clients}
     assert unlimited.quotas == [quotas["laptop"]]
     assert os.getsid(process.pid) == process.pid  # Ctrl-C in the terminal does not reach it

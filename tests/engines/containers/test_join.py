@@ -108,6 +108,16 @@ def test_no_proxy_is_between_a_device_and_its_server(
     assert ask(server.address, federation / "ca.pem").data == KEY
 
 
+def test_only_the_certificate_that_is_passed_is_trusted(
+    server: Server, federation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificates.ensure(tmp_path / "other", certificates.SERVER_NAMES)
+    for variable in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
+        monkeypatch.setenv(variable, str(federation / "ca.pem"))
+    with pytest.raises(HostError, match="is not the server of this certificate"):
+        ask(server.address, tmp_path / "other" / "ca.pem")
+
+
 def test_a_server_without_a_run_has_nothing_to_join(server: Server, federation: Path) -> None:
     server.status = 404
     with pytest.raises(HostError) as caught:

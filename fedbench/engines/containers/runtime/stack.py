@@ -12,13 +12,15 @@ import docker
 import yaml
 from docker.models.containers import Container
 
-from fedbench.config import Device, Network, Profile
+from fedbench.config import Device, ModelName, Network, Profile
 from fedbench.engines.containers.runtime import certificates
 from fedbench.engines.containers.runtime.compose import Compose
 from fedbench.errors import FedbenchError
 from fedbench.host.plan.plan import ClientPlan, HostFacts, Plan
 from fedbench.host.plan.project import Paths, compose_project, environment
 from fedbench.host.setup.places import PROJECT, Places
+from fedbench.learning.pace import Speed
+from fedbench.records.clock import Dilation
 
 CONTAINER_UID = 10001  # of the image's own user, where the host's user is root
 JOINED_LABEL = "fedbench.joined"
@@ -53,7 +55,11 @@ class Stack:
     profile: Profile
     devices: dict[str, Device]
     clients: tuple[ClientPlan, ...]
-    dilation: float
+    dilation: Dilation
+    model: ModelName
+    """What its plan was made for."""
+    speeds: dict[str, Speed]
+    """What each device trains of that model, in samples per emulated second."""
     networks: dict[str, Network]
     cgroup_driver: str
     compose: Compose
@@ -70,7 +76,9 @@ class Stack:
             Profile.model_validate_json(json.dumps(saved["profile"])),
             {name: Device.model_validate(device) for name, device in saved["devices"].items()},
             tuple(ClientPlan(**client) for client in saved["clients"]),
-            saved["dilation"],
+            Dilation(saved["dilation"]),
+            saved.get("model", ""),
+            {device: Speed(*speed) for device, speed in saved.get("speeds", {}).items()},
             {name: Network.model_validate(link) for name, link in saved["networks"].items()},
             saved["cgroup_driver"],
             Compose(PROJECT, places.state / "compose.yaml", saved["variables"]),
@@ -100,6 +108,8 @@ class Stack:
             "devices": {name: d.model_dump(mode="json") for name, d in devices.items()},
             "clients": [asdict(client) for client in plan.clients],
             "dilation": plan.dilation,
+            "model": plan.model,
+            "speeds": plan.speeds,
             "networks": {
                 name: link.model_dump(include=set(Network.model_fields))
                 for name, link in plan.networks.items()

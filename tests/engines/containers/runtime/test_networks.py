@@ -16,6 +16,7 @@ from fedbench.engines.containers.runtime.networks import probe, shape
 from fedbench.errors import DockerError
 from fedbench.helper import shape as helper_shape
 from fedbench.host.plan.networks import Capabilities, dilated, unapplied
+from fedbench.records.clock import Dilation
 
 RATE = 10e6
 MB = 1_000_000
@@ -204,10 +205,10 @@ def test_the_helper_lets_the_port_pass_that_a_client_is_scraped_on() -> None:
 
 
 def test_a_slower_federation_has_a_slower_network() -> None:
-    slow = dilated(DSL, 4)
+    slow = dilated(DSL, Dilation(4))
     assert (slow.down, slow.up) == (4e6, 250e3)
     assert (slow.delay, slow.jitter, slow.loss) == (0.04, 0.02, 0.002)
-    assert dilated(Network(), 4) == Network()
+    assert dilated(Network(), Dilation(4)) == Network()
 
 
 @pytest.mark.parametrize(

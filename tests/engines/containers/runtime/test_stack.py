@@ -217,6 +217,8 @@ def test_no_secret_is_in_what_describes_the_stack(places: Places, stack: Stack) 
         "devices",
         "clients",
         "dilation",
+        "model",
+        "speeds",
         "networks",
         "cgroup_driver",
         "variables",

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from clock import Clock
 
-from fedbench.server.timing import Stopwatch
+from fedbench.server.exchange import Stopwatch
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 A node's pull brings the message's objects along, but for those that the node has; a push brings
 them all. SuperLink forgets a message once it was answered. Requests in plain Flower go on to
-SuperLink's own application. The handlers are internal to Flower: exact pin, contract test.
+SuperLink's own application.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from fedbench.flower.bundles import (
     RUNTIME_OBJECTS,
     RUNTIME_PULL,
     RUNTIME_PUSH,
-    object_ids,
     pack,
     unpack,
 )
-from fedbench.server.longpoll import Scope, read_body
+from fedbench.flower.longpoll import Scope, read_body
+from fedbench.flower.messages import object_ids
 
 Parts = list[bytes]
 
@@ -50,7 +50,7 @@ class Bundles:
         self._superlink = superlink
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
-        """Serves one request."""
+        """Serve one request."""
         handler = _HANDLERS.get(scope.get("path", ""))
         if handler is None or (b"content-type", MEDIA_TYPE.encode()) not in scope["headers"]:
             await self._superlink(scope, receive, send)
@@ -139,14 +139,14 @@ _HANDLERS: dict[str, Callable[[Request, Parts], Parts]] = {
 
 
 def _authenticated(request: Request, question: Any) -> Any:
-    """SuperLink's state, for a node that is the one it says it is."""
+    """Return SuperLink's state, if the node is the one that it says it is."""
     request.state.protobuf_request = question
     authenticate_node(request)
     return request.app.state.linkstate_factory.state()
 
 
 def _task(request: Request) -> tuple[Any, Task]:
-    """SuperLink's state, for a ServerApp that has a running task's token, and that task."""
+    """Return SuperLink's state, if the ServerApp has a running task's token, and that task."""
     state = request.app.state.linkstate_factory.state()
     return state, authenticate_task(request, request.headers.get(TASK_TOKEN_HEADER), state)
 

@@ -1,7 +1,7 @@
 """A node's connection to its server.
 
-Messages travel as bundles (`bundles.py`). Flower's own connection, internal to Flower (pinned, and
-guarded by a contract test), keeps the node alive and knows which runs are over.
+Messages travel as bundles (`bundles.py`). Flower's own connection keeps the node alive and knows
+which runs are over.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.fleet_http_connection import http_request_response
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-from fedbench.flower import bundles
 from fedbench.flower.bundles import FLEET_PULL, FLEET_PUSH, Answer, Connection, RefusedError
+from fedbench.flower.messages import Deflated, object_ids
 
 SERVER_GONE_SECONDS = 120.0  # then the connection counts as lost
 TIMEOUT_SECONDS = 30.0  # of a connection on which nothing moves; polls are held back for less
@@ -54,6 +54,10 @@ _OBJECT_BACKOFF_SECONDS = 0.05
 _FORBIDDEN = 403  # of a run that is over
 
 Keys = tuple[ec.EllipticCurvePrivateKey, ec.EllipticCurvePublicKey]
+
+
+class RunOverError(Exception):
+    """The run that a message belongs to has ended."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +69,8 @@ class Parcel:
     contents: Iterator[bytes]
 
 
-class Link:
-    """What a node asks of its server."""
+class FleetConnection:
+    """Asks what a node may ask of its server."""
 
     def __init__(
         self,
@@ -77,13 +81,13 @@ class Link:
         pull_object: Callable[[int, str], bytes],
     ) -> None:
         self.node_id = node_id
-        self.get_run = get_run
+        self._get_run = get_run
         self._keys = keys
         self._connection = connection
         self._pull_object = pull_object
 
     def poll(self, known: Collection[str]) -> Parcel | None:
-        """The next message, if there is one; `known` objects, and their parts, are not sent again.
+        """Return the next message, if there is one, without `known` objects and their parts.
 
         Raises:
             RefusedError: the server does not know this node.
@@ -100,15 +104,15 @@ class Link:
         )
 
     def receive(self, parcel: Parcel, known: Collection[str]) -> dict[str, bytes]:
-        """The contents of the parcel's objects by id, but for those that were known.
+        """Return the contents of the parcel's objects by id, but for those that were known.
 
         What did not come along, because the connection broke or because the server has not got it
         yet either, is pulled one by one.
 
         Raises:
-            RunNotRunningException: the run is over.
+            RunOverError: the run is over.
         """
-        wanted = bundles.object_ids([parcel.tree], without=known)
+        wanted = object_ids([parcel.tree], without=known)
         contents: dict[str, bytes] = {}
         try:
             contents |= zip(wanted, parcel.contents, strict=False)
@@ -116,18 +120,28 @@ class Link:
             self._connection.close()
         missing = [object_id for object_id in wanted if not contents.get(object_id)]
         run_id = parcel.envelope.metadata.run_id
-        return contents | pull_objects(
-            missing,
-            lambda object_id: self._pull_object(run_id, object_id),
-            initial_backoff=_OBJECT_BACKOFF_SECONDS,
-            backoff_cap=0.5,
-        )
+        with _said_plainly():
+            return contents | pull_objects(
+                missing,
+                lambda object_id: self._pull_object(run_id, object_id),
+                initial_backoff=_OBJECT_BACKOFF_SECONDS,
+                backoff_cap=0.5,
+            )
 
-    def push(self, reply: Message, objects: bundles.Deflated) -> None:
-        """Sends a reply.
+    def check_run(self, run_id: int) -> None:
+        """Ask whether the run goes on.
 
         Raises:
-            RunNotRunningException: the run is over.
+            RunOverError: it is over.
+        """
+        with _said_plainly():
+            self._get_run(run_id)
+
+    def push(self, reply: Message, objects: Deflated) -> None:
+        """Send a reply.
+
+        Raises:
+            RunOverError: the run is over.
             RefusedError, OSError, HTTPException: as for `poll`.
         """
         envelope = message_to_proto(remove_content_from_message(reply))
@@ -143,7 +157,7 @@ class Link:
             )
         except RefusedError as error:
             if error.status == _FORBIDDEN:
-                raise RunNotRunningException from None
+                raise RunOverError from None
             raise
         list(answer.parts())
 
@@ -161,10 +175,18 @@ class Link:
 
 
 @contextmanager
-def connect(address: str, certificate: bytes) -> Iterator[Link]:
-    """Registers a new node with the server at `address` (host:port) for as long as the block lasts.
+def _said_plainly() -> Iterator[None]:
+    try:
+        yield
+    except RunNotRunningException:
+        raise RunOverError from None
 
-    Ends early, without an exception, when the connection is lost for good.
+
+@contextmanager
+def connect(address: str, certificate: bytes) -> Iterator[FleetConnection]:
+    """Register a new node with the server at `address` (host:port) while the block lasts.
+
+    The block ends early, without an exception, when the connection is lost for good.
     """
     keys = generate_key_pairs()
     invoker = make_simple_http_retry_invoker()
@@ -189,7 +211,7 @@ def connect(address: str, certificate: bytes) -> Iterator[Link]:
         ) as (node_id, _receive, _send, get_run, _fab, pull_object, _push, _confirm):
             connection = Connection(_opener(address, certificate), SERVER_GONE_SECONDS)
             try:
-                yield Link(node_id, keys, connection, get_run, pull_object)
+                yield FleetConnection(node_id, keys, connection, get_run, pull_object)
             finally:
                 connection.close()
         with suppress(httpx.HTTPError, RuntimeError):

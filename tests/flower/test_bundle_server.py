@@ -14,6 +14,7 @@ from flwr.supercore.constant import TASK_TOKEN_HEADER
 from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 from superlink import SuperLink
 
+from fedbench.flower.bundle_server import Bundles
 from fedbench.flower.bundles import (
     FLEET_PULL,
     FLEET_PUSH,
@@ -23,7 +24,6 @@ from fedbench.flower.bundles import (
     RUNTIME_PUSH,
     pack,
 )
-from fedbench.server.bundles import Bundles
 
 FLEET = [FLEET_PULL, FLEET_PUSH]
 RUNTIME = [RUNTIME_OBJECTS, RUNTIME_PULL, RUNTIME_PUSH]

@@ -2,7 +2,7 @@
 
 Flower's SuperExec starts a Python for each run, which imports Flower and torch while the clients
 wait. This process is forked off the server, takes SuperLink's tasks as SuperExec does, and forks
-once more for each run. It reaches into Flower's runtime: pinned, and guarded by a contract test.
+once more for each run.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from queue import Queue
 
@@ -21,21 +21,21 @@ from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from flwr.supercore.logger import mirror_output_to_queue
 from flwr.supercore.runtime import RuntimeHttpClient
 
-from fedbench.imports import importing
-from fedbench.telemetry import logs
-
 POLL_SECONDS = 0.1  # the server holds back its answer while there is no task
 
 _forking = multiprocessing.get_context("fork")
 
 
 @contextmanager
-def running(address: str) -> Iterator[None]:
-    """Runs ServerApps for the SuperLink at `address` while the block lasts.
+def running(address: str, prepare: Callable[[], object]) -> Iterator[None]:
+    """Run ServerApps for the SuperLink at `address` (host:port) while the block lasts.
 
-    It forks: no thread may have been started yet.
+    The process calls `prepare` before its first run, to import what the ServerApp needs. It forks:
+    no thread may have been started yet.
     """
-    process = _forking.Process(target=_take_tasks, args=(address, os.getpid()), name="executor")
+    process = _forking.Process(
+        target=_take_tasks, args=(address, os.getpid(), prepare), name="executor"
+    )
     process.start()
     try:
         yield
@@ -44,12 +44,13 @@ def running(address: str) -> Iterator[None]:
         process.join()
 
 
-def _take_tasks(address: str, parent: int) -> None:
-    with importing():
-        from flwr.superlink.runtime import run_serverapp  # noqa: F401
+def preload() -> None:
+    """Import what runs a ServerApp; each run forks off with it."""
+    from flwr.superlink.runtime import run_serverapp  # noqa: F401
 
-        import fedbench.server.app  # noqa: F401
-    logs.adopt_flower()
+
+def _take_tasks(address: str, parent: int, prepare: Callable[[], object]) -> None:
+    prepare()
     client = RuntimeHttpClient.from_server_address(
         address,
         insecure=True,

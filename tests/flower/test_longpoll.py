@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from fedbench.server.longpoll import LongPoll
+from fedbench.flower.longpoll import LongPoll
 
 
 class Mailbox:

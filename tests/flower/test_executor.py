@@ -10,20 +10,20 @@ import time
 
 import psutil
 
-from fedbench.server import executor
+from fedbench.flower import executor
 
 # A server that does nothing but to have an executor, for a SuperLink that does not answer.
 SERVER = """
 import multiprocessing, time
-from fedbench.server import executor
-with executor.running("127.0.0.1:1"):
+from fedbench.flower import executor
+with executor.running("127.0.0.1:1", executor.preload):
     print(multiprocessing.active_children()[0].pid, flush=True)
     time.sleep(60)
 """
 
 
 def test_it_ends_with_the_block() -> None:
-    with executor.running("127.0.0.1:1"):
+    with executor.running("127.0.0.1:1", executor.preload):
         (process,) = multiprocessing.active_children()
         assert process.name == "executor"
         assert process.is_alive()
@@ -46,9 +46,9 @@ def test_nothing_runs_beside_the_thread_that_forks() -> None:
     """A fork takes one thread along: locks that others hold would stay locked."""
     code = (
         "import threading\n"
-        "from fedbench.server.control import Control\n"
-        "from fedbench.server.superlink import _flower\n"
-        "_flower(8000), Control(8000, 9100)\n"
+        "from fedbench.flower.control import Control\n"
+        "from fedbench.flower.superlink import create\n"
+        "create(8000), Control(8000)\n"
         "print(threading.active_count())"
     )
     assert int(subprocess.check_output([sys.executable, "-c", code]).splitlines()[-1]) == 1

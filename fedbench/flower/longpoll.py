@@ -12,7 +12,16 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextlib import suppress
 from typing import Any
 
+from fedbench.flower.bundles import FLEET_PULL, FLEET_PUSH, RUNTIME_PULL, RUNTIME_PUSH
+
 HOLD_SECONDS = 2.0
+# What a poll waits for: a node for the ServerApp's messages, the ServerApp for replies, the
+# executor for runs.
+NEWS: Mapping[str, str] = {
+    FLEET_PULL: RUNTIME_PUSH,
+    RUNTIME_PULL: FLEET_PUSH,
+    "/v1/runtime/acquire-task": "/v1/control/start-run",
+}
 
 Scope = MutableMapping[str, Any]
 App = Callable[[Scope, Any, Any], Awaitable[None]]
@@ -21,14 +30,16 @@ App = Callable[[Scope, Any, Any], Awaitable[None]]
 class LongPoll:
     """An ASGI app around another; `news` maps the paths of polls to the paths that bring news."""
 
-    def __init__(self, app: App, news: Mapping[str, str], hold: float = HOLD_SECONDS) -> None:
+    def __init__(
+        self, app: App, news: Mapping[str, str] = NEWS, hold: float = HOLD_SECONDS
+    ) -> None:
         self._app = app
         self._news = news
         self._hold = hold
         self._bells = {path: asyncio.Event() for path in news.values()}
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
-        """Serves one request."""
+        """Serve one request."""
         path = scope.get("path", "")
         if path in self._news:
             await self._poll(scope, await read_body(receive), send)
@@ -62,13 +73,13 @@ class LongPoll:
         async def send(message: dict[str, Any]) -> None:
             answer.append(message)
 
-        own = {**scope, "state": dict(scope.get("state", {}))}
-        await self._app(own, receive, send)
+        question_scope = {**scope, "state": dict(scope.get("state", {}))}
+        await self._app(question_scope, receive, send)
         return answer
 
 
 async def read_body(receive: Any) -> bytes:
-    """The whole body of a request."""
+    """Return the whole body of a request."""
     pieces, more = [], True
     while more:
         message = await receive()

@@ -1,4 +1,4 @@
-"""Starts a run on this container's SuperLink and waits for its end, for `launch`."""
+"""Starts a run on this container's SuperLink and waits for its end."""
 
 from __future__ import annotations
 
@@ -15,34 +15,32 @@ from flwr.supercore.fab import Fab
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from starlette.concurrency import run_in_threadpool
 
-FLOWER_APP = Path(__file__).with_name("flower")
 POLL_SECONDS = 0.5
 
 
 class Control:
-    """SuperLink's Control API, and where a ServerApp reports its events."""
+    """SuperLink's Control API at `port` of this machine."""
 
-    def __init__(self, control_port: int, operations_port: int) -> None:
-        self._operations = f"http://127.0.0.1:{operations_port}"
+    def __init__(self, port: int) -> None:
         self._client = ControlHttpClient.from_server_address(
-            f"127.0.0.1:{control_port}",
+            f"127.0.0.1:{port}",
             insecure=True,
             root_certificates=None,
             interceptors=[RuntimeVersionHttpInterceptor(component_name="flwr CLI")],
         )
 
-    async def run(self, folder: str) -> bool:
-        """Runs what is in the folder; whether Flower says that the run completed."""
-        run_id = await run_in_threadpool(self._start, folder)
+    async def run(self, app: Path, config: dict[str, str]) -> bool:
+        """Run the Flower app in the folder `app`; return whether Flower says that it completed."""
+        run_id = await run_in_threadpool(self._start, app, config)
         while (completed := await run_in_threadpool(self._completed, run_id)) is None:
             await asyncio.sleep(POLL_SECONDS)
         return completed
 
-    def _start(self, folder: str) -> int:
-        content = build_fab_from_disk(FLOWER_APP)
+    def _start(self, app: Path, config: dict[str, str]) -> int:
+        content = build_fab_from_disk(app)
         fab = Fab(hashlib.sha256(content).hexdigest(), content, {})
-        config = user_config_to_proto({"folder": folder, "operations": self._operations})
-        request = StartRunRequest(fab=fab_to_proto(fab), override_config=config)
+        override = user_config_to_proto(config)
+        request = StartRunRequest(fab=fab_to_proto(fab), override_config=override)
         return int(self._client.StartRun(request).run_id)
 
     def _completed(self, run_id: int) -> bool | None:

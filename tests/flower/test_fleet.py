@@ -10,13 +10,12 @@ import httpx
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
-from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
-from flwr.supercore.run import RunNotRunningException
 from superlink import SuperLink
 
 from fedbench.engines.containers.runtime import certificates as tls
-from fedbench.flower.bundles import RefusedError, deflate, object_ids
-from fedbench.flower.link import Link, connect
+from fedbench.flower.bundles import RefusedError
+from fedbench.flower.fleet import FleetConnection, RunOverError, connect
+from fedbench.flower.messages import deflate, inflate, object_ids
 
 WEIGHTS = np.arange(3_000_000, dtype=np.float32)  # three chunks
 
@@ -43,7 +42,7 @@ def address(superlink: SuperLink, certificates: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def link(address: str, certificates: Path) -> Iterator[Link]:
+def link(address: str, certificates: Path) -> Iterator[FleetConnection]:
     with connect(address, (certificates / "ca.pem").read_bytes()) as link:
         yield link
 
@@ -61,13 +60,11 @@ def answer(message: Message) -> Message:
     )
 
 
-def received(link: Link) -> Message:
+def received(link: FleetConnection) -> Message:
     parcel = link.poll(())
     assert parcel is not None
-    contents = link.receive(parcel, ())
-    message = inflate_object_from_contents(parcel.envelope.metadata.message_id, contents)
-    assert isinstance(message, Message)
-    message.metadata.__dict__["_message_id"] = parcel.envelope.metadata.message_id
+    message = inflate(parcel.tree, link.receive(parcel, ())).message
+    assert message.metadata.message_id == parcel.envelope.metadata.message_id
     return message
 
 
@@ -82,7 +79,9 @@ def test_a_node_is_there_for_as_long_as_it_is_connected(
     assert not superlink.send(question(link.node_id)), "it signed off"
 
 
-def test_a_message_comes_whole_and_so_does_its_reply(superlink: SuperLink, link: Link) -> None:
+def test_a_message_comes_whole_and_so_does_its_reply(
+    superlink: SuperLink, link: FleetConnection
+) -> None:
     sent = question(link.node_id)
     superlink.send(sent)
 
@@ -96,7 +95,9 @@ def test_a_message_comes_whole_and_so_does_its_reply(superlink: SuperLink, link:
     assert link.poll(()) is None
 
 
-def test_superlink_forgets_a_message_that_was_answered(superlink: SuperLink, link: Link) -> None:
+def test_superlink_forgets_a_message_that_was_answered(
+    superlink: SuperLink, link: FleetConnection
+) -> None:
     sent = question(link.node_id)
     superlink.send(sent)
     message = received(link)
@@ -108,7 +109,7 @@ def test_superlink_forgets_a_message_that_was_answered(superlink: SuperLink, lin
     assert not superlink.holds(sent)
 
 
-def test_what_is_known_does_not_come_again(superlink: SuperLink, link: Link) -> None:
+def test_what_is_known_does_not_come_again(superlink: SuperLink, link: FleetConnection) -> None:
     superlink.send(question(link.node_id))
     parcel = link.poll(())
     assert parcel is not None
@@ -127,7 +128,7 @@ def test_what_is_known_does_not_come_again(superlink: SuperLink, link: Link) -> 
 
 
 def test_what_is_still_on_its_way_is_pulled_when_it_is_there(
-    superlink: SuperLink, link: Link
+    superlink: SuperLink, link: FleetConnection
 ) -> None:
     sent = question(link.node_id)
     arrive = superlink.announce(sent)
@@ -141,7 +142,7 @@ def test_what_is_still_on_its_way_is_pulled_when_it_is_there(
 
 
 def test_a_connection_that_breaks_amid_a_message_loses_nothing(
-    superlink: SuperLink, link: Link
+    superlink: SuperLink, link: FleetConnection
 ) -> None:
     superlink.send(question(link.node_id))
     parcel = link.poll(())
@@ -156,16 +157,18 @@ def test_a_connection_that_breaks_amid_a_message_loses_nothing(
     assert received(link).content["config"]["number"] == 2
 
 
-def test_the_reply_to_a_run_that_is_over_is_refused(superlink: SuperLink, link: Link) -> None:
+def test_the_reply_to_a_run_that_is_over_is_refused(
+    superlink: SuperLink, link: FleetConnection
+) -> None:
     superlink.send(question(link.node_id))
     reply = answer(received(link))
     superlink.finish()
 
-    with pytest.raises(RunNotRunningException):
+    with pytest.raises(RunOverError):
         link.push(reply, deflate([reply]))
 
 
-def test_a_server_that_does_not_know_the_node_refuses_it(link: Link) -> None:
+def test_a_server_that_does_not_know_the_node_refuses_it(link: FleetConnection) -> None:
     link.node_id += 1
 
     with pytest.raises(RefusedError, match="401 Invalid SuperNode authentication"):
