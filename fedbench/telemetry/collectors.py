@@ -33,7 +33,7 @@ class PhaseClock(Collector):
         return before
 
     def read(self) -> tuple[ClientPhase, dict[ClientPhase, float]]:
-        """The phase that the client is in, and the seconds spent in each so far."""
+        """Return the phase that the client is in, and the seconds spent in each so far."""
         with self._lock:
             self._settle()
             return self._phase, dict(self._seconds)
@@ -113,7 +113,7 @@ class GpuCollector(Collector):
 
 
 def load_nvml() -> Any | None:
-    """NVML's module, ready for use; None without the library, a driver or a GPU."""
+    """Return NVML's module, ready for use; None without the library, a driver or a GPU."""
     try:
         import pynvml  # noqa: PLC0415 (may not be there)
     except ImportError:
