@@ -20,7 +20,6 @@ from typing import Any
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
-from prometheus_client import REGISTRY
 from torch import nn
 
 from fedbench.client.node import Cancelled
@@ -33,17 +32,15 @@ from fedbench.learning.recipe import Recipe
 from fedbench.learning.train import Epoch, Progress, evaluate, train
 from fedbench.records.rounds import EpochRecord, TrainWork
 from fedbench.telemetry.cgroup import Cgroup, Usage
-from fedbench.telemetry.collectors import ClientPhase, ProcessCollector
 from fedbench.telemetry.companions import FOLDER, Companions, Turn
-from fedbench.telemetry.exposition import client_metrics
+from fedbench.telemetry.work import ClientPhase, WorkCounter, WorkObserver
 from fedbench.wire import TASK, WORK, ClientTask, EvaluateReply, Work, work_record
 
 log = logging.getLogger("fedbench.client")
 app = ClientApp()
 cgroup = Cgroup()
 companions = Companions(FOLDER, os.environ.get("FEDBENCH_CLIENT", ""))
-metrics = client_metrics(cgroup, companions)
-REGISTRY.register(ProcessCollector())
+metrics: WorkObserver = WorkCounter()
 transfers = Transfers(metrics)
 cancelled = threading.Event()
 # A GPU is there where the plan reserved one for this client.
@@ -52,6 +49,12 @@ device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 gpu_share = float(os.environ.get("FEDBENCH_GPU_SHARE", "1")) if device.type == "cuda" else 1.0
 if device.type == "cuda" and "FEDBENCH_GPU_MEMORY" in os.environ:
     limit_memory(int(os.environ["FEDBENCH_GPU_MEMORY"]), device)
+
+
+def report_to(observer: WorkObserver) -> None:
+    """Tell `observer` of this process' work from now on; before, nobody is told."""
+    global metrics, transfers
+    metrics, transfers = observer, Transfers(observer)
 
 
 @app.query()

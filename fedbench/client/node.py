@@ -18,7 +18,7 @@ from flwr.app import Array, Context, Message, RecordDict
 from fedbench.flower import messages
 from fedbench.flower.fleet import Parcel, RunOverError, connect
 from fedbench.telemetry import logs
-from fedbench.telemetry.collectors import ClientPhase
+from fedbench.telemetry.work import ClientPhase
 from fedbench.wire import TASK
 
 POLL_SECONDS = 0.1  # the server holds back its answer while there is no message

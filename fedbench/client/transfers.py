@@ -6,14 +6,14 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from fedbench.client.node import WIRE_PARTS, WirePart
-from fedbench.telemetry.client import ClientMetrics
 from fedbench.telemetry.timing import Timing
+from fedbench.telemetry.work import WorkObserver
 
 
 class Transfers:
     """Counts bytes and seconds, for the metrics and for the next reply."""
 
-    def __init__(self, metrics: ClientMetrics) -> None:
+    def __init__(self, metrics: WorkObserver) -> None:
         self._metrics = metrics
         self._sent = self._received = 0
         self._timing = Timing[WirePart]()

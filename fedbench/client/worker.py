@@ -43,15 +43,17 @@ def _fedbench(settings: Settings, stop: threading.Event) -> int:
         from fedbench.client import app
         from fedbench.client.node import Node
         from fedbench.learning.processor import set_threads
-        from fedbench.telemetry.exposition import serve
+        from fedbench.telemetry.exposition import client_metrics, serve
 
     logs.adopt_flower()
+    metrics = client_metrics(app.cgroup, app.companions)
+    app.report_to(metrics)
     serve(settings.listen_port)
-    node = Node(app.app, settings.node_config(), app.metrics, app.transfers, app.cancelled)
+    node = Node(app.app, settings.node_config(), metrics, app.transfers, app.cancelled)
     with contextlib.ExitStack() as stack:
 
         def ready(node_id: int) -> None:
-            stack.enter_context(_announced(settings, node_id, stop, app.metrics))
+            stack.enter_context(_announced(settings, node_id, stop, metrics))
             if settings.limited:
                 wait_for_quota(app.cgroup, stop)
             set_threads(settings.threads or app.cgroup.usable_cpus())

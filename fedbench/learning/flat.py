@@ -22,7 +22,7 @@ Flat = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Running:
-    """Where in the array batch normalisation's running statistics are: int64 [channels] each.
+    """Positions of batch normalisation's running statistics in the array: int64 [channels] each.
 
     `means[i]` and `variances[i]` are positions of the same channel.
     """
@@ -47,7 +47,7 @@ def from_flat(model: nn.Module, flat: Flat) -> None:
 
 
 def running(model: nn.Module) -> Running:
-    """Positions of the model's running statistics in its array."""
+    """Return the positions of the model's running statistics in its array."""
     places: dict[str, list[npt.NDArray[np.int64]]] = {"running_mean": [], "running_var": []}
     first = 0
     for name, tensor in _tensors(model).items():

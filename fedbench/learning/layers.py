@@ -26,7 +26,7 @@ class PointwiseConv2d(nn.Conv2d):
     """A 1x1 convolution, stride 1."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
-        """[N, C, H, W] -> [N, C', H, W], channels_last."""
+        """Map [N, C, H, W] to [N, C', H, W], channels_last."""
         batch, channels, height, width = input.shape
         if input.device.type != "cpu" or height * width > _POINTWISE_PIXELS:
             return super().forward(input)
@@ -39,7 +39,7 @@ class DepthwiseConv2d(nn.Conv2d):
     """A convolution of each channel by itself, without bias."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
-        """[N, C, H, W] -> [N, C, H', W'], channels_last."""
+        """Map [N, C, H, W] to [N, C, H', W'], channels_last."""
         if input.device.type != "cpu" or input.shape[2] * input.shape[3] > _DEPTHWISE_PIXELS:
             return super().forward(input)
         return depthwise(input, self.weight, self.stride[0], int(self.padding[0]))
@@ -49,7 +49,7 @@ class BatchNorm2d(nn.BatchNorm2d):
     """Without the counter of batches, which only an average without momentum needs."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
-        """[N, C, H, W] -> [N, C, H, W]."""
+        """Map [N, C, H, W] to [N, C, H, W]."""
         return batch_norm(
             input,
             self.running_mean,
@@ -63,7 +63,7 @@ class BatchNorm2d(nn.BatchNorm2d):
 
 
 def specialise(model: nn.Module) -> nn.Module:
-    """Gives the model's layers, in place, the faster forms that there are."""
+    """Give the model's layers, in place, their faster forms, and return the model."""
     for module in model.modules():
         if kind := _faster(module):
             module.__class__ = kind
@@ -90,7 +90,7 @@ def _faster_convolution(conv: nn.Conv2d) -> type[nn.Conv2d] | None:
 
 
 def depthwise(images: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
-    """[N, C, H, W] -> [N, C, H', W'] in channels_last, as conv2d with C groups and no bias does.
+    """Compute conv2d with C groups and no bias: [N, C, H, W] -> [N, C, H', W'], channels_last.
 
     On a map of 2x2 pixels, a 3x3 kernel leads from each of 4 input pixels to each of 4 output
     pixels: a 4x4 Toeplitz matrix for each channel, made of the kernel's taps. Applying it to all
@@ -127,7 +127,7 @@ class _Depthwise(Function):
 
 
 def _product(pixels: Tensor, matrix: Tensor) -> Tensor:
-    """[N, I, C] and [O, I, C] -> [N, O, C]: summed over I, each channel by itself."""
+    """Sum over I, each channel by itself: [N, I, C] and [O, I, C] -> [N, O, C]."""
     columns = matrix.unbind(1)
     first, *others = torch.split(pixels, 1, 1)
     output: Tensor = first * columns[0]
@@ -143,7 +143,7 @@ def _positions(length: int, size: int, stride: int, padding: int) -> int:
 @lru_cache
 @torch.inference_mode(False)  # kept for training, whoever asks first
 def _taps(height: int, width: int, size: int, stride: int, padding: int) -> Tensor:
-    """1 where a tap of the kernel leads from an input to an output pixel: [O, I, size * size]."""
+    """Mark with 1 the taps that lead from an input to an output pixel: [O, I, size * size]."""
     rows, columns = (_positions(length, size, stride, padding) for length in (height, width))
     taps = torch.zeros(rows, columns, height, width, size, size)
     for row in range(rows):

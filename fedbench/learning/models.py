@@ -40,14 +40,14 @@ class MobileNetV1(nn.Module):
         self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(channels, num_classes))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits, [N, classes]."""
+        """Return logits [N, classes]."""
         pooled = torch.flatten(nn.functional.adaptive_avg_pool2d(self.features(images), 1), 1)
         logits: Tensor = self.classifier(pooled)
         return logits
 
 
 def mobilenet_v1(*, num_classes: int = 1000, weights: None = None) -> MobileNetV1:
-    """MobileNet V1, called as torchvision's models are; there are no pretrained weights."""
+    """Make MobileNet V1, called as torchvision's models are; no pretrained weights exist."""
     assert weights is None  # noqa: S101 (the signature says so)
     return MobileNetV1(num_classes)
 
@@ -69,7 +69,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "mobilenet_v3_small": models.mobilenet_v3_small,
     "mobilenet_v3_large": models.mobilenet_v3_large,
 }
-"""Those of the study."""
+"""The models of the study."""
 
 
 def build(name: str, classes: int = 10, seed: int = 0) -> nn.Module:
@@ -91,7 +91,7 @@ def build(name: str, classes: int = 10, seed: int = 0) -> nn.Module:
 
 
 def set_stem_stride(model: nn.Module, stride: int) -> nn.Module:
-    """Changes the first convolution's stride to 1, in place; the weights keep their shapes.
+    """Change the first convolution's stride, in place; the weights keep their shapes.
 
     MobileNets halve an image five times, the first time in their first layer: drawn for 224x224
     pixels, they see 32x32 ones at 1x1 in the end. With stride 1 all maps have four times as many
@@ -110,7 +110,7 @@ def set_stem_stride(model: nn.Module, stride: int) -> nn.Module:
 
 
 def edition(name: str) -> str:
-    """Changes when the code of a model of the user's own does."""
+    """Return a text that changes when the code of the user's models does; empty for others."""
     return user_models.digest(user_models.FOLDER) if is_own(name) else ""
 
 
@@ -124,7 +124,7 @@ def _make(name: str, classes: int) -> nn.Module:
 
 
 def _users(name: str, classes: int) -> nn.Module:
-    """The user's model with its layers as they were written."""
+    """Make the user's model, with its layers as they were written."""
     make = user_models.load(name)
     try:
         model = make(classes)
@@ -147,7 +147,11 @@ def _require_classifier(name: str) -> None:
 
 
 def _try(name: str, model: nn.Module, classes: int) -> None:
-    """Has it see two images as in training, and leaves it as it is."""
+    """Show the model two images as in training, and leave it as it is.
+
+    Raises:
+        ModelError: it fails, or gives something else than logits [2, classes].
+    """
     images = torch.zeros(2, 3, 32, 32).to(memory_format=torch.channels_last)
     buffers = {key: buffer.clone() for key, buffer in model.named_buffers()}
     try:

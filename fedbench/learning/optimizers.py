@@ -30,13 +30,13 @@ class Optimizer(ABC):
         self._weight_decay = weight_decay
 
     def zero_grad(self) -> None:
-        """Drops the gradients."""
+        """Drop the gradients."""
         for parameter in self._parameters:
             parameter.grad = None
 
     @abstractmethod
     def step(self) -> None:
-        """One update; a parameter that has no gradient stays as it is."""
+        """Update once; a parameter that has no gradient stays as it is."""
 
     def _zeros(self) -> list[Tensor]:
         return [torch.zeros_like(parameter) for parameter in self._parameters]
@@ -62,7 +62,7 @@ class Adam(Optimizer):
 
     @torch.no_grad()
     def step(self) -> None:
-        """One update; a parameter that has no gradient stays as it is."""
+        """Update once; a parameter that has no gradient stays as it is."""
         self._steps += 1
         moments = zip(self._parameters, self._means, self._squares, strict=True)
         active = [(p, p.grad, mean, square) for p, mean, square in moments if p.grad is not None]
@@ -98,7 +98,7 @@ class SGD(Optimizer):
 
     @torch.no_grad()
     def step(self) -> None:
-        """One update; a parameter that has no gradient stays as it is."""
+        """Update once; a parameter that has no gradient stays as it is."""
         pairs = zip(self._parameters, self._momenta, strict=True)
         active = [(p, p.grad, momentum) for p, momentum in pairs if p.grad is not None]
         parameters, gradients, momenta = map(list, zip(*active, strict=True))

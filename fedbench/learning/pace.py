@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 
 class Speed(NamedTuple):
-    """What the device trains: `single` samples per wall second alone, `together` of all clients."""
+    """The device's speed: `single` samples per wall second alone, `together` of all clients."""
 
     single: float
     together: float
 
     def of_each(self, active: int) -> float:
-        """Samples/s of each of so many clients that train at once."""
+        """Return the samples/s of each of `active` clients that train at once."""
         return min(self.single, self.together / active)
 
 
@@ -40,9 +40,9 @@ class Pace:
         """Seconds since the epoch's start at which the device has done what was reported."""
 
     def wait(self, samples: int, seconds: float) -> float:
-        """Waits until `samples` of the epoch are due, of which `seconds` have passed.
+        """Wait until `samples` of the epoch are due, of which `seconds` have passed.
 
-        Returns the seconds by which they are late, 0 where it waited.
+        Return the seconds by which they are late, 0 where it waited.
         """
         if samples <= self._samples:  # a new epoch
             self._samples, self.due = 0, 0.0

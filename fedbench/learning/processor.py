@@ -29,7 +29,7 @@ def set_threads(cpus: float) -> int:
 
 @contextmanager
 def arithmetic(precision: Precision, device: torch.device) -> Iterator[None]:
-    """Products and convolutions of the block in this precision; weights stay float32.
+    """Compute products and convolutions of the block in this precision; weights stay float32.
 
     `tf32` rounds their inputs to 10 bits of mantissa on a GPU that has such units, and means fp32
     elsewhere. `bf16` is torch's autocast: normalisation and loss stay in float32.
@@ -52,7 +52,7 @@ def arithmetic(precision: Precision, device: torch.device) -> Iterator[None]:
 
 
 def limit_memory(memory: int, device: torch.device) -> float:
-    """Lets this process allocate `memory` bytes of the GPU at most; returns the fraction of it.
+    """Let this process allocate `memory` bytes of the GPU at most; return the fraction of it.
 
     Beyond that, torch raises its out-of-memory error, as on a GPU of that size.
     """
@@ -63,7 +63,7 @@ def limit_memory(memory: int, device: torch.device) -> float:
 
 
 class TimeShare:
-    """After each batch, waits so long that the GPU was busy for `share` of the time."""
+    """Waits after each batch so long that the GPU was busy for `share` of the time."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class TimeShare:
         self._began = clock()
 
     def after_batch(self) -> None:
-        """Waits for the GPU, and then as long as others would have it."""
+        """Wait for the GPU, and then for as long as others would have it."""
         self._synchronise()
         busy = self._clock() - self._began
         if (rest := busy * (1 / self._share - 1)) > 0:

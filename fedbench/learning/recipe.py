@@ -66,7 +66,7 @@ class Recipe:
         return cls(**{name: options[name] for name in names}, run=run)
 
     def optimize(self, model: nn.Module, learning_rate: Rate) -> Optimizer:
-        """Return a new optimizer of the model's parameters."""
+        """Make an optimizer of the model's parameters."""
         parameters = list(model.parameters())
         optimizer = _OPTIMIZERS[self.optimizer](parameters, learning_rate, self.weight_decay)
         if self.gradient_clipping:
@@ -74,11 +74,11 @@ class Recipe:
         return optimizer
 
     def augment(self) -> Callable[[Tensor], Tensor] | None:
-        """Return what changes a batch of images, uint8 [N, H, W, 3]."""
+        """Return the function that changes images uint8 [N, H, W, 3]; None where none does."""
         return _AUGMENTATIONS[self.augmentation]
 
     def factor(self, done: float) -> float:
-        """Of the learning rate, when `done` (0 to 1) of this part has been trained.
+        """Return the part of the learning rate that is left when `done` (0 to 1) is trained.
 
         Cosine: from 1 at the run's first step to 0 after its last (Loshchilov & Hutter 2017,
         arXiv:1608.03983, equation 5, without restarts).

@@ -10,10 +10,11 @@ from prometheus_client import CollectorRegistry
 
 from fedbench.records.pacing import Pacing
 from fedbench.telemetry.cgroup import Cgroup
-from fedbench.telemetry.collectors import CgroupCollector, ClientPhase, PhaseClock
+from fedbench.telemetry.collectors import CgroupCollector, PhaseClock
 from fedbench.telemetry.companions import Companions
 from fedbench.telemetry.emulated_device import REAL_DEVICE, EmulatedDevice, EnergyCollector
 from fedbench.telemetry.families import RunMetrics, counter, gauge, histogram
+from fedbench.telemetry.work import ClientPhase, EpochSamples
 
 
 class NodeMetrics:
@@ -36,9 +37,10 @@ class NodeMetrics:
 
 
 class ClientMetrics(NodeMetrics):
-    """Fills a client's metrics. `clock` gives seconds, `companions` share its computer.
+    """The `WorkObserver` that fills a client's metrics for Prometheus.
 
-    It is for the process that trains: the stock node's others know nothing of its work.
+    `clock` gives seconds, `companions` share its computer. It is for the process that trains: the
+    stock node's others know nothing of its work.
     """
 
     def __init__(
@@ -83,7 +85,7 @@ class ClientMetrics(NodeMetrics):
             registry.register(EnergyCollector(self._phases, device, companions))
         self._cgroup = cgroup
         self._late_seconds: float | None = None
-        self._epoch_samples = 0
+        self._epoch_samples = EpochSamples()
 
     @contextmanager
     def phase(self, name: ClientPhase) -> Iterator[None]:
@@ -106,7 +108,7 @@ class ClientMetrics(NodeMetrics):
         self._round.labels(run).set(round_number)
         self._epoch.labels(run).set(epoch)
         self._epochs.labels(run).set(epochs)
-        self._count(samples)
+        self._samples.inc(self._epoch_samples.more(samples))
         if seconds > 0:
             self._speed.labels(run).set(samples / seconds)
 
@@ -132,8 +134,8 @@ class ClientMetrics(NodeMetrics):
         self._speed.labels(run).set(samples / seconds)
         self._loss.labels(run).set(loss)
         self._accuracy.labels(run).set(accuracy)
-        self._count(samples)
-        self._epoch_samples = 0
+        self._samples.inc(self._epoch_samples.more(samples))
+        self._epoch_samples.finish()
         if due is not None:
             self._emulated_speed.labels(run).set(self._dilation.emulated_rate(samples / seconds))
             self._target_speed.labels(run).set(self._dilation.emulated_rate(samples / due))
@@ -184,8 +186,3 @@ class ClientMetrics(NodeMetrics):
     def error(self) -> None:
         """Count a message that was answered with an error."""
         self._errors.inc()
-
-    def _count(self, samples: int) -> None:
-        counted = self._epoch_samples if samples >= self._epoch_samples else 0  # 0: a new epoch
-        self._samples.inc(samples - counted)
-        self._epoch_samples = samples

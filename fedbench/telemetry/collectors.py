@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, get_args
+from typing import Any
 
 import psutil
 from prometheus_client.core import Metric
@@ -12,9 +12,7 @@ from prometheus_client.registry import Collector
 
 from fedbench.telemetry.cgroup import Cgroup, steal_seconds
 from fedbench.telemetry.families import family, single
-
-ClientPhase = Literal["waiting", "receiving", "training", "evaluating", "sending"]
-CLIENT_PHASES: tuple[ClientPhase, ...] = get_args(ClientPhase)
+from fedbench.telemetry.work import CLIENT_PHASES, ClientPhase
 
 
 class PhaseClock(Collector):
@@ -35,7 +33,7 @@ class PhaseClock(Collector):
         return before
 
     def read(self) -> tuple[ClientPhase, dict[ClientPhase, float]]:
-        """The phase that the client is in, and the seconds spent in each so far."""
+        """Return the phase that the client is in, and the seconds spent in each so far."""
         with self._lock:
             self._settle()
             return self._phase, dict(self._seconds)
@@ -115,7 +113,7 @@ class GpuCollector(Collector):
 
 
 def load_nvml() -> Any | None:
-    """NVML's module, ready for use; None without the library, a driver or a GPU."""
+    """Return NVML's module, ready for use; None without the library, a driver or a GPU."""
     try:
         import pynvml  # noqa: PLC0415 (may not be there)
     except ImportError:

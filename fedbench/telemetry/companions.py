@@ -2,7 +2,7 @@
 
 They have a folder in common, and the clock of the one kernel that runs them all. While k of them
 are busy each has 1/k of a second per second, so that no second of the computer counts twice. A
-client alone on its computer needs no folder: each second of its work is its own.
+client alone on its computer needs no folder: all of its work's seconds are its own.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Turn:
 
 
 class BusyTime(NamedTuple):
-    """`seconds` are a client's own of its busy ones so far; `active` are busy now, it included."""
+    """A client's part of its busy time so far, in seconds; `active` are busy now, it included."""
 
     seconds: float
     active: int
@@ -66,7 +66,7 @@ class Companions:
 
     @contextmanager
     def busy(self) -> Iterator[Turn]:
-        """Counts among the busy ones within the block; after it the turn has its share."""
+        """Count among the busy clients within the block; after it the turn has its share."""
         turn = Turn()
         try:
             with self._counted():
@@ -79,11 +79,11 @@ class Companions:
             self._read()  # from now on the others have more
 
     def active(self) -> int:
-        """How many are busy now, this one taken to be."""
+        """Return how many are busy now, this client taken to be."""
         return 1 + self._others()
 
     def usage(self) -> BusyTime:
-        """What is this client's own so far, and as `active`."""
+        """Return this client's part of its busy time so far, and how many are busy."""
         with self._lock:
             now = self._read()
             mine = self._done + (now.always - self._began.always if self._began else 0.0)
@@ -94,7 +94,7 @@ class Companions:
             self._began = self._read()
 
     def _end(self) -> float:
-        """The share of the busy time that is over."""
+        """Return the share of the busy time that is over."""
         with self._lock:
             assert self._began is not None  # noqa: S101 (it began)
             began, ended = self._began, self._read()
@@ -113,9 +113,9 @@ class Companions:
             yield
 
     def _read(self) -> _Reading:
-        """Settles for all clients what was until now, at the number that was busy then.
+        """Settle the time until now for all clients, by the number that was busy then.
 
-        A client does so after it is counted and before it is not: it counts in all that it has.
+        A client reads after it is counted and before it no longer is: so all its time counts it.
         """
         if not self._folder.is_dir():
             now = self._clock()
@@ -132,7 +132,7 @@ class Companions:
         return _Reading(now, always, others)
 
     def _others(self) -> int:
-        """How many are busy, apart from this one."""
+        """Count the busy clients apart from this."""
         return sum(_locked(path) for path in self._folder.glob("*.busy") if path != self._mine)
 
 

@@ -25,7 +25,7 @@ class EmulatedDevice:
 
     @classmethod
     def from_environment(cls) -> EmulatedDevice:
-        """As the plan or `fedbench join` says it; a real device of unknown watts without them."""
+        """Read what the plan or `fedbench join` says; without it, make it a real device."""
         return cls(Dilation(os.environ.get("FEDBENCH_DILATION", "1")), Draw.from_environment())
 
 
@@ -49,7 +49,7 @@ class EnergyCollector(Collector):
         self._companions = companions
 
     def collect(self) -> Iterator[Metric]:
-        """Read the phases' clock, and what of its busy time was the client's own."""
+        """Read the phases' clock, and the client's part of its busy time."""
         share, active = self._companions.usage() if self._companions else (None, 1)
         _, seconds = self._phases.read()
         busy = seconds["training"] + seconds["evaluating"]

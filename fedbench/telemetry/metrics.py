@@ -325,7 +325,7 @@ SERVER = (
     ),
 )
 
-# Those of a client whose node is Flower's own, which trains in processes that tell nobody.
+# What a client has whose node is Flower's: that trains in processes which tell nobody.
 STOCK = tuple(
     metric
     for metric in CLIENT

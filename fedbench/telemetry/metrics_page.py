@@ -28,7 +28,7 @@ _PARTS = (
 
 
 def render() -> str:
-    """The whole page."""
+    """Return the whole page."""
     return "\n".join([_HEAD, *(_part(*part) for part in _PARTS)])
 
 

@@ -123,7 +123,7 @@ class ServerMetrics:
         self._late.labels(run).set(late)
 
     def _forget_clients(self) -> None:
-        """Drop the figures of the round before: who has none in this one left, or failed."""
+        """Drop the values of the round before: a client without new ones left, or failed."""
         for metric in (self._emulated, self._target, self._error, self._held, self._energy):
             metric.clear()
 
@@ -150,7 +150,7 @@ class _Waiting(Collector):
         self._since: float | None = None
 
     def set(self, waiting: bool) -> None:
-        """Says whether a run waits from now on."""
+        """Say whether a run waits from now on."""
         self._seconds = self._total()
         self._since = self._clock() if waiting else None
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
-from prometheus_client import REGISTRY
+from prometheus_client import CollectorRegistry
 from safetensors.numpy import save_file
 
 from fedbench.client import app as client
@@ -20,6 +20,7 @@ from fedbench.learning import data, flat, models
 from fedbench.learning.pace import Speed
 from fedbench.learning.train import evaluate
 from fedbench.records.rounds import TrainWork
+from fedbench.telemetry.client import ClientMetrics
 from fedbench.telemetry.companions import Companions
 from fedbench.wire import ClientTask
 
@@ -28,6 +29,15 @@ CLASSES = [str(number) for number in range(10)]
 NOTHING = {"test_samples", "peak_memory_bytes"}
 EXPERIMENT = {"name": "test", "local_epochs": 2, "batch_size": 16}
 INITIAL = flat.to_flat(models.build("mobilenet_v2", seed=5))
+registry = CollectorRegistry()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _told_to_prometheus() -> Iterator[None]:
+    before = client.metrics
+    client.report_to(ClientMetrics(registry, client.cgroup, companions=client.companions))
+    yield
+    client.report_to(before)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +95,7 @@ def told(content: RecordDict) -> dict[str, Any]:
 
 
 def value(name: str, **labels: str) -> float | None:
-    return REGISTRY.get_sample_value(name, labels)
+    return registry.get_sample_value(name, labels)
 
 
 def test_a_client_says_who_it_is_and_what_it_has(folder: Path) -> None:

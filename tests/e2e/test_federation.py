@@ -35,8 +35,8 @@ from safetensors.numpy import load_file
 
 from fedbench.host.watch.prometheus import Prometheus
 from fedbench.records import RoundParts
-from fedbench.telemetry.collectors import CLIENT_PHASES
 from fedbench.telemetry.server import RUN_PHASES
+from fedbench.telemetry.work import CLIENT_PHASES
 
 pytestmark = pytest.mark.docker
 

@@ -33,10 +33,10 @@ from fedbench.records.clock import Dilation
 from fedbench.records.energy import Draw
 from fedbench.telemetry.cgroup import Cgroup
 from fedbench.telemetry.client import ClientMetrics
-from fedbench.telemetry.collectors import ClientPhase
 from fedbench.telemetry.emulated_device import EmulatedDevice
 from fedbench.telemetry.exposition import serve
 from fedbench.telemetry.server import ServerMetrics
+from fedbench.telemetry.work import ClientPhase
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / "tests/golden/top/answers.json"

@@ -19,18 +19,17 @@ from multiprocessing.synchronize import Event
 from typing import Any
 
 from flwr.app import Context, Message, RecordDict
-from prometheus_client import REGISTRY
 
 from fedbench.client import app
 from fedbench.client.node import task_of
 from fedbench.flower.messages import app_error, identify
 from fedbench.learning.processor import set_threads
 from fedbench.telemetry import logs
+from fedbench.telemetry.work import WorkCounter
 from fedbench.wire import WORK
 
 WATCH_SECONDS = 0.5
 _RUN_ID = 1  # as Flower numbers runs: there is one
-_TRAINED = "fedbench_trained_samples_total"
 # Figures of a client's own container, of which there is none here.
 _OF_A_CONTAINER = (
     "cpu_seconds", "throttled_seconds", "peak_memory_bytes", "busy_share_seconds", "epochs",
@@ -115,17 +114,23 @@ def _begin(cancelled: Event, trained: Any, parent: int, threads: int) -> None:
     logs.configure(service="engine")
     identify(_RUN_ID)
     set_threads(threads)
-    watch = threading.Thread(
-        target=_watch, args=(cancelled, trained, parent, app.cancelled.set), daemon=True
-    )
-    watch.start()
+    counter = WorkCounter()
+    app.report_to(counter)
+    told = (counter, cancelled, trained, parent, app.cancelled.set)
+    threading.Thread(target=_watch, args=told, daemon=True).start()
 
 
-def _watch(cancelled: Event, trained: Any, parent: int, cancel: Callable[[], None]) -> None:
-    """Count what Prometheus would see, and end this process when its parent is gone."""
+def _watch(
+    counter: WorkCounter,
+    cancelled: Event,
+    trained: Any,
+    parent: int,
+    cancel: Callable[[], None],
+) -> None:
+    """Add what was trained to the workers' sum; end this process when its parent is gone."""
     before = 0
     while os.getppid() == parent:
-        now = int(REGISTRY.get_sample_value(_TRAINED) or 0)
+        now = counter.trained_samples
         with trained.get_lock():
             trained.value += now - before
         before = now

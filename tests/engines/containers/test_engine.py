@@ -293,7 +293,7 @@ def targets(run: Run) -> dict[str, float]:
 
 
 def test_a_later_calibration_does_not_move_the_targets_of_the_plans_model(
-    tmp_path: Path, docker_command: Any, monkeypatch: pytest.MonkeyPatch
+    up: FakeContainers, tmp_path: Path, docker_command: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The quotas are made for them. Of another model nobody planned: what is known now counts."""
     docker_command.answer("name: fedbench\n")
@@ -310,7 +310,7 @@ def test_a_later_calibration_does_not_move_the_targets_of_the_plans_model(
     monkeypatch.setattr(emulation.calibration, "calibrate", lambda *_, **__: faster)
     loaded = Stack.load(stack.places)
     assert loaded is not None
-    after = [targets(runner(loaded, FakeServer()).create(model, None)) for model in models]
+    after = [targets(runner(loaded, up).create(model, None)) for model in models]
 
     assert after[0] == before[0]
     assert {name: before[0][name] for name in stack.speeds} == {
