@@ -25,7 +25,7 @@ from fedbench.server.public_app import public_app
 from fedbench.server.registry import Registry
 from fedbench.server.superlink import observe, operations_app
 from fedbench.telemetry.server import ServerMetrics
-from fedbench.wire import Offer
+from fedbench.wire import Announcement, Offer
 
 ANNOUNCEMENT = {"client": "pc", "device": "legacy-pc", "instance": "i1", "metrics_port": 9101}
 CLIENTS = "/fedbench/v1/clients"

@@ -159,7 +159,7 @@ class Machine:
 
     @property
     def daemon_record(self) -> Path:
-        """Return the record of a daemon that fedbench started: who builds with it keeps it locked."""
+        """Return the record of a daemon that fedbench started; whoever builds with it locks it."""
         return self.state / "dockerd.json"
 
     @property

@@ -57,7 +57,7 @@ def settings(machine: Machine) -> PipSettings:
 
 
 def _options(machine: Machine) -> dict[str, str]:
-    """Return pip's options by name; as in pip, the environment overrides [install], that [global]."""
+    """Return pip's options by name; the environment overrides [install], and that [global]."""
     listed = machine.execute([sys.executable, "-m", "pip", "config", "list"])
     scopes: dict[str, dict[str, str]] = {"global": {}, "install": {}, ":env:": {}}
     for line in listed.output.splitlines() if listed.code == 0 else ():
