@@ -159,7 +159,7 @@ class Machine:
 
     @property
     def daemon_record(self) -> Path:
-        """The daemon that fedbench started here, in a file that who builds with it keeps locked."""
+        """The daemon that fedbench started here, in a file that those who need it keep locked."""
         return self.state / "dockerd.json"
 
     @property
