@@ -13,9 +13,11 @@ import docker
 import psutil
 import pytest
 from docker.errors import APIError
+from harness import PROJECT
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedbench.engines.containers.runtime import workbench as benches
 from fedbench.engines.containers.runtime.workbench import NAME, Workbench, workbench
 from fedbench.errors import ConfigError, DockerError
 from fedbench.host.setup.bootstrap import ensure_client_image
@@ -289,7 +291,11 @@ def test_the_table_shows_what_was_measured(daemon: FakeDocker) -> None:
 
 
 @pytest.mark.docker
-def test_this_host_is_calibrated(docker_client: docker.DockerClient, tmp_path: Path) -> None:
+def test_this_host_is_calibrated(
+    docker_client: docker.DockerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"{PROJECT}-calibrate"
+    monkeypatch.setattr(benches, "NAME", name)
     image = ensure_client_image(docker_client, print, root=ROOT)
     cores = min(2, int(docker_client.info()["NCPU"]))
     with workbench(docker_client, image) as bench:
@@ -302,7 +308,7 @@ def test_this_host_is_calibrated(docker_client: docker.DockerClient, tmp_path: P
     assert speed.step_cpu_seconds * speed.by_threads[1] == pytest.approx(32, rel=0.5)
     assert speed.spread[0] <= speed.by_threads[1] <= speed.spread[1]
     assert ModelSpeed.model_validate_json(speed.model_dump_json()) == speed
-    assert docker_client.containers.list(all=True, filters={"name": NAME}) == []
+    assert docker_client.containers.list(all=True, filters={"name": name}) == []
 
 
 def test_another_model_is_held_against_the_reference_in_turns(

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import docker
 import pytest
 from docker.models.containers import Container
+from harness import CHECKOUT, PROJECT
 
 from fedbench.engines.containers.runtime import cgroup_parents
 from fedbench.errors import DockerError
@@ -22,12 +23,12 @@ SECONDS = 4.0
 def burners(docker_client: docker.DockerClient, helper_image: str) -> Iterator[list[Container]]:
     """Each takes a core where it is let."""
     systemd = docker_client.info()["CgroupDriver"] == "systemd"
-    parent = "fedbenchtestburners.slice" if systemd else "/fedbench-test-burners"
+    parent = f"fedbenchtest{CHECKOUT}.slice" if systemd else f"/{PROJECT}-burners"
     found = [
         docker_client.containers.run(
             helper_image,
             ["python", "-c", "while True: pass"],
-            name=f"fedbench-test-burner-{number}",
+            name=f"{PROJECT}-burner-{number}",
             cgroup_parent=parent,
             network_mode="none",
             cpu_period=PERIOD,
@@ -88,5 +89,5 @@ def test_a_container_that_ended_is_named(
     burners: list[Container], docker_client: docker.DockerClient, helper_image: str
 ) -> None:
     burners[0].kill()
-    with pytest.raises(DockerError, match="fedbench-test-burner-0 is not running"):
+    with pytest.raises(DockerError, match=f"{PROJECT}-burner-0 is not running"):
         cgroup_parents.set_quotas(docker_client, helper_image, {burners[0]: (PERIOD, 20_000)})
