@@ -14,6 +14,7 @@ from fedbench.cli import checkout, engines
 from fedbench.cli.options import Data, Engine, Json, Models, ProfileName, Settings, Workers
 from fedbench.cli.output import console, follow_run, print_json, print_not_held, print_table, say
 from fedbench.config import Experiment, Profile, load_devices, load_profile
+from fedbench.engines.containers.runtime.stack import Stack
 from fedbench.engines.engine import Engine as AnyEngine
 from fedbench.engines.engine import EngineName
 from fedbench.errors import RunError
@@ -77,9 +78,14 @@ def fidelity(
     from fedbench.host.studies.fidelity_runs import Measuring
 
     chosen, federation, devices = checkout.load(profile, "fidelity", settings)
+    was_up = Stack.load(checkout.places) is not None
     stack = checkout.bring_up(federation, devices, chosen, None)
     measuring = Measuring(stack, docker_containers.connect(say), say, short=short)
-    result = measuring.measure()
+    try:
+        result = measuring.measure()
+    finally:
+        if not was_up:
+            say("the federation stays up: `make down` takes it down")
     path = result.write(checkout.places.runs)
     if as_json:
         print_json(result.model_dump())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from fedbench.engines.containers.runtime.docker_containers import DockerContaine
 from fedbench.host.setup import bootstrap
 
 ROOT = Path(__file__).resolve().parents[2]
+DOCKER = ExitStack()
+"""Whoever closes it leaves Docker; until then no `fedbench down` of a part stops the daemon."""
 
 
 def say(line: str) -> None:
@@ -23,7 +26,7 @@ def say(line: str) -> None:
 @cache
 def client() -> docker.DockerClient:
     """Docker, installed and started where that is allowed."""
-    return bootstrap.ensure_docker(say)
+    return DOCKER.enter_context(bootstrap.docker_session(say))
 
 
 def talk() -> Containers:

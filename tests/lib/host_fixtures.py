@@ -56,10 +56,15 @@ class _Handler(BaseHTTPRequestHandler):
         body: Any = None
         if path[-1] == "version":
             body = self.server.version
+        elif path[2].startswith("containers/json"):
+            body = [{"Id": name} for name in self.server.running]
+        elif path[2].startswith("containers/"):
+            name = path[2].split("/")[1]
+            body = {"Id": name} if name in self.server.running else None
         elif path[2].startswith("images/"):
             body = self.server.images.get(path[2].removeprefix("images/").removesuffix("/json"))
         self.send_response(404 if body is None else 200)
-        content = json.dumps(body or {"message": "no such image"}).encode()
+        content = json.dumps({"message": "no such image"} if body is None else body).encode()
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
@@ -69,7 +74,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class FakeDaemon(ThreadingMixIn, UnixStreamServer):
-    """Answers, over a socket, the two questions that the bootstrap asks a Docker daemon."""
+    """Answers, over a socket, the questions that the bootstrap asks a Docker daemon."""
 
     daemon_threads = True
 
@@ -78,6 +83,7 @@ class FakeDaemon(ThreadingMixIn, UnixStreamServer):
         self.url = f"unix://{socket}"
         self.version = {"Version": "26.1.5", "ApiVersion": "1.45"}
         self.images: dict[str, dict[str, Any]] = {}
+        self.running: list[str] = []
 
     def add(self, image: str, labels: Mapping[str, str] | None = None) -> None:
         self.images[image] = {"Id": f"sha256:{image}", "Config": {"Labels": labels or {}}}

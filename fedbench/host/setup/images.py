@@ -60,7 +60,7 @@ def ensure_images(
         DockerError: an image is not here and can be neither pulled nor made, or a build failed.
     """
     supply = _Supply(store, say, root, machine or Machine())
-    with _in_use(supply.machine):
+    with daemon_kept(supply.machine):
         tag = supply.current_fedbench(cuda=cuda)
         supply.prometheus()
         return Images(tag, PROMETHEUS, GRAFANA if supply.has(GRAFANA) else None)
@@ -80,13 +80,13 @@ def ensure_client_image(
         DockerError: as `ensure_images`.
     """
     supply = _Supply(store, say, root, machine or Machine())
-    with _in_use(supply.machine):
+    with daemon_kept(supply.machine):
         return supply.current_fedbench(cuda=cuda)
 
 
 @contextmanager
-def _in_use(machine: Machine) -> Iterator[None]:
-    """Keep a daemon that fedbench started from being stopped, whoever is taken down."""
+def daemon_kept(machine: Machine) -> Iterator[None]:
+    """Keep a daemon that fedbench started from being stopped meanwhile, whoever is taken down."""
     with ExitStack() as locks:
         # Of another daemon, which fedbench never stops, there is no record.
         with suppress(FileNotFoundError, PermissionError):

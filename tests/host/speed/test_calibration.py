@@ -12,9 +12,11 @@ from typing import cast
 import psutil
 import pytest
 from fake_containers import FakeContainers
+from harness import PROJECT
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedbench.engines.containers.runtime import workbench as benches
 from fedbench.engines.containers.runtime.containers import Container, Containers
 from fedbench.engines.containers.runtime.workbench import NAME, Workbench, workbench
 from fedbench.errors import ConfigError, DockerError
@@ -264,7 +266,11 @@ def test_the_table_shows_what_was_measured(bench: Bench) -> None:
 
 
 @pytest.mark.docker
-def test_this_host_is_calibrated(docker_containers: Containers, helper_image: str) -> None:
+def test_this_host_is_calibrated(
+    docker_containers: Containers, helper_image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"{PROJECT}-calibrate"
+    monkeypatch.setattr(benches, "NAME", name)
     cores = min(2, docker_containers.host().cpus)
     with workbench(docker_containers, helper_image) as opened:
         speed = measure(opened, "mobilenet_v3_small", cores, print, seconds=1.0)
@@ -276,7 +282,7 @@ def test_this_host_is_calibrated(docker_containers: Containers, helper_image: st
     assert speed.step_cpu_seconds * speed.by_threads[1] == pytest.approx(32, rel=0.5)
     assert speed.spread[0] <= speed.by_threads[1] <= speed.spread[1]
     assert ModelSpeed.model_validate_json(speed.model_dump_json()) == speed
-    assert docker_containers.named(NAME) is None
+    assert docker_containers.named(name) is None
 
 
 def test_another_model_is_held_against_the_reference_in_turns(bench: Bench, tmp_path: Path) -> None:

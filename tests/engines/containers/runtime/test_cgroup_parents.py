@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import docker
 import pytest
 from docker.models.containers import Container
+from harness import CHECKOUT, PROJECT
 
 from fedbench.engines.containers.runtime import cgroup_parents
 from fedbench.engines.containers.runtime.cgroup_parents import ParentQuota
@@ -24,12 +25,12 @@ SECONDS = 4.0
 def burners(docker_client: docker.DockerClient, helper_image: str) -> Iterator[list[Container]]:
     """Each takes a core where it is let."""
     systemd = docker_client.info()["CgroupDriver"] == "systemd"
-    parent = "fedbenchtestburners.slice" if systemd else "/fedbench-test-burners"
+    parent = f"fedbenchtest{CHECKOUT}.slice" if systemd else f"/{PROJECT}-burners"
     found = [
         docker_client.containers.run(
             helper_image,
             ["python", "-c", "while True: pass"],
-            name=f"fedbench-test-burner-{number}",
+            name=f"{PROJECT}-burner-{number}",
             cgroup_parent=parent,
             network_mode="none",
             cpu_period=PERIOD,
@@ -104,5 +105,5 @@ def test_what_the_helper_meets_is_reported(
 
 def test_a_container_that_ended_is_named(burners: list[Container], limit: Limit) -> None:
     burners[0].kill()
-    with pytest.raises(DockerError, match="fedbench-test-burner-0 is not running"):
+    with pytest.raises(DockerError, match=f"{PROJECT}-burner-0 is not running"):
         limit(burners[0], 20_000)

@@ -9,6 +9,7 @@ from typing import cast
 import docker
 import pytest
 from docker.models.containers import Container
+from harness import PROJECT
 
 from fedbench.client.settings import METRICS_PORT
 from fedbench.config import Network
@@ -19,6 +20,7 @@ from fedbench.helper import shape as helper_shape
 from fedbench.host.plan.networks import Capabilities, dilated, unapplied
 from fedbench.records.clock import Dilation
 
+NETWORK = f"{PROJECT}-network"
 RATE = 10e6
 MB = 1_000_000
 # Of a TCP segment: bytes that it carries, and those that it is on an Ethernet.
@@ -27,7 +29,7 @@ CARRIED, SENT = 1448, 1514
 CLIENT = """
 import json, socket, sys, time
 way, size = sys.argv[1], int(sys.argv[2])
-with socket.create_connection(("fedbench-test-network-server", 9000)) as link:
+with socket.create_connection((sys.argv[3], 9000)) as link:
     start = time.monotonic()
     link.sendall(json.dumps([way, size]).encode().ljust(64))
     if way == "up":
@@ -57,7 +59,7 @@ with socket.create_server(("", 9000)) as server:
 
 SCRAPE = f"""
 import urllib.request
-urllib.request.urlopen("http://fedbench-test-network-client:{METRICS_PORT}/", timeout=2).read()
+urllib.request.urlopen("http://{NETWORK}-client:{METRICS_PORT}/", timeout=2).read()
 """
 
 
@@ -73,7 +75,7 @@ Shape = Callable[[Container, Network | None], None]
 @pytest.fixture
 def client(docker_client: docker.DockerClient, helper_image: str) -> Iterator[Container]:
     """A container like a client's, without any right, beside a server."""
-    network = docker_client.networks.create("fedbench-test-network", internal=True)
+    network = docker_client.networks.create(NETWORK, internal=True)
     containers: list[Container] = []
     try:
         for name, argv in (
@@ -84,7 +86,7 @@ def client(docker_client: docker.DockerClient, helper_image: str) -> Iterator[Co
                 docker_client.containers.run(
                     helper_image,
                     argv,
-                    name=f"fedbench-test-network-{name}",
+                    name=f"{NETWORK}-{name}",
                     network=network.name,
                     init=True,
                     cap_drop=["ALL"],
@@ -114,7 +116,7 @@ def shaped(docker_containers: Containers, helper_image: str) -> Shape:
 @pytest.fixture
 def transfer(client: Container) -> Transfer:
     def run(way: str, size: int) -> float:
-        done = client.exec_run(["python", "-c", CLIENT, way, str(size)])
+        done = client.exec_run(["python", "-c", CLIENT, way, str(size), f"{NETWORK}-server"])
         output = cast("bytes", done.output)
         assert done.exit_code == 0, output.decode()
         print(f"{way}, {size} bytes: {float(output):.3f} s")
@@ -155,8 +157,9 @@ def test_metrics_go_past_a_transfer_that_fills_the_link(
     """Else a slow device would be missing in the dashboard whenever it sends its model."""
     shaped(client, Network(down=1e5, up=1e5))
     client.exec_run(["python", "-m", "http.server", str(METRICS_PORT)], workdir="/opt", detach=True)
-    client.exec_run(["python", "-c", CLIENT, "up", "200000"], detach=True)
-    server = docker_client.containers.get("fedbench-test-network-server")
+    send = ["python", "-c", CLIENT, "up", "200000", f"{NETWORK}-server"]
+    client.exec_run(send, detach=True)
+    server = docker_client.containers.get(f"{NETWORK}-server")
     for _ in range(4):
         time.sleep(2)  # as Prometheus does, which waits for two seconds
         done = server.exec_run(["python", "-c", SCRAPE])
@@ -187,7 +190,7 @@ def test_the_host_and_what_has_ended_are_not_shaped(
     finally:
         host.remove(force=True)
     client.kill()
-    with pytest.raises(DockerError, match="fedbench-test-network-client is not running"):
+    with pytest.raises(DockerError, match=f"{NETWORK}-client is not running"):
         shaped(client, Network(up=RATE))
 
 
@@ -203,7 +206,7 @@ def test_delay_is_added_each_way_where_the_kernel_can(
     shaped(client, network)
     connect = (
         "import socket, time; start = time.monotonic();"
-        "socket.create_connection(('fedbench-test-network-server', 9000));"
+        f"socket.create_connection(('{NETWORK}-server', 9000));"
         "print(time.monotonic() - start)"
     )
     output = cast("bytes", client.exec_run(["python", "-c", connect]).output)
