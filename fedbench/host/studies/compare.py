@@ -12,6 +12,7 @@ from statistics import median
 
 from fedbench.host.report.tables.text_table import Table
 from fedbench.records import ClientRound, Record, RoundRecord
+from fedbench.records.clock import Dilation, WallSeconds
 from fedbench.records.runs import Run
 
 FEDERATION = "all clients"  # no client can be named so
@@ -81,7 +82,9 @@ class Side:
         rounds, dilation = run.rounds(), run.summary().dilation
         devices = {c.client: c.device for record in rounds for c in record.clients}
         values = {name: _of_client(name, rounds, dilation) for name in devices}
-        durations = {r.round: r.duration_seconds / dilation for r in rounds}
+        durations: dict[int, float] = {
+            r.round: dilation.emulated(r.duration_seconds) for r in rounds
+        }
         accuracies = {r.round: r.server_accuracy for r in rounds if r.server_accuracy is not None}
         values[FEDERATION] = {"round s": durations, "server accuracy": accuracies}
         return cls(devices, values)
@@ -125,19 +128,19 @@ def table(twins: Twins) -> Table:
 
 
 def _of_client(
-    name: str, rounds: Sequence[RoundRecord], dilation: float
+    name: str, rounds: Sequence[RoundRecord], dilation: Dilation
 ) -> dict[str, dict[int, float]]:
     by_round = {r.round: c for r in rounds for c in r.clients if c.client == name}
     return {metric.name: dict(_values(metric, by_round, dilation)) for metric in METRICS}
 
 
 def _values(
-    metric: ComparedMetric, rounds: Mapping[int, ClientRound], dilation: float
+    metric: ComparedMetric, rounds: Mapping[int, ClientRound], dilation: Dilation
 ) -> Iterator[tuple[int, float]]:
     for number, client in rounds.items():
         value = metric.of(client)
         if value is not None:
-            yield number, value / (dilation if metric.emulated else 1)
+            yield number, dilation.emulated(WallSeconds(value)) if metric.emulated else value
 
 
 def _comparison(

@@ -14,6 +14,7 @@ from fedbench.config.units import EPOCH_IMAGES
 from fedbench.errors import FidelityError
 from fedbench.host.report.tables.text_table import Table
 from fedbench.records import ClientRound, Record, replace_text
+from fedbench.records.clock import Dilation
 
 SETTLING_SECONDS = 15.0
 """Epochs that end so soon after a round began are not counted: quotas settle meanwhile (wall)."""
@@ -75,22 +76,19 @@ class Fidelity(Record):
         ]
 
 
-def epochs(client: ClientRound, dilation: float) -> list[float]:
+def epochs(client: ClientRound, dilation: Dilation) -> list[float]:
     """Return emulated seconds of the epochs that count, scaled to 50,000 images.
 
     Epochs that ended while quotas settled are left out, unless there are no others.
     """
-    scale = EPOCH_IMAGES / client.samples / dilation
+    scale = EPOCH_IMAGES / client.samples
     ends, end = [], 0.0
     for seconds in client.epoch_seconds:
         end += seconds
         ends.append(end)
-    settled = [
-        seconds * scale
-        for seconds, end in zip(client.epoch_seconds, ends, strict=True)
-        if end > SETTLING_SECONDS
-    ]
-    return settled or [seconds * scale for seconds in client.epoch_seconds]
+    pairs = zip(client.epoch_seconds, ends, strict=True)
+    settled = [seconds for seconds, end in pairs if end > SETTLING_SECONDS]
+    return [dilation.emulated(seconds) * scale for seconds in settled or client.epoch_seconds]
 
 
 def row(name: str, target: float, emulated: Sequence[float]) -> FidelityRow:

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from statistics import fmean, median
-from typing import Any, Literal, Protocol
+from typing import Any
 
 from fedbench.config import Experiment, load_experiment
 from fedbench.config.units import format_number
+from fedbench.engines.engine import Engine, EngineName
 from fedbench.errors import ConfigError
 from fedbench.host.report.tables import paper
 from fedbench.host.report.tables.paper import PaperField, PaperNumber, PaperRun
@@ -22,10 +23,10 @@ from fedbench.host.report.tables.text_table import Table
 from fedbench.host.setup.machine import Say
 from fedbench.host.watch.top.live import Lines
 from fedbench.records import ClientRound, Record, RoundRecord, Summary
+from fedbench.records.clock import EmulatedSeconds
 from fedbench.records.runs import Run, RunStore
 
 EXPERIMENT = "negi2023"
-EngineName = Literal["containers", "in-process"]
 _TRAIN, _TEST = 50_000, 10_000  # images of CIFAR-10
 _OF_TIME = ("local_epoch_seconds", "server_epoch_seconds", "total_hours")
 
@@ -44,19 +45,6 @@ class PaperComparison(Record):
         if "accuracy" in self.metric:
             return f"{100 * (self.ours - self.paper):+.1f} points"
         return f"{self.ours / self.paper - 1:+.0%}"
-
-
-class AnyRunner(Protocol):
-    """An object that makes and follows runs: in containers, or in one program."""
-
-    def create(self, experiment: Experiment, source: Path | None) -> Run:
-        """Create a run's folder."""
-
-    def start(self, run: Run) -> Any:
-        """Start the run."""
-
-    def follow(self, run: Run, process: Any, look: Callable[[], None]) -> Summary:
-        """Wait for the run's end."""
 
 
 def choose(what: str | None, run: str | None, models: Sequence[str]) -> list[PaperRun]:
@@ -118,7 +106,7 @@ class Reproduction:
 
     def __init__(
         self,
-        prepare: Callable[[], AnyRunner],
+        prepare: Callable[[], Engine],
         store: RunStore,
         engine: EngineName,
         say: Say,
@@ -142,14 +130,15 @@ class Reproduction:
         if run and run.summary().status == "finished":
             self._say(f"run {run.id} is there already (--fresh repeats it)")
             return run.summary()
-        runner = self._prepare()
+        engine = self._prepare()
         if run:
             self._say(f"going on with run {run.id}")
-            run.prepare_resume()
+            run = engine.resume(run.id)
         else:
-            run = runner.create(chosen, source)
+            run = engine.create(chosen, source)
             self._say(f"run {run.id}")
-        return runner.follow(run, runner.start(run), Lines(run, self._say))
+        engine.start(run)
+        return engine.follow(run, Lines(run, self._say))
 
     def _find(self, original: PaperRun, chosen: Experiment) -> Run | None:
         wanted = chosen.model_dump(mode="json")
@@ -159,7 +148,7 @@ class Reproduction:
         # Unvalidated: a run of an earlier version may have keys that no longer exist.
         chosen = json.loads((run.path / "experiment.json").read_bytes())
         kind: EngineName = "containers" if run.emulates else "in-process"
-        return (chosen, run.facts()["profile"], kind) == (wanted, original.profile, self._engine)
+        return (chosen, run.facts().profile, kind) == (wanted, original.profile, self._engine)
 
 
 def compare_with_paper(
@@ -186,7 +175,7 @@ def _ours(number: PaperNumber, summary: Summary) -> float | None:
     if not rounds:
         return None
     if number.field == "total_hours":
-        return summary.total_seconds / summary.dilation / 3600
+        return summary.emulated_seconds / 3600
     if number.field in ("server_accuracy", "server_loss"):
         value: float | None = getattr(rounds[-1], number.field)
         return value
@@ -197,10 +186,12 @@ def _ours(number: PaperNumber, summary: Summary) -> float | None:
     return median(of_clients) if of_clients else None
 
 
-_SECONDS: dict[PaperField, Callable[[ClientRound], list[float]]] = {
+_SECONDS: dict[PaperField, Callable[[ClientRound], list[EmulatedSeconds]]] = {
     "local_epoch_seconds": lambda client: client.emulated_epoch_seconds,
     "server_epoch_seconds": lambda client: (
-        [] if client.evaluate_seconds is None else [client.evaluate_seconds / client.dilation]
+        []
+        if client.evaluate_seconds is None
+        else [client.dilation.emulated(client.evaluate_seconds)]
     ),
 }
 

@@ -1,7 +1,7 @@
 """Runs a sweep: finished runs are skipped, runs that were interrupted or failed go on.
 
 `runs/sweeps/<name>/` has `sweep.json` (which run is of which point), and the table as it stands,
-`table.md` and `table.csv`. This module knows nothing of Docker: a `Runs` makes the runs.
+`table.md` and `table.csv`. An `Engine` makes the runs.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from fedbench.config import Experiment
 from fedbench.config.units import format_duration
+from fedbench.engines.engine import Engine, EngineName
 from fedbench.errors import ConfigError, DataError, FedbenchError, RunError, RunInterrupted
 from fedbench.host.data.prepare import Prepared
 from fedbench.host.setup.machine import Say
@@ -24,21 +25,11 @@ from fedbench.records import Summary, replace_text
 from fedbench.records.runs import Run, RunStore
 
 Prepare = Callable[[Experiment], Prepared]
-Execute = Callable[[Run], Summary]
-
-
-class Runs(Protocol):
-    """Makes runs; `fedbench.engines.containers.engine.Runner` does so on a stack."""
-
-    def create(self, experiment: Experiment, source: Path | None) -> Run:
-        """Create a run."""
-
-    def resume(self, name: str | None) -> Run:
-        """Prepare an ended run to go on."""
+Follow = Callable[[Run], Summary]
 
 
 @dataclass(frozen=True)
-class Task:
+class PlannedRun:
     """A point, its identity, and the images that the client with most of them trains on."""
 
     point: Point
@@ -60,7 +51,7 @@ class SweepFile:
             json.loads(path.read_text()) if path.exists() else {}
         )
 
-    def note(self, task: Task, run: Run | None, failure: str | None = None) -> None:
+    def note(self, task: PlannedRun, run: Run | None, failure: str | None = None) -> None:
         """Write down a point's run, or why it failed."""
         self._points[task.id] = {
             "point": str(task.point),
@@ -69,13 +60,13 @@ class SweepFile:
         }
         replace_text(self._path, json.dumps(self._points, indent=2) + "\n")
 
-    def run(self, task: Task) -> Run | None:
+    def run(self, task: PlannedRun) -> Run | None:
         """Return the run of a point, finished or not, or None."""
         name = self._points.get(task.id, {}).get("run")
         run = Run(self._store.path / name) if name else None
         return run if run and (run.path / "run.json").exists() else None
 
-    def failure(self, task: Task) -> str | None:
+    def failure(self, task: PlannedRun) -> str | None:
         """Return why a point failed last, or None."""
         failure: str | None = self._points.get(task.id, {}).get("failure")
         return failure
@@ -88,22 +79,30 @@ class SweepRuns:
         DataError: the data of a point cannot be used; nothing was started.
     """
 
-    def __init__(self, study: Study, store: RunStore, prepare: Prepare, say: Say) -> None:
+    def __init__(
+        self,
+        study: Study,
+        store: RunStore,
+        prepare: Prepare,
+        say: Say,
+        engine: EngineName = "containers",
+    ) -> None:
         self.study = study
-        self.name = study.sweep.name
+        # Runs in one program say nothing of any device: a table has runs of one engine only.
+        self.name = study.sweep.name + ("" if engine == "containers" else f"-{engine}")
         self.folder = store.path / "sweeps" / self.name
         self._say = say
         self._tasks = _tasks(study, prepare)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._file = SweepFile(self.folder / "sweep.json", store)
 
-    def finished(self, task: Task) -> Summary | None:
+    def finished(self, task: PlannedRun) -> Summary | None:
         """Return the summary of a point's run, or None if it is not finished."""
         run = self._file.run(task)
         summary = run.summary() if run else None
         return summary if summary and summary.status == "finished" else None
 
-    def pending(self) -> list[Task]:
+    def pending(self) -> list[PlannedRun]:
         """List the points that are still to be run."""
         return [task for task in self._tasks if not self.finished(task)]
 
@@ -123,7 +122,7 @@ class SweepRuns:
         left = f"; {self._left()}" if pending else ""
         self._say(f"sweep {self.name}: {total} runs, {total - pending} of them finished{left}")
 
-    def run(self, runs: Runs, source: Path | None, execute: Execute) -> None:
+    def run(self, engine: Engine, source: Path | None, follow: Follow) -> None:
         """Run all pending points, and write the table after each.
 
         A point that fails is noted, and the others go on.
@@ -138,7 +137,7 @@ class SweepRuns:
                 continue
             self._say(f"run {number}/{len(self._tasks)} ({task.point}), {self._left()}")
             try:
-                self._run(task, runs, source, execute)
+                self._run(task, engine, source, follow)
             except (KeyboardInterrupt, RunInterrupted):
                 raise self._interrupted() from None
             finally:
@@ -148,35 +147,36 @@ class SweepRuns:
         """List the points that failed, and why."""
         return [failure for row in self.rows() for failure in row.failures]
 
-    def _run(self, task: Task, runs: Runs, source: Path | None, execute: Execute) -> None:
+    def _run(self, task: PlannedRun, engine: Engine, source: Path | None, follow: Follow) -> None:
         try:
-            run = self._open(task, runs, source)
+            run = self._open(task, engine, source)
         except (ConfigError, DataError) as error:
             self._failed(task, None, error)
             return
         self._file.note(task, run)
         try:
-            execute(run)
+            engine.start(run)
+            follow(run)
         except RunError as error:
             self._failed(task, run, error)
         if run.stop_requested():  # a Ctrl-C amid the last round lets the run finish
             raise self._interrupted()
 
-    def _open(self, task: Task, runs: Runs, source: Path | None) -> Run:
+    def _open(self, task: PlannedRun, engine: Engine, source: Path | None) -> Run:
         """Return the run that was begun, or else a new one."""
         begun = self._file.run(task)
         if begun is None:
-            return runs.create(task.point.experiment, source)
+            return engine.create(task.point.experiment, source)
         try:
-            run = runs.resume(begun.id)
+            run = engine.resume(begun.id)
         except RunError as error:
-            run = runs.create(task.point.experiment, source)
+            run = engine.create(task.point.experiment, source)
             self._say(f"{error.message}: it starts anew")
         else:
             self._say(f"going on with run {run.id} after round {len(run.rounds())}")
         return run
 
-    def _failed(self, task: Task, run: Run | None, error: FedbenchError) -> None:
+    def _failed(self, task: PlannedRun, run: Run | None, error: FedbenchError) -> None:
         self._file.note(task, run, error.message)
         self._say(f"failed: {error.message}")
 
@@ -188,7 +188,7 @@ class SweepRuns:
             "the same command goes on from there; `make down` takes the federation down",
         )
 
-    def _outcome(self, task: Task) -> Outcome:
+    def _outcome(self, task: PlannedRun) -> Outcome:
         summary = self.finished(task)
         return Outcome(task.point, summary, None if summary else self._file.failure(task))
 
@@ -202,13 +202,13 @@ class SweepRuns:
             else (f"about {format_duration(seconds)} left")
         )
 
-    def _rounds_left(self, task: Task) -> int:
+    def _rounds_left(self, task: PlannedRun) -> int:
         run = self._file.run(task)
         return task.point.experiment.rounds - (len(run.rounds()) if run else 0)
 
 
 def seconds_left(
-    done: Sequence[tuple[Task, Summary]], left: Sequence[tuple[Task, int]]
+    done: Sequence[tuple[PlannedRun, Summary]], left: Sequence[tuple[PlannedRun, int]]
 ) -> float | None:
     """Estimate wall seconds of so many rounds of each task from the tasks that are done.
 
@@ -232,7 +232,7 @@ def seconds_left(
     )
 
 
-def _tasks(study: Study, prepare: Prepare) -> list[Task]:
+def _tasks(study: Study, prepare: Prepare) -> list[PlannedRun]:
     """Prepare the data of the points, once where several have the same."""
     known: dict[str, Prepared] = {}
     where: Mapping[str, Any] = federation(study.profile, study.devices)
@@ -243,5 +243,5 @@ def _tasks(study: Study, prepare: Prepare) -> list[Task]:
             known[wanted] = prepare(point.experiment)
         data = known[wanted]
         id_ = identity(point.experiment, data.key, where)
-        tasks.append(Task(point, id_, max(data.samples.values())))
+        tasks.append(PlannedRun(point, id_, max(data.samples.values())))
     return tasks

@@ -12,6 +12,7 @@ from fedbench.host.report.tables.run_totals import kilojoules, run_joules
 from fedbench.host.report.tables.text_table import Table, markdown_table, records_csv
 from fedbench.host.studies.sweep_grid import Point, Sweep, shown
 from fedbench.records import Record, Summary
+from fedbench.records.clock import WallSeconds
 
 _NUMBERS = ("accuracy", "loss", "emulated_seconds", "wall_seconds", "energy_joules")
 _STATISTICS = ("mean", "deviation", "lowest", "highest")
@@ -122,20 +123,24 @@ def sweeps_csv(sweeps: Mapping[str, Sequence[SweepRow]]) -> str:
 def _row(outcomes: Sequence[Outcome]) -> SweepRow:
     done = [outcome.summary for outcome in outcomes if outcome.summary]
     last = [summary.rounds[-1] for summary in done]
-    wall = [sum(record.duration_seconds for record in summary.rounds) for summary in done]
-    dilations = [summary.dilation for summary in done]
+    wall = [_round_seconds(summary) for summary in done]
+    emulated = [summary.dilation.emulated(_round_seconds(summary)) for summary in done]
     return SweepRow(
         settings=outcomes[0].point.settings,
         wanted=len(outcomes),
         runs=tuple(summary.run for summary in done),
         accuracy=spread([record.server_accuracy for record in last]),
         loss=spread([record.server_loss for record in last]),
-        emulated_seconds=spread([s / by for s, by in zip(wall, dilations, strict=True)]),
+        emulated_seconds=spread(emulated),
         wall_seconds=spread(wall),
         energy_joules=spread([run_joules(summary) for summary in done]),
         not_held=sum(sum(summary.rounds_not_held.values()) for summary in done),
         failures=tuple(f"{o.point}: {o.failure}" for o in outcomes if o.failure),
     )
+
+
+def _round_seconds(summary: Summary) -> WallSeconds:
+    return WallSeconds(sum(record.duration_seconds for record in summary.rounds))
 
 
 def spread(values: Sequence[float | None]) -> Spread | None:

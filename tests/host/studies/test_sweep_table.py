@@ -19,6 +19,7 @@ from fedbench.host.studies.sweep_table import (
     table,
 )
 from fedbench.records import Summary, summarise
+from fedbench.records.clock import Dilation
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "runs" / "20260102-030405-digits"
 SWEEP = Sweep(
@@ -34,7 +35,7 @@ def summary(accuracy: float | None, dilation: float = 1.0) -> Summary:
     """Two rounds of 22.5 and 9 wall seconds."""
     found = summarise(GOLDEN)
     last = found.rounds[-1].model_copy(update={"server_accuracy": accuracy})
-    update = {"rounds": [found.rounds[0], last], "dilation": dilation}
+    update = {"rounds": [found.rounds[0], last], "dilation": Dilation(dilation)}
     return found.model_copy(update=update | {"rounds_not_held": {"laptop": 2, "legacy-pc": 1}})
 
 

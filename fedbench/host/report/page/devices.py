@@ -66,7 +66,7 @@ def cpu(story: Story) -> Chart:
         words = "This run does not record what each local epoch had of the host's CPUs."
         return Chart("cpu", title, words)
     held = {name: _throttled_percent(story.clients[name]) for name in had}
-    planned = {n: share for n, share in story.emulation.get("shares", {}).items() if n in had}
+    planned = {n: share for n, share in story.emulation.shares.items() if n in had}
     texts = [f"{value:.2f}" for value in had.values()]
     traces = [bars("had while it trained", had, texts)]
     if planned:

@@ -26,6 +26,7 @@ from fedbench.host.report.page.chart import (
 from fedbench.host.report.page.story import Story
 from fedbench.host.report.tables.run_totals import busy
 from fedbench.records import ClientRound, RoundRecord
+from fedbench.records.clock import WallSeconds
 
 Activity = Literal["receive", "train", "send", "wait for the others", "evaluate"]
 _COLOURS: dict[Activity, str] = {
@@ -155,6 +156,7 @@ def _trace(
     matching = [span for span in spans if span.activity == activity]
     if not matching:
         return None
+    emulated = story.summary.dilation.emulated
     return {
         "type": "bar",
         "orientation": "h",
@@ -162,7 +164,7 @@ def _trace(
         "y": [span.client for span in matching],
         "base": [starts[span.round] + span.start for span in matching],
         "x": [span.seconds for span in matching],
-        "customdata": [[span.round, span.seconds / story.summary.dilation] for span in matching],
+        "customdata": [[span.round, emulated(WallSeconds(span.seconds))] for span in matching],
         "marker": {"color": _COLOURS[activity]},
         "hovertemplate": (
             f"%{{y}}, round %{{customdata[0]}}: {activity}<br>%{{x:.2f}} wall s"

@@ -10,6 +10,7 @@ from fedbench.config.units import format_number
 from fedbench.host.report.tables.run_totals import Straggler, joules, kilojoules
 from fedbench.host.report.tables.text_table import Table, without
 from fedbench.records import ClientRound, RoundRecord, Summary, by_client, total
+from fedbench.records.clock import Dilation
 
 
 def device_table(summary: Summary) -> Table:
@@ -83,10 +84,10 @@ def server_table(summary: Summary) -> Table:
         format_number(last.server_accuracy if last else None, ".4f"),
         format_number(last.server_loss if last else None, ".4f"),
         format_number(epoch, ".2f"),
-        format_number(None if epoch is None else epoch / summary.dilation, ".2f"),
+        format_number(None if epoch is None else summary.dilation.emulated(epoch), ".2f"),
         str(len(summary.rounds)),
         f"{summary.total_seconds:.1f}",
-        f"{summary.total_seconds / summary.dilation:.1f}",
+        f"{summary.emulated_seconds:.1f}",
         format_number(overhead, ".2f"),
     )
     return header, [row]
@@ -200,7 +201,7 @@ def _energy_row(name: str, rounds: Sequence[Sequence[ClientRound]]) -> Sequence[
     )
 
 
-def _round_row(record: RoundRecord, dilation: float) -> Sequence[str]:
+def _round_row(record: RoundRecord, dilation: Dilation) -> Sequence[str]:
     straggler = Straggler.of(record)
     answered = sum(client.error is None for client in record.clients)
     return (
@@ -208,7 +209,7 @@ def _round_row(record: RoundRecord, dilation: float) -> Sequence[str]:
         format_number(record.server_accuracy, ".4f"),
         format_number(record.server_loss, ".4f"),
         f"{record.duration_seconds:.2f}",
-        f"{record.duration_seconds / dilation:.2f}",
+        f"{dilation.emulated(record.duration_seconds):.2f}",
         f"{record.overhead_seconds:.2f}",
         f"{answered}/{len(record.clients)}",
         straggler.client if straggler else "-",

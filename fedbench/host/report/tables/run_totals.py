@@ -73,13 +73,12 @@ class RunTotals(Record):
         last = rounds[-1] if rounds else None
         clients = [client for record in rounds for client in record.clients]
         straggler = Straggler.among({n: busy(each) for n, each in by_client(rounds).items()})
-        wall = summary.total_seconds
         return cls(
             accuracy=last.server_accuracy if last else None,
             loss=last.server_loss if last else None,
             rounds=len(rounds),
-            wall_seconds=wall,
-            emulated_seconds=wall / summary.dilation if summary.emulates else None,
+            wall_seconds=summary.total_seconds,
+            emulated_seconds=summary.emulated_seconds if summary.emulates else None,
             overhead_seconds=median(r.overhead_seconds for r in rounds) if rounds else None,
             slowest=straggler.client if straggler else None,
             factor=straggler.factor if straggler else None,

@@ -16,6 +16,7 @@ from fedbench.host.report.tables.run_totals import (
     run_table,
 )
 from fedbench.records import ClientRound, by_client, summarise
+from fedbench.records.clock import Dilation
 
 SUMMARY = summarise(Path(__file__).parents[3] / "golden" / "runs" / "20260102-030405-digits")
 JOULES = st.none() | st.tuples(st.floats(0, 1e6), st.floats(0, 1e6))
@@ -24,7 +25,7 @@ NOTHING = SUMMARY.model_copy(update={"run": "b", "rounds": []})
 
 def test_the_slowest_is_judged_by_the_rounds_that_it_worked_in() -> None:
     """legacy-pc failed in the second round; in the first it worked 20 s, workstation 3.25 s."""
-    totals = RunTotals.of(SUMMARY.model_copy(update={"dilation": 2.0}))
+    totals = RunTotals.of(SUMMARY.model_copy(update={"dilation": Dilation(2.0)}))
     assert (totals.slowest, totals.factor) == ("legacy-pc", 20 / 3.25)
     assert (totals.wall_seconds, totals.emulated_seconds) == (35.0, 17.5)
     assert (totals.sent, totals.received) == (45_425_000, 72_674_000)
@@ -63,7 +64,7 @@ def test_runs_stand_side_by_side() -> None:
 def test_emulated_seconds_stand_beside_a_run_that_has_none_as_a_dash() -> None:
     """And nowhere, where no run has any."""
     in_process = SUMMARY.model_copy(update={"run": "b", "emulates": False})
-    header, rows = run_table([SUMMARY.model_copy(update={"dilation": 2.0}), in_process])
+    header, rows = run_table([SUMMARY.model_copy(update={"dilation": Dilation(2.0)}), in_process])
     columns = [header.index(title) for title in ("total wall s", "dilation", "total emulated s")]
     assert [[row[n] for n in columns] for row in rows] == [
         ["35.0", "2", "17.5"],

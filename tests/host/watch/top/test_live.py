@@ -15,12 +15,13 @@ from fedbench.errors import HostError
 from fedbench.host.watch.prometheus import Prometheus, Sample, Series
 from fedbench.host.watch.top.live import Lines, View, describe, describe_round
 from fedbench.records import RoundRecord
+from fedbench.records.clock import REAL_TIME
 from fedbench.records.runs import Run
 from fedbench.records.verdict import REAL, Emulation
 
 GOLDEN = golden.GOLDEN / "runs" / "20260102-030405-digits"
 LINES = golden.GOLDEN / "top" / "lines.txt"
-SLOWED = Emulation(2.5, {"laptop": 100.0})
+SLOWED = Emulation(dilation=2.5, targets={"laptop": 100.0})
 
 
 class FakePrometheus:
@@ -121,13 +122,13 @@ def test_every_event_of_a_run_can_be_told(run: Run) -> None:
 
 @pytest.mark.parametrize("total", [2, 3, 60, 600])
 def test_the_time_left_follows_from_the_mean_round(total: int, run: Run) -> None:
-    line = describe_round(rounds(run), total, 1.0)
+    line = describe_round(rounds(run), total, REAL_TIME)
     golden.check_section(LINES, f"round 2 of {total}", line)
 
 
 def test_a_round_that_nobody_evaluated_has_no_accuracy(run: Run) -> None:
     record = rounds(run)[1].model_copy(update={"server_accuracy": None, "server_loss": None})
-    line = describe_round([record], 2, 1.0)
+    line = describe_round([record], 2, REAL_TIME)
     golden.check_section(LINES, "round 2, nobody evaluated", line)
 
 
