@@ -11,7 +11,7 @@ from fedbench.telemetry.cgroup import Cgroup
 
 
 def work(settings: Settings) -> int:
-    """The worker; what it imports, this process does without."""
+    """Run the worker; this process does without what the worker imports."""
     from fedbench.client import worker
 
     return worker.work(settings)

@@ -52,7 +52,7 @@ class Dirichlet(Way):
 
     @property
     def title(self) -> str:
-        """Such as `dirichlet 0.5`."""
+        """Name and alpha, as in `dirichlet 0.5`."""
         return f"{self.name} {self.alpha:g}"
 
 
@@ -67,7 +67,7 @@ class Shards(Way):
 
     @property
     def title(self) -> str:
-        """Such as `shards 2`."""
+        """Name and shards of a client, as in `shards 2`."""
         return f"{self.name} {self.per_client}"
 
 
@@ -99,7 +99,7 @@ class BySize(Way):
 
     @property
     def title(self) -> str:
-        """Such as `size linear`; `size` where the sizes are given."""
+        """Name and law, as in `size linear`; `size` where the sizes are given."""
         return f"{self.name} {self.law}" if self.law else self.name
 
 

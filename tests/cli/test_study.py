@@ -138,7 +138,7 @@ def test_fidelity_says_what_it_leaves_up(
         saved.unlink()
     monkeypatch.setattr(checkout, "bring_up", lambda *_: stack)
     monkeypatch.setattr(docker_containers, "connect", lambda say: FakeContainers())
-    monkeypatch.setattr(fidelity_runs, "Measuring", Measured(failure))
+    monkeypatch.setattr(fidelity_runs, "FidelityRuns", Measured(failure))
     code, _, err = fedbench("fidelity", "legacy-pair", "--short")
     assert code == (5 if failure else 0)
     assert (STAYS_UP in err.splitlines()) == (not was_up)

@@ -95,7 +95,7 @@ def find_docker(machine: HostMachine | None = None) -> docker.DockerClient | Non
 
 
 def daemon_is_ours(machine: HostMachine | None = None) -> bool:
-    """Whether a daemon runs here that fedbench started."""
+    """Return whether a daemon runs here that fedbench started."""
     return _recorded(machine or HostMachine()) is not None
 
 

@@ -164,7 +164,7 @@ class HostMachine:
 
     @property
     def can_install(self) -> bool:
-        """Whether the scripts in docker/host/ work here."""
+        """True where the scripts in docker/host/ work."""
         return self.is_root and self.distribution in ("debian", "ubuntu")
 
 

@@ -1,4 +1,4 @@
-"""Whether the ports that a federation publishes are free, and if not, who has them."""
+"""Checks that the ports of a federation are free, and names who has them if they are not."""
 
 from __future__ import annotations
 
