@@ -43,8 +43,8 @@ def promtool(request: pytest.FixtureRequest) -> list[str]:
     """Promtool, or that of the image that fedbench runs, which sees this checkout."""
     if shutil.which("promtool"):
         return ["promtool"]
-    client = request.getfixturevalue("docker_client")
-    image = bootstrap.ensure_images(client, print, root=ROOT).prometheus
+    containers = request.getfixturevalue("docker_containers")
+    image = bootstrap.ensure_images(containers, print, root=ROOT).prometheus
     mount = ["--volume", f"{ROOT}:{ROOT}:ro", "--workdir", str(ROOT)]
     alone = ["docker", "run", "--rm", "--interactive", "--network=none"]
     return [*alone, *mount, "--entrypoint=promtool", image]

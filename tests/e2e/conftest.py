@@ -15,23 +15,27 @@ from harness import PROJECT, ROOT, SET_PORTS, STATE, Done, leftovers, purge, run
 HERE = Path(__file__).parent
 # One federation serves all tests of a file, and where it can those of the next: images first, then
 # the first run's federation, which README's commands go on with and take down; then the pairs.
+# Every file of this folder has its place here: whoever wants `first_run` stands before README.
 ORDER = (
     "test_image",
     "test_federation",
+    "test_without_prometheus",
     "test_readme",
     "test_sweep",
     "test_memory",
     "test_stock",
     "test_emulation",
+    "test_fresh",
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the files of this folder in that order; what is not in it comes where it was."""
+    """Put the files of this folder in that order; all others come after them, as they were."""
+    if unknown := {path.stem for path in HERE.glob("test_*.py")} - set(ORDER):
+        raise pytest.UsageError(f"tests/e2e/conftest.py: ORDER lacks {', '.join(sorted(unknown))}")
 
     def place(item: pytest.Item) -> int:
-        name = item.path.stem
-        return ORDER.index(name) if item.path.parent == HERE and name in ORDER else len(ORDER)
+        return ORDER.index(item.path.stem) if item.path.parent == HERE else len(ORDER)
 
     items.sort(key=place)
 

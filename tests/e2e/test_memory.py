@@ -27,13 +27,13 @@ from fedbench.host.watch.prometheus import Prometheus
 pytestmark = pytest.mark.docker
 
 # Enough to connect, too little to train MobileNetV2.
-LIMIT = 300 * 2**20
+LIMIT = 340 * 2**20
 SMALL = """
 description: A device that is too small
 cores: 1
-memory: 300MiB
+memory: 340MiB
 """
-REASON = "killed for memory: its limit is 300 MiB (device {})"
+REASON = "killed for memory: its limit is 340 MiB (device {})"
 # Flower alone finds a dead node out after 33 seconds or more.
 FLOWER_SECONDS = 33
 
