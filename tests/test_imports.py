@@ -139,7 +139,7 @@ def test_docker_is_talked_to_by_one_module_and_by_what_sets_it_up() -> None:
     talking = {module for module in MODULES if under(imports(module), "docker")}
 
     assert talking - set(under(MODULES, "fedbench.host.setup")) == {
-        "fedbench.engines.containers.runtime.docker_containers"
+        "fedbench.engines.containers.runtime.daemon"
     }
 
 

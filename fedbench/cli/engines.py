@@ -28,6 +28,6 @@ def in_process(profile: Profile, workers: int | None = None) -> InProcessEngine:
 def in_containers(stack: Stack) -> ContainersEngine:
     """Return the engine of a federation that is up."""
     from fedbench.engines.containers.engine import ContainersEngine
-    from fedbench.engines.containers.runtime import docker_containers
+    from fedbench.engines.containers.runtime import daemon
 
-    return ContainersEngine(stack, docker_containers.connect(say), say)
+    return ContainersEngine(stack, daemon.connect(say), say)

@@ -21,12 +21,12 @@ def calibrate(
     as_json: Json = False,
 ) -> None:
     """Measure how fast this host trains each model; what is known is not measured again."""
-    from fedbench.engines.containers.runtime import docker_containers
+    from fedbench.engines.containers.runtime import daemon
     from fedbench.engines.containers.runtime.stack import host_facts
     from fedbench.host.setup import bootstrap
     from fedbench.host.speed import calibration
 
-    containers = docker_containers.connect(say)
+    containers = daemon.connect(say)
     image = bootstrap.ensure_client_image(containers, say, root=checkout.places.root)
     speeds = calibration.calibrate(
         containers, image, models or MODELS, checkout.places.calibration, say,

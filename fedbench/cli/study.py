@@ -74,13 +74,13 @@ def fidelity(
     as_json: Json = False,
 ) -> None:
     """Check emulated epoch times against the real ones; fails where an error is beyond its bar."""
-    from fedbench.engines.containers.runtime import docker_containers
+    from fedbench.engines.containers.runtime import daemon
     from fedbench.host.studies.fidelity_runs import FidelityRuns
 
     chosen, federation, devices = checkout.load(profile, "fidelity", settings)
     was_up = Stack.load(checkout.places) is not None
     stack = checkout.bring_up(federation, devices, chosen, None)
-    measuring = FidelityRuns(stack, docker_containers.connect(say), say, short=short)
+    measuring = FidelityRuns(stack, daemon.connect(say), say, short=short)
     try:
         result = measuring.measure()
     finally:
@@ -197,12 +197,12 @@ def _run_sweep(
 
 def _run_in_containers(each: SweepRuns, source: Path | None) -> None:
     from fedbench.engines.containers import startup
-    from fedbench.engines.containers.runtime import docker_containers
+    from fedbench.engines.containers.runtime import daemon
 
     study = each.study
     # Always by the first, so that a sweep that goes on finds the federation that it began on.
     stack = checkout.bring_up(study.profile, study.devices, study.points[0].experiment, source)
-    containers = docker_containers.connect(say)
+    containers = daemon.connect(say)
     engine = engines.in_containers(stack)
 
     def follow(run: Run) -> Summary:

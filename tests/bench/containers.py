@@ -10,7 +10,7 @@ from pathlib import Path
 import docker
 
 from fedbench.engines.containers.runtime.containers import Containers
-from fedbench.engines.containers.runtime.docker_containers import DockerContainers
+from fedbench.engines.containers.runtime.daemon import DockerContainers
 from fedbench.host.setup import bootstrap
 
 ROOT = Path(__file__).resolve().parents[2]

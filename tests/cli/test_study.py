@@ -15,7 +15,7 @@ from fake_engine import FakeEngine
 from fedbench.cli import checkout, engines
 from fedbench.config import CONFIGS
 from fedbench.engines.containers import startup
-from fedbench.engines.containers.runtime import docker_containers
+from fedbench.engines.containers.runtime import daemon
 from fedbench.engines.containers.runtime.stack import Stack
 from fedbench.errors import RunError
 from fedbench.host.data.prepare import prepare as prepare_data
@@ -137,7 +137,7 @@ def test_fidelity_says_what_it_leaves_up(
     if not was_up:
         saved.unlink()
     monkeypatch.setattr(checkout, "bring_up", lambda *_: stack)
-    monkeypatch.setattr(docker_containers, "connect", lambda say: FakeContainers())
+    monkeypatch.setattr(daemon, "connect", lambda say: FakeContainers())
     monkeypatch.setattr(fidelity_runs, "FidelityRuns", Measured(failure))
     code, _, err = fedbench("fidelity", "legacy-pair", "--short")
     assert code == (5 if failure else 0)

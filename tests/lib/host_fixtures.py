@@ -17,9 +17,9 @@ import docker
 import pytest
 from fake_containers import FakeContainers
 
-from fedbench.engines.containers.runtime import docker_containers as real
+from fedbench.engines.containers.runtime import daemon as real
 from fedbench.engines.containers.runtime.containers import Containers
-from fedbench.engines.containers.runtime.docker_containers import DockerContainers
+from fedbench.engines.containers.runtime.daemon import DockerContainers
 from fedbench.host.setup.bootstrap import ensure_client_image
 from fedbench.host.setup.machine import Done
 

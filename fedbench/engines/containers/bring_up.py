@@ -16,7 +16,7 @@ from fedbench.config import Device, Experiment, Profile, load_networks
 from fedbench.engines.containers import startup
 from fedbench.engines.containers.emulation import calibrated
 from fedbench.engines.containers.engine import require_over
-from fedbench.engines.containers.runtime import docker_containers, links, ports
+from fedbench.engines.containers.runtime import daemon, links, ports
 from fedbench.engines.containers.runtime import networks as network
 from fedbench.engines.containers.runtime.stack import Stack, host_facts, paths
 from fedbench.host.data import prepare
@@ -55,7 +55,7 @@ def bring_up(
             nothing was started.
     """
     prepare.prepare(experiment, client_names(profile), places.data, source=source, say=say)
-    containers = docker_containers.connect(say)
+    containers = daemon.connect(say)
     host = host_facts(containers)
     networks = load_networks(profile, devices)
     # Refuses names and GPUs that cannot be, before anything is built; the speed is measured later.
@@ -89,7 +89,7 @@ def bring_up(
 
 def _facts() -> HostFacts:
     # `plan` must work, and touch nothing, where Docker does not run: then this machine's facts.
-    containers = docker_containers.find()
+    containers = daemon.find()
     if containers:
         return host_facts(containers)
     return HostFacts(psutil.cpu_count() or 1, psutil.virtual_memory().total)

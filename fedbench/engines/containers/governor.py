@@ -22,7 +22,7 @@ from pathlib import Path
 
 import psutil
 
-from fedbench.engines.containers.runtime import docker_containers, links
+from fedbench.engines.containers.runtime import daemon, links
 from fedbench.engines.containers.runtime.quotas import Quotas
 from fedbench.engines.containers.runtime.stack import Stack, host_facts
 from fedbench.errors import FedbenchError
@@ -134,7 +134,7 @@ class Governor:
 
 def main(folder: Path, launch: int) -> None:
     """Govern the run in `folder` for as long as the process `launch` is alive."""
-    stack, containers = Stack.load(Places(folder.parents[1])), docker_containers.find()
+    stack, containers = Stack.load(Places(folder.parents[1])), daemon.find()
     if stack is None or containers is None:
         return
     governor = Governor(

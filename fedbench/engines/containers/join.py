@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from fedbench.config import Device, ModelName, parse_name
 from fedbench.config.partitions import Dirichlet, Shards
 from fedbench.engines.containers.emulation import calibrated
-from fedbench.engines.containers.runtime import docker_containers, ports
+from fedbench.engines.containers.runtime import daemon, ports
 from fedbench.engines.containers.runtime.containers import JOINED_LABEL, Containers
 from fedbench.engines.containers.runtime.stack import Stack, container_user, host_facts
 from fedbench.errors import ConfigError, DockerError, HostError
@@ -90,7 +90,7 @@ def join(places: Places, request: Request, say: Say) -> str:
         samples=request.samples,
         say=say,
     )
-    containers = docker_containers.connect(say)
+    containers = daemon.connect(say)
     image = bootstrap.ensure_client_image(containers, say, root=places.root)
     host = host_facts(containers)
     part = _part(places, request, offer.experiment.model, containers, image, host, say)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedbench.engines.containers.runtime import docker_containers
+from fedbench.engines.containers.runtime import daemon
 from fedbench.engines.containers.runtime.stack import require
 from fedbench.host.setup import bootstrap
 from fedbench.host.setup.machine import Say
@@ -20,7 +20,7 @@ def down(places: Places, say: Say, *, volumes: bool) -> None:
         FedbenchError: nothing is up.
     """
     stack = require(places)
-    containers = docker_containers.connect(say)
+    containers = daemon.connect(say)
     stack.compose.stop()
     RunStore(places.runs).end(PROJECT)
     logs.keep_all(places, containers, say)

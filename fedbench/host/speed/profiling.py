@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from fedbench.engines.containers.runtime import docker_containers
+from fedbench.engines.containers.runtime import daemon
 from fedbench.engines.containers.runtime.stack import host_facts
 from fedbench.engines.containers.runtime.workbench import WORKLOAD, docker_run
 from fedbench.errors import HostError
@@ -64,9 +64,9 @@ def find_runner(
     machine = machine or HostMachine()
     containers = None
     if in_image:
-        containers = docker_containers.connect(say, machine)
+        containers = daemon.connect(say, machine)
     elif in_image is None:
-        containers = docker_containers.find(machine)
+        containers = daemon.find(machine)
     if containers is None:
         hint = "pip install torch torchvision safetensors, or install Docker and use --image"
         command = [sys.executable, "-m", WORKLOAD]

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from fedbench.engines.containers.runtime import docker_containers
+from fedbench.engines.containers.runtime import daemon
 from fedbench.engines.containers.runtime.containers import Containers
 from fedbench.engines.containers.runtime.stack import nothing_up
 from fedbench.errors import FedbenchError
@@ -37,7 +37,7 @@ def lines(wanted: LogFilter, *, follow: bool) -> Iterator[LogLine]:
     if wanted.run and not follow:
         yield from of_run(wanted.run, wanted)
         return
-    if (containers := docker_containers.find()) is None:
+    if (containers := daemon.find()) is None:
         raise nothing_up()
     sources = Sources(containers, PROJECT)
     now = datetime.now(UTC)
@@ -54,7 +54,7 @@ def history(sources: Sources, wanted: LogFilter, until: datetime | None = None) 
 def of_run(run: Run, wanted: LogFilter) -> list[LogLine]:
     """Return what its folder has and, where that may not be all, what containers still have."""
     written = kept(run)
-    containers = None if _has_all(run, wanted) else docker_containers.find()
+    containers = None if _has_all(run, wanted) else daemon.find()
     sources = Sources(containers, PROJECT) if containers else None
     there = sources.all() if sources else {}
     if not there and not (run.path / FILE).exists():

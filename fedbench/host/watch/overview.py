@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fedbench.engines.containers.runtime import docker_containers
+from fedbench.engines.containers.runtime import daemon
 from fedbench.engines.containers.runtime.containers import Container
 from fedbench.engines.containers.runtime.stack import Stack
 from fedbench.errors import RunError
@@ -13,7 +13,7 @@ from fedbench.records.runs import RunStore
 
 def status(stack: Stack) -> dict[str, Any]:
     """Return the stack's containers, its newest run and where to look."""
-    services = stack.services(docker_containers.connect(lambda _: None))
+    services = stack.services(daemon.connect(lambda _: None))
     try:
         run = RunStore(stack.places.runs).find(None)
     except RunError:

@@ -16,7 +16,7 @@ from fake_containers import FakeContainers
 
 from fedbench.config import Profile, load_devices, load_experiment, load_profile
 from fedbench.engines.containers.bring_up import bring_up, preview
-from fedbench.engines.containers.runtime import docker_containers
+from fedbench.engines.containers.runtime import daemon as docker_daemon
 from fedbench.engines.containers.runtime import workbench as workbenches
 from fedbench.engines.containers.runtime.compose import Compose
 from fedbench.engines.containers.runtime.stack import Stack, paths
@@ -87,7 +87,7 @@ def test_a_preview_is_the_plan_for_dockers_machine(places: Places, daemon: FakeC
 def test_without_docker_a_preview_is_for_this_machine(
     places: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(docker_containers, "find", lambda: None)
+    monkeypatch.setattr(docker_daemon, "find", lambda: None)
     monkeypatch.setattr("psutil.cpu_count", lambda: 4)
     profile = load_profile("legacy-pair", [PAIR])
     planned, _ = preview(places, profile, load_devices(profile))
@@ -248,7 +248,7 @@ def test_data_is_looked_at_before_docker_is(
     def fail(say: object) -> None:
         raise AssertionError("Docker was asked for")
 
-    monkeypatch.setattr(docker_containers, "connect", fail)
+    monkeypatch.setattr(docker_daemon, "connect", fail)
     with pytest.raises(DataError, match="the data set digits is embedded"):
         up(load_profile("legacy-pair"), source=tmp_path)
 

@@ -10,7 +10,7 @@ import pytest
 
 from fedbench.config import load_device, load_devices, load_profile
 from fedbench.engines.containers.join import Request, joining_container
-from fedbench.engines.containers.runtime.docker_containers import sdk_options
+from fedbench.engines.containers.runtime.daemon import sdk_options
 from fedbench.engines.containers.runtime.stack import container_user
 from fedbench.engines.containers.runtime.workbench import docker_run
 from fedbench.host.plan.plan import HostFacts, plan

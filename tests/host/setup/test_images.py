@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fedbench import __version__
-from fedbench.engines.containers.runtime.docker_containers import DockerContainers
+from fedbench.engines.containers.runtime.daemon import DockerContainers
 from fedbench.errors import DockerError
 from fedbench.host.setup import images as build
 from fedbench.host.setup.images import (

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from fake_containers import START, FakeContainers
 
-from fedbench.engines.containers.runtime import docker_containers
+from fedbench.engines.containers.runtime import daemon
 from fedbench.errors import ConfigError, DockerError, FedbenchError
 from fedbench.host.setup.places import PROJECT, Places
 from fedbench.host.watch import log_sources, logs
@@ -102,7 +102,7 @@ def test_without_containers_there_is_no_federation() -> None:
 def test_without_a_daemon_there_is_no_federation(
     places: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(docker_containers, "find", lambda: None)
+    monkeypatch.setattr(daemon, "find", lambda: None)
     with pytest.raises(FedbenchError, match="no federation is up"):
         list(logs.lines(LogFilter(), follow=False))
 

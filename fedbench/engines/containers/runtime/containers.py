@@ -1,6 +1,6 @@
 """What fedbench asks of whatever runs containers: the one interface to it.
 
-`docker_containers` answers with a Docker daemon, `tests/lib/fake_containers.py` out of memory. What
+`daemon` answers with a Docker daemon, `tests/lib/fake_containers.py` out of memory. What
 is handed out are plain facts as they were at that moment: ask again to see what has become of them.
 """
 

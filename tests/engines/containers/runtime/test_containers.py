@@ -25,7 +25,7 @@ from fedbench.engines.containers.runtime.containers import (
     Containers,
     HelperContainer,
 )
-from fedbench.engines.containers.runtime.docker_containers import DockerContainers
+from fedbench.engines.containers.runtime.daemon import DockerContainers
 from fedbench.errors import DockerError
 
 PROJECT = "fedbench-test-contract"
