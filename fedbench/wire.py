@@ -14,12 +14,13 @@ from pydantic import BaseModel, ConfigDict, Field, Json, ValidationError
 
 from fedbench.config import Experiment, Name
 from fedbench.learning.pace import Speed
+from fedbench.records.pacing import Pacing
 from fedbench.records.rounds import Count, EvaluateWork, TrainWork
 
 RUN_PATH = "/fedbench/v1/run"
 CLIENTS_PATH = "/fedbench/v1/clients"
 TASK = "task"
-"""The record of a message that has a `Task`."""
+"""The record of a message that has a `ClientTask`."""
 WORK = "work"
 """The record of a reply that has a `TrainWork` or an `EvaluateReply`."""
 
@@ -45,6 +46,7 @@ class Announcement(Statement):
     instance: str
     metrics_port: int = Field(ge=1, le=65535)
     node_id: int | None = Field(default=None, ge=1, lt=2**64)
+    pacing: Pacing | None = None
 
 
 class Ending(Statement):
@@ -74,7 +76,7 @@ class Offer(BaseModel):
     data: str
 
 
-class Task(Statement):
+class ClientTask(Statement):
     """What one client is asked in one round. The experiment travels whole, as one JSON value.
 
     `data` is the key of its images, `pace` the speed that it keeps to, in samples per wall second:

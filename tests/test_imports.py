@@ -1,8 +1,12 @@
 """The house: a folder is the place where its code runs, and imports go downwards only."""
 
 import ast
+import re
+import sys
+import tomllib
 from collections.abc import Iterable, Sequence
 from functools import cache
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -131,10 +135,12 @@ def test_learning_is_plain_pytorch() -> None:
     }
 
 
-def test_docker_is_talked_to_in_two_rooms() -> None:
-    allowed = under(MODULES, "fedbench.engines.containers", "fedbench.host.setup")
+def test_docker_is_talked_to_by_one_module_and_by_what_sets_it_up() -> None:
+    talking = {module for module in MODULES if under(imports(module), "docker")}
 
-    assert [m for m in MODULES if under(imports(m), "docker") and m not in allowed] == []
+    assert talking - set(under(MODULES, "fedbench.host.setup")) == {
+        "fedbench.engines.containers.runtime.docker_containers"
+    }
 
 
 # What Flower documents for those who write apps: anybody may import it, all else only flower/.
@@ -188,6 +194,36 @@ def test_the_helper_needs_neither_torch_nor_flower_nor_docker(module: str) -> No
     forbidden = ("torch", "flwr", "docker", "fedbench.host", "fedbench.client", "fedbench.server")
 
     assert under(reached(module), *forbidden) == []
+
+
+PROJECT = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+DECLARED = {
+    "host": PROJECT["dependencies"],
+    "image": PROJECT["optional-dependencies"]["node"],
+}
+
+
+def plain(name: str) -> str:
+    """A distribution's name as indexes compare it, without version and extras."""
+    return re.sub(r"[-_.]+", "-", re.split(r"[^\w.-]", name)[0]).lower()
+
+
+@pytest.mark.parametrize(
+    ("where", "rooms"),
+    [
+        ("host", ("fedbench.host", "fedbench.cli", "fedbench.engines.containers")),
+        ("image", ("fedbench.client", "fedbench.server", "fedbench.helper")),
+    ],
+)
+def test_each_place_declares_what_it_imports(where: str, rooms: tuple[str, ...]) -> None:
+    modules = under(MODULES, *rooms)
+    packages = {name.partition(".")[0] for module in modules for name in reached(module)}
+    foreign = packages - sys.stdlib_module_names - {"", "fedbench"}
+    distributions = packages_distributions()
+    imported = {plain(distributions[package][0]) for package in foreign}
+
+    assert imported - {plain(requirement) for requirement in DECLARED[where]} == set()
+    assert len(imported) > 10, "else nothing was seen"
 
 
 def test_imports_are_seen_through_other_modules() -> None:

@@ -17,17 +17,17 @@ from fedbench.records.rounds import EpochRecord, TrainWork
 from fedbench.wire import (
     WORK,
     Announcement,
+    ClientTask,
     Ending,
     EvaluateReply,
     Offer,
-    Task,
     first_problem,
     work_record,
 )
 
 
-def task(experiment: Experiment, pace: Speed | None = None) -> Task:
-    return Task(
+def task(experiment: Experiment, pace: Speed | None = None) -> ClientTask:
+    return ClientTask(
         run="r1",
         round=3,
         classes=10,
@@ -43,7 +43,7 @@ def test_any_experiment_travels_whole_in_a_record_of_flowers(name: str, pace: Sp
     experiment = load_experiment(name)
 
     record = ConfigRecord(task(experiment, pace).record())
-    heard = Task.of(record)
+    heard = ClientTask.of(record)
 
     assert heard.experiment == experiment
     assert heard.pace == pace
@@ -57,7 +57,7 @@ def test_a_task_of_keys_that_nobody_knows_is_refused() -> None:
 
     for other in (record | {"speed": 1}, record | {"round": 0}, record | {"experiment": unknown}):
         with pytest.raises(ValidationError):
-            Task.of(other)
+            ClientTask.of(other)
 
 
 @given(

@@ -28,6 +28,6 @@ def in_process(profile: Profile, workers: int | None = None) -> InProcessEngine:
 def in_containers(stack: Stack) -> ContainersEngine:
     """Return the engine of a federation that is up."""
     from fedbench.engines.containers.engine import ContainersEngine
-    from fedbench.host.setup import bootstrap
+    from fedbench.engines.containers.runtime import docker_containers
 
-    return ContainersEngine(stack, bootstrap.ensure_docker(say), say)
+    return ContainersEngine(stack, docker_containers.connect(say), say)

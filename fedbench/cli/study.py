@@ -14,6 +14,7 @@ from fedbench.cli import checkout, engines
 from fedbench.cli.options import Data, Engine, Json, Models, ProfileName, Settings, Workers
 from fedbench.cli.output import console, follow_run, print_json, print_not_held, print_table, say
 from fedbench.config import Experiment, Profile, load_devices, load_profile
+from fedbench.engines.containers.runtime.stack import Stack
 from fedbench.engines.engine import Engine as AnyEngine
 from fedbench.engines.engine import EngineName
 from fedbench.errors import RunError
@@ -73,13 +74,18 @@ def fidelity(
     as_json: Json = False,
 ) -> None:
     """Check emulated epoch times against the real ones; fails where an error is beyond its bar."""
-    from fedbench.host.setup import bootstrap
+    from fedbench.engines.containers.runtime import docker_containers
     from fedbench.host.studies.fidelity_runs import Measuring
 
     chosen, federation, devices = checkout.load(profile, "fidelity", settings)
+    was_up = Stack.load(checkout.places) is not None
     stack = checkout.bring_up(federation, devices, chosen, None)
-    measuring = Measuring(stack, bootstrap.ensure_docker(say), say, short=short)
-    result = measuring.measure()
+    measuring = Measuring(stack, docker_containers.connect(say), say, short=short)
+    try:
+        result = measuring.measure()
+    finally:
+        if not was_up:
+            say("the federation stays up: `make down` takes it down")
     path = result.write(checkout.places.runs)
     if as_json:
         print_json(result.model_dump())
@@ -191,11 +197,12 @@ def _run_sweep(
 
 def _run_in_containers(each: Sweeping, source: Path | None) -> None:
     from fedbench.engines.containers import startup
-    from fedbench.host.setup import bootstrap
+    from fedbench.engines.containers.runtime import docker_containers
 
     study = each.study
     # Always by the first, so that a sweep that goes on finds the federation that it began on.
     stack = checkout.bring_up(study.profile, study.devices, study.points[0].experiment, source)
+    containers = docker_containers.connect(say)
     engine = engines.in_containers(stack)
 
     def follow(run: Run) -> Summary:
@@ -203,7 +210,7 @@ def _run_in_containers(each: Sweeping, source: Path | None) -> None:
             return follow_run(engine, run, stack)
         except RunError:
             # What died with the run is started again by Docker: the next one waits for it.
-            startup.wait_ready(stack, bootstrap.ensure_docker(say), say)
+            startup.wait_ready(stack, containers, say)
             raise
 
     each.run(engine, source, follow)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import httpx
 
 from fedbench.client.settings import Settings
+from fedbench.records.pacing import Pacing
 from fedbench.wire import CLIENTS_PATH, Announcement, NameTakenError
 
 INTERVAL_SECONDS = 5.0
@@ -24,6 +25,7 @@ class Announcer:
     """One client's announcements to one server, over the same TLS as its model.
 
     `node_id` is what the server knows its node by; the stock node keeps that to itself.
+    `pacing()` is how it keeps its device's pace; None where nothing can be said of it.
     `wait(seconds)` is true as soon as this client is to end; `connected` is told, after each
     announcement, whether the server took it.
     """
@@ -35,7 +37,9 @@ class Announcer:
         wait: Callable[[float], bool],
         connected: Callable[[bool], None],
         clock: Callable[[], float] = time.monotonic,
+        pacing: Callable[[], Pacing | None] = lambda: None,
     ) -> None:
+        self._pacing = pacing
         self._wait = wait
         self._connected = connected
         self._clock = clock
@@ -90,7 +94,8 @@ class Announcer:
                     raise
 
     def _announce(self) -> None:
-        answer = self._http.post(CLIENTS_PATH, content=self._announcement.model_dump_json())
+        told = self._announcement.model_copy(update={"pacing": self._pacing()})
+        answer = self._http.post(CLIENTS_PATH, content=told.model_dump_json())
         if answer.status_code == httpx.codes.CONFLICT:
             name = self._announcement.client
             raise NameTakenError(f"a client named {name} is already connected")

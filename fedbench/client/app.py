@@ -34,7 +34,7 @@ from fedbench.records.rounds import EpochRecord, TrainWork
 from fedbench.telemetry.cgroup import Cgroup, Usage
 from fedbench.telemetry.companions import FOLDER, Companions, Turn
 from fedbench.telemetry.work import ClientPhase, WorkCounter, WorkObserver
-from fedbench.wire import TASK, WORK, EvaluateReply, Task, Work, work_record
+from fedbench.wire import TASK, WORK, ClientTask, EvaluateReply, Work, work_record
 
 log = logging.getLogger("fedbench.client")
 app = ClientApp()
@@ -117,7 +117,9 @@ def score(message: Message, context: Context) -> Message:
     return _reply(message, work)
 
 
-def _train(message: Message, context: Context, task: Task) -> tuple[ArrayRecord, dict[str, Any]]:
+def _train(
+    message: Message, context: Context, task: ClientTask
+) -> tuple[ArrayRecord, dict[str, Any]]:
     images = _images(_folder(context, task.data) / "train.safetensors")
     model = _loaded_model(message, task)
     run, server_round, experiment = task.run, task.round, task.experiment
@@ -211,7 +213,7 @@ def _finish_batch() -> None:
         torch.cuda.synchronize(device)
 
 
-def _touched(message: Message, context: Context, task: Task) -> ArrayRecord:
+def _touched(message: Message, context: Context, task: ClientTask) -> ArrayRecord:
     """Change each weight a little: Flower does not send again what it has already."""
     change = _seed(task.round, context.node_config["client"]) / 2**42
     with transfers.timed("serialise"):
@@ -219,7 +221,7 @@ def _touched(message: Message, context: Context, task: Task) -> ArrayRecord:
         return ArrayRecord({"weights": Array(weights + weights.dtype.type(change))})
 
 
-def _loaded_model(message: Message, task: Task) -> nn.Module:
+def _loaded_model(message: Message, task: ClientTask) -> nn.Module:
     name, stride = task.experiment.model, task.experiment.stem_stride
     model = _model(name, task.classes, stride, models.edition(name))
     with transfers.timed("serialise"):
@@ -257,8 +259,8 @@ def _identity(context: Context, samples: int) -> ConfigRecord:
     )
 
 
-def _task(message: Message) -> Task:
-    return Task.of(message.content[TASK])
+def _task(message: Message) -> ClientTask:
+    return ClientTask.of(message.content[TASK])
 
 
 def _told() -> dict[str, Any]:

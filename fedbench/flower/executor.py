@@ -72,7 +72,7 @@ def _take_tasks(address: str, parent: int, prepare: Callable[[], object]) -> Non
 
 
 def _run(address: str, token: str, parent: int) -> None:
-    """What the command `flwr-serverapp` does."""
+    """Do what the command `flwr-serverapp` does."""
     from flwr.superlink.runtime import run_serverapp
 
     log: Queue[str | None] = Queue()

@@ -20,7 +20,7 @@ from fedbench.wire import CLIENTS_PATH, RUN_PATH, Announcement, Ending, NameTake
 
 
 def public_app(superlink: App, registry: Registry) -> App:
-    """What devices may reach: SuperLink's fleet routes, and what joining takes."""
+    """Return what devices may reach: SuperLink's fleet routes, and what joining takes."""
 
     async def announce(request: Request) -> Response:
         try:
@@ -51,7 +51,7 @@ def public_app(superlink: App, registry: Registry) -> App:
             return JSONResponse({"error": "not a client of this federation"}, status_code=404)
         return JSONResponse({})
 
-    own = Starlette(
+    joining = Starlette(
         routes=[
             Route(RUN_PATH, run),
             Route(CLIENTS_PATH, announce, methods=["POST"]),
@@ -62,6 +62,6 @@ def public_app(superlink: App, registry: Registry) -> App:
 
     async def app(scope: Scope, receive: Any, send: Any) -> None:
         fleet = scope["type"] == "http" and scope["path"].startswith("/v1/fleet/")
-        await (superlink if fleet else own)(scope, receive, send)
+        await (superlink if fleet else joining)(scope, receive, send)
 
     return app

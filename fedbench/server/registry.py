@@ -17,6 +17,7 @@ from typing import TypeVar
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
+from fedbench.records.pacing import Pacing
 from fedbench.telemetry.families import family, single
 from fedbench.wire import Announcement, Ending, NameTakenError, Offer
 
@@ -130,6 +131,13 @@ class Registry:
             }
             for name, entry in live
         ]
+
+    def pacing(self) -> dict[str, Pacing]:
+        """Return how each live client keeps its device's pace, of those that say so."""
+        with self._lock:
+            live = self._within(EXPIRES_SECONDS, self._entries)
+            said = {name: entry.announcement.pacing for name, entry in live.items()}
+        return {name: pacing for name, pacing in said.items() if pacing}
 
     def presence(self) -> list[Presence]:
         """Return who is here, and who left within the last ten minutes, by name."""

@@ -21,7 +21,7 @@ from fedbench.server.exchange import Exchange, Stopwatch
 from fedbench.server.replies import Kind
 from fedbench.server.strategy import select
 from fedbench.server.tally import Tally
-from fedbench.wire import TASK, Task, Work
+from fedbench.wire import TASK, ClientTask, Work
 
 WAIT_POLL_SECONDS = 0.5
 SAY_SECONDS = 10.0
@@ -150,8 +150,8 @@ class Rounds:
             message.content = content
             yield message
 
-    def _task(self, client: str, number: int) -> Task:
-        return Task(
+    def _task(self, client: str, number: int) -> ClientTask:
+        return ClientTask(
             run=self._facts.run,
             round=number,
             classes=self._facts.classes,

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,7 +32,7 @@ from fedbench.flower.bundle_server import Bundles
 from fedbench.flower.control import Control
 from fedbench.flower.longpoll import LongPoll
 from fedbench.imports import importing
-from fedbench.records import ENDINGS, RoundRecord
+from fedbench.records import ENDINGS, RoundRecord, pacing
 from fedbench.server.public_app import public_app
 from fedbench.server.registry import Census, Registry
 from fedbench.telemetry import logs
@@ -43,6 +44,7 @@ from fedbench.wire import Offer
 _EVERYWHERE = "0.0.0.0"  # noqa: S104 (of the container; compose publishes only the fleet port)
 # A client's connection survives the training of a round: a handshake costs a slow device a while.
 IDLE_SECONDS = 3600
+PACING_SECONDS = 1.0  # clients say something new every five
 _REFUSED = JSONResponse({"error": "only from inside the server"}, status_code=403)
 _QUIET: dict[str, Any] = {
     "ws": "none",
@@ -163,7 +165,12 @@ def operations_app(
         if _from_outside(request):
             return _REFUSED
         folder = (await request.json())["folder"]
-        completed = await start(folder)
+        writing = asyncio.create_task(_write_pacing(registry, Path(folder)))
+        try:
+            completed = await start(folder)
+        finally:
+            writing.cancel()
+            (Path(folder) / pacing.FILE).unlink(missing_ok=True)
         run = Path(folder).name
         if not completed and not endings.heard_of(run):
             metrics.run_phase(run, "failed")
@@ -178,6 +185,18 @@ def operations_app(
             Route("/metrics", exposition),
         ]
     )
+
+
+async def _write_pacing(registry: Registry, folder: Path) -> None:
+    """Write what the clients say of their pace into the run's folder, until cancelled."""
+    before = None
+    while True:
+        said = registry.pacing()
+        if said != before and folder.is_dir():
+            with suppress(OSError):  # of a full disk the run itself will say
+                pacing.write(folder, said)
+            before = said
+        await asyncio.sleep(PACING_SECONDS)
 
 
 class Endings:

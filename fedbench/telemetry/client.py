@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry
 
+from fedbench.records.pacing import Pacing
 from fedbench.telemetry.cgroup import Cgroup
 from fedbench.telemetry.collectors import CgroupCollector, PhaseClock
 from fedbench.telemetry.companions import Companions
@@ -29,6 +30,10 @@ class NodeMetrics:
     def connected(self, value: bool) -> None:
         """Say whether the server answers."""
         self._connected.set(value)
+
+    def pacing(self) -> Pacing | None:
+        """Return nothing: this process does not train."""
+        return None
 
 
 class ClientMetrics(NodeMetrics):
@@ -78,6 +83,8 @@ class ClientMetrics(NodeMetrics):
         registry.register(self._phases)
         if device.watts:
             registry.register(EnergyCollector(self._phases, device, companions))
+        self._cgroup = cgroup
+        self._late_seconds: float | None = None
         self._epoch_samples = EpochSamples()
 
     @contextmanager
@@ -147,6 +154,19 @@ class ClientMetrics(NodeMetrics):
     def late(self, run: str, seconds: float) -> None:
         """Say by how much training is behind the emulated device."""
         self._late.labels(run).set(seconds)
+        self._late_seconds = seconds
+
+    def pacing(self) -> Pacing | None:
+        """Return how this client keeps its device's pace; None where it never had to."""
+        if self._late_seconds is None:
+            return None
+        _, phases = self._phases.read()
+        return Pacing(
+            wall=sum(phases.values()),
+            training=phases["training"],
+            cpu=self._cgroup.cpu().seconds,
+            late=max(self._late_seconds, 0.0),
+        )
 
     def transferred(
         self, *, sent: int = 0, received: int = 0, seconds: float = 0.0, model: bool = False

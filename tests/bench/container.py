@@ -96,7 +96,7 @@ def _service(cores: float) -> Iterator[tuple[Compose, Path, dict[str, str]]]:
     client, image = containers.client(), containers.image()
     device = Device(name="device", description="", cores=cores, memory=2**31)
     profile = Profile(name="bench", machines=(Machine(device="device"),))
-    planned = _exactly(plan(profile, {"device": device}, host_facts(client)), cores)
+    planned = _exactly(plan(profile, {"device": device}, host_facts(containers.talk())), cores)
     files = client.containers.run(image, ["sleep", "infinity"], detach=True, init=True)
     with tempfile.TemporaryDirectory() as folder:
         compose = _compose(planned, Path(folder), image)

@@ -90,7 +90,7 @@ class Emulated:
 
 def rows(command: str) -> Iterator[Row]:
     for way in WAYS:
-        with workbench(containers.client(), containers.image()) as bench:
+        with workbench(containers.talk(), containers.image()) as bench:
             (alone,) = bench.measure("mobilenet_v2", threads=1, seconds=5)
         errors = _errors(way, alone.samples_per_second)
         off = [100 * abs(error) for error in errors]

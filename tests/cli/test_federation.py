@@ -7,17 +7,16 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import psutil
 import pytest
 import yaml
 from commands import Fedbench
+from fake_containers import FakeContainers
 
 from fedbench.engines.containers import bring_up
 from fedbench.engines.containers.runtime.stack import Stack
 from fedbench.host.plan.plan import HostFacts
-from fedbench.host.setup import bootstrap
 from fedbench.host.setup.places import Places
 from fedbench.records.runs import RunStore
 
@@ -100,12 +99,8 @@ def taken() -> Iterator[int]:
 
 
 def test_a_port_that_is_taken_is_refused_before_anything_starts(
-    fedbench: Fedbench, places: Places, taken: int, monkeypatch: pytest.MonkeyPatch
+    fedbench: Fedbench, places: Places, taken: int, fake: FakeContainers
 ) -> None:
-    daemon = SimpleNamespace(
-        info=lambda: {"NCPU": 2, "MemTotal": 8 * 2**30, "CgroupDriver": "cgroupfs"}
-    )
-    monkeypatch.setattr(bootstrap, "ensure_docker", lambda say: daemon)
     process = psutil.Process()
     code, out, err = fedbench("up", "legacy-pair", "--set", f"ports.server={taken}")
     assert (code, out) == (3, "")

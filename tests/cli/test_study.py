@@ -9,17 +9,20 @@ from pathlib import Path
 
 import pytest
 from commands import RUN, Fedbench, markdown_rows
+from fake_containers import FakeContainers
 from fake_engine import FakeEngine
 
 from fedbench.cli import checkout, engines
 from fedbench.config import CONFIGS
 from fedbench.engines.containers import startup
+from fedbench.engines.containers.runtime import docker_containers
 from fedbench.engines.containers.runtime.stack import Stack
 from fedbench.errors import RunError
 from fedbench.host.data.prepare import prepare as prepare_data
 from fedbench.host.plan.plan import client_names
-from fedbench.host.setup import bootstrap
 from fedbench.host.setup.places import Places
+from fedbench.host.studies import fidelity_runs
+from fedbench.host.studies.fidelity import Fidelity
 from fedbench.host.studies.grid import load_study
 from fedbench.host.studies.sweep import Sweeping
 from fedbench.records.runs import Run, RunStore
@@ -75,7 +78,7 @@ def test_a_sweep_that_is_finished_needs_no_daemon(
 
 
 def test_a_sweep_goes_on_after_a_failure_and_says_so_at_its_end(
-    fedbench: Fedbench, stack: Stack, monkeypatch: pytest.MonkeyPatch
+    fedbench: Fedbench, stack: Stack, fake: FakeContainers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waited: list[Stack] = []
 
@@ -84,7 +87,6 @@ def test_a_sweep_goes_on_after_a_failure_and_says_so_at_its_end(
         raise RunError(f"run {run.id} failed: the server died")
 
     monkeypatch.setattr(checkout, "bring_up", lambda *_: stack)
-    monkeypatch.setattr(bootstrap, "ensure_docker", lambda say: None)
     engine = FakeEngine(RunStore(stack.places.runs), stack.profile, endings={2: fails})
     monkeypatch.setattr(engines, "in_containers", lambda stack: engine)
     monkeypatch.setattr(startup, "wait_ready", lambda stack, client, say: waited.append(stack))
@@ -102,6 +104,44 @@ def test_a_sweep_goes_on_after_a_failure_and_says_so_at_its_end(
         f"data.partition=iid, local_epochs=2, seed=0: {why}",
     ]
     assert waited == [stack], "until what died is there again"
+
+
+class Measured:
+    """Measures nothing: a federation's fidelity, or why it could not be had."""
+
+    def __init__(self, failure: RunError | None = None) -> None:
+        self._failure = failure
+
+    def __call__(self, *_: object, short: bool) -> Measured:
+        return self
+
+    def measure(self) -> Fidelity:
+        if self._failure:
+            raise self._failure
+        return Fidelity(profile="legacy-pair", dilation=1.0)
+
+
+STAYS_UP = "the federation stays up: `make down` takes it down"
+
+
+@pytest.mark.parametrize("failure", [None, RunError("run x failed")])
+@pytest.mark.parametrize("was_up", [False, True])
+def test_fidelity_says_what_it_leaves_up(
+    was_up: bool,
+    failure: RunError | None,
+    fedbench: Fedbench,
+    stack: Stack,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    saved = stack.places.state / "stack.json"
+    if not was_up:
+        saved.unlink()
+    monkeypatch.setattr(checkout, "bring_up", lambda *_: stack)
+    monkeypatch.setattr(docker_containers, "connect", lambda say: FakeContainers())
+    monkeypatch.setattr(fidelity_runs, "Measuring", Measured(failure))
+    code, _, err = fedbench("fidelity", "legacy-pair", "--short")
+    assert code == (5 if failure else 0)
+    assert (STAYS_UP in err.splitlines()) == (not was_up)
 
 
 def test_two_sweeps_of_one_name_are_refused(fedbench: Fedbench, places: Places) -> None:

@@ -22,7 +22,7 @@ from fedbench.learning.train import evaluate
 from fedbench.records.rounds import TrainWork
 from fedbench.telemetry.client import ClientMetrics
 from fedbench.telemetry.companions import Companions
-from fedbench.wire import Task
+from fedbench.wire import ClientTask
 
 KEY = "random-1"
 CLASSES = [str(number) for number in range(10)]
@@ -78,7 +78,7 @@ def ask(
         content = RecordDict({"config": ConfigRecord({"data": task["data"]})})
     else:
         experiment = Experiment.model_validate(EXPERIMENT | asked)
-        record = Task(**task, experiment=experiment.model_dump_json()).record()
+        record = ClientTask(**task, experiment=experiment.model_dump_json()).record()
         arrays = ArrayRecord({"weights": Array(weights)})
         content = RecordDict({"task": ConfigRecord(record), "arrays": arrays})
     message = Message(content, 11, kind)

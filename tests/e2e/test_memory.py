@@ -9,7 +9,18 @@ from typing import Any
 
 import docker
 import pytest
-from harness import PORTS, PROJECT, ROOT, SET_PORTS, Done, fedbench, run_id, summary, until
+from harness import (
+    METRICS_PORT,
+    PORTS,
+    PROJECT,
+    ROOT,
+    SET_PORTS,
+    Done,
+    fedbench,
+    run_id,
+    summary,
+    until,
+)
 
 from fedbench.host.watch.prometheus import Prometheus
 
@@ -38,7 +49,7 @@ def small_run(clean: docker.DockerClient) -> Iterator[Done]:
         assert up.code == 0
         small = clean.containers.get(f"{PROJECT}-legacy-pc-2-1")
         small.update(mem_limit=LIMIT, memswap_limit=LIMIT)
-        yield fedbench("run", "--set=rounds=6", "--set=local_epochs=3")
+        yield fedbench("run", "--set=rounds=6", "--set=local_epochs=2")
     finally:
         fedbench("down", "--volumes")
 
@@ -92,7 +103,10 @@ def test_a_device_that_joined_is_reported_as_well(small_run: Done, tmp_path: Pat
     folder = ROOT / "runs" / name
     until((folder / "rounds.jsonl").exists, "the first round")
     server = f"localhost:{PORTS['server']}"
-    joined = fedbench("join", "--server", server, "--device", str(device), "--name", "visitor")
+    joined = fedbench(
+        "join", "--server", server, "--device", str(device), "--name", "visitor",
+        "--metrics-port", str(METRICS_PORT),
+    )  # fmt: skip
     assert joined.code == 0
 
     def reported() -> bool:

@@ -21,7 +21,7 @@ from fedbench.records.runs import Run, RunStore
 from fedbench.server import grid as grid_module
 from fedbench.server.app import _tell, _why, app
 from fedbench.server.checkpoint import RunFolder
-from fedbench.wire import EvaluateReply, Task, Work, work_record
+from fedbench.wire import ClientTask, EvaluateReply, Work, work_record
 
 NOBODY = "http://127.0.0.1:1"  # no metrics: a run needs none
 PROFILE = Profile(name="test", machines=(Machine(device="laptop", count=2),))
@@ -41,7 +41,7 @@ class Clients:
     def __init__(self, superlink: Any) -> None:
         self._superlink = superlink
         self._names = {superlink.join(): "laptop-1", superlink.join(): "laptop-2"}
-        self.tasks: list[Task] = []
+        self.tasks: list[ClientTask] = []
         self.before_answering: Callable[[], object] = lambda: None
 
     def answer(self) -> None:
@@ -57,7 +57,7 @@ class Clients:
                 identity = {"client": name, "device": "laptop", "samples": 5}
                 content["client"] = ConfigRecord(identity)
             case "train":
-                self.tasks.append(Task.of(message.content["task"]))
+                self.tasks.append(ClientTask.of(message.content["task"]))
                 weights = message.content["arrays"]["weights"].numpy() + np.float32(1)
                 content["arrays"] = ArrayRecord({"weights": Array(weights)})
                 # 4 of 8: a power of two, so that the mean of equal weights is exact.

@@ -18,7 +18,7 @@ from fedbench.server.exchange import Exchange, RunStopped
 from fedbench.server.rounds import SAY_SECONDS, WAIT_POLL_SECONDS, Rounds
 from fedbench.server.strategy import FlatFedAvg, select
 from fedbench.telemetry.timing import Timing
-from fedbench.wire import Task
+from fedbench.wire import ClientTask
 
 Answer = Callable[[Message], Message] | None
 LAPTOP, PC = Member(1, "laptop", "laptop"), Member(2, "pc", "legacy-pc")
@@ -59,7 +59,7 @@ class World:
         self.members = list(members)
         self.answers: dict[tuple[str, int], Answer] = {}
         self.asked: list[tuple[str, int]] = []
-        self.tasks: dict[tuple[str, int], Task] = {}
+        self.tasks: dict[tuple[str, int], ClientTask] = {}
         self.said: list[tuple[str, dict[str, Any]]] = []
         self.flower = None
         self.timing = Timing[str]()
@@ -89,7 +89,7 @@ class World:
         for message in messages:
             kind, node = message.metadata.message_type, message.metadata.dst_node_id
             self.asked.append((kind, node))
-            self.tasks[kind, node] = Task.of(message.content["task"])
+            self.tasks[kind, node] = ClientTask.of(message.content["task"])
             if answer := self.answers[kind, node]:
                 yield node, answer(message)
 

@@ -337,6 +337,24 @@ def test_phases_share_the_time_among_them(
     assert registry.get_sample_value("fedbench_client_phase", {"phase": "waiting"}) == 1
 
 
+def test_a_client_says_how_it_keeps_its_devices_pace(
+    client: ClientMetrics, clock: Clock, tmp_path: Path
+) -> None:
+    assert client.pacing() is None, "it never had to"
+    clock.now += 2
+    with client.phase("training"):
+        clock.now += 6
+        client.late("r1", 0.25)
+        said = client.pacing()
+    assert said is not None
+    assert (said.wall, said.training, said.late) == (8, 6, 0.25)
+    assert said.cpu == Cgroup(tmp_path).cpu().seconds > 0
+    client.late("r1", -1.0)
+    ahead = client.pacing()
+    assert ahead is not None
+    assert ahead.late == 0
+
+
 def joules(registry: CollectorRegistry, state: str) -> float | None:
     return registry.get_sample_value("fedbench_energy_joules_total", {"state": state})
 

@@ -6,9 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import docker
-
 from fedbench.config import Device, ModelName
+from fedbench.engines.containers.runtime.containers import Containers
 from fedbench.engines.containers.runtime.stack import Stack, host_facts
 from fedbench.host.plan import targets
 from fedbench.host.plan.targets import HostSpeeds
@@ -19,7 +18,7 @@ from fedbench.records.facts import EmulatedDevices
 
 
 def calibrated(
-    client: docker.DockerClient,
+    containers: Containers,
     image: str,
     devices: Iterable[Device],
     model: ModelName,
@@ -33,19 +32,18 @@ def calibrated(
         DockerError: it is not known yet, and cannot be measured.
     """
     models = targets.workloads(devices, model)
-    return calibration.calibrate(client, image, models, cache, say, cores=host_facts(client).cpus)
+    cores = host_facts(containers).cpus
+    return calibration.calibrate(containers, image, models, cache, say, cores=cores)
 
 
-def calibrated_for(
-    stack: Stack, client: docker.DockerClient, say: Say, model: ModelName
-) -> HostSpeeds:
+def calibrated_for(stack: Stack, containers: Containers, say: Say, model: ModelName) -> HostSpeeds:
     """Return the same for the devices of a stack."""
     devices, cache = stack.devices.values(), stack.places.calibration
-    return calibrated(client, stack.image, devices, model, cache, say)
+    return calibrated(containers, stack.image, devices, model, cache, say)
 
 
 def speeds_for(
-    stack: Stack, client: docker.DockerClient, say: Say, model: ModelName
+    stack: Stack, containers: Containers, say: Say, model: ModelName
 ) -> Mapping[str, Speed]:
     """Return what each device of the stack trains of the model, in samples per emulated second.
 
@@ -57,7 +55,7 @@ def speeds_for(
     """
     if model == stack.model:
         return stack.speeds
-    host = calibrated_for(stack, client, say, model)
+    host = calibrated_for(stack, containers, say, model)
     return targets.speeds(stack.devices.values(), model, host)
 
 

@@ -31,7 +31,7 @@ _RARELY = 0.02  # of the time that went by: a run of days is told of in hundreds
 
 
 def main() -> int:
-    """Runs the command; 0 when the run ended in order, be it that it was asked to."""
+    """Run the command; return 0 if the run ended in order, be it that it was asked to."""
     parser = argparse.ArgumentParser(
         prog="python -m fedbench.engines.in_process", description=__doc__
     )
@@ -64,7 +64,7 @@ class Progress:
         self._next = SAY_SECONDS
 
     def __call__(self) -> None:
-        """Says it where it is due."""
+        """Say it if it is due."""
         seconds = monotonic() - self._start
         if seconds < self._next or not (done := self._workers.trained()):
             return
@@ -74,7 +74,7 @@ class Progress:
 
 
 def _samples(folder: RunFolder, facts: RunFacts) -> int:
-    """Images that the rounds to come train, each as often as it is."""
+    """Return how many images the rounds to come train, each as often as it is."""
     engine = facts.engine or InProcessFacts()
     experiment = Experiment.model_validate_json((folder.path / "experiment.json").read_bytes())
     last, _ = folder.resume() or (0, None)

@@ -40,15 +40,15 @@ class MemoryGrid(Grid):
 
     @property
     def flower(self) -> Grid:
-        """Itself."""
+        """Flower's own interface, which this grid has as well."""
         return self
 
     def node_ids(self) -> list[int]:
-        """All clients."""
+        """Return all clients."""
         return list(self._workers.node_ids)
 
     def pause(self, seconds: float) -> None:
-        """As `Exchange` has it."""
+        """Sleep, as `Exchange` has it."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             self._heed()
@@ -57,8 +57,9 @@ class MemoryGrid(Grid):
     def exchange(
         self, messages: Iterable[Message], timeout: float
     ) -> Iterator[tuple[int, Message]]:
-        """As `Exchange` has it, but in the messages' order: a sum in another would be another.
+        """Exchange messages as `Exchange` has it, but yield replies in the messages' order.
 
+        A sum of models in another order would be another sum.
         What a node raises is its reply.
         """
         nodes = {self._workers.submit(m): m.metadata.dst_node_id for m in messages}
@@ -105,11 +106,11 @@ class MemoryGrid(Grid):
         group_id: str,
         ttl: float | None = None,
     ) -> Message:
-        """A message to one client."""
+        """Return a message to one client."""
         return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl)
 
     def get_node_ids(self) -> Iterable[int]:
-        """All clients."""
+        """Return all clients."""
         return self.node_ids()
 
     def push_messages(self, messages: Iterable[Message]) -> Sequence[str]:
@@ -119,13 +120,13 @@ class MemoryGrid(Grid):
         return list(sent)
 
     def pull_messages(self, message_ids: Iterable[str]) -> Sequence[Message]:
-        """Those replies to the named messages that are there."""
+        """Return the replies to the named messages that are there."""
         ready = [name for name in message_ids if name in self._sent and self._sent[name].done()]
         return [self._sent.pop(name).result() for name in ready]
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Sequence[Message]:
-        """All replies, or those that came within `timeout` seconds."""
+        """Return all replies, or those that came within `timeout` seconds."""
         futures = [self._workers.submit(message) for message in messages]
         return [future.result() for future in self._ended(futures, timeout)]

@@ -47,7 +47,7 @@ class Client:
     data: str
 
     def context(self, node_id: int) -> Context:
-        """What the ClientApp finds around it."""
+        """Return what the ClientApp finds around it."""
         config = {"client": self.name, "device": self.device, "data": self.data}
         return Context(_RUN_ID, node_id, config, RecordDict(), {})
 
@@ -70,15 +70,15 @@ class Workers:
 
     @property
     def node_ids(self) -> list[int]:
-        """Of all clients."""
+        """The nodes of all clients."""
         return list(self._clients)
 
     def trained(self) -> int:
-        """Images that were trained so far, each as often as it was."""
+        """Return how many images were trained so far, each as often as it was."""
         return int(self._trained.value)
 
     def submit(self, message: Message) -> Future[Message]:
-        """The reply, once it is there; an exception of the ClientApp is an error reply."""
+        """Return the reply, once it is there; an exception of the ClientApp is an error reply."""
         node_id = message.metadata.dst_node_id
         task = (self._clients[node_id], node_id, message)
         if self._pool:
@@ -88,18 +88,18 @@ class Workers:
         return future
 
     def cancel(self) -> None:
-        """Ends what is going on after the batch at hand."""
+        """End what is going on after the batch at hand."""
         self._cancelled.set()
 
     def close(self) -> None:
-        """Ends the processes."""
+        """End the processes."""
         self.cancel()
         if self._pool:
             self._pool.shutdown(cancel_futures=True)
 
 
 def worker_count(clients: int, cores: int, *, gpu: bool) -> int:
-    """How many processes train at once, where nobody said.
+    """Return how many processes train at once, where nobody said.
 
     A GPU is one device, and one process fills it. A few more clients than cores train side by side:
     one after the other, the last would leave cores idle. Many take turns, for each needs memory.

@@ -43,12 +43,12 @@ def choose_columns(file: Path, schema: pa.Schema, column_names: ColumnNames) -> 
     features = described.get("info", {}).get("features", {})
 
     def choose(key: str, name: str | None, kind: _Kind) -> str:
-        marked = [each for each, keys in features.items() if keys.get("_type") == kind.mark]
+        marked = [column for column, keys in features.items() if keys.get("_type") == kind.mark]
         fitting = [field.name for field in schema if kind.fits(field.type)]
         if name is not None:
             _require(file, schema, name, kind)
             return name
-        chosen: list[str] = [each for each in fitting if each in marked] or fitting
+        chosen: list[str] = [column for column in fitting if column in marked] or fitting
         if len(chosen) != 1:
             raise _undecided(file, schema, chosen, key, kind)
         return chosen[0]

@@ -52,7 +52,7 @@ def find_splits(
 
 
 def hold_out(whole: Split, source: Path) -> tuple[Split, Split]:
-    """Training and test images of a data set that has no test images, classes in proportion.
+    """Take test images from a data set that has none, classes in proportion.
 
     They are the same whatever the experiment's seed.
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import docker
@@ -18,13 +18,19 @@ import psutil
 from docker.errors import DockerException
 
 from fedbench.errors import DockerError
-from fedbench.host.setup.images import Images, ensure_client_image, ensure_images
+from fedbench.host.setup.images import (
+    Images,
+    daemon_kept,
+    ensure_client_image,
+    ensure_images,
+)
 from fedbench.host.setup.locks import locked
 from fedbench.host.setup.machine import LOCAL_SOCKET, Machine, Say
 
 __all__ = [
     "Images",
     "daemon_is_ours",
+    "docker_session",
     "ensure_client_image",
     "ensure_docker",
     "ensure_images",
@@ -44,7 +50,7 @@ _INSTALL_HINT = (
 
 
 def ensure_docker(say: Say, machine: Machine | None = None) -> docker.DockerClient:
-    """A client of a Docker daemon that can run a federation.
+    """Return a client of a Docker daemon that can run a federation.
 
     Raises:
         DockerError: there is none and it cannot be started or installed here, or it is too
@@ -64,8 +70,29 @@ def ensure_docker(say: Say, machine: Machine | None = None) -> docker.DockerClie
     return client
 
 
+@contextmanager
+def docker_session(say: Say, machine: Machine | None = None) -> Iterator[docker.DockerClient]:
+    """Give a client of a Docker daemon that no other fedbench stops meanwhile.
+
+    Whoever leaves a daemon that fedbench started stops it, if no container runs and nobody else
+    needs it: who started it, and in which order they leave, does not matter.
+
+    Raises:
+        DockerError: as `ensure_docker`.
+    """
+    machine = machine or Machine()
+    client = ensure_docker(say, machine)
+    try:
+        with daemon_kept(machine):
+            yield client
+    finally:
+        if daemon_is_ours(machine) and not client.containers.list(ignore_removed=True):
+            stop_daemon(say, machine)
+        client.close()
+
+
 def find_docker(machine: Machine | None = None) -> docker.DockerClient | None:
-    """A client of the daemon that answers, if one does; nothing is started or checked."""
+    """Return a client of the daemon that answers; None where none does."""
     try:
         return (machine or Machine()).connect()
     except DockerException:
@@ -78,9 +105,9 @@ def daemon_is_ours(machine: Machine | None = None) -> bool:
 
 
 def stop_daemon(say: Say, machine: Machine | None = None) -> bool:
-    """Stops the daemon that fedbench started, and its containers; returns whether it did.
+    """Stop the daemon that fedbench started, and its containers; return whether it did.
 
-    One with which another fedbench builds an image right now goes on.
+    One that another fedbench needs right now goes on.
     """
     machine = machine or Machine()
     daemon = _recorded(machine)
@@ -92,7 +119,7 @@ def stop_daemon(say: Say, machine: Machine | None = None) -> bool:
             _stop(daemon)
             machine.daemon_record.unlink()
     except BlockingIOError:
-        say("the Docker daemon goes on: another fedbench builds an image with it")
+        say("the Docker daemon goes on: another fedbench needs it")
         return False
     return True
 
@@ -211,7 +238,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _recorded(machine: Machine) -> psutil.Process | None:
-    """The recorded daemon, unless it ended; a later process of the same pid is not it."""
+    """Return the recorded daemon, unless it ended; a later process of the same pid is not it."""
     try:
         record = json.loads(machine.daemon_record.read_text())
         process = psutil.Process(record["pid"])

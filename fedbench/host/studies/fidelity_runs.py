@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-import docker
-
 from fedbench.config import Experiment, ModelName, load_experiment
 from fedbench.config.units import EPOCH_IMAGES
 from fedbench.engines.containers.emulation import speeds_for
 from fedbench.engines.containers.engine import ContainersEngine
+from fedbench.engines.containers.runtime.containers import Containers
 from fedbench.engines.containers.runtime.stack import Stack
 from fedbench.engines.containers.runtime.workbench import workbench
 from fedbench.errors import RunError
@@ -29,21 +28,22 @@ from fedbench.records.clock import EmulatedSeconds
 
 KNOWN: ModelName = REFERENCE
 HELD_OUT: tuple[ModelName, ...] = ("mobilenet_v1", "mobilenet_v3_small", "mobilenet_v3_large")
-EPOCHS = 6  # of the slowest device, after those in which quotas settle
+EPOCHS, SHORT_EPOCHS = 6, 5  # of the slowest device, after those in which quotas settle
+SHORT_PART = 5  # `short` trains a fifth of the images: whole batches
 
 
 class Measuring:
     """Runs on one stack; `short` measures less, with shorter epochs."""
 
     def __init__(
-        self, stack: Stack, client: docker.DockerClient, say: Say, *, short: bool = False
+        self, stack: Stack, containers: Containers, say: Say, *, short: bool = False
     ) -> None:
         self._stack = stack
-        self._client = client
+        self._containers = containers
         self._say = say
         self._short = short
-        self._speeds = speeds_for(stack, client, say, KNOWN)
-        self._engine = ContainersEngine(stack, client, say)
+        self._speeds = speeds_for(stack, containers, say, KNOWN)
+        self._engine = ContainersEngine(stack, containers, say)
         self._runs: list[str] = []
         self._not_held: list[str] = []
 
@@ -125,8 +125,9 @@ class Measuring:
         )
         experiment = load_experiment("fidelity", [f"model={model}"])
         samples = experiment.data.train_samples or EPOCH_IMAGES
-        samples = samples // 3 if self._short else samples
-        seconds = fidelity.SETTLING_SECONDS + EPOCHS * slowest * samples / EPOCH_IMAGES
+        samples = samples // SHORT_PART if self._short else samples
+        epochs = SHORT_EPOCHS if self._short else EPOCHS
+        seconds = fidelity.SETTLING_SECONDS + epochs * slowest * samples / EPOCH_IMAGES
         self._say(f"{what}: {seconds:.0f} s")
         chosen = experiment.model_copy(
             update={
@@ -153,7 +154,7 @@ class Measuring:
     def _ratios(self, models: Sequence[ModelName]) -> Mapping[ModelName, float]:
         """How many times as fast as the known model this host trains each, measured now."""
         self._say(f"how fast this host trains {', '.join(models)} beside {KNOWN}")
-        with workbench(self._client, self._stack.image) as bench:
+        with workbench(self._containers, self._stack.image) as bench:
             found = {model: ratio(bench, model) for model in models}
         self._not_held += [
             f"{model}: the host's speed of it scatters: known to {one.error:.1%}, not {ENOUGH:.0%}"

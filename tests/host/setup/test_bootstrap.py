@@ -218,7 +218,7 @@ def test_installs_and_starts_by_hand_and_stops_only_that_daemon(
     assert not bootstrap.stop_daemon(said.append, machine)
 
 
-def test_a_daemon_with_which_another_fedbench_builds_goes_on(
+def test_a_daemon_that_another_fedbench_needs_goes_on(
     fake_dockerd: Callable[[str], Machine], daemon: Any, held: Any
 ) -> None:
     machine = replace(fake_dockerd("exec sleep 600"), connect=after(1, daemon.connect))
@@ -227,9 +227,55 @@ def test_a_daemon_with_which_another_fedbench_builds_goes_on(
     with held(machine.daemon_record, "shared"):
         assert not bootstrap.stop_daemon(said.append, machine)
         assert bootstrap.daemon_is_ours(machine)
-    assert said == ["the Docker daemon goes on: another fedbench builds an image with it"]
+    assert said == ["the Docker daemon goes on: another fedbench needs it"]
     assert bootstrap.stop_daemon(said.append, machine)
     assert not bootstrap.daemon_is_ours(machine)
+
+
+def test_no_other_stops_the_daemon_of_a_session_and_its_end_does(
+    fake_dockerd: Callable[[str], Machine], daemon: Any
+) -> None:
+    """As a benchmark needs it, between two parts that each take their federation down."""
+    machine = replace(fake_dockerd("exec sleep 600"), connect=after(1, daemon.connect))
+    said: list[str] = []
+    with bootstrap.docker_session(said.append, machine) as client:
+        assert client.version()["Version"] == "26.1.5"
+        assert not bootstrap.stop_daemon(said.append, machine)
+        assert bootstrap.daemon_is_ours(machine)
+    assert not bootstrap.daemon_is_ours(machine)
+    assert said[1:] == [
+        "the Docker daemon goes on: another fedbench needs it",
+        "stopping the Docker daemon that fedbench started",
+    ]
+
+
+def test_a_session_leaves_the_daemon_to_those_who_still_need_it(
+    fake_dockerd: Callable[[str], Machine], daemon: Any, held: Any
+) -> None:
+    machine = replace(fake_dockerd("exec sleep 600"), connect=after(1, daemon.connect))
+    with bootstrap.docker_session(lambda _: None, machine):
+        daemon.running = ["postgres"]
+    assert bootstrap.daemon_is_ours(machine)
+
+    daemon.running = []
+    with (
+        held(machine.daemon_record, "shared"),
+        bootstrap.docker_session(lambda _: None, machine),
+    ):
+        pass
+    assert bootstrap.daemon_is_ours(machine)
+
+    with pytest.raises(KeyboardInterrupt), bootstrap.docker_session(lambda _: None, machine):
+        raise KeyboardInterrupt
+    assert not bootstrap.daemon_is_ours(machine)
+
+
+def test_a_session_does_not_stop_a_daemon_that_others_started(
+    machine: Machine, commands: Any
+) -> None:
+    with bootstrap.docker_session(lambda _: None, machine):
+        pass
+    assert commands.calls == CHECKS
 
 
 def test_the_daemon_ends_at_once(fake_dockerd: Callable[[str], Machine]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from fedbench import __version__
+from fedbench.engines.containers.runtime.docker_containers import DockerContainers
 from fedbench.errors import DockerError
 from fedbench.host.setup import images as build
 from fedbench.host.setup.images import (
@@ -58,7 +59,9 @@ def ensure(daemon: Any, machine: Machine, root: Path, **options: bool) -> tuple[
     said: list[str] = []
     client = daemon.connect()
     try:
-        images = build.ensure_images(client, said.append, root=root, machine=machine, **options)
+        images = build.ensure_images(
+            DockerContainers(client), said.append, root=root, machine=machine, **options
+        )
     finally:
         client.close()
     return images, said
@@ -126,7 +129,7 @@ def test_the_daemon_that_fedbench_started_is_in_use_while_it_builds(
         return done
 
     client = daemon.connect()
-    make(client, lambda _: None, root=root, machine=replace(machine, execute=run))
+    make(DockerContainers(client), lambda _: None, root=root, machine=replace(machine, execute=run))
     client.close()
     assert (in_use, is_locked(machine.daemon_record)) == ([True], False)
 
