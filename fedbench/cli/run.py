@@ -66,7 +66,8 @@ def execute(
     """Start a run, follow it unless `detach`, and print its tables or, as JSON, its summary."""
     engine.start(run)
     if detach:
-        say(f"run {run.id} goes on by itself: `make status`, `fedbench report`")
+        say(f"run {run.id}")
+        say("it goes on by itself: `make status`, `fedbench report`")
         return
     _print_summary(follow_run(engine, run, stack), stack, as_json)
 

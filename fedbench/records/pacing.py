@@ -33,7 +33,7 @@ class Pacing(Record):
     late: Seconds
 
 
-class _File(RootModel[dict[str, Pacing]]):
+class _PacingFile(RootModel[dict[str, Pacing]]):
     """The clients by name."""
 
 
@@ -41,12 +41,12 @@ def write(folder: Path, clients: Mapping[str, Pacing]) -> None:
     """Write what each client did into a run's folder, in the place of what was known."""
     # It is out of date in a moment: the disk need not have it.
     aside = folder / f"{FILE}.new"
-    aside.write_text(_File(dict(clients)).model_dump_json(), encoding="utf-8")
+    aside.write_text(_PacingFile(dict(clients)).model_dump_json(), encoding="utf-8")
     aside.replace(folder / FILE)
 
 
 def read(folder: Path) -> dict[str, Pacing]:
     """Return what each client did, by name; nothing where the server has not said it yet."""
     with suppress(FileNotFoundError, ValidationError):
-        return _File.model_validate_json((folder / FILE).read_bytes()).root
+        return _PacingFile.model_validate_json((folder / FILE).read_bytes()).root
     return {}

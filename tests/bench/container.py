@@ -36,7 +36,7 @@ from fedbench.host.setup.images import PROMETHEUS
 
 PROJECT = "fedbench-bench"
 CPU_PERIOD = 100_000  # microseconds
-TURNS, EPOCHS = 5, 2
+TURNS, EPOCHS = 4, 2
 USER = f"{CONTAINER_UID}:{CONTAINER_UID}"
 # Trains one epoch for each line of input. It says that it is ready: Docker looks less often then.
 _TRAIN = """

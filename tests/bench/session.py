@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -28,12 +29,14 @@ class Session:
         """Measure all parts, also after one that fails."""
         self.say(f"rows are recorded in {self.file} as they are measured")
         for name, part in parts.items():
+            began = time.monotonic()
             try:
                 self._measure(name, part)
             except Exception as error:  # whatever it is, the other parts can do without this one
                 traceback.print_exc()
                 self.failed.append(name)
                 self.say(f"the part {name} failed: {type(error).__name__}: {error}")
+            self.say(f"the part {name} took {time.monotonic() - began:.0f} s")
 
     def _measure(self, name: str, part: Part) -> None:
         for row in part(f"make bench BENCH={name}"):

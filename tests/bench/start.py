@@ -19,7 +19,7 @@ from statistics import median
 import containers
 from row import Row, row
 
-TURNS = 3
+TURNS = 2
 SECONDS = 120.0
 LOOK_SECONDS = 0.5
 PROJECT = "fedbench-bench-start"

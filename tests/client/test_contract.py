@@ -368,7 +368,7 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(federation: Federation) -> 
 
 def test_a_client_killed_for_memory_is_in_the_record_and_comes_back(federation: Federation) -> None:
     reason = "killed for memory: its limit is 400 MiB (device laptop)"
-    run = federation.create("uneven", rounds=2, local_epochs=3)
+    run = federation.create("uneven", rounds=2, local_epochs=6)
     federation.launch(run)
     until(lambda: federation.training("two") and federation.training("three"))
     federation.run_out_of_memory("two")

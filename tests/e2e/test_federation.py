@@ -93,7 +93,7 @@ class TestFirstRun:
             "model.safetensors", "versions.json",
         }  # fmt: skip
         versions = json.loads((folder / "versions.json").read_text())
-        assert versions["flwr"] == "1.41.0"
+        assert versions["flwr"] == "1.42.0"
         weights = load_file(folder / "model.safetensors")
         assert all(np.isfinite(tensor).all() for tensor in weights.values())
 

@@ -58,7 +58,7 @@ print(flwr.__version__, torch.__version__.split("+")[0])
     printed = output(
         docker_client, images.fedbench, "python", "-W", "ignore", "-c", script, user=user
     )
-    assert printed == ["1.41.0 2.13.0"]
+    assert printed == ["1.42.0 2.13.0"]
 
 
 def test_memory_comes_from_jemalloc(docker_client: docker.DockerClient, images: Images) -> None:

@@ -25,6 +25,7 @@ COMMANDS = [
     "make up PROFILE=heterogeneous EXPERIMENT=cifar10 DATA=/path/to/folder",
     "make status",
     'make run EXPERIMENT=digits SET="rounds=3"',
+    'make run EXPERIMENT=digits ENGINE=in-process SET="rounds=1"',
     "make join SERVER=192.168.1.20:9092 DEVICE=legacy-pc CA=ca.pem",
     "make top",
     "make logs CLIENT=laptop SINCE=5m",
@@ -73,6 +74,7 @@ def test_every_command_works(clean: docker.DockerClient, tmp_path: Path) -> None
 def _short(line: str, folder: Path) -> str:
     """The same with less to train, and with files of its own in a folder that goes away."""
     line = line.replace("rounds=3", "rounds=1 local_epochs=1")
+    line = line.replace('"rounds=1"', f'"{SMALL}"')  # in one program
     line = line.replace("small_cnn", "small_cnn rounds=1 local_epochs=1")
     # Fidelity needs that model, too; tests/cli/test_host.py tests that all are the default.
     line = line.replace("make calibrate", "make calibrate MODEL=mobilenet_v3_small")

@@ -15,7 +15,7 @@ from fedbench.engines.containers.runtime.containers import (
     JOINED_LABEL,
     PROJECT_LABEL,
     SERVICE_LABEL,
-    Answer,
+    CommandAnswer,
     Container,
     ContainerHost,
     HelperContainer,
@@ -39,9 +39,9 @@ class FakeContainers:
     local: bool = False
     images: dict[str, dict[str, str]] = field(default_factory=dict)
     refusals: dict[str, str] = field(default_factory=dict)
-    answers: dict[str, Answer] = field(default_factory=dict)
+    answers: dict[str, CommandAnswer] = field(default_factory=dict)
     """By a word of the command: what a command in a container prints."""
-    helper: Callable[[HelperContainer], Answer] = lambda _: Answer(0, "null")
+    helper: Callable[[HelperContainer], CommandAnswer] = lambda _: CommandAnswer(0, "null")
     on_logs: Callable[[], None] = lambda: None
     """Called after each reading of a log, before it is handed out."""
     calls: list[tuple[str, str]] = field(default_factory=list)
@@ -141,16 +141,16 @@ class FakeContainers:
         }
         return self._add(name, dict(container.labels), {"health": "", **limits})
 
-    def run_helper(self, helper: HelperContainer) -> Answer:
+    def run_helper(self, helper: HelperContainer) -> CommandAnswer:
         self._allow("run_helper", f"{helper.image}: the helper cannot be run")
         self.helpers.append(helper)
         return self.helper(helper)
 
-    def execute(self, container: Container, command: Sequence[str]) -> Answer:
+    def execute(self, container: Container, command: Sequence[str]) -> CommandAnswer:
         what = f"{container.name}: `{command[0]}` cannot be run"
         self._call("execute", self._running(container, what), what)
         line = " ".join(command)
-        return next((a for word, a in self.answers.items() if word in line), Answer(0, ""))
+        return next((a for word, a in self.answers.items() if word in line), CommandAnswer(0, ""))
 
     def processes(self, container: Container) -> list[str]:
         what = f"{container.name}: its processes cannot be listed"

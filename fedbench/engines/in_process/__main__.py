@@ -44,13 +44,13 @@ def main() -> int:
     workers = _workers(facts)
     with lock, closing(workers):
         say = partial(run.note, folder)
-        progress = Progress(workers, say, _samples(folder, facts))
+        progress = ProgressTeller(workers, say, _samples(folder, facts))
         grid = MemoryGrid(workers, folder.stop_requested, progress)
         run.execute(grid, folder, say, lambda _node, _client: None)
     return 0
 
 
-class Progress:
+class ProgressTeller:
     """Says now and then how many images were trained since it was made, of how many.
 
     `seconds_left` takes the rest to be as slow, evaluations included; None at the beginning.

@@ -25,7 +25,11 @@ from fedbench.host.setup.images import (
     ensure_images,
 )
 from fedbench.host.setup.locks import locked
-from fedbench.host.setup.machine import LOCAL_SOCKET, Machine, Say
+from fedbench.host.setup.machine import (
+    LOCAL_SOCKET,
+    HostMachine,
+    Say,
+)
 
 __all__ = [
     "Images",
@@ -49,14 +53,14 @@ _INSTALL_HINT = (
 )
 
 
-def ensure_docker(say: Say, machine: Machine | None = None) -> docker.DockerClient:
+def ensure_docker(say: Say, machine: HostMachine | None = None) -> docker.DockerClient:
     """Return a client of a Docker daemon that can run a federation.
 
     Raises:
         DockerError: there is none and it cannot be started or installed here, or it is too
             old, or Compose or BuildKit is missing.
     """
-    machine = machine or Machine()
+    machine = machine or HostMachine()
     try:
         client = machine.connect()
     except DockerException as error:
@@ -71,7 +75,7 @@ def ensure_docker(say: Say, machine: Machine | None = None) -> docker.DockerClie
 
 
 @contextmanager
-def docker_session(say: Say, machine: Machine | None = None) -> Iterator[docker.DockerClient]:
+def docker_session(say: Say, machine: HostMachine | None = None) -> Iterator[docker.DockerClient]:
     """Give a client of a Docker daemon that no other fedbench stops meanwhile.
 
     Whoever leaves a daemon that fedbench started stops it, if no container runs and nobody else
@@ -80,7 +84,7 @@ def docker_session(say: Say, machine: Machine | None = None) -> Iterator[docker.
     Raises:
         DockerError: as `ensure_docker`.
     """
-    machine = machine or Machine()
+    machine = machine or HostMachine()
     client = ensure_docker(say, machine)
     try:
         with daemon_kept(machine):
@@ -91,25 +95,25 @@ def docker_session(say: Say, machine: Machine | None = None) -> Iterator[docker.
         client.close()
 
 
-def find_docker(machine: Machine | None = None) -> docker.DockerClient | None:
+def find_docker(machine: HostMachine | None = None) -> docker.DockerClient | None:
     """Return a client of the daemon that answers; None where none does."""
     try:
-        return (machine or Machine()).connect()
+        return (machine or HostMachine()).connect()
     except DockerException:
         return None
 
 
-def daemon_is_ours(machine: Machine | None = None) -> bool:
+def daemon_is_ours(machine: HostMachine | None = None) -> bool:
     """Whether a daemon runs here that fedbench started."""
-    return _recorded(machine or Machine()) is not None
+    return _recorded(machine or HostMachine()) is not None
 
 
-def stop_daemon(say: Say, machine: Machine | None = None) -> bool:
+def stop_daemon(say: Say, machine: HostMachine | None = None) -> bool:
     """Stop the daemon that fedbench started, and its containers; return whether it did.
 
     One that another fedbench needs right now goes on.
     """
-    machine = machine or Machine()
+    machine = machine or HostMachine()
     daemon = _recorded(machine)
     if daemon is None:
         return False
@@ -133,7 +137,7 @@ def _stop(daemon: psutil.Process) -> None:
             process.kill()
 
 
-def _refuse_if_not_ours_to_start(machine: Machine, error: DockerException) -> None:
+def _refuse_if_not_ours_to_start(machine: HostMachine, error: DockerException) -> None:
     if "Permission denied" in str(error):
         raise DockerError(
             f"no permission to use the Docker daemon at {machine.endpoint}",
@@ -146,7 +150,7 @@ def _refuse_if_not_ours_to_start(machine: Machine, error: DockerException) -> No
         )
 
 
-def _start(say: Say, machine: Machine) -> docker.DockerClient:
+def _start(say: Say, machine: HostMachine) -> docker.DockerClient:
     if machine.which("dockerd") is None:
         _install(say, machine)
     if not machine.is_root:
@@ -158,7 +162,7 @@ def _start(say: Say, machine: Machine) -> docker.DockerClient:
     return _start_by_hand(say, machine)
 
 
-def _install(say: Say, machine: Machine) -> None:
+def _install(say: Say, machine: HostMachine) -> None:
     if not machine.can_install:
         raise DockerError("Docker is not installed", _INSTALL_HINT)
     say("Docker is not installed: taking Engine, Compose and buildx from the distribution")
@@ -169,7 +173,7 @@ def _install(say: Say, machine: Machine) -> None:
         raise DockerError(f"Docker could not be installed:\n{done.tail()}", _INSTALL_HINT)
 
 
-def _start_with_systemd(say: Say, machine: Machine) -> docker.DockerClient:
+def _start_with_systemd(say: Say, machine: HostMachine) -> docker.DockerClient:
     say("starting the Docker daemon: systemctl start docker")
     done = machine.execute(["systemctl", "start", "docker"])
     client = _wait_for_answer(machine, lambda: done.code == 0)
@@ -180,7 +184,7 @@ def _start_with_systemd(say: Say, machine: Machine) -> docker.DockerClient:
     return client
 
 
-def _start_by_hand(say: Say, machine: Machine) -> docker.DockerClient:
+def _start_by_hand(say: Say, machine: HostMachine) -> docker.DockerClient:
     log = machine.state / "dockerd.log"
     say(f"starting the Docker daemon (log: {log})")
     machine.state.mkdir(parents=True, exist_ok=True)
@@ -200,7 +204,9 @@ def _start_by_hand(say: Say, machine: Machine) -> docker.DockerClient:
     return client
 
 
-def _wait_for_answer(machine: Machine, may_come: Callable[[], bool]) -> docker.DockerClient | None:
+def _wait_for_answer(
+    machine: HostMachine, may_come: Callable[[], bool]
+) -> docker.DockerClient | None:
     deadline = time.monotonic() + _START_SECONDS
     while may_come() and time.monotonic() < deadline:
         if client := find_docker(machine):
@@ -209,7 +215,7 @@ def _wait_for_answer(machine: Machine, may_come: Callable[[], bool]) -> docker.D
     return None
 
 
-def _check(client: docker.DockerClient, machine: Machine) -> None:
+def _check(client: docker.DockerClient, machine: HostMachine) -> None:
     version = client.version()
     if _numbers(version["ApiVersion"]) < _MINIMUM_API:
         raise DockerError(
@@ -237,7 +243,7 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", version)[:2])
 
 
-def _recorded(machine: Machine) -> psutil.Process | None:
+def _recorded(machine: HostMachine) -> psutil.Process | None:
     """Return the recorded daemon, unless it ended; a later process of the same pid is not it."""
     try:
         record = json.loads(machine.daemon_record.read_text())

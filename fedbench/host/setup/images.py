@@ -18,7 +18,10 @@ from fedbench import __version__
 from fedbench.errors import DockerError
 from fedbench.host.setup import pip
 from fedbench.host.setup.locks import locked
-from fedbench.host.setup.machine import Machine, Say
+from fedbench.host.setup.machine import (
+    HostMachine,
+    Say,
+)
 
 PYTHON = "python:3.11-slim-bookworm"
 DEBIAN = "debian:bookworm-slim"
@@ -52,14 +55,14 @@ def ensure_images(
     *,
     root: Path,
     cuda: bool = False,
-    machine: Machine | None = None,
+    machine: HostMachine | None = None,
 ) -> Images:
     """Ensure that all images of a federation are here; `root` is the source tree.
 
     Raises:
         DockerError: an image is not here and can be neither pulled nor made, or a build failed.
     """
-    supply = _Supply(store, say, root, machine or Machine())
+    supply = _Supply(store, say, root, machine or HostMachine())
     with daemon_kept(supply.machine):
         tag = supply.current_fedbench(cuda=cuda)
         supply.prometheus()
@@ -72,20 +75,20 @@ def ensure_client_image(
     *,
     root: Path,
     cuda: bool = False,
-    machine: Machine | None = None,
+    machine: HostMachine | None = None,
 ) -> str:
     """Return the tag of the one image that a device needs which joins a federation.
 
     Raises:
         DockerError: as `ensure_images`.
     """
-    supply = _Supply(store, say, root, machine or Machine())
+    supply = _Supply(store, say, root, machine or HostMachine())
     with daemon_kept(supply.machine):
         return supply.current_fedbench(cuda=cuda)
 
 
 @contextmanager
-def daemon_kept(machine: Machine) -> Iterator[None]:
+def daemon_kept(machine: HostMachine) -> Iterator[None]:
     """Keep a daemon that fedbench started from being stopped meanwhile, whoever is taken down."""
     with ExitStack() as locks:
         # Of another daemon, which fedbench never stops, there is no record.
@@ -123,7 +126,7 @@ class _Supply:
     store: ImageStore
     say: Say
     root: Path
-    machine: Machine
+    machine: HostMachine
     unreachable: str = ""  # why the registry could not be reached: asked once, not per image
 
     def has(self, image: str) -> bool:

@@ -138,7 +138,7 @@ def _reachable(url: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Machine:
+class HostMachine:
     """The machine, and the rights that this process has on it.
 
     `endpoint` is that of DOCKER_HOST or of the current context, as for the CLI; `connect` raises

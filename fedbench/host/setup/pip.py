@@ -11,7 +11,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedbench.host.setup.machine import Machine
+from fedbench.host.setup.machine import (
+    HostMachine,
+)
 
 _PIP_CONF = "FEDBENCH_PIP_CONF"
 _ADDRESSES = ("index-url", "extra-index-url", "find-links")
@@ -42,7 +44,7 @@ class PipSettings:
         return {_PIP_CONF: self.conf} if self.conf else {}
 
 
-def settings(machine: Machine) -> PipSettings:
+def settings(machine: HostMachine) -> PipSettings:
     """Read the host's pip settings as far as they mean something inside a build."""
     options = _options(machine)
     certificates = _certificates(machine, options)
@@ -56,7 +58,7 @@ def settings(machine: Machine) -> PipSettings:
     return PipSettings(conf, _wheels(options), certificates)
 
 
-def _options(machine: Machine) -> dict[str, str]:
+def _options(machine: HostMachine) -> dict[str, str]:
     """Return pip's options by name; the environment overrides [install], and that [global]."""
     listed = machine.execute([sys.executable, "-m", "pip", "config", "list"])
     scopes: dict[str, dict[str, str]] = {"global": {}, "install": {}, ":env:": {}}
@@ -68,7 +70,7 @@ def _options(machine: Machine) -> dict[str, str]:
     return {**scopes["global"], **scopes["install"], **scopes[":env:"]}
 
 
-def _certificates(machine: Machine, options: dict[str, str]) -> Path | None:
+def _certificates(machine: HostMachine, options: dict[str, str]) -> Path | None:
     """Return the bundle that this host's programs are told to trust, if they are told."""
     environment = machine.environment
     named = [options.get("cert"), environment.get("SSL_CERT_FILE")]

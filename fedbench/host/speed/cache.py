@@ -70,7 +70,7 @@ class Entry(Record):
 _said: set[str] = set()
 
 
-class _File(Record):
+class _CacheFile(Record):
     entries: tuple[Entry, ...] = ()
 
 
@@ -97,7 +97,7 @@ class Speeds:
         new = Entry(host=self.host, software=self._software(speed.model), speed=speed)
         kept = [e for e in self._entries() if not (self._holds(e) and e.speed.model == speed.model)]
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        replace_text(self.path, _File(entries=(*kept, new)).model_dump_json(indent=2) + "\n")
+        replace_text(self.path, _CacheFile(entries=(*kept, new)).model_dump_json(indent=2) + "\n")
 
     def _holds(self, entry: Entry) -> bool:
         software = self._software(entry.speed.model)
@@ -109,7 +109,7 @@ class Speeds:
     def _entries(self) -> tuple[Entry, ...]:
         # A file of another version is as good as none: everything in it can be measured.
         with suppress(FileNotFoundError, ValidationError):
-            return _File.model_validate_json(self.path.read_bytes()).entries
+            return _CacheFile.model_validate_json(self.path.read_bytes()).entries
         return ()
 
 

@@ -21,7 +21,11 @@ from fedbench.engines.containers.runtime.stack import host_facts
 from fedbench.engines.containers.runtime.workbench import WORKLOAD, docker_run
 from fedbench.errors import HostError
 from fedbench.host.setup import bootstrap
-from fedbench.host.setup.machine import Machine, Say, cpu_model
+from fedbench.host.setup.machine import (
+    HostMachine,
+    Say,
+    cpu_model,
+)
 from fedbench.host.speed.calibration import GAIN, climb
 from fedbench.records.measurement import Measurement, parse
 
@@ -36,7 +40,7 @@ class Runner:
     command: Sequence[str]
     where: str
     hint: str
-    machine: Machine
+    machine: HostMachine
 
     def run(self, model: str, *options: str) -> list[Measurement]:
         """Return one measurement, or as many as `--copies` asks for.
@@ -54,14 +58,14 @@ class Runner:
 
 
 def find_runner(
-    root: Path, say: Say, *, in_image: bool | None = None, machine: Machine | None = None
+    root: Path, say: Say, *, in_image: bool | None = None, machine: HostMachine | None = None
 ) -> Runner:
     """Choose the image where a Docker daemon answers, else this Python, unless `in_image` says.
 
     Raises:
         DockerError: `in_image`, and there is no Docker; or the image cannot be built.
     """
-    machine = machine or Machine()
+    machine = machine or HostMachine()
     containers = None
     if in_image:
         containers = docker_containers.connect(say, machine)

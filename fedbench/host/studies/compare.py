@@ -45,7 +45,7 @@ class Twins(Record):
 
 
 @dataclass(frozen=True)
-class Metric:
+class ComparedMetric:
     """A figure of a round; `emulated` where it is wall time, which a dilation stretches."""
 
     name: str
@@ -54,13 +54,15 @@ class Metric:
 
 
 METRICS = (
-    Metric("local epoch s", lambda c: median(c.epoch_seconds) if c.epoch_seconds else None, True),
-    Metric("evaluation s", lambda c: c.evaluate_seconds, True),
-    Metric("download s", lambda c: c.download_seconds, True),
-    Metric("upload s", lambda c: c.upload_seconds, True),
-    Metric("CPU s", lambda c: c.cpu_seconds),
-    Metric("peak MiB", lambda c: c.peak_memory_bytes and c.peak_memory_bytes / 2**20),
-    Metric("local accuracy", lambda c: c.local_accuracy),
+    ComparedMetric(
+        "local epoch s", lambda c: median(c.epoch_seconds) if c.epoch_seconds else None, True
+    ),
+    ComparedMetric("evaluation s", lambda c: c.evaluate_seconds, True),
+    ComparedMetric("download s", lambda c: c.download_seconds, True),
+    ComparedMetric("upload s", lambda c: c.upload_seconds, True),
+    ComparedMetric("CPU s", lambda c: c.cpu_seconds),
+    ComparedMetric("peak MiB", lambda c: c.peak_memory_bytes and c.peak_memory_bytes / 2**20),
+    ComparedMetric("local accuracy", lambda c: c.local_accuracy),
 )
 
 _Figures = dict[int, float]  # by round
@@ -132,7 +134,7 @@ def _of_client(
 
 
 def _figures(
-    metric: Metric, own: Mapping[int, ClientRound], dilation: Dilation
+    metric: ComparedMetric, own: Mapping[int, ClientRound], dilation: Dilation
 ) -> Iterator[tuple[int, float]]:
     for number, client in own.items():
         value = metric.of(client)

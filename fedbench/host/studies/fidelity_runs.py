@@ -22,7 +22,10 @@ from fedbench.host.plan.plan import ClientPlan
 from fedbench.host.setup.machine import Say
 from fedbench.host.speed.calibration import ENOUGH, REFERENCE, ratio
 from fedbench.host.studies import fidelity
-from fedbench.host.studies.fidelity import Fidelity, Row
+from fedbench.host.studies.fidelity import (
+    Fidelity,
+    FidelityRow,
+)
 from fedbench.records import ClientRound
 from fedbench.records.clock import EmulatedSeconds
 
@@ -68,13 +71,13 @@ class Measuring:
             runs=tuple(self._runs),
         )
 
-    def _devices(self, clients: Sequence[ClientPlan]) -> list[Row]:
+    def _devices(self, clients: Sequence[ClientPlan]) -> list[FidelityRow]:
         together = self._train(KNOWN, [plan.name for plan in clients], "all devices together")
         return [
             fidelity.row(name, self._target(name), figures) for name, figures in together.items()
         ]
 
-    def _interference(self, together: Sequence[Row]) -> list[Row]:
+    def _interference(self, together: Sequence[FidelityRow]) -> list[FidelityRow]:
         by_speed = sorted(together, key=lambda row: row.target)
         chosen = [by_speed[0], by_speed[-1]] if self._short else by_speed
         alone = {
@@ -83,7 +86,7 @@ class Measuring:
         }
         return fidelity.interference(alone, together)
 
-    def _held_out(self, devices: Sequence[Row]) -> list[Row]:
+    def _held_out(self, devices: Sequence[FidelityRow]) -> list[FidelityRow]:
         models = HELD_OUT[1:2] if self._short else HELD_OUT
         faster = self._ratios(models)
         rows = []
@@ -94,7 +97,7 @@ class Measuring:
                 rows.append(fidelity.row(f"{name}, {model}", predicted, seconds))
         return rows
 
-    def _sharing(self) -> list[Row]:
+    def _sharing(self) -> list[FidelityRow]:
         """Computers with several clients: one of them training, two, and so on."""
         rows = []
         for group in sorted({plan.group for plan in self._stack.clients if plan.group}):
@@ -103,7 +106,7 @@ class Measuring:
             rows += steps + fidelity.slowdowns(steps)
         return rows
 
-    def _shared(self, group: str, names: Sequence[str]) -> Row:
+    def _shared(self, group: str, names: Sequence[str]) -> FidelityRow:
         figures = self._train(KNOWN, names, f"{len(names)} clients on {group}")
         together = [second for seconds in figures.values() for second in seconds]
         target = self._target(names[0], len(names))

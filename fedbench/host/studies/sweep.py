@@ -20,7 +20,10 @@ from fedbench.host.report.tables.text_table import duration
 from fedbench.host.setup.machine import Say
 from fedbench.host.studies import sweep_table
 from fedbench.host.studies.grid import Point, Study, federation, identity
-from fedbench.host.studies.sweep_table import Outcome, Row
+from fedbench.host.studies.sweep_table import (
+    Outcome,
+    SweepRow,
+)
 from fedbench.records import Summary, replace_text
 from fedbench.records.runs import Run, RunStore
 
@@ -106,7 +109,7 @@ class Sweeping:
         """The points that are still to be run."""
         return [task for task in self._tasks if not self.finished(task)]
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[SweepRow]:
         """The table as it stands."""
         return sweep_table.rows(self._outcome(task) for task in self._tasks)
 

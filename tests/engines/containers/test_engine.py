@@ -18,7 +18,9 @@ from fedbench.config import Experiment, load_devices, load_experiment, load_prof
 from fedbench.engines import engine as engines
 from fedbench.engines.containers import emulation
 from fedbench.engines.containers.engine import ContainersEngine
-from fedbench.engines.containers.runtime.containers import Answer
+from fedbench.engines.containers.runtime.containers import (
+    CommandAnswer,
+)
 from fedbench.engines.containers.runtime.stack import Stack
 from fedbench.errors import ConfigError, DockerError, RunError, RunInterrupted
 from fedbench.host.plan.plan import HostFacts, plan
@@ -61,7 +63,7 @@ def stack(tmp_path: Path) -> Stack:
 @pytest.fixture
 def up(fake: FakeContainers) -> FakeContainers:
     """The federation's server, which runs nothing and says its versions."""
-    fake.answers["importlib.metadata"] = Answer(0, json.dumps(VERSIONS) + "\n")
+    fake.answers["importlib.metadata"] = CommandAnswer(0, json.dumps(VERSIONS) + "\n")
     fake.add("server")
     fake.run("server", "python -m fedbench.server")
     return fake

@@ -200,7 +200,16 @@ def run(tmp_path: Path) -> Path:
     Stack.write(places, made, load_devices(profile), images)
     folder = places.runs / "r1"
     folder.mkdir()
-    (folder / "run.json").write_text(json.dumps({"created": "2026-01-02T03:04:05+00:00"}))
+    (folder / "run.json").write_text(
+        json.dumps(
+            {
+                "run": "r1",
+                "experiment": "digits",
+                "profile": "legacy-pc",
+                "created": "2026-01-02T03:04:05+00:00",
+            }
+        )
+    )
     return folder
 
 

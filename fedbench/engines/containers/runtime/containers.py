@@ -95,7 +95,7 @@ class HelperContainer:
 
 
 @dataclass(frozen=True)
-class Answer:
+class CommandAnswer:
     """What a command in a container printed, and its exit code."""
 
     code: int
@@ -137,10 +137,10 @@ class Containers(Protocol):
     def start(self, name: str, container: ClientContainer) -> Container:
         """Start a container that goes on by itself."""
 
-    def run_helper(self, helper: HelperContainer) -> Answer:
+    def run_helper(self, helper: HelperContainer) -> CommandAnswer:
         """Run a short-lived container to its end, in about a second."""
 
-    def execute(self, container: Container, command: Sequence[str]) -> Answer:
+    def execute(self, container: Container, command: Sequence[str]) -> CommandAnswer:
         """Run a command in a container to its end."""
 
     def processes(self, container: Container) -> list[str]:

@@ -16,7 +16,7 @@ from docker.types import LogConfig
 from fedbench.engines.containers.runtime.containers import (
     JOINED_LABEL,
     PROJECT_LABEL,
-    Answer,
+    CommandAnswer,
     Container,
     ContainerHost,
     Containers,
@@ -25,10 +25,13 @@ from fedbench.engines.containers.runtime.containers import (
 from fedbench.errors import DockerError
 from fedbench.host.plan.client_container import ClientContainer
 from fedbench.host.setup import bootstrap
-from fedbench.host.setup.machine import Machine, Say
+from fedbench.host.setup.machine import (
+    HostMachine,
+    Say,
+)
 
 
-def connect(say: Say, machine: Machine | None = None) -> Containers:
+def connect(say: Say, machine: HostMachine | None = None) -> Containers:
     """Return the containers of a Docker daemon that can run a federation.
 
     Raises:
@@ -37,7 +40,7 @@ def connect(say: Say, machine: Machine | None = None) -> Containers:
     return DockerContainers(bootstrap.ensure_docker(say, machine))
 
 
-def find(machine: Machine | None = None) -> Containers | None:
+def find(machine: HostMachine | None = None) -> Containers | None:
     """Return the containers of the daemon that answers; None where none does."""
     client = bootstrap.find_docker(machine)
     return DockerContainers(client) if client else None
@@ -104,7 +107,7 @@ class DockerContainers:
             started = self._client.containers.run(detach=True, name=name, **sdk_options(container))
             return _container(started)
 
-    def run_helper(self, helper: HelperContainer) -> Answer:
+    def run_helper(self, helper: HelperContainer) -> CommandAnswer:
         """Run a short-lived container to its end, and remove it."""
         with _explained(f"{helper.image}: the helper cannot be run"):
             container = self._client.containers.run(
@@ -127,13 +130,13 @@ class DockerContainers:
                 errors = container.logs(stdout=False, stderr=True)
             finally:
                 container.remove(force=True)
-        return Answer(code, output.decode(), errors.decode(errors="replace"))
+        return CommandAnswer(code, output.decode(), errors.decode(errors="replace"))
 
-    def execute(self, container: Container, command: Sequence[str]) -> Answer:
+    def execute(self, container: Container, command: Sequence[str]) -> CommandAnswer:
         """Run a command in a container to its end; `errors` stays empty, the output has both."""
         with _explained(f"{container.name}: `{command[0]}` cannot be run"):
             code, output = self._get(container).exec_run(list(command))
-        return Answer(code or 0, cast("bytes", output).decode(errors="replace"))
+        return CommandAnswer(code or 0, cast("bytes", output).decode(errors="replace"))
 
     def processes(self, container: Container) -> list[str]:
         """List the command lines of what runs in a container."""

@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from fedbench.engines.containers.runtime.containers import Answer, Containers, HelperContainer
+from fedbench.engines.containers.runtime.containers import (
+    CommandAnswer,
+    Containers,
+    HelperContainer,
+)
 from fedbench.errors import DockerError
 
 
@@ -21,7 +25,7 @@ def run(containers: Containers, image: str, order: dict[str, Any], **rights: Any
     return _answer(containers.run_helper(HelperContainer(image, command, **rights)))
 
 
-def _answer(answer: Answer) -> Any:
+def _answer(answer: CommandAnswer) -> Any:
     if answer.code == 0:
         return json.loads(answer.output)
     if answer.output:

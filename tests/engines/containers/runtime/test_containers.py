@@ -20,7 +20,7 @@ from fedbench.engines.containers.runtime.containers import (
     PROJECT_LABEL,
     SERVICE_LABEL,
     UNLIMITED,
-    Answer,
+    CommandAnswer,
     Container,
     Containers,
     HelperContainer,
@@ -53,8 +53,8 @@ class FakeWorld:
         self.containers = self.fake = FakeContainers(
             images={"fedbench:cpu": {"fedbench.content": "x"}}
         )
-        self.fake.answers["hello"] = Answer(0, "hello\n")
-        self.fake.helper = lambda _: Answer(3, "answer", "a warning")
+        self.fake.answers["hello"] = CommandAnswer(0, "hello\n")
+        self.fake.helper = lambda _: CommandAnswer(3, "answer", "a warning")
 
     def up(self, service: str) -> None:
         self.fake.add(service, project=PROJECT)
@@ -223,7 +223,7 @@ def test_what_is_gone_is_an_error_but_for_its_log_and_its_removal(world: World) 
 def test_a_helper_says_what_it_did(world: World) -> None:
     command = ["sh", "-c", "printf answer; printf 'a warning' >&2; exit 3"]
     answer = world.containers.run_helper(HelperContainer("fedbench:cpu", command))
-    assert answer == Answer(3, "answer", "a warning")
+    assert answer == CommandAnswer(3, "answer", "a warning")
 
 
 def test_the_host_and_its_images_are_told(world: World) -> None:
@@ -308,11 +308,11 @@ def test_only_a_socket_of_this_machine_is_local() -> None:
 def test_the_orders_of_the_helper_are_json() -> None:
     """Else a fake helper could be told anything."""
     fake = FakeContainers()
-    fake.helper = lambda order: Answer(0, json.dumps({"got": order.command[-1]}))
+    fake.helper = lambda order: CommandAnswer(0, json.dumps({"got": order.command[-1]}))
     assert helper.run(fake, "i", {"probe": []}) == {"got": '{"probe": []}'}
-    fake.helper = lambda _: Answer(1, json.dumps({"error": "the kernel refuses"}))
+    fake.helper = lambda _: CommandAnswer(1, json.dumps({"error": "the kernel refuses"}))
     with pytest.raises(DockerError, match="the kernel refuses"):
         helper.run(fake, "i", {})
-    fake.helper = lambda _: Answer(137, "", "Traceback\nKilled")
+    fake.helper = lambda _: CommandAnswer(137, "", "Traceback\nKilled")
     with pytest.raises(DockerError, match="the helper ended with code 137:\nTraceback\nKilled"):
         helper.run(fake, "i", {})
