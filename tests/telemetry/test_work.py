@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 from prometheus_client import CollectorRegistry
 
 from fedbench.telemetry.cgroup import Cgroup
 from fedbench.telemetry.client import ClientMetrics
 from fedbench.telemetry.work import EpochSamples, WorkCounter, WorkObserver
-
-NO_PROMETHEUS = """
-import sys
-import fedbench.engines.in_process.__main__
-print(*sorted(name for name in sys.modules if name.startswith("prometheus_client")))
-"""
 
 
 def two_epochs(observer: WorkObserver, samples: int) -> None:
@@ -51,11 +42,3 @@ def test_an_epoch_that_was_broken_off_counts_as_far_as_it_came() -> None:
     epoch = EpochSamples()
 
     assert [epoch.more(samples) for samples in (32, 64, 32, 48)] == [32, 32, 32, 16]
-
-
-def test_the_engine_in_one_program_does_without_prometheus_client() -> None:
-    """Its workers import what it imports: nothing of theirs comes later."""
-    done = subprocess.run(
-        [sys.executable, "-c", NO_PROMETHEUS], check=True, capture_output=True, text=True
-    )
-    assert done.stdout.strip() == ""

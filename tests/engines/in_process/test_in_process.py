@@ -36,9 +36,8 @@ def write_data(folder: Path, train: int, test: int, seed: int) -> None:
         save_file(tensors, folder / KEY / f"{name}.safetensors", metadata)
 
 
-@pytest.fixture
-def prepare(tmp_path: Path) -> Prepare:
-    """A run's folder as the host prepares it, for two clients."""
+def preparing(tmp_path: Path) -> Prepare:
+    """What prepares a run's folder as the host does, for two clients."""
 
     def prepared(name: str = "run", workers: int = 0, **experiment: Any) -> Path:
         clients = []
@@ -63,12 +62,48 @@ def prepare(tmp_path: Path) -> Prepare:
     return prepared
 
 
-def engine(folder: Path) -> subprocess.Popen[bytes]:
+@pytest.fixture
+def prepare(tmp_path: Path) -> Prepare:
+    return preparing(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two rounds by two workers, to its end."""
+    folder = preparing(tmp_path_factory.mktemp("whole"))(workers=2)
+    assert engine(folder).wait(120) == 0
+    return folder
+
+
+# As `python -m fedbench.engines.in_process`, for some folders in turn: its imports take longest.
+IN_TURN = """
+import sys
+from fedbench.engines.in_process import __main__ as engine
+
+if __name__ == "__main__":
+    engine.SAY_SECONDS = 0.5
+    for folder in sys.argv[1:]:
+        sys.argv[1:] = [folder]
+        assert engine.main() == 0
+"""
+
+
+# Stands where prometheus_client would be found; an import of it, in whatever worker, leaves a mark.
+DECOY = """
+from pathlib import Path
+Path(__file__).with_name("imported").touch()
+raise ImportError
+"""
+
+
+def engine(*folders: Path) -> subprocess.Popen[bytes]:
+    decoy = folders[0].parent / "decoy"
+    decoy.mkdir(exist_ok=True)
+    (decoy / "prometheus_client.py").write_text(DECOY)
+    path = os.pathsep.join(filter(None, (str(decoy), os.environ.get("PYTHONPATH"))))
     # Sums over two threads are other sums than those over one.
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "fedbench.engines.in_process", str(folder)], env=environment
-    )
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    return subprocess.Popen([sys.executable, "-c", IN_TURN, *map(str, folders)], env=environment)
 
 
 def summary(folder: Path) -> Summary:
@@ -80,12 +115,10 @@ def weights(folder: Path) -> np.ndarray:
     return model
 
 
-def test_a_run_leaves_what_any_run_leaves(prepare: Prepare) -> None:
-    folder = prepare(workers=2)
-    assert engine(folder).wait(120) == 0
-    result = summary(folder)
+def test_a_run_leaves_what_any_run_leaves(whole: Path) -> None:
+    result = summary(whole)
     assert (result.status, len(result.rounds)) == ("finished", 2)
-    assert (folder / "model.safetensors").exists()
+    assert (whole / "model.safetensors").exists()
     first, last = result.rounds
     assert first.confusion is None
     assert last.confusion
@@ -100,6 +133,11 @@ def test_a_run_leaves_what_any_run_leaves(prepare: Prepare) -> None:
         assert all(c.target_epoch_seconds is None for c in record.clients)
 
 
+def test_a_run_counts_without_prometheus_client(whole: Path) -> None:
+    assert (whole.parent / "decoy/prometheus_client.py").exists()
+    assert not (whole.parent / "decoy/imported").exists()
+
+
 @pytest.mark.parametrize(
     ("clients", "cores", "gpu", "workers"),
     [(2, 2, False, 2), (3, 2, False, 3), (4, 2, False, 2), (30, 8, False, 8), (3, 16, True, 1)],
@@ -110,15 +148,16 @@ def test_no_core_is_idle_while_the_last_client_trains(
     assert worker_count(clients, cores, gpu=gpu) == workers
 
 
-def test_the_number_of_workers_changes_nothing_and_resuming_neither(prepare: Prepare) -> None:
-    whole, inline, halved = prepare("whole", 2), prepare("inline", 0), prepare("halved", 2)
-    assert engine(whole).wait(120) == engine(inline).wait(120) == 0
-    assert np.array_equal(weights(whole), weights(inline))
+def test_the_number_of_workers_changes_nothing_and_resuming_neither(
+    prepare: Prepare, whole: Path
+) -> None:
+    """A run goes on in another process than the one that began it."""
+    inline, halved = prepare("inline", 0), prepare("halved", 0, rounds=1)
+    assert engine(halved).wait(120) == 0
     chosen = json.loads((halved / "experiment.json").read_text())
-    (halved / "experiment.json").write_text(json.dumps(chosen | {"rounds": 1}))
-    assert engine(halved).wait(120) == 0
-    (halved / "experiment.json").write_text(json.dumps(chosen))
-    assert engine(halved).wait(120) == 0
+    (halved / "experiment.json").write_text(json.dumps(chosen | {"rounds": 2}))
+    assert engine(inline, halved).wait(120) == 0
+    assert np.array_equal(weights(whole), weights(inline))
     assert [record.round for record in summary(halved).rounds] == [1, 2]
     assert np.array_equal(weights(whole), weights(halved))
 
