@@ -55,12 +55,14 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def follow_run(stack: Stack, runner: Runner, run: Run, process: subprocess.Popen[bytes]) -> Summary:
     """Shows a run as it goes on, until it ends: live on a terminal, else line by line."""
     from fedbench.host.watch.prometheus import Prometheus
-    from fedbench.host.watch.top.live import Lines, View
+    from fedbench.host.watch.top.live import Lines, LiveRun
 
     live = Live(console=progress, auto_refresh=False) if progress.is_terminal else None
     with live or nullcontext():
         names = [client.name for client in stack.clients]
-        look = View(run, names, Prometheus(stack.prometheus_url), live) if live else Lines(run, say)
+        look = (
+            LiveRun(run, names, Prometheus(stack.prometheus_url), live) if live else Lines(run, say)
+        )
         return runner.follow(run, process, look)
 
 

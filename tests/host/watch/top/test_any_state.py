@@ -15,7 +15,7 @@ from fedbench.host.watch.prometheus import Sample, Series
 from fedbench.host.watch.top.device_table import PHASES, Devices
 from fedbench.host.watch.top.drawing import Board
 from fedbench.host.watch.top.snapshot import METRICS, snapshot
-from fedbench.host.watch.top.state import Alert, Device, Gpu, RunState, Snapshot, Traffic
+from fedbench.host.watch.top.state import Alert, DeviceState, GpuState, RunState, Snapshot, Traffic
 from fedbench.host.watch.top.view import SORTS, View
 
 NOW = 1_764_000_000.0
@@ -34,14 +34,14 @@ def figures(kind: type, **others: st.SearchStrategy[Any]) -> st.SearchStrategy[A
 
 
 DEVICES = figures(
-    Device,
+    DeviceState,
     client=NAMES,
     phase=CLIENT_PHASES,
     phases=POINTS.map(lambda points: tuple(sorted(points))),
     profile=NAMES,
     sent=figures(Traffic),
     received=figures(Traffic),
-    gpu=figures(Gpu),
+    gpu=figures(GpuState),
 )
 CURVES = st.lists(FIGURES, max_size=40).map(tuple)
 RUNS = figures(

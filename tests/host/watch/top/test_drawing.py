@@ -14,7 +14,7 @@ from rich.console import Console
 from fedbench.host.watch.top.device_table import Devices
 from fedbench.host.watch.top.drawing import Board, sparkline
 from fedbench.host.watch.top.snapshot import RULES, snapshot
-from fedbench.host.watch.top.state import Alert, Device, Snapshot, Traffic
+from fedbench.host.watch.top.state import Alert, DeviceState, Snapshot, Traffic
 from fedbench.host.watch.top.view import View
 
 
@@ -59,14 +59,14 @@ def nobody(**figures: object) -> Snapshot:
 
 
 def test_a_federation_without_a_run() -> None:
-    text = drawn(Board(nobody(devices=(Device("a", "waiting"),))), 80)
+    text = drawn(Board(nobody(devices=(DeviceState("a", "waiting"),))), 80)
     assert text.startswith("no run yet\n")
     assert "a       waiting" in text
 
 
 def test_who_holds_the_round_back_and_why(state: Snapshot) -> None:
-    slow = Device("slow", "training", epoch=2, epochs=3, cpu_use=0.98, throttled=0.5)
-    fast = Device("fast", "waiting", ((90.0, "training"), (92.0, "waiting")))
+    slow = DeviceState("slow", "training", epoch=2, epochs=3, cpu_use=0.98, throttled=0.5)
+    fast = DeviceState("fast", "waiting", ((90.0, "training"), (92.0, "waiting")))
     text = drawn(Board(replace(state, time=100.0, devices=(fast, slow))), 140)
     assert (
         "slow holds the round back: training epoch 2/3, 98% of its CPU quota used, "
@@ -75,21 +75,21 @@ def test_who_holds_the_round_back_and_why(state: Snapshot) -> None:
 
 
 def test_a_slow_link_is_told(state: Snapshot) -> None:
-    slow = Device("slow", "sending", sent=Traffic(rate=125e3))
-    fast = Device("fast", "waiting")
+    slow = DeviceState("slow", "sending", sent=Traffic(rate=125e3))
+    fast = DeviceState("fast", "waiting")
     text = drawn(Board(replace(state, devices=(fast, slow))), 140)
     assert "sending, its link carries 125 kB/s; waiting: fast over 240 s\n" in text
 
 
 def test_the_timeline_ends_where_a_device_left() -> None:
-    left = Device("a", "gone", tuple((float(at), "training") for at in range(2, 121, 2)))
+    left = DeviceState("a", "gone", tuple((float(at), "training") for at in range(2, 121, 2)))
     text = drawn(Board(nobody(time=240.0, devices=(left,))), 122)
     assert f"\na {'█' * 60}\n" in text
 
 
 @pytest.mark.parametrize("width", [20, 41, 42])
 def test_a_long_name_leaves_half_of_a_narrow_terminal_for_the_timeline(width: int) -> None:
-    device = Device("n" * 41, "training", ((239.0, "training"),))
+    device = DeviceState("n" * 41, "training", ((239.0, "training"),))
     lines = drawn(Board(nobody(time=240.0, devices=(device,))), width).splitlines()
     (timeline,) = [line for line in lines if line.startswith("n" * (width // 2 - 1) + "… ")]
     assert timeline == timeline[: width // 2 + 1].ljust(width - 1) + "█"
@@ -118,8 +118,8 @@ def test_a_run_that_diverged_says_nan_and_has_the_curve_before(state: Snapshot) 
 
 
 def test_a_client_of_another_version_may_be_in_a_phase_of_its_own(state: Snapshot) -> None:
-    paused = Device("a", "paused", ((99.0, "paused"),))
-    text = drawn(Board(replace(state, time=100.0, devices=(paused, Device("b", "waiting")))), 122)
+    paused = DeviceState("a", "paused", ((99.0, "paused"),))
+    text = drawn(Board(replace(state, time=100.0, devices=(paused, DeviceState("b", "waiting")))), 122)
     assert text.count("paused") == 1
     assert re.search(r"\na +\?\n", text)
     assert "holds the round back" not in text
@@ -137,7 +137,7 @@ def open_on_a_screen(state: Snapshot, view: View, width: int = 120, height: int 
 
 
 def many(count: int) -> Snapshot:
-    return nobody(devices=tuple(Device(f"c{n:02}", phase="waiting") for n in range(count)))
+    return nobody(devices=tuple(DeviceState(f"c{n:02}", phase="waiting") for n in range(count)))
 
 
 def test_energy_is_shown_at_100_columns_and_the_footer_says_what_is_not(state: Snapshot) -> None:

@@ -6,14 +6,14 @@ from itertools import permutations
 import pytest
 
 from fedbench.host.watch.top.device_table import TITLES
-from fedbench.host.watch.top.state import Device
+from fedbench.host.watch.top.state import DeviceState
 from fedbench.host.watch.top.view import SORTS, View
 
 DEVICES = (
-    Device("a", epoch_seconds=1.0, cpu_use=0.5, memory=10.0, idle_joules=1.0, busy_joules=1.0),
-    Device("b", epoch_seconds=3.0, cpu_use=0.1, memory=30.0),
-    Device("c"),
-    Device("d", epoch_seconds=2.0, cpu_use=0.9, memory=20.0, idle_joules=5.0, busy_joules=0.0),
+    DeviceState("a", epoch_seconds=1.0, cpu_use=0.5, memory=10.0, idle_joules=1.0, busy_joules=1.0),
+    DeviceState("b", epoch_seconds=3.0, cpu_use=0.1, memory=30.0),
+    DeviceState("c"),
+    DeviceState("d", epoch_seconds=2.0, cpu_use=0.9, memory=20.0, idle_joules=5.0, busy_joules=0.0),
 )
 
 
@@ -37,7 +37,7 @@ def test_each_s_sorts_by_another_figure_highest_first(times: int, order: str) ->
 def test_what_is_not_a_number_sorts_as_what_is_not_known() -> None:
     nan, inf = float("nan"), float("inf")
     devices = [
-        Device(name, cpu_use=use) for name, use in zip("abcd", (nan, 1.0, None, inf), strict=True)
+        DeviceState(name, cpu_use=use) for name, use in zip("abcd", (nan, 1.0, None, inf), strict=True)
     ]
     for order in permutations(devices):
         shown = View(sort="CPU of quota").devices(order)
