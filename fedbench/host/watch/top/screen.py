@@ -15,6 +15,7 @@ from rich.text import Text
 from textual import work
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
+from textual.events import Resize
 from textual.widgets import Static
 from textual.worker import WorkerFailed
 
@@ -66,12 +67,14 @@ class TopApp(App[BaseException]):
     ENABLE_COMMAND_PALETTE = False
     BINDINGS: ClassVar[list[BindingType]] = [*_KEYS]
 
-    def __init__(self, look: Callable[[], Snapshot]) -> None:
+    def __init__(
+        self, look: Callable[[], Snapshot], refresh_seconds: float = _REFRESH_SECONDS
+    ) -> None:
         super().__init__()
         self.theme = "ansi-dark"  # the terminal's own colours, be they dark or light
-        self._look = look
+        self._look, self._refresh_seconds = look, refresh_seconds
         self._state, self._at, self._note = look(), _now(), ""
-        self._sort, self._help = BY_NAME, False
+        self._sort, self._help, self._width = BY_NAME, False, 0
         self._pane = DevicePane(self._state)
         self._head, self._alerts, self._keys = (
             Static(id=id_) for id_ in ("head", "alerts", "keys")
@@ -89,14 +92,15 @@ class TopApp(App[BaseException]):
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.exit)
         self._keep_up()
 
-    def on_resize(self) -> None:
+    def on_resize(self, event: Resize) -> None:
         """Draw the state as wide as the terminal is now."""
+        self._width = event.size.width
         self._draw()
 
     @work
     async def _keep_up(self) -> None:
         while True:
-            await asyncio.sleep(_REFRESH_SECONDS)
+            await asyncio.sleep(self._refresh_seconds)
             await self.renew()
 
     async def renew(self) -> None:
@@ -161,7 +165,7 @@ class TopApp(App[BaseException]):
         state = self._state
         note = [Text(self._note, "bold yellow")] if self._note else []
         self._head.update(Group(*note, *head(state)))
-        left_out = self._pane.show(state, self._sort, self.size.width)
+        left_out = self._pane.show(state, self._sort, self._width)
         self._alerts.update(alerts(state.alerts))
         self._alerts.display = bool(state.alerts)
         words = [_HELP if self._help else "? keys"]

@@ -6,6 +6,7 @@ import io
 from dataclasses import fields
 from typing import Any
 
+from fedbench.host.watch.top.view import SORTS, View
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
@@ -16,7 +17,6 @@ from fedbench.host.watch.top.device_table import PHASES, Devices
 from fedbench.host.watch.top.drawing import Board
 from fedbench.host.watch.top.snapshot import METRICS, snapshot
 from fedbench.host.watch.top.state import Alert, DeviceState, GpuState, RunState, Snapshot, Traffic
-from fedbench.host.watch.top.view import SORTS, View
 
 NOW = 1_764_000_000.0
 FIGURES = st.floats(width=32)  # NaN and infinities among them
