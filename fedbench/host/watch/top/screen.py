@@ -48,8 +48,8 @@ def watch(prometheus: Prometheus, run: str | None) -> None:
     Raises:
         HostError, RunError: as `look`, at the beginning.
     """
-    defect = TopApp(partial(look, prometheus, run)).run(mouse=False)  # the terminal's own
-    if defect:
+    app = TopApp(partial(look, prometheus, run), _REFRESH_SECONDS)
+    if defect := app.run(mouse=False):  # the mouse still selects text, as the terminal has it
         raise defect
 
 
@@ -67,9 +67,7 @@ class TopApp(App[BaseException]):
     ENABLE_COMMAND_PALETTE = False
     BINDINGS: ClassVar[list[BindingType]] = [*_KEYS]
 
-    def __init__(
-        self, look: Callable[[], Snapshot], refresh_seconds: float = _REFRESH_SECONDS
-    ) -> None:
+    def __init__(self, look: Callable[[], Snapshot], refresh_seconds: float) -> None:
         super().__init__()
         self.theme = "ansi-dark"  # the terminal's own colours, be they dark or light
         self._look, self._refresh_seconds = look, refresh_seconds

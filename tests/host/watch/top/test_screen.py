@@ -230,5 +230,5 @@ def test_a_defect_ends_it_and_is_its_result(state: Snapshot) -> None:
         while app.is_running:
             await asyncio.sleep(0.01)
 
-    result = play(lambda: answers.pop(), scene).return_value
+    result = play(answers.pop, scene).return_value
     assert isinstance(result, IndexError)
