@@ -88,8 +88,8 @@ def test_any_state_is_printed_and_no_line_is_wider_than_the_terminal(
         assert widest(what, width) <= width
 
 
-@settings(max_examples=8, deadline=None)
-@given(st.lists(st.tuples(STATES, KEYS, WIDTHS, HEIGHTS), min_size=1, max_size=6))
+@settings(max_examples=6, deadline=None)
+@given(st.lists(st.tuples(STATES, KEYS, WIDTHS, HEIGHTS), min_size=1, max_size=3))
 def test_any_states_are_drawn_one_after_the_other_in_a_terminal_that_changes_its_size(
     story: list[tuple[Snapshot, str, int, int]],
 ) -> None:

@@ -12,6 +12,7 @@ import sys
 import termios
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,10 +20,7 @@ from recorded import RecordedPrometheus, serving
 
 ROOT = Path(__file__).resolve().parents[4]
 SHOWN_CURSOR, ENTERED_SCREEN, LEFT_SCREEN = b"\x1b[?25h", b"\x1b[?1049h", b"\x1b[?1049l"
-MAIN = (
-    "from fedbench.host.watch.top import screen; screen._REFRESH_SECONDS = 0.2; "
-    "from fedbench.cli import main; main()"
-)
+MAIN = "from fedbench.cli import main; main()"
 SCREEN = r"client ▲.*\? keys"
 SHELL = f"""
 import os, signal, subprocess, sys, termios
@@ -35,6 +33,7 @@ code = process.wait()
 state = "as before" if termios.tcgetattr(0) == before else "changed"
 print(f"exit code {{code}}, terminal {{state}}", flush=True)
 """
+QUICK = "from fedbench.host.watch.top import screen; screen._REFRESH_SECONDS = 0.1"
 BASH = """
 import os
 os.login_tty(0)
@@ -65,7 +64,7 @@ class Terminal:
 
     def press(self, keys: str, shows: str) -> str:
         """What is drawn of this pattern once the keys are pressed."""
-        while self._more(0.2):
+        while self._more(0.1):
             pass
         self.seen = b""
         self.type(keys)
@@ -105,16 +104,22 @@ class Terminal:
         os.close(self._master)
 
 
+@contextmanager
+def started(script: str, recorded: RecordedPrometheus, folder: Path) -> Iterator[Terminal]:
+    """Start `fedbench top` as a shell would; yield once it is on the screen."""
+    shell = Terminal(script, recorded.url, folder)
+    try:
+        shell.pid = int(shell.until(r"process \d+\s").split()[1])
+        shell.until(SCREEN)
+        yield shell
+    finally:
+        shell.close()
+
+
 @pytest.fixture
 def terminal(recorded: RecordedPrometheus, tmp_path: Path) -> Iterator[Terminal]:
-    """`fedbench top` as a shell would start it."""
-    opened = Terminal(SHELL, recorded.url, tmp_path)
-    try:
-        opened.pid = int(opened.until(r"process \d+\s").split()[1])
-        opened.until(SCREEN)
-        yield opened
-    finally:
-        opened.close()
+    with started(SHELL, recorded, tmp_path) as shell:
+        yield shell
 
 
 @pytest.mark.parametrize("how", ["q", "Ctrl-C", "kill"])
@@ -127,16 +132,17 @@ def test_it_leaves_the_terminal_as_it_was(terminal: Terminal, how: str) -> None:
 
 
 def test_it_leaves_the_terminal_as_it_was_after_a_defect(
-    terminal: Terminal, recorded: RecordedPrometheus
+    recorded: RecordedPrometheus, tmp_path: Path
 ) -> None:
-    recorded.broken = True
-    terminal.until("error: fedbench failed: KeyError")
-    terminal.ends(70)
+    with started(SHELL.replace(MAIN, f"{QUICK}; {MAIN}"), recorded, tmp_path) as terminal:
+        recorded.broken = True
+        terminal.until("error: fedbench failed: KeyError")
+        terminal.ends(70)
 
 
 def test_keys_of_a_terminal_sort_select_and_open(terminal: Terminal) -> None:
     terminal.press("s", r"emulated s ▼")
-    terminal.press("\x1b[B\x1bOA\r", r"client +laptop ")  # arrows, of either mode
+    terminal.press("\x1b[B\x1bOA\r", r"client +workstation ")  # arrows, of either mode
     terminal.press("\x1b", r"CPU of quota")
     terminal.press("?", "Enter details")
     terminal.type("q")
