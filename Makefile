@@ -10,7 +10,7 @@ DATA_OPT  = $(if $(DATA),--data $(DATA))
 RUN_OPTS  = $(DATA_OPT) $(if $(DETACH),--detach) $(foreach s,$(SET),--set $(s))
 
 .DEFAULT_GOAL := help
-.PHONY: help up run sweep status top logs down join plan data devices report fidelity reproduce calibrate test bench bench-full check format clean
+.PHONY: help up run sweep status top logs down join plan data devices report fidelity reproduce calibrate test test-unit test-flower bench bench-full check format clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -18,11 +18,11 @@ help: ## show this help
 up: .venv/host ## bring a federation up and run: PROFILE=heterogeneous EXPERIMENT=digits [DATA=folder] [DETACH=1] [SET="rounds=5"]
 	@$(FEDBENCH) up $(PROFILE) --experiment $(EXPERIMENT) $(RUN_OPTS)
 
-run: .venv/host ## another run on the federation that is up: EXPERIMENT=digits [RESUME=run]
-	@$(FEDBENCH) run $(if $(RESUME),--resume $(RESUME),--experiment $(EXPERIMENT)) $(RUN_OPTS)
+run: $(if $(filter in-process,$(ENGINE)),.venv/node,.venv/host) ## another run on the federation that is up, or without any: EXPERIMENT=digits [ENGINE=in-process PROFILE=heterogeneous] [RESUME=run]
+	@$(FEDBENCH) run $(if $(RESUME),--resume $(RESUME),$(EXPERIMENT) $(if $(ENGINE),--engine $(ENGINE) --profile $(PROFILE))) $(RUN_OPTS)
 
-sweep: .venv/host ## a grid of experiments, and one table: SWEEP=partitions [DATA=folder] [SET="rounds=5"]
-	@$(FEDBENCH) sweep $(SWEEP) $(DATA_OPT) $(foreach s,$(SET),--set $(s))
+sweep: $(if $(filter in-process,$(ENGINE)),.venv/node,.venv/host) ## a grid of experiments, and one table: SWEEP=partitions [ENGINE=in-process] [DATA=folder] [SET="rounds=5"]
+	@$(FEDBENCH) sweep $(SWEEP) $(if $(ENGINE),--engine $(ENGINE)) $(DATA_OPT) $(foreach s,$(SET),--set $(s))
 
 status: .venv/host ## what is up, and where the dashboards are
 	@$(FEDBENCH) status
@@ -36,8 +36,8 @@ logs: .venv/host ## what server and clients logged: [CLIENT=laptop] [SINCE=5m] [
 down: .venv/host ## take the federation down; runs are kept
 	@$(FEDBENCH) down
 
-join: .venv/host ## join from this computer: SERVER=host:port DEVICE=legacy-pc [NAME=name] [CA=ca.pem] [DATA=folder]
-	@$(FEDBENCH) join --server $(SERVER) --device $(DEVICE) $(if $(NAME),--name $(NAME)) $(if $(CA),--ca $(CA)) $(DATA_OPT)
+join: .venv/host ## join from this computer: SERVER=host:port DEVICE=legacy-pc [NAME=name] [CA=ca.pem] [DATA=folder] [METRICS_PORT=9101]
+	@$(FEDBENCH) join --server $(SERVER) --device $(DEVICE) $(if $(NAME),--name $(NAME)) $(if $(CA),--ca $(CA)) $(DATA_OPT) $(if $(METRICS_PORT),--metrics-port $(METRICS_PORT))
 
 fidelity: .venv/host ## emulated epoch times against the real ones: PROFILE=table2 [SHORT=1]
 	@$(FEDBENCH) fidelity $(PROFILE) $(if $(SHORT),--short) $(foreach s,$(SET),--set $(s))
@@ -60,8 +60,15 @@ report: .venv/host ## report runs, the newest by default, as Markdown or into a 
 calibrate: .venv/host ## measure how fast this host trains each model: [MODEL=mobilenet_v2] [FRESH=1]
 	@$(FEDBENCH) calibrate $(foreach m,$(MODEL),--model $(m)) $(if $(FRESH),--fresh)
 
-test: check ## lint, type-check and run all tests; end-to-end ones too where Docker can be had
-	.venv/bin/python -m pytest
+# The marked tests measure, so nothing runs beside them; they share a federation, so nothing splits them.
+test: check test-unit ## lint, type-check and run all tests; end-to-end ones too where Docker can be had
+	.venv/bin/python -m pytest -m docker
+
+test-unit: .venv/dev ## run the tests that need no Docker, on all cores
+	.venv/bin/python -m pytest -m "not docker" --numprocesses auto --dist worksteal
+
+test-flower: .venv/dev ## test what is used of Flower with each flwr of a list, and say what moved
+	@.venv/bin/python tests/flower/flower_versions.py
 
 bench: .venv/dev ## measure against what one would run instead: [BENCH=train]
 	@.venv/bin/python tests/bench $(BENCH)
@@ -69,14 +76,14 @@ bench: .venv/dev ## measure against what one would run instead: [BENCH=train]
 bench-full: .venv/dev ## the same and the long parts: curves, limits, numerics
 	@.venv/bin/python tests/bench --full
 
-check: .venv/dev ## lint and type-check only
-	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
+check: .venv/dev ## lint, type-check, and see that what is imported is declared
+	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/deptry fedbench
 
 format: .venv/dev ## format the code
 	.venv/bin/ruff check --fix . ; .venv/bin/ruff format .
 
 clean: ## remove virtual environment and caches; runs and data are kept
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis fedbench.egg-info
+	rm -rf .venv .venv-flwr .mypy_cache .pytest_cache .ruff_cache .hypothesis fedbench.egg-info
 
 .venv/host: pyproject.toml
 	@echo "setting up .venv with what the host needs (a minute)"

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import docker
@@ -11,8 +11,6 @@ import pytest
 
 from fedbench.errors import DockerError
 from fedbench.host.setup import bootstrap
-from fedbench.host.setup.images import PROMETHEUS
-from fedbench.host.setup.machine import Machine
 from fedbench.learning import user_models
 
 pytest_plugins = ["host_fixtures"]
@@ -20,38 +18,36 @@ pytest_plugins = ["host_fixtures"]
 ROOT = Path(__file__).resolve().parent.parent
 
 
-@pytest.fixture(scope="session")
-def docker_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[docker.DockerClient]:
-    """A client of this host's Docker; a daemon started for the tests ends with them, not before.
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what asks for Docker, so that `-m "not docker"` never touches a daemon."""
+    needs = {"docker_client"} if shutil.which("promtool") else {"docker_client", "promtool"}
+    for item in items:
+        if needs & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.docker)
 
-    It is recorded in a folder of the tests' own, where `fedbench down` does not find it.
-    """
-    machine = Machine(state=tmp_path_factory.mktemp("docker"))
-    try:
-        client = bootstrap.ensure_docker(print, machine)
-    except DockerError as error:
-        pytest.skip(f"{error.message} ({error.hint})")
-    try:
+
+@pytest.fixture(scope="session")
+def docker_client() -> Iterator[docker.DockerClient]:
+    """A client of this host's Docker, which no `fedbench down` stops while the tests run."""
+    with ExitStack() as session:
+        try:
+            client = session.enter_context(bootstrap.docker_session(print))
+        except DockerError as error:
+            pytest.skip(f"{error.message} ({error.hint})")
         yield client
-    finally:
-        client.close()
-        bootstrap.stop_daemon(print, machine)
 
 
 @pytest.fixture(scope="module")
-def promtool() -> list[str]:
+def promtool(request: pytest.FixtureRequest) -> list[str]:
     """Promtool, or that of the image that fedbench runs, which sees this checkout."""
     if shutil.which("promtool"):
         return ["promtool"]
-    found = ["docker", "image", "inspect", PROMETHEUS]
-    if (
-        shutil.which("docker") is None
-        or subprocess.run(found, check=False, capture_output=True).returncode
-    ):
-        pytest.skip(f"neither promtool nor the image {PROMETHEUS} is here")
+    containers = request.getfixturevalue("docker_containers")
+    image = bootstrap.ensure_images(containers, print, root=ROOT).prometheus
     mount = ["--volume", f"{ROOT}:{ROOT}:ro", "--workdir", str(ROOT)]
     alone = ["docker", "run", "--rm", "--interactive", "--network=none"]
-    return [*alone, *mount, "--entrypoint=promtool", PROMETHEUS]
+    return [*alone, *mount, "--entrypoint=promtool", image]
 
 
 @pytest.fixture

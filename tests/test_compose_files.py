@@ -13,7 +13,7 @@ import yaml
 
 from fedbench.config import load_devices, load_profile
 from fedbench.engines.containers.runtime.compose import Compose
-from fedbench.host.plan.plan import HostFacts, plan
+from fedbench.host.plan.plan import HostFacts, Plan, plan
 from fedbench.host.plan.project import Paths, compose_project, environment
 
 ROOT = Path(__file__).parent.parent
@@ -21,6 +21,13 @@ FILES = sorted((ROOT / "compose").glob("*.yaml"))
 IMAGES = {"fedbench": "fedbench:cpu", "prometheus": "prom/prometheus", "grafana": "grafana/grafana"}
 HOST = HostFacts(cpus=64, memory=128 * 2**30, gpus=1)
 FEDERATION = "/fedbench/federation"
+PATHS = Paths(
+    ROOT,
+    Path(FEDERATION) / "data",
+    Path(FEDERATION) / "runs",
+    Path(FEDERATION) / "tls",
+    "10001:10001",
+)
 
 
 def has_compose() -> bool:
@@ -41,23 +48,29 @@ needs_compose = pytest.mark.usefixtures("compose_cli")
 
 
 @cache
-def in_files() -> dict[str, Any]:
-    """The services of the files in compose/, which every project takes over."""
+def described() -> dict[str, Any]:
+    """The services of the files in compose/, which every project takes over, and a client's."""
     files = [yaml.safe_load(path.read_text()) for path in FILES]
-    return {name: service for file in files for name, service in file["services"].items()}
+    services = {name: service for file in files for name, service in file["services"].items()}
+    return services | {"client": project("fedbench")["services"]["legacy-pc"]}
+
+
+def project(name: str) -> dict[str, Any]:
+    """The generated project of a profile."""
+    return compose_project(planned(), PATHS, name)
+
+
+def planned() -> Plan:
+    profile = load_profile("heterogeneous")
+    return plan(profile, load_devices(profile), HOST)
 
 
 @pytest.fixture(scope="module")
 def merged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A planned project as Compose understands it; that takes no daemon."""
     folder = tmp_path_factory.mktemp("project")
-    federation = Path(FEDERATION)
-    paths = Paths(ROOT, federation / "data", federation / "runs", federation / "tls", "10001:10001")
-    profile = load_profile("heterogeneous")
-    planned = plan(profile, load_devices(profile), HOST)
-    project = compose_project(planned, paths, "fedbench-merged")
-    (folder / "compose.yaml").write_text(yaml.safe_dump(project))
-    variables = environment(planned, paths, IMAGES)
+    (folder / "compose.yaml").write_text(yaml.safe_dump(project("fedbench-merged")))
+    variables = environment(planned(), PATHS, IMAGES)
     config = Compose("fedbench-merged", folder / "compose.yaml", variables).config()
     merged: dict[str, Any] = yaml.safe_load(config)
     return merged
@@ -79,46 +92,50 @@ def assert_confined(name: str, service: dict[str, Any]) -> None:
 
 
 def test_the_files_describe_these_services() -> None:
-    assert in_files().keys() == {"client", *SERVICES}
+    assert described().keys() == {"client", *SERVICES}
+    assert {path.name for path in FILES} == {"server.yaml", "monitoring.yaml"}
 
 
 @pytest.mark.parametrize("name", ["client", *SERVICES])
 def test_every_service_is_confined(name: str) -> None:
-    assert_confined(name, in_files()[name])
+    assert_confined(name, described()[name])
 
 
 def test_a_federation_never_runs_as_root() -> None:
-    assert in_files()["server"]["user"] == in_files()["client"]["user"] == "${FEDBENCH_USER}"
+    assert described()["server"]["user"] == described()["client"]["user"] == "${FEDBENCH_USER}"
 
 
 def test_a_client_and_its_server_come_back_whatever_their_exit_code() -> None:
     # A node whose server restarts ends with code 0.
-    assert in_files()["client"]["restart"] == in_files()["server"]["restart"] == "always"
+    assert described()["client"]["restart"] == described()["server"]["restart"] == "always"
 
 
 @pytest.mark.parametrize("name", ["client", *SERVICES])
 def test_no_log_fills_the_disk(name: str) -> None:
     options = {"max-size": "10m", "max-file": "4"}
-    assert in_files()[name]["logging"] == {"driver": "json-file", "options": options}
+    assert described()[name]["logging"] == {"driver": "json-file", "options": options}
 
 
-@pytest.mark.parametrize("name", ["client", "server"])
-def test_who_makes_models_has_the_users_own(name: str) -> None:
-    assert "../models:/models:ro" in in_files()[name]["volumes"]
+@pytest.mark.parametrize(
+    ("name", "folder"), [("client", f"{ROOT}/models"), ("server", "../models")]
+)
+def test_who_makes_models_has_the_users_own(name: str, folder: str) -> None:
+    assert f"{folder}:/models:ro" in described()[name]["volumes"]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_no_container_gets_the_docker_socket(path: Path) -> None:
     assert "docker.sock" not in path.read_text()
+    assert "docker.sock" not in str(described()["client"])
 
 
 @pytest.mark.parametrize("name", ["prometheus", "grafana"])
 def test_monitoring_is_published_to_this_host_only(name: str) -> None:
-    assert [port.split(":")[0] for port in in_files()[name]["ports"]] == ["127.0.0.1"]
+    assert [port.split(":")[0] for port in described()[name]["ports"]] == ["127.0.0.1"]
 
 
 def test_images_are_chosen_when_the_federation_is_brought_up() -> None:
-    for service in in_files().values():
+    for service in described().values():
         assert service["image"].startswith("${FEDBENCH_")
         assert "build" not in service
 
@@ -211,9 +228,9 @@ def test_mounted_files_of_the_checkout_exist(merged: dict[str, Any]) -> None:
 @needs_compose
 def test_without_its_image_grafana_is_left_out(tmp_path: Path) -> None:
     profile = load_profile("legacy-pair")
-    planned = plan(profile, load_devices(profile), HOST)
+    pair = plan(profile, load_devices(profile), HOST)
     paths = Paths(ROOT, tmp_path, tmp_path, tmp_path, "10001:10001")
-    (tmp_path / "compose.yaml").write_text(yaml.safe_dump(compose_project(planned, paths)))
-    variables = environment(planned, paths, IMAGES | {"grafana": None})
+    (tmp_path / "compose.yaml").write_text(yaml.safe_dump(compose_project(pair, paths)))
+    variables = environment(pair, paths, IMAGES | {"grafana": None})
     config = yaml.safe_load(Compose("x", tmp_path / "compose.yaml", variables).config())
     assert config["services"].keys() == {"legacy-pc-1", "legacy-pc-2", "server", "prometheus"}

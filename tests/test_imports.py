@@ -1,8 +1,12 @@
 """The house: a folder is the place where its code runs, and imports go downwards only."""
 
 import ast
+import re
+import sys
+import tomllib
 from collections.abc import Iterable, Sequence
 from functools import cache
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -49,12 +53,13 @@ def under(names: Iterable[str], *packages: str) -> list[str]:
 LAYERS = (
     "fedbench",
     "fedbench.errors",
+    "fedbench.flower",
     "fedbench.imports",
     "fedbench.config",
     "fedbench.learning",
     "fedbench.records",
+    "fedbench.wire",
     "fedbench.telemetry",
-    "fedbench.flower",
     "fedbench.client",
     "fedbench.server",
     "fedbench.helper",
@@ -130,10 +135,44 @@ def test_learning_is_plain_pytorch() -> None:
     }
 
 
-def test_docker_is_talked_to_in_two_rooms() -> None:
-    allowed = under(MODULES, "fedbench.engines.containers", "fedbench.host.setup")
+def test_docker_is_talked_to_by_one_module_and_by_what_sets_it_up() -> None:
+    talking = {module for module in MODULES if under(imports(module), "docker")}
 
-    assert [m for m in MODULES if under(imports(m), "docker") and m not in allowed] == []
+    assert talking - set(under(MODULES, "fedbench.host.setup")) == {
+        "fedbench.engines.containers.runtime.docker_containers"
+    }
+
+
+# What Flower documents for those who write apps: anybody may import it, all else only flower/.
+PUBLIC_FLOWER = {
+    "flwr.app": {
+        "Array", "ArrayRecord", "ConfigRecord", "Context", "Error", "Message", "MessageType",
+        "MetricRecord", "RecordDict",
+    },
+    "flwr.clientapp": {"ClientApp"},
+    "flwr.serverapp": {"Grid", "ServerApp"},
+    "flwr.serverapp.strategy": {"FedAvg", "Strategy"},
+}  # fmt: skip
+
+
+def internals_of_flower(module: str) -> list[str]:
+    public = set(PUBLIC_FLOWER) | {
+        f"{m}.{name}" for m in PUBLIC_FLOWER for name in PUBLIC_FLOWER[m]
+    }
+    return [name for name in under(imports(module), "flwr") if name not in public]
+
+
+def test_flowers_internals_are_touched_in_one_room() -> None:
+    outside = MODULES.keys() - set(under(MODULES, "fedbench.flower"))
+
+    assert {m: internals_of_flower(m) for m in outside if internals_of_flower(m)} == {}
+    assert "flwr.common.constant.ErrorCode" in internals_of_flower("fedbench.flower.messages")
+
+
+def test_the_room_of_flower_holds_nothing_else_of_ours() -> None:
+    rooms = {name for name in LAYERS if ("fedbench.flower", name) in arrows()}
+
+    assert rooms <= {"fedbench.errors"}
 
 
 @pytest.mark.parametrize("module", under(MODULES, "fedbench.learning"))
@@ -157,8 +196,58 @@ def test_the_helper_needs_neither_torch_nor_flower_nor_docker(module: str) -> No
     assert under(reached(module), *forbidden) == []
 
 
+PROJECT = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+DECLARED = {
+    "host": PROJECT["dependencies"],
+    "image": PROJECT["optional-dependencies"]["node"],
+}
+
+
+def plain(name: str) -> str:
+    """A distribution's name as indexes compare it, without version and extras."""
+    return re.sub(r"[-_.]+", "-", re.split(r"[^\w.-]", name)[0]).lower()
+
+
+@pytest.mark.parametrize(
+    ("where", "rooms"),
+    [
+        ("host", ("fedbench.host", "fedbench.cli", "fedbench.engines.containers")),
+        ("image", ("fedbench.client", "fedbench.server", "fedbench.helper")),
+    ],
+)
+def test_each_place_declares_what_it_imports(where: str, rooms: tuple[str, ...]) -> None:
+    modules = under(MODULES, *rooms)
+    packages = {name.partition(".")[0] for module in modules for name in reached(module)}
+    foreign = packages - sys.stdlib_module_names - {"", "fedbench"}
+    distributions = packages_distributions()
+    imported = {plain(distributions[package][0]) for package in foreign}
+
+    assert imported - {plain(requirement) for requirement in DECLARED[where]} == set()
+    assert len(imported) > 10, "else nothing was seen"
+
+
 def test_imports_are_seen_through_other_modules() -> None:
     """Else the two tests above could not fail."""
     assert "torch" in imports("fedbench.learning.models")
     assert "torchvision" not in imports("fedbench.learning.models")
     assert "torchvision" in reached("fedbench.learning.models")
+
+
+# Each stands twice until its room gives it a name of its own; the list only shrinks.
+TWICE = {"Device", "Gpu", "View"}
+
+
+def classes() -> dict[str, list[str]]:
+    """The name of a class -> the modules that define it."""
+    places: dict[str, list[str]] = {}
+    for module, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(module)
+    return places
+
+
+def test_a_class_name_stands_once() -> None:
+    """A reader who searches for a class sees one place."""
+    assert "Experiment" in classes()
+    assert {name for name, modules in classes().items() if len(modules) > 1} <= TWICE

@@ -8,7 +8,7 @@ import traceback
 import click
 import typer
 
-from fedbench.cli import checkout, federation, host, look, study, watch
+from fedbench.cli import checkout, federation, host, look, run, study, watch
 from fedbench.cli.output import accept_any_text, say
 from fedbench.errors import FedbenchError
 
@@ -20,7 +20,7 @@ app = typer.Typer(
 )
 COMMANDS = (  # in the order of --help
     federation.up,
-    federation.run,
+    run.run,
     study.sweep,
     federation.plan,
     study.fidelity,

@@ -37,3 +37,14 @@ def bring_up(
     from fedbench.engines.containers import bring_up as planning
 
     return planning.bring_up(places, profile, devices, experiment, source, say)
+
+
+def ensure_up(
+    profile: str, settings: list[str], experiment: Experiment, source: Path | None
+) -> Stack:
+    """Return the federation of that profile: the one that is up, or brought up now."""
+    federation = load_profile(profile, settings)
+    known = Stack.load(places)
+    if known and known.profile == federation:
+        return known
+    return bring_up(federation, load_devices(federation), experiment, source)

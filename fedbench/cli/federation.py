@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 import yaml
 from rich.table import Table
 
-from fedbench.cli import checkout
+from fedbench.cli import checkout, engines
 from fedbench.cli.options import Data, Detach, ExperimentName, Json, ProfileName, Settings
-from fedbench.cli.output import console, follow_run, print_json, print_not_held, print_urls, say
-from fedbench.config import load_device, load_experiment, split_overrides
-from fedbench.engines.containers.runtime.stack import Stack, require
-from fedbench.host.report.tables import run_tables as reports
-from fedbench.host.report.tables.energy import energy_table
-from fedbench.records import Summary, quota_corrections
-from fedbench.records.runs import Run
-from fedbench.telemetry import rapl
+from fedbench.cli.output import console, print_json, print_urls, say
+from fedbench.cli.run import execute
+from fedbench.config import load_device
+from fedbench.engines.containers.runtime.stack import require
 
 
 def up(
@@ -34,29 +29,8 @@ def up(
     """Bring a federation up and run an experiment on it; the federation stays up."""
     chosen, federation, devices = checkout.load(profile, experiment, settings)
     stack = checkout.bring_up(federation, devices, chosen, data)
-    _run(stack, lambda runner: runner.create(chosen, data), detach, as_json)
-
-
-def run(
-    experiment: ExperimentName = "digits",
-    data: Data = None,
-    settings: Settings = None,
-    resume: Annotated[str | None, typer.Option(help="go on with this run instead")] = None,
-    detach: Detach = False,
-    as_json: Json = False,
-) -> None:
-    """Run an experiment on the federation that is up."""
-    stack = require(checkout.places)
-    if resume is not None:
-        if settings or data:
-            raise typer.BadParameter("a run that goes on keeps its experiment and its data")
-        _run(stack, lambda runner: runner.resume(resume), detach, as_json)
-        return
-    overrides, misplaced = split_overrides(settings or [])
-    if misplaced:
-        raise typer.BadParameter(f"{misplaced[0]} belongs to the profile: use `fedbench up`")
-    chosen = load_experiment(experiment, overrides)
-    _run(stack, lambda runner: runner.create(chosen, data), detach, as_json)
+    engine = engines.in_containers(stack)
+    execute(engine, engine.create(chosen, data), stack, detach=detach, as_json=as_json)
 
 
 def plan(
@@ -126,45 +100,3 @@ def join(
         f"round on. `docker rm -f {container}` ends it.",
         highlight=False,
     )
-
-
-def _run(stack: Stack, prepare: Callable[[Any], Run], detach: bool, as_json: bool) -> None:
-    from fedbench.engines.containers.engine import Runner
-    from fedbench.host.setup import bootstrap
-
-    runner = Runner(stack, bootstrap.ensure_docker(say), say)
-    chosen = prepare(runner)
-    process = runner.start(chosen)
-    say(f"run {chosen.id}")
-    if detach:
-        say("it goes on by itself: `make status`, `fedbench report`")
-        return
-    _print_summary(follow_run(stack, runner, chosen, process), stack, as_json)
-
-
-def _print_summary(summary: Summary, stack: Stack, as_json: bool) -> None:
-    if as_json:
-        print_json(summary.model_dump())
-        return
-    tables = (
-        reports.device_table,
-        reports.epoch_table,
-        reports.resource_table,
-        energy_table,
-        reports.server_table,
-    )
-    for header, rows in (table(summary) for table in tables):
-        table = Table(*header)
-        for row in rows:
-            table.add_row(*row)
-        console.print(table)
-    folder = checkout.places.runs / summary.run
-    for line in quota_corrections.described(quota_corrections.read(folder)):
-        console.print(f"corrected: {line}", markup=False, highlight=False, soft_wrap=True)
-    for line in rapl.described(rapl.read(folder)):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-    print_not_held(reports.not_held(summary))
-    if summary.dilation > 1:
-        console.print(f"emulated seconds are wall seconds / {summary.dilation:g}", highlight=False)
-    console.print(f"recorded in {folder}", highlight=False, soft_wrap=True)
-    print_urls(stack)

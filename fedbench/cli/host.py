@@ -21,15 +21,16 @@ def calibrate(
     as_json: Json = False,
 ) -> None:
     """Measure how fast this host trains each model; what is known is not measured again."""
+    from fedbench.engines.containers.runtime import docker_containers
     from fedbench.engines.containers.runtime.stack import host_facts
     from fedbench.host.setup import bootstrap
     from fedbench.host.speed import calibration
 
-    client = bootstrap.ensure_docker(say)
-    image = bootstrap.ensure_client_image(client, say, root=checkout.places.root)
+    containers = docker_containers.connect(say)
+    image = bootstrap.ensure_client_image(containers, say, root=checkout.places.root)
     speeds = calibration.calibrate(
-        client, image, models or MODELS, checkout.places.calibration, say,
-        cores=host_facts(client).cpus, fresh=fresh,
+        containers, image, models or MODELS, checkout.places.calibration, say,
+        cores=host_facts(containers).cpus, fresh=fresh,
     )  # fmt: skip
     if as_json:
         print_json({model: speed.model_dump(mode="json") for model, speed in speeds.items()})

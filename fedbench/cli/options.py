@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from fedbench.config.model_names import parse_model
+from fedbench.engines.engine import EngineName
 
 ProfileName = Annotated[str, typer.Argument(help="name in configs/profiles, or a YAML file")]
 ExperimentName = Annotated[
@@ -31,6 +32,13 @@ def _model(value: str) -> str:
         raise typer.BadParameter(str(error)) from None
 
 
+Engine = Annotated[
+    EngineName,
+    typer.Option(help="on emulated devices, or in one program for accuracies alone"),
+]
+Workers = Annotated[
+    int | None, typer.Option(min=0, help="processes that train at once, in-process")
+]
 Models = Annotated[
     list[str] | None,
     typer.Option("--model", "-m", parser=_model, metavar="NAME", help="the study's by default"),

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
 from io import TextIOWrapper
-from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
@@ -16,11 +13,9 @@ from rich.live import Live
 from rich.table import Table
 
 from fedbench.engines.containers.runtime.stack import Stack
+from fedbench.engines.engine import Engine
 from fedbench.records import Summary
 from fedbench.records.runs import Run
-
-if TYPE_CHECKING:  # a slow import
-    from fedbench.engines.containers.engine import Runner
 
 # A pipe has no width of its own: room for whole words.
 console = Console(width=None if sys.stdout.isatty() else 140)
@@ -52,18 +47,20 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     console.print(table)
 
 
-def follow_run(stack: Stack, runner: Runner, run: Run, process: subprocess.Popen[bytes]) -> Summary:
-    """Shows a run as it goes on, until it ends: live on a terminal, else line by line."""
+def follow_run(engine: Engine, run: Run, stack: Stack | None) -> Summary:
+    """Show a run as it goes on, until it ends: live on a terminal, else line by line.
+
+    Only a federation that is up has a live picture of its devices.
+    """
     from fedbench.host.watch.prometheus import Prometheus
     from fedbench.host.watch.top.live import Lines, LiveRun
 
-    live = Live(console=progress, auto_refresh=False) if progress.is_terminal else None
-    with live or nullcontext():
+    say(f"run {run.id}")
+    if stack is None or not progress.is_terminal:
+        return engine.follow(run, Lines(run, say))
+    with Live(console=progress, auto_refresh=False) as live:
         names = [client.name for client in stack.clients]
-        look = (
-            LiveRun(run, names, Prometheus(stack.prometheus_url), live) if live else Lines(run, say)
-        )
-        return runner.follow(run, process, look)
+        return engine.follow(run, LiveRun(run, names, Prometheus(stack.prometheus_url), live))
 
 
 def print_not_held(lines: Iterable[str]) -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from fedbench.cli import checkout
-from fedbench.cli.options import Data, Json, Models, ProfileName, Settings
+from fedbench.cli import checkout, engines
+from fedbench.cli.options import Data, Engine, Json, Models, ProfileName, Settings, Workers
 from fedbench.cli.output import console, follow_run, print_json, print_not_held, print_table, say
 from fedbench.config import Experiment, Profile, load_devices, load_profile
+from fedbench.engines.containers.runtime.stack import Stack
+from fedbench.engines.engine import Engine as AnyEngine
+from fedbench.engines.engine import EngineName
 from fedbench.errors import RunError
 from fedbench.host.report.tables.paper import PaperRun
 from fedbench.host.studies import reproduce as repeating
@@ -29,21 +32,23 @@ if TYPE_CHECKING:  # a slow import
 
 def sweep(
     names: Annotated[list[str], typer.Argument(help="names in configs/sweeps, or YAML files")],
+    engine: Engine = "containers",
     data: Data = None,
     settings: Settings = None,
+    workers: Workers = None,
     output: Annotated[
         Path | None, typer.Option(help="write the table into this CSV file, too")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Run a grid of experiments on one federation; what is finished is skipped."""
+    """Run a grid of experiments for one federation; what is finished is skipped."""
     studies = [load_study(name, settings or ()) for name in names]
     if len({study.sweep.name for study in studies}) < len(studies):
         raise typer.BadParameter("two sweeps have one name, and with it one folder")
-    sweeps = [_prepare(study, data) for study in studies]
+    sweeps = [_prepare(study, engine, data) for study in studies]
     try:
         for each in sweeps:
-            _run_sweep(each, data)
+            _run_sweep(each, engine, data, workers)
     finally:
         found = {each.name: each.rows() for each in sweeps}
         if output:
@@ -69,13 +74,18 @@ def fidelity(
     as_json: Json = False,
 ) -> None:
     """Check emulated epoch times against the real ones; fails where an error is beyond its bar."""
-    from fedbench.host.setup import bootstrap
+    from fedbench.engines.containers.runtime import docker_containers
     from fedbench.host.studies.fidelity_runs import Measuring
 
     chosen, federation, devices = checkout.load(profile, "fidelity", settings)
+    was_up = Stack.load(checkout.places) is not None
     stack = checkout.bring_up(federation, devices, chosen, None)
-    measuring = Measuring(stack, bootstrap.ensure_docker(say), say, short=short)
-    result = measuring.measure()
+    measuring = Measuring(stack, docker_containers.connect(say), say, short=short)
+    try:
+        result = measuring.measure()
+    finally:
+        if not was_up:
+            say("the federation stays up: `make down` takes it down")
     path = result.write(checkout.places.runs)
     if as_json:
         print_json(result.model_dump())
@@ -95,15 +105,10 @@ def reproduce(
         float, typer.Option(min=0.0001, max=1, help="the part of the data; times are scaled")
     ] = 1.0,
     rounds: Annotated[int | None, typer.Option(min=1, help="fewer rounds than the paper's")] = None,
-    engine: Annotated[
-        repeating.Engine,
-        typer.Option(help="on emulated devices, or in one program for accuracies alone"),
-    ] = "containers",
+    engine: Engine = "containers",
     data: Data = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
-    workers: Annotated[
-        int | None, typer.Option(min=0, help="processes that train at once, in-process")
-    ] = None,
+    workers: Workers = None,
     tuned: Annotated[
         bool, typer.Option("--tuned", help="train for accuracy, at the paper's cost")
     ] = False,
@@ -119,7 +124,7 @@ def reproduce(
     for original in originals:
         chosen = repeating.experiment(original, scale, rounds, seed, tuned=tuned)
         profile = load_profile(original.profile)
-        prepare = partial(_runner, profile, chosen, data, engine, workers)
+        prepare = partial(_engine, engine, profile, chosen, data, workers)
         summary = repeating.Reproduction(
             prepare, RunStore(checkout.places.runs), engine, say, fresh=fresh
         ).run(original, chosen, data)
@@ -154,61 +159,61 @@ def compare(
         say(f"note: {line}")
 
 
-def _runner(
-    profile: Profile,
-    chosen: Experiment,
-    source: Path | None,
-    engine: repeating.Engine,
-    workers: int | None,
-) -> Any:
-    from fedbench.engines.containers.engine import Runner
-    from fedbench.engines.in_process.engine import InProcess
-    from fedbench.host.setup import bootstrap
-
-    if engine == "in-process":
-        return InProcess(checkout.places, profile, say, workers)
+def _engine(
+    name: EngineName, profile: Profile, chosen: Experiment, source: Path | None, workers: int | None
+) -> AnyEngine:
+    if name == "in-process":
+        return engines.in_process(profile, workers)
     stack = checkout.bring_up(profile, load_devices(profile), chosen, source)
-    return Runner(stack, bootstrap.ensure_docker(say), say)
+    return engines.in_containers(stack)
 
 
-def _prepare(study: Study, source: Path | None) -> Sweeping:
+def _prepare(study: Study, engine: EngineName, source: Path | None) -> Sweeping:
     from fedbench.host.data import prepare as partitions
     from fedbench.host.plan.plan import client_names
     from fedbench.host.studies.sweep import Sweeping
 
-    clients = client_names(study.profile)
+    places, clients = checkout.places, client_names(study.profile)
+    root = places.data if engine == "containers" else places.in_process
 
     def prepare(experiment: Experiment) -> partitions.Prepared:
-        return partitions.prepare(experiment, clients, checkout.places.data, source=source, say=say)
+        return partitions.prepare(experiment, clients, root, source=source, say=say)
 
-    return Sweeping(study, RunStore(checkout.places.runs), prepare, say)
+    return Sweeping(study, RunStore(places.runs), prepare, say, engine)
 
 
-def _run_sweep(each: Sweeping, source: Path | None) -> None:
-    from fedbench.engines.containers import startup
-    from fedbench.engines.containers.engine import Runner
-    from fedbench.host.setup import bootstrap
-
+def _run_sweep(
+    each: Sweeping, engine: EngineName, source: Path | None, workers: int | None
+) -> None:
     each.announce()
     if not each.pending():
         return
+    if engine == "in-process":
+        program = engines.in_process(each.study.profile, workers)
+        each.run(program, source, lambda run: follow_run(program, run, None))
+    else:
+        _run_in_containers(each, source)
+
+
+def _run_in_containers(each: Sweeping, source: Path | None) -> None:
+    from fedbench.engines.containers import startup
+    from fedbench.engines.containers.runtime import docker_containers
+
     study = each.study
     # Always by the first, so that a sweep that goes on finds the federation that it began on.
     stack = checkout.bring_up(study.profile, study.devices, study.points[0].experiment, source)
-    client = bootstrap.ensure_docker(say)
-    runner = Runner(stack, client, say)
+    containers = docker_containers.connect(say)
+    engine = engines.in_containers(stack)
 
-    def execute(run: Run) -> Summary:
-        process = runner.start(run)
-        say(f"run {run.id}")
+    def follow(run: Run) -> Summary:
         try:
-            return follow_run(stack, runner, run, process)
+            return follow_run(engine, run, stack)
         except RunError:
             # What died with the run is started again by Docker: the next one waits for it.
-            startup.wait_ready(stack, client, say)
+            startup.wait_ready(stack, containers, say)
             raise
 
-    each.run(runner, source, execute)
+    each.run(engine, source, follow)
 
 
 def _print_fidelity(result: Fidelity) -> None:

@@ -71,12 +71,12 @@ def logs(
 ) -> None:
     """Print what server and clients logged, in the order of time."""
     from fedbench.host.watch import logs
-    from fedbench.host.watch.log_sources import Wanted
+    from fedbench.host.watch.log_sources import LogFilter
 
     chosen = [*(names or ()), *(clients or ())]
     level = "debug" if everything else level
     one = RunStore(checkout.places.runs).find(run) if run else None
-    wanted = Wanted.parse(chosen, since=since, run=one, level=level, tail=tail)
+    wanted = LogFilter.parse(chosen, since=since, run=one, level=level, tail=tail)
     with suppress(KeyboardInterrupt):
         for line in logs.lines(wanted, follow=follow):
             text = line.json() if as_json else line.text()

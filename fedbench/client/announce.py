@@ -12,22 +12,20 @@ from contextlib import contextmanager
 import httpx
 
 from fedbench.client.settings import Settings
+from fedbench.records.pacing import Pacing
+from fedbench.wire import CLIENTS_PATH, Announcement, NameTakenError
 
 INTERVAL_SECONDS = 5.0
 TAKEN_SECONDS = 40.0  # the server believes in a client that was killed for 30
-_PATH = "/fedbench/v1/clients"
 
 log = logging.getLogger("fedbench.announce")
-
-
-class NameTakenError(Exception):
-    """Another live client of the federation has this client's name."""
 
 
 class Announcer:
     """One client's announcements to one server, over the same TLS as its model.
 
     `node_id` is what the server knows its node by; the stock node keeps that to itself.
+    `pacing()` is how it keeps its device's pace; None where nothing can be said of it.
     `wait(seconds)` is true as soon as this client is to end; `connected` is told, after each
     announcement, whether the server took it.
     """
@@ -39,17 +37,19 @@ class Announcer:
         wait: Callable[[float], bool],
         connected: Callable[[bool], None],
         clock: Callable[[], float] = time.monotonic,
+        pacing: Callable[[], Pacing | None] = lambda: None,
     ) -> None:
+        self._pacing = pacing
         self._wait = wait
         self._connected = connected
         self._clock = clock
-        self._body = {
-            "client": settings.client,
-            "device": settings.device,
-            "instance": settings.instance,
-            "metrics_port": settings.metrics_port,
-            "node_id": node_id,
-        }
+        self._announcement = Announcement(
+            client=settings.client,
+            device=settings.device,
+            instance=settings.instance,
+            metrics_port=settings.metrics_port,
+            node_id=node_id,
+        )
         self._http = httpx.Client(
             base_url=f"https://{settings.server}",
             verify=ssl.create_default_context(cafile=str(settings.certificate)),
@@ -58,7 +58,7 @@ class Announcer:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Announces now and then until the block ends; says goodbye at its end.
+        """Announce now and then until the block ends; say goodbye at its end.
 
         Where the name is taken, it may be by a client that was killed, which the server has yet
         to miss: for `TAKEN_SECONDS` it is asked for again.
@@ -94,9 +94,11 @@ class Announcer:
                     raise
 
     def _announce(self) -> None:
-        answer = self._http.post(_PATH, json=self._body)
+        told = self._announcement.model_copy(update={"pacing": self._pacing()})
+        answer = self._http.post(CLIENTS_PATH, content=told.model_dump_json())
         if answer.status_code == httpx.codes.CONFLICT:
-            raise NameTakenError(f"a client named {self._body['client']} is already connected")
+            name = self._announcement.client
+            raise NameTakenError(f"a client named {name} is already connected")
         answer.raise_for_status()
         self._connected(True)
 
@@ -109,7 +111,8 @@ class Announcer:
                 log.warning("could not announce: %s", error)
 
     def _leave(self) -> None:
+        said = self._announcement
         try:
-            self._http.delete(f"{_PATH}/{self._body['client']}/{self._body['instance']}")
+            self._http.delete(f"{CLIENTS_PATH}/{said.client}/{said.instance}")
         except httpx.HTTPError as error:
             log.info("left without a goodbye: %s", error)

@@ -6,80 +6,42 @@ a process per message. What it needs of its surroundings comes through `context.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import threading
 import time
 import zlib
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
-from prometheus_client import REGISTRY
 from torch import nn
 
-from fedbench.client.node import WIRE_PARTS, Cancelled, WirePart
+from fedbench.client.node import Cancelled
+from fedbench.client.transfers import Transfers
 from fedbench.learning import data, flat, models
-from fedbench.learning.gpu import TimeShare, limit_memory
-from fedbench.learning.pace import Pace, Speed
+from fedbench.learning.models import set_stem_stride
+from fedbench.learning.pace import Pace
+from fedbench.learning.processor import TimeShare, limit_memory
 from fedbench.learning.recipe import Recipe
-from fedbench.learning.stem import set_stem_stride
 from fedbench.learning.train import Epoch, Progress, evaluate, train
-from fedbench.telemetry.cgroup import Cgroup
-from fedbench.telemetry.client import ClientMetrics
-from fedbench.telemetry.collectors import ClientPhase
+from fedbench.records.rounds import EpochRecord, TrainWork
+from fedbench.telemetry.cgroup import Cgroup, Usage
 from fedbench.telemetry.companions import FOLDER, Companions, Turn
-from fedbench.telemetry.exposition import client_metrics
-from fedbench.telemetry.process import ProcessCollector
-from fedbench.telemetry.timing import Timing
-from fedbench.telemetry.usage import Usage, Used
-
-
-class Wire:
-    """What passes between model and server, and how long it takes: for the next reply."""
-
-    def __init__(self, metrics: ClientMetrics) -> None:
-        self._metrics = metrics
-        self._sent = self._received = 0
-        self._timing = Timing[WirePart]()
-
-    def transferred(self, *, sent: int = 0, received: int = 0, model: bool = False) -> None:
-        """Counts bytes that were exchanged, in what was timed last."""
-        self._metrics.transferred(
-            sent=sent, received=received, seconds=self._timing.last, model=model
-        )
-        self._sent += sent
-        self._received += received
-
-    def timed(self, part: WirePart) -> AbstractContextManager[None]:
-        """Adds what the block takes."""
-        return self._timing.measure(part)
-
-    def take(self) -> dict[str, float]:
-        """Bytes and seconds since the last reply, for a reply cannot count itself.
-
-        Nothing where no bytes are counted: the stock node transfers in another process.
-        """
-        taken = {"bytes-sent": self._sent, "bytes-received": self._received}
-        lap = self._timing.lap()
-        seconds = {f"{part}-seconds": float(lap[part]) for part in WIRE_PARTS}
-        self._sent = self._received = 0
-        return taken | seconds if any(taken.values()) else {}
-
+from fedbench.telemetry.work import ClientPhase, WorkCounter, WorkObserver
+from fedbench.wire import TASK, WORK, ClientTask, EvaluateReply, Work, work_record
 
 log = logging.getLogger("fedbench.client")
 app = ClientApp()
 cgroup = Cgroup()
 companions = Companions(FOLDER, os.environ.get("FEDBENCH_CLIENT", ""))
-metrics = client_metrics(cgroup, companions)
-REGISTRY.register(ProcessCollector())
-wire = Wire(metrics)
+metrics: WorkObserver = WorkCounter()
+transfers = Transfers(metrics)
 cancelled = threading.Event()
 # A GPU is there where the plan reserved one for this client.
 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -89,9 +51,15 @@ if device.type == "cuda" and "FEDBENCH_GPU_MEMORY" in os.environ:
     limit_memory(int(os.environ["FEDBENCH_GPU_MEMORY"]), device)
 
 
+def report_to(observer: WorkObserver) -> None:
+    """Tell `observer` of this process' work from now on; before, nobody is told."""
+    global metrics, transfers
+    metrics, transfers = observer, Transfers(observer)
+
+
 @app.query()
 def identify(message: Message, context: Context) -> Message:
-    """Says who this is, and how many training images it holds of the data set asked for."""
+    """Say who this is, and how many training images it holds of the data set asked for."""
     key = str(message.content["config"]["data"])
     folder = _folder(context, key)
     samples = len(_images(folder / "train.safetensors")) if folder.is_dir() else 0
@@ -101,57 +69,63 @@ def identify(message: Message, context: Context) -> Message:
 
 @app.train()
 def fit(message: Message, context: Context) -> Message:
-    """Trains the model that came on this client's images, and sends it back."""
-    task = message.content["config"]
+    """Train the model that came on this client's images, and send it back."""
+    task = _task(message)
     before = cgroup.cpu()
-    arrays: ArrayRecord
-    results: dict[str, Any]
-    if task["task"] == "noop":
-        arrays, results = _touched(message, context), {"num-examples": 1}
+    if task.experiment.task == "noop":
+        arrays, results = _touched(message, context, task), {"samples": 1}
     else:
         arrays, results = _train(message, context, task)
     after = cgroup.cpu()
-    results |= {
-        "cpu-seconds": after.seconds - before.seconds,
-        "throttled-seconds": after.throttled_seconds - before.throttled_seconds,
-    }
-    return _reply(message, results, arrays)
+    work = TrainWork(
+        **results,
+        **_told(),
+        cpu_seconds=after.seconds - before.seconds,
+        throttled_seconds=after.throttled_seconds - before.throttled_seconds,
+    )
+    return _reply(message, work, arrays)
 
 
 @app.evaluate()
 def score(message: Message, context: Context) -> Message:
-    """Evaluates the model that came on the test images."""
-    task = message.content["config"]
-    if task["task"] == "noop":
-        return _reply(message, {"num-examples": 1})
-    images = _images(_folder(context, task["data"]) / "test.safetensors")
+    """Evaluate the model that came on the test images."""
+    task = _task(message)
+    if task.experiment.task == "noop":
+        return _reply(message, EvaluateReply(test_samples=1, **_told()))
+    images = _images(_folder(context, task.data) / "test.safetensors")
     model = _loaded_model(message, task)
     with _busy("evaluating") as turn:
-        result = evaluate(model, images, precision=task["precision"])
+        result = evaluate(model, images, precision=task.experiment.precision)
     metrics.evaluated(
-        run=str(task["run"]),
-        round_number=int(task["server-round"]),
+        run=task.run,
+        round_number=task.round,
         seconds=result.seconds,
         loss=result.loss,
         accuracy=result.accuracy,
     )
-    results = {
-        "num-examples": result.samples,
-        "evaluate-seconds": result.seconds,
-        "busy-share": turn.share,
-        "loss": result.loss,
-        "accuracy": result.accuracy,
-        "confusion": [count for row in result.confusion for count in row],
-    }
-    return _reply(message, results)
+    told = _told()
+    work = EvaluateReply(
+        **told,
+        test_samples=result.samples,
+        evaluate_seconds=result.seconds,
+        evaluate_download_seconds=told.get("download_seconds"),
+        busy_share_seconds=turn.share * result.seconds,
+        server_loss=result.loss,
+        server_accuracy=result.accuracy,
+        confusion=[count for row in result.confusion for count in row],
+    )
+    return _reply(message, work)
 
 
-def _train(message: Message, context: Context, task: Any) -> tuple[ArrayRecord, dict[str, Any]]:
-    images = _images(_folder(context, task["data"]) / "train.safetensors")
+def _train(
+    message: Message, context: Context, task: ClientTask
+) -> tuple[ArrayRecord, dict[str, Any]]:
+    images = _images(_folder(context, task.data) / "train.safetensors")
     model = _loaded_model(message, task)
-    run, server_round = str(task["run"]), int(task["server-round"])
+    run, server_round, experiment = task.run, task.round, task.experiment
     client = str(context.node_config["client"])
-    pace = _pace(task, client)
+    # A real device has none: it is as fast as it is.
+    pace = Pace(task.pace, companions.active) if task.pace else None
     gpu_time = TimeShare(gpu_share, torch.cuda.synchronize) if gpu_share < 1 else None
 
     def on_batch(progress: Progress) -> None:
@@ -175,13 +149,19 @@ def _train(message: Message, context: Context, task: Any) -> tuple[ArrayRecord, 
             waited = time.perf_counter() - began
             metrics.late(run, pace.wait(progress.samples, progress.seconds + waited))
 
-    used: list[Used] = []
-    due: list[float] = []
+    records: list[EpochRecord] = []
 
     def on_epoch(epoch: Epoch) -> None:
-        used.append(usage.lap())
-        if pace:
-            due.append(pace.due)
+        used = usage.lap()
+        records.append(
+            EpochRecord(
+                seconds=epoch.seconds,
+                cpu_seconds=used.cpu,
+                throttled_seconds=used.throttled,
+                steal_seconds=used.steal,
+                due_seconds=pace.due if pace else None,
+            )
+        )
         metrics.epoch_finished(
             run=run,
             round_number=server_round,
@@ -197,76 +177,54 @@ def _train(message: Message, context: Context, task: Any) -> tuple[ArrayRecord, 
         epochs = train(
             model,
             images,
-            epochs=task["local-epochs"],
-            seconds=task["local-seconds"],
-            batch_size=task["batch-size"],
-            learning_rate=task["learning-rate"],
-            precision=task["precision"],
-            recipe=_recipe(task),
+            epochs=experiment.local_epochs,
+            seconds=experiment.local_seconds,
+            batch_size=experiment.batch_size,
+            learning_rate=experiment.learning_rate,
+            precision=experiment.precision,
+            recipe=Recipe.of(experiment.model_dump(), server_round, experiment.rounds),
             # Each round shuffles anew, and each client differently.
-            seed=_seed(task["seed"], server_round, client),
+            seed=_seed(experiment.seed, server_round, client),
             on_batch=on_batch,
             on_epoch=on_epoch,
         )
     results = {
-        "num-examples": len(images),
-        "epoch-seconds": [epoch.seconds for epoch in epochs],
-        "epoch-cpu-seconds": [one.cpu for one in used],
-        "epoch-throttled-seconds": [one.throttled for one in used],
-        "epoch-steal-seconds": [one.steal for one in used],
-        "epoch-due-seconds": due,
-        "busy-share": turn.share,
-        "loss": epochs[-1].loss,
-        "accuracy": epochs[-1].accuracy,
+        "samples": len(images),
+        "epoch_seconds": [epoch.seconds for epoch in epochs],
+        "epochs": records,
+        "busy_share_seconds": turn.share * sum(epoch.seconds for epoch in epochs),
+        "local_loss": epochs[-1].loss,
+        "local_accuracy": epochs[-1].accuracy,
     }
-    with wire.timed("serialise"):
+    with transfers.timed("serialise"):
         return ArrayRecord({"weights": Array(flat.to_flat(model))}), results
-
-
-def _recipe(task: Any) -> Recipe:
-    number, rounds = task["server-round"], task["rounds"]
-    return Recipe(
-        optimizer=task["optimizer"],
-        weight_decay=task["weight-decay"],
-        schedule=task["schedule"],
-        augmentation=task["augmentation"],
-        label_smoothing=task["label-smoothing"],
-        run=((number - 1) / rounds, number / rounds),
-    )
 
 
 @contextmanager
 def _busy(phase: ClientPhase) -> Iterator[Turn]:
-    """In this phase, and busy on its computer."""
+    """Be in this phase, and busy on the client's computer."""
     with metrics.phase(phase), companions.busy() as turn:
         yield turn
 
 
-def _pace(task: Any, client: str) -> Pace | None:
-    """The emulated device's; None for a real one, which is as fast as it is."""
-    speeds = json.loads(str(task["pace"]))
-    return Pace(Speed(*speeds[client]), companions.active) if client in speeds else None
-
-
 def _finish_batch() -> None:
-    """Waits for a GPU, which has only been handed it."""
+    """Wait for a GPU, which has only been handed it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-def _touched(message: Message, context: Context) -> ArrayRecord:
-    """The weights, each changed a little: Flower does not send again what it has already."""
-    config = message.content["config"]
-    change = _seed(config["server-round"], context.node_config["client"]) / 2**42
-    with wire.timed("serialise"):
+def _touched(message: Message, context: Context, task: ClientTask) -> ArrayRecord:
+    """Change each weight a little: Flower does not send again what it has already."""
+    change = _seed(task.round, context.node_config["client"]) / 2**42
+    with transfers.timed("serialise"):
         weights = _weights(message.content["arrays"])
         return ArrayRecord({"weights": Array(weights + weights.dtype.type(change))})
 
 
-def _loaded_model(message: Message, task: Any) -> nn.Module:
-    name, stride = str(task["model"]), task["stem-stride"]
-    model = _model(name, task["classes"], stride, models.edition(name))
-    with wire.timed("serialise"):
+def _loaded_model(message: Message, task: ClientTask) -> nn.Module:
+    name, stride = task.experiment.model, task.experiment.stem_stride
+    model = _model(name, task.classes, stride, models.edition(name))
+    with transfers.timed("serialise"):
         flat.from_flat(model, _weights(message.content["arrays"]))
     return model
 
@@ -286,8 +244,8 @@ def _weights(arrays: ArrayRecord) -> flat.Flat:
     return weights
 
 
-def _seed(*parts: object) -> int:
-    return zlib.crc32(repr(parts).encode())
+def _seed(*of: object) -> int:
+    return zlib.crc32(repr(of).encode())
 
 
 def _folder(context: Context, key: str) -> Path:
@@ -301,9 +259,17 @@ def _identity(context: Context, samples: int) -> ConfigRecord:
     )
 
 
-def _reply(message: Message, results: dict[str, Any], arrays: ArrayRecord | None = None) -> Message:
-    results |= wire.take() | {"peak-memory-bytes": cgroup.memory().peak}
-    content = RecordDict({"metrics": MetricRecord(results)})
+def _task(message: Message) -> ClientTask:
+    return ClientTask.of(message.content[TASK])
+
+
+def _told() -> dict[str, Any]:
+    """Return what any reply tells of this client."""
+    return transfers.take() | {"peak_memory_bytes": cgroup.memory().peak}
+
+
+def _reply(message: Message, work: Work, arrays: ArrayRecord | None = None) -> Message:
+    content = RecordDict({WORK: ConfigRecord(work_record(work))})
     if arrays is not None:
         content["arrays"] = arrays
     return Message(content, reply_to=message)

@@ -1,38 +1,24 @@
-"""What a client's process died of, told to the server by who outlived it.
-
-It imports no more than it needs: until then, the process that tells has to stay small.
-"""
+"""What a client's process died of, told to the server by who outlived it."""
 
 from __future__ import annotations
 
-import json
 import ssl
-from dataclasses import asdict, dataclass
 from http.client import HTTPException, HTTPSConnection
 
 from fedbench.client.settings import Settings
+from fedbench.wire import CLIENTS_PATH, Ending
 
 TIMEOUT_SECONDS = 10.0
 
 
-@dataclass(frozen=True)
-class Ending:
-    """`exit_code` is negative for a signal; `memory_limit` in bytes, None where there is none."""
-
-    exit_code: int
-    killed_for_memory: bool
-    memory_limit: int | None
-
-
 def report(settings: Settings, ending: Ending) -> str:
-    """Tells the server what became of this instance; what came of telling it."""
+    """Tell the server what became of this instance, and return what came of telling it."""
     context = ssl.create_default_context(cafile=str(settings.certificate))
     connection = HTTPSConnection(settings.server, timeout=TIMEOUT_SECONDS, context=context)
-    path = f"/fedbench/v1/clients/{settings.client}/{settings.instance}/ending"
+    path = f"{CLIENTS_PATH}/{settings.client}/{settings.instance}/ending"
     try:
-        connection.request(
-            "POST", path, json.dumps(asdict(ending)), {"Content-Type": "application/json"}
-        )
+        headers = {"Content-Type": "application/json"}
+        connection.request("POST", path, ending.model_dump_json(), headers)
         return f"the server answers {connection.getresponse().status}"
     except (OSError, HTTPException) as error:
         return f"could not tell the server: {error}"

@@ -4,8 +4,8 @@ The plan or `fedbench join` writes FEDBENCH_CLIENT, FEDBENCH_DEVICE, FEDBENCH_SE
 FEDBENCH_NODE (fedbench or stock), FEDBENCH_METRICS_PORT (what the server's Prometheus reaches this
 client on), FEDBENCH_THREADS (as many as the device needs) and FEDBENCH_LIMITED (set where the plan
 has a CPU quota: a client starts without it, and takes part with it or not at all). For its metrics
-(telemetry/emulated.py), it writes FEDBENCH_DILATION (wall seconds per emulated second) and, where
-the device's profile has them, FEDBENCH_WATTS (idle,load: the client's part of them).
+(telemetry/emulated_device.py), it writes FEDBENCH_DILATION (wall seconds per emulated second) and,
+where the device's profile has them, FEDBENCH_WATTS (idle,load: the client's part of them).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Settings:
 
     @classmethod
     def from_environment(cls) -> Settings:
-        """Reads FEDBENCH_*, for a new instance."""
+        """Read FEDBENCH_*, for a new instance."""
         env = os.environ
         return cls(
             client=env["FEDBENCH_CLIENT"],
@@ -50,5 +50,5 @@ class Settings:
         )
 
     def node_config(self) -> dict[str, str]:
-        """What the ClientApp finds in `context.node_config`."""
+        """Return what the ClientApp finds in `context.node_config`."""
         return {"client": self.client, "device": self.device, "data": str(self.data)}

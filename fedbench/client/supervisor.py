@@ -24,6 +24,7 @@ from fedbench.telemetry.cgroup import Cgroup
 
 STOCK_POLL_SECONDS = 1.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_fork = multiprocessing.get_context("fork")  # a second interpreter would cost time and memory
 
 log = logging.getLogger("fedbench.client")
 
@@ -41,7 +42,7 @@ class Supervisor:
         self._stopping = False
 
     def run(self) -> int:
-        """Until it is told to stop or the worker ended for good; the exit code."""
+        """Work until it is told to stop or the worker ended for good; return the exit code."""
         for number in _SIGNALS:
             signal.signal(number, self._stop)
         while True:
@@ -50,7 +51,7 @@ class Supervisor:
                 return code if code >= 0 else 128 - code
 
     def _run_once(self) -> tuple[int, bool]:
-        """The worker's exit code, and whether it was killed for memory while it took part."""
+        """Return the exit code, and whether the worker was killed for memory as it took part."""
         settings, kills = self._configure(), self._cgroup.oom_kills()
         settings.ready.unlink(missing_ok=True)
         worker = self._start(settings)
@@ -65,9 +66,7 @@ class Supervisor:
         return worker.exitcode or 0, killed and amid_work
 
     def _start(self, settings: Settings) -> ForkProcess:
-        # Forked: a second interpreter would cost time and memory.
-        fork = multiprocessing.get_context("fork")
-        worker = fork.Process(target=_in_worker, args=(self._work, settings), name="worker")
+        worker = _fork.Process(target=_in_worker, args=(self._work, settings), name="worker")
         worker.start()
         self._worker = worker
         if self._stopping:  # told so in between
@@ -75,22 +74,31 @@ class Supervisor:
         return worker
 
     def _wait(self, worker: ForkProcess, settings: Settings, kills: int) -> None:
-        """Until the worker ends, or the stock node's own process for a message was killed."""
+        """Wait until the worker ends, or the stock node's own process for a message was killed."""
         if not settings.stock:
             worker.join()
         while worker.is_alive() and self._cgroup.oom_kills() == kills:
             worker.join(STOCK_POLL_SECONDS)
 
     def _report(self, settings: Settings, code: int, killed: bool) -> None:
-        from fedbench.client.ending import Ending, report
-
-        ending = Ending(code, killed, self._cgroup.memory().limit if killed else None)
-        log.warning("%s: %s", ending, report(settings, ending))
+        limit = self._cgroup.memory().limit if killed else None
+        # In a process of its own: what it imports would stay beside the next worker's memory.
+        reporter = _fork.Process(target=_tell, args=(settings, code, killed, limit), name="report")
+        reporter.start()
+        reporter.join()
 
     def _stop(self, _number: int, _frame: FrameType | None) -> None:
         self._stopping = True
         if self._worker:
             self._worker.terminate()
+
+
+def _tell(settings: Settings, code: int, killed: bool, limit: int | None) -> None:
+    from fedbench.client.ending import report
+    from fedbench.wire import Ending
+
+    ending = Ending(exit_code=code, killed_for_memory=killed, memory_limit=limit)
+    log.warning("%r: %s", ending, report(settings, ending))
 
 
 def _in_worker(work: Callable[[Settings], int], settings: Settings) -> None:

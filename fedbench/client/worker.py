@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from types import FrameType
 
 from fedbench.client.announce import Announcer
@@ -16,6 +16,7 @@ from fedbench.client.settings import Settings
 from fedbench.imports import importing
 from fedbench.telemetry import logs
 from fedbench.telemetry.cgroup import Cgroup
+from fedbench.telemetry.client import NodeMetrics
 
 QUOTA_POLL_SECONDS = 0.05
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -25,7 +26,7 @@ log = logging.getLogger("fedbench.client")
 
 
 def work(settings: Settings) -> int:
-    """Runs one connection; non-zero when it was lost, so that the container starts again."""
+    """Run one connection; return non-zero if it was lost, so that the container starts again."""
     stop = threading.Event()
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
@@ -41,16 +42,18 @@ def _fedbench(settings: Settings, stop: threading.Event) -> int:
     with importing():
         from fedbench.client import app
         from fedbench.client.node import Node
-        from fedbench.learning.train import set_threads
-        from fedbench.telemetry.exposition import serve
+        from fedbench.learning.processor import set_threads
+        from fedbench.telemetry.exposition import client_metrics, serve
 
     logs.adopt_flower()
+    metrics = client_metrics(app.cgroup, app.companions)
+    app.report_to(metrics)
     serve(settings.listen_port)
-    node = Node(app.app, settings.node_config(), app.metrics, app.wire, app.cancelled)
+    node = Node(app.app, settings.node_config(), metrics, app.transfers, app.cancelled)
     with contextlib.ExitStack() as stack:
 
         def ready(node_id: int) -> None:
-            stack.enter_context(_announced(settings, node_id, stop, app.metrics.connected))
+            stack.enter_context(_announced(settings, node_id, stop, metrics))
             if settings.limited:
                 wait_for_quota(app.cgroup, stop)
             set_threads(settings.threads or app.cgroup.usable_cpus())
@@ -69,7 +72,7 @@ def _stock(settings: Settings, stop: threading.Event) -> int:
     config = " ".join(f'{key}="{value}"' for key, value in settings.node_config().items())
     command = ["flower-supernode", "--superlink", settings.server]
     command += ["--root-certificates", str(settings.certificate), "--node-config", config]
-    with _announced(settings, None, stop, metrics.connected):
+    with _announced(settings, None, stop, metrics):
         if settings.limited:
             wait_for_quota(cgroup, stop)
         with subprocess.Popen(
@@ -84,7 +87,7 @@ def _stock(settings: Settings, stop: threading.Event) -> int:
 
 
 def relay(lines: Iterable[str]) -> None:
-    """Logs what the stock node prints, each line at the level that it begins with."""
+    """Log what the stock node prints, each line at the level that it begins with."""
     supernode = logging.getLogger("flwr.supernode")
     for line in lines:
         level, text = _LEVEL.fullmatch(_COLOUR.sub("", line).strip()).groups()  # type: ignore[union-attr]
@@ -92,7 +95,7 @@ def relay(lines: Iterable[str]) -> None:
 
 
 def wait_for_quota(cgroup: Cgroup, stop: threading.Event) -> None:
-    """Waits until this container has a CPU quota, or `stop` is set.
+    """Wait until this container has a CPU quota, or `stop` is set.
 
     The host lifts the quota while a client starts, and puts it in force when the client is ready;
     a host that dies in between leaves a client that waits, not one that trains too fast.
@@ -108,9 +111,10 @@ def _announced(
     settings: Settings,
     node_id: int | None,
     stop: threading.Event,
-    connected: Callable[[bool], None],
+    metrics: NodeMetrics,
 ) -> Iterator[None]:
-    with Announcer(settings, node_id, stop.wait, connected).running():
+    announcer = Announcer(settings, node_id, stop.wait, metrics.connected, pacing=metrics.pacing)
+    with announcer.running():
         settings.ready.touch()
         try:
             yield

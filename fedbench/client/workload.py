@@ -25,7 +25,8 @@ import torch
 
 from fedbench.learning import models
 from fedbench.learning.data import IMAGE, ImageSet
-from fedbench.learning.train import Progress, set_threads, train
+from fedbench.learning.processor import set_threads
+from fedbench.learning.train import Progress, train
 from fedbench.learning.user_models import ModelError
 from fedbench.records import Record
 from fedbench.records.measurement import Measurement, Refusal
@@ -65,7 +66,7 @@ class Windows:
         self._begin()
 
     def __call__(self, progress: Progress) -> None:
-        """After a batch."""
+        """Take note of a batch; raise `_Enough` after the last window."""
         self._samples += progress.samples - (self._last_samples if progress.batch > 1 else 0)
         self._last_samples = progress.samples
         self._batches += 1
@@ -103,10 +104,10 @@ def measure(
     samples: int = SAMPLES,
     pause: Callable[[], None] = lambda: None,
 ) -> Measurement:
-    """Trains a new model on `samples` random images for the warm-up and about `seconds`.
+    """Train a new model on `samples` random images for the warm-up and about `seconds`.
 
-    On the GPU where torch sees one, as a client does. Sets torch's number of threads. `pause` is
-    called before the warm-up and each window.
+    It trains on the GPU where torch sees one, as a client does. It sets torch's number of threads.
+    `pause` is called before the warm-up and each window.
 
     Raises:
         ModelError: there is no such model, or it cannot be trained.
@@ -144,7 +145,7 @@ def measure(
 
 
 def random_images(samples: int, device: torch.device | str = "cpu") -> ImageSet:
-    """Images and labels that are the same on every computer."""
+    """Make images and labels that are the same on every computer."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(256, (samples, *IMAGE), dtype=torch.uint8, generator=generator)
     labels = torch.randint(CLASSES, (samples,), generator=generator)
@@ -155,7 +156,7 @@ def random_images(samples: int, device: torch.device | str = "cpu") -> ImageSet:
 def measure_copies(
     copies: int, model: str, *, threads: int, seconds: float, samples: int
 ) -> list[Measurement]:
-    """`measure` in so many processes at once, each on `threads` cores that no other one has.
+    """Call `measure` in so many processes at once, each on `threads` cores that no other has.
 
     The processes are forks, so that none imports torch anew: the caller must not have computed
     with torch before, for the threads that did so are not in a fork.
@@ -166,19 +167,19 @@ def measure_copies(
     cores = sorted(os.sched_getaffinity(0))
     if copies * threads > len(cores):
         raise ValueError(f"{copies} x {threads} threads need as many cores, found {len(cores)}")
-    own = [cores[first : first + threads] for first in range(0, copies * threads, threads)]
+    core_sets = [cores[first : first + threads] for first in range(0, copies * threads, threads)]
     work = partial(_measure_on, model=model, threads=threads, seconds=seconds, samples=samples)
     with ProcessPoolExecutor(copies, multiprocessing.get_context("fork")) as pool:
-        return list(pool.map(work, own))
+        return list(pool.map(work, core_sets))
 
 
 def measure_in_turns(
     models: Sequence[str], *, threads: int, seconds: float, samples: int
 ) -> list[Measurement]:
-    """`measure` of two models on the same cores, a window of the one and one of the other.
+    """Call `measure` for two models on the same cores, which take turns, window by window.
 
     What else goes on in the computer slows both by as much, so that their ratio is known better
-    than either of them. Each in a fork of its own, as a client is, under `measure_copies`' rule.
+    than either of them. Each trains in a fork, as a client does, under `measure_copies`' rule.
 
     Raises:
         ModelError, ValueError: as `measure`.
@@ -186,49 +187,49 @@ def measure_in_turns(
     cores = sorted(os.sched_getaffinity(0))[:threads]
     work = partial(_measure_in_turn, cores, threads=threads, seconds=seconds, samples=samples)
     fork = multiprocessing.get_context("fork")
-    with _two_turns() as turns, ProcessPoolExecutor(len(turns), fork) as pool:
-        return list(pool.map(work, models, turns))
+    with _two_batons() as batons, ProcessPoolExecutor(len(batons), fork) as pool:
+        return list(pool.map(work, models, batons))
 
 
-class Turn:
-    """One side of two forks that take turns, each waiting for a byte of the other's."""
+class Baton:
+    """Lets two forks take turns: this side waits for a byte from the other."""
 
     def __init__(self, mine: int, other: int) -> None:
         self._mine, self._other = mine, other
         self._had = False
 
     def wait(self) -> None:
-        """Hands the turn over, unless it has not begun, and waits for the next."""
+        """Hand the turn over, unless this side never had it, and wait for the next."""
         if self._had:
             os.write(self._other, b".")
         os.read(self._mine, 1)
         self._had = True
 
     def leave(self) -> None:
-        """The other needs to wait no more."""
+        """Let the other side wait no more."""
         os.write(self._other, b"." * (WINDOWS + 2))
 
 
 @contextmanager
-def _two_turns() -> Iterator[tuple[Turn, Turn]]:
-    """The first of them begins."""
+def _two_batons() -> Iterator[tuple[Baton, Baton]]:
+    """Make both sides; the first begins."""
     (mine, others), (yours, ours) = pipes = os.pipe(), os.pipe()
     os.write(others, b".")
     try:
-        yield Turn(mine, ours), Turn(yours, others)
+        yield Baton(mine, ours), Baton(yours, others)
     finally:
         for end in (*pipes[0], *pipes[1]):
             os.close(end)
 
 
 def _measure_in_turn(
-    cores: list[int], model: str, turn: Turn, *, threads: int, seconds: float, samples: int
+    cores: list[int], model: str, baton: Baton, *, threads: int, seconds: float, samples: int
 ) -> Measurement:
     os.sched_setaffinity(0, cores)
     try:
-        return measure(model, threads=threads, seconds=seconds, samples=samples, pause=turn.wait)
+        return measure(model, threads=threads, seconds=seconds, samples=samples, pause=baton.wait)
     finally:
-        turn.leave()
+        baton.leave()
 
 
 def _measure_on(
@@ -269,7 +270,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    """The command line."""
+    """Run the command line and return its exit code."""
     parser = _parser()
     arguments = parser.parse_args()
     if arguments.model:

@@ -39,14 +39,14 @@ def explain(
 
 def _keys(item: ErrorDetails) -> list[int | str]:
     """Where the error is in the file: without the marks of a union's form or of a mapping's key."""
-    found = [part for part in item["loc"] if not str(part).startswith("[")]
-    return [*found, item["ctx"]["key"]] if item["type"] == "figure" else found
+    keys = [part for part in item["loc"] if not str(part).startswith("[")]
+    return [*keys, item["ctx"]["key"]] if item["type"] == "figure" else keys
 
 
 def _sets(setting: str, key: str) -> bool:
-    """Whether a `--set` is of that key, of one above it or of one below it."""
-    own, other = f"{setting.partition('=')[0]}.", f"{key}."
-    return own.startswith(other) or other.startswith(own)
+    """Say whether a `--set` is of that key, of one above it or of one below it."""
+    set_key, key = f"{setting.partition('=')[0]}.", f"{key}."
+    return set_key.startswith(key) or key.startswith(set_key)
 
 
 def _problem(item: ErrorDetails, model: type[BaseModel]) -> str:
@@ -66,7 +66,7 @@ def _problem(item: ErrorDetails, model: type[BaseModel]) -> str:
 
 
 def _inner(model: type[BaseModel], loc: Sequence[int | str]) -> type[BaseModel]:
-    """The model that the last key of `loc` belongs to: Machine for `machines.0.count`."""
+    """Return the model that the last key of `loc` belongs to: Machine for `machines.0.count`."""
     forms: dict[str, type[BaseModel]] = {}
     for part in (part for part in loc[:-1] if isinstance(part, str)):
         if part in forms:
@@ -78,7 +78,7 @@ def _inner(model: type[BaseModel], loc: Sequence[int | str]) -> type[BaseModel]:
 
 
 def _models(annotation: Any, tag: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
-    """The models in a field's type, by the marks of a union: Machine in `tuple[Machine, ...]`."""
+    """Yield the models in a field's type by a union's marks: Machine in `tuple[Machine, ...]`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield tag, annotation
     arguments = get_args(annotation)

@@ -18,7 +18,7 @@ _NEAR_MISS = 0.8
 
 
 def parse_model(value: str) -> str:
-    """The name of a model, unchanged: one of `MODELS`, torchvision's, or `module:callable`.
+    """Return the name of a model, unchanged: one of `MODELS`, torchvision's, or `module:callable`.
 
     A name that is nearly one of `MODELS` is taken for a slip of the pen.
 
@@ -36,5 +36,5 @@ def parse_model(value: str) -> str:
 
 
 def is_own(model: str) -> bool:
-    """Whether it is the user's own, `module:callable` of the folder `models/`."""
+    """Say whether it is the user's own, `module:callable` of the folder `models/`."""
     return _OWN.fullmatch(model) is not None

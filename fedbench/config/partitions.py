@@ -8,24 +8,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    model_validator,
-)
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from fedbench.config.explain import nearest
+from fedbench.config.fields import Model
 
 
-class Way(BaseModel):
+class Way(Model):
     """A way to divide the images."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     name: str
 
@@ -50,8 +41,9 @@ class Iid(Way):
 class Dirichlet(Way):
     """Each class is divided in proportions drawn from Dirichlet(alpha): low alpha, unequal clients.
 
-    Yurochkin et al. 2019, https://arxiv.org/abs/1905.12022; drawn again, up to ten times, until
-    every client has `min_samples` images.
+    Yurochkin et al. 2019, https://arxiv.org/abs/1905.12022: alpha is of each class over the
+    clients, not of each client over the classes as in Hsu et al. 2019. Drawn again, up to ten
+    times, until every client has `min_samples` images.
     """
 
     name: Literal["dirichlet"] = "dirichlet"
@@ -115,7 +107,7 @@ NAMES = ("replicated", "iid", "dirichlet", "shards", "size")
 
 
 def _in_full(value: Any) -> Any:
-    """A name alone -> the keys that it is short for."""
+    """Turn a name alone into the keys that it is short for."""
     if isinstance(value, Way):
         return value
     keys = value if isinstance(value, dict) else {"name": value}
@@ -126,7 +118,7 @@ def _in_full(value: Any) -> Any:
 
 
 def _form(value: Any) -> str:
-    """The mark of a form, as `fedbench.config.explain` leaves it out of an error."""
+    """Return the mark of a form, as `fedbench.config.explain` leaves it out of an error."""
     return f"[{value['name'] if isinstance(value, dict) else value.name}]"
 
 

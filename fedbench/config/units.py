@@ -23,9 +23,9 @@ def parse_bytes(value: object) -> int:
     Raises:
         ValueError: it is not a size.
     """
-    if (found := _split(value, r"([kmgt]?)(?:i?b)?")) is None:
+    if (parsed := _split(value, r"([kmgt]?)(?:i?b)?")) is None:
         raise ValueError("expected a size such as 8GiB or 512MiB")
-    return int(found[0] * _BYTES[found[1]])
+    return int(parsed[0] * _BYTES[parsed[1]])
 
 
 def parse_rate(value: object) -> float:
@@ -34,10 +34,10 @@ def parse_rate(value: object) -> float:
     Raises:
         ValueError: it is not a rate.
     """
-    found = _split(value, r"([kmg]?)(?:bit(?:/s)?|bps)?")
-    if found is None or not found[0]:
+    parsed = _split(value, r"([kmg]?)(?:bit(?:/s)?|bps)?")
+    if parsed is None or not parsed[0]:
         raise ValueError("expected a rate such as 10Mbit or 500kbit")
-    return found[0] * _BITS[found[1]]
+    return parsed[0] * _BITS[parsed[1]]
 
 
 def parse_seconds(value: object) -> float:
@@ -46,9 +46,9 @@ def parse_seconds(value: object) -> float:
     Raises:
         ValueError: it is not a duration.
     """
-    if (found := _split(value, r"(us|ms|s|)")) is None:
+    if (parsed := _split(value, r"(us|ms|s|)")) is None:
         raise ValueError("expected a time such as 10ms or 0.5s")
-    return found[0] * _SECONDS[found[1] or "s"]
+    return parsed[0] * _SECONDS[parsed[1] or "s"]
 
 
 def parse_share(value: object) -> float:
@@ -57,8 +57,8 @@ def parse_share(value: object) -> float:
     Raises:
         ValueError: it is not a share.
     """
-    found = _split(value, r"(%?)")
-    if found is None or (share := found[0] / (100 if found[1] else 1)) > 1:
+    parsed = _split(value, r"(%?)")
+    if parsed is None or (share := parsed[0] / (100 if parsed[1] else 1)) > 1:
         raise ValueError("expected a share such as 0.5% or 0.005")
     return share
 
@@ -72,10 +72,10 @@ def parse_speed(value: object) -> float:
     Raises:
         ValueError: it is not a speed.
     """
-    found = _split(value, r"(s/epoch|samples/s|x|)")
-    if found is None or not found[0]:
+    parsed = _split(value, r"(s/epoch|samples/s|x|)")
+    if parsed is None or not parsed[0]:
         raise ValueError("expected a speed such as `225 s/epoch`, `39.1 samples/s` or `0.95x`")
-    number, unit = found
+    number, unit = parsed
     if unit == "s/epoch":
         return EPOCH_IMAGES / number
     return number * (REFERENCE_SPEED if unit == "x" else 1)
@@ -107,7 +107,7 @@ def _format(value: float, units: Sequence[str], step: int) -> str:
 
 
 def _split(value: object, unit: str) -> tuple[float, str] | None:
-    """A number and its unit, of which the pattern has one group; None where it is neither."""
+    """Split into a number and its unit, the pattern's one group; None where it is neither."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return (value, "") if 0 <= value < _LIMIT else None
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*" + unit, str(value).strip().lower())

@@ -13,19 +13,8 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from http.client import HTTPConnection, HTTPException, HTTPResponse
-from typing import NamedTuple
-
-from flwr.app import Message
-from flwr.proto.message_pb2 import ObjectTree
-from flwr.supercore.inflatable.inflatable_object import (
-    InflatableObject,
-    get_all_nested_objects,
-    get_object_tree,
-    get_object_type_from_object_content,
-    no_object_id_recompute,
-)
 
 MEDIA_TYPE = "application/vnd.fedbench.bundle"
 FLEET_PULL, FLEET_PUSH = "/v1/fleet/pull-messages", "/v1/fleet/push-messages"
@@ -36,12 +25,12 @@ _RETRY_SECONDS = 1.0
 
 
 def pack(parts: Sequence[bytes]) -> list[bytes]:
-    """The body, piece by piece, so that no part is copied."""
+    """Return the body, piece by piece, so that no part is copied."""
     return [struct.pack(f"<{1 + len(parts)}Q", len(parts), *map(len, parts)), *parts]
 
 
 def unpack(body: bytes) -> list[bytes]:
-    """The parts of a whole body.
+    """Return the parts of a whole body.
 
     Raises:
         struct.error: it is no bundle.
@@ -61,45 +50,8 @@ def _parts(read: Callable[[int], bytes]) -> Iterator[bytes]:
     for length in struct.unpack(f"<{count}Q", read(_NUMBER * count)):
         part = read(length)
         if len(part) < length:
-            raise struct.error(f"expected {length} bytes, found {len(part)}")
+            raise struct.error(f"expected {length} bytes, got {len(part)}")
         yield part
-
-
-class Deflated(NamedTuple):
-    """Messages as they travel: their trees, and each object's content once, children first."""
-
-    trees: list[ObjectTree]
-    contents: dict[str, bytes]
-
-
-def deflate(messages: Iterable[Message]) -> Deflated:
-    """Gives each message the id that its content has, and takes it apart."""
-    trees: list[ObjectTree] = []
-    objects: dict[str, InflatableObject] = {}
-    with no_object_id_recompute():
-        for message in messages:
-            message.metadata.__dict__["_message_id"] = message.object_id
-            trees.append(get_object_tree(message))
-            objects |= get_all_nested_objects(message)
-        contents = {object_id: item.deflate() for object_id, item in objects.items()}
-    return Deflated(trees, {object_id: contents[object_id] for object_id in object_ids(trees)})
-
-
-def object_ids(trees: Iterable[ObjectTree], without: Collection[str] = ()) -> list[str]:
-    """The objects of the trees, children first: the order in which a bundle has them.
-
-    Objects in `without`, and what only they need, are left out.
-    """
-    found: dict[str, None] = {}
-    for tree in trees:
-        if tree.object_id not in without:
-            found |= dict.fromkeys(object_ids(tree.children, without)) | {tree.object_id: None}
-    return list(found)
-
-
-def carry_arrays(contents: Iterable[bytes]) -> bool:
-    """Whether an array, as of a model, is among the contents."""
-    return any(get_object_type_from_object_content(one) == "Array" for one in contents)
 
 
 class RefusedError(Exception):
@@ -120,7 +72,7 @@ class Answer:
             response.read()  # frees the connection
 
     def parts(self) -> Iterator[bytes]:
-        """The parts, as they come.
+        """Yield the parts, as they come.
 
         Raises:
             OSError, HTTPException, struct.error: the connection broke amid them.
@@ -142,7 +94,7 @@ class Connection:
     def post(
         self, path: str, parts: Sequence[bytes], headers: Callable[[], Mapping[str, str]]
     ) -> Answer:
-        """Posts a bundle, again and again for `patience` seconds where the connection fails.
+        """Post a bundle, again and again for `patience` seconds where the connection fails.
 
         An answer that was not read to its end is lost with the next post.
 
@@ -175,7 +127,7 @@ class Connection:
         return Answer(response)
 
     def close(self) -> None:
-        """Closes the connection; the next post opens another."""
+        """Close the connection; the next post opens another."""
         if self._http is not None:
             self._http.close()
             self._http = None

@@ -1,4 +1,4 @@
-"""Random changes of training images that do not change what is on them."""
+"""Random changes of training images that leave visible what is on them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ PADDING = 4
 
 
 def flip_crop(images: Tensor) -> Tensor:
-    """Each image mirrored with a chance of a half, and moved by up to 4 pixels either way.
+    """Mirror each image with a chance of a half, and move it by up to 4 pixels either way.
 
     The usual augmentation of CIFAR-10 (He et al. 2016, arXiv:1512.03385, section 4.2), but what
     moves in from beyond an edge is the image's reflection. uint8 [N, H, W, 3] -> the same shape;
@@ -29,5 +29,5 @@ def flip_crop(images: Tensor) -> Tensor:
 
 
 def _reflected(positions: Tensor, length: int) -> Tensor:
-    """Positions up to `length` - 1 beyond either end -> within; an edge is not repeated."""
+    """Mirror positions up to `length` - 1 beyond either end; an edge is not repeated."""
     return length - 1 - (length - 1 - positions.abs()).abs()

@@ -32,11 +32,11 @@ class ImageSet:
     def batch(
         self, index: Tensor | slice, augment: Callable[[Tensor], Tensor] | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Images float32 [n, 3, 32, 32] in channels_last, scaled to -1..1, and labels [n].
+        """Return images float32 [n, 3, 32, 32] in channels_last, scaled to -1..1, and labels [n].
 
-        The scale is the one MobileNet was published with (`x / 127.5 - 1`), the same for every data
-        set: a mean and deviation per set would have to be agreed among clients that see only their
-        own partition. `augment` changes the uint8 images [n, 32, 32, 3] before that.
+        MobileNet was published with this scale, `x / 127.5 - 1`. It is the same for all data sets:
+        clients see only their own partition, and could not agree on a mean and a deviation.
+        `augment` changes the uint8 images [n, 32, 32, 3] before that.
         """
         pixels = self.images[index]
         if augment:

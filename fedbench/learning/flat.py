@@ -22,7 +22,7 @@ Flat = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Running:
-    """Where in the array batch normalisation's running statistics are: int64 [channels] each.
+    """Positions of batch normalisation's running statistics in the array: int64 [channels] each.
 
     `means[i]` and `variances[i]` are positions of the same channel.
     """
@@ -47,7 +47,7 @@ def from_flat(model: nn.Module, flat: Flat) -> None:
 
 
 def running(model: nn.Module) -> Running:
-    """Positions of the model's running statistics in its array."""
+    """Return the positions of the model's running statistics in its array."""
     places: dict[str, list[npt.NDArray[np.int64]]] = {"running_mean": [], "running_var": []}
     first = 0
     for name, tensor in _tensors(model).items():
@@ -57,7 +57,7 @@ def running(model: nn.Module) -> Running:
             places[kind].append(np.arange(first, last))
         first = last
     none = np.empty(0, np.int64)
-    return Running(*(np.concatenate([none, *found]) for found in places.values()))
+    return Running(*(np.concatenate([none, *ranges]) for ranges in places.values()))
 
 
 def to_state(flat: Flat, model: nn.Module) -> dict[str, Tensor]:
@@ -99,8 +99,8 @@ def load(path: Path, model: nn.Module) -> Flat:
         if name not in state:
             raise ValueError(f"{path}: {name} is missing")
         if state[name].shape != tensor.shape:
-            found, wanted = list(state[name].shape), list(tensor.shape)
-            raise ValueError(f"{path}: {name} has shape {found}, expected {wanted}")
+            shape, wanted = list(state[name].shape), list(tensor.shape)
+            raise ValueError(f"{path}: {name} has shape {shape}, expected {wanted}")
     return _concatenate({name: state[name] for name in expected})
 
 

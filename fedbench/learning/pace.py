@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Speed:
-    """What the device trains: `single` samples per wall second alone, `together` of all clients."""
+class Speed(NamedTuple):
+    """The device's speed: `single` samples per wall second alone, `together` of all clients."""
 
     single: float
     together: float
 
     def of_each(self, active: int) -> float:
-        """Samples/s of each of so many clients that train at once."""
+        """Return the samples/s of each of `active` clients that train at once."""
         return min(self.single, self.together / active)
 
 
@@ -41,9 +40,9 @@ class Pace:
         """Seconds since the epoch's start at which the device has done what was reported."""
 
     def wait(self, samples: int, seconds: float) -> float:
-        """Waits until `samples` of the epoch are due, of which `seconds` have passed.
+        """Wait until `samples` of the epoch are due, of which `seconds` have passed.
 
-        Returns the seconds by which they are late, 0 where it waited.
+        Return the seconds by which they are late, 0 where it waited.
         """
         if samples <= self._samples:  # a new epoch
             self._samples, self.due = 0, 0.0

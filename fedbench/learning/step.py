@@ -8,20 +8,48 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from time import perf_counter
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fedbench.learning.data import ImageSet
-from fedbench.learning.meter import Meter
-from fedbench.learning.optimizer import Optimizer
+from fedbench.learning.optimizers import Optimizer
 from fedbench.learning.recipe import Recipe
 
 # Libraries allocate their workspaces and choose their kernels in the first steps.
 WARM_UP_STEPS = 3
 
 Work = Callable[[], None]
+
+
+class Meter:
+    """Sums loss and accuracy over many batches, on the device, until they are asked for."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._sums = torch.zeros(2, device=device)
+        self.start()
+
+    def start(self) -> None:
+        """Begin anew, in the same memory: a captured step adds to it."""
+        self._sums.zero_()
+        self.samples = 0
+        self._start = perf_counter()
+
+    def add(self, mean_loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """Add a batch on the device; the caller counts its samples."""
+        correct = (logits.argmax(1) == labels).sum()
+        self._sums += torch.stack([mean_loss.detach() * len(labels), correct])
+
+    def seconds(self) -> float:
+        """Return wall seconds since the start."""
+        return perf_counter() - self._start
+
+    def result(self) -> tuple[float, float, float, int]:
+        """Wait for the device; return seconds, mean loss, accuracy and samples."""
+        loss, correct = self._sums.tolist()
+        return self.seconds(), loss / self.samples, correct / self.samples, self.samples
 
 
 class Step:
@@ -43,7 +71,7 @@ class Step:
         self._smoothing = recipe.label_smoothing
 
     def __call__(self, index: Tensor) -> None:
-        """One step, without waiting for the device."""
+        """Take a step, without waiting for the device."""
         self.forget()
         images, labels = self._data.batch(index, self._augment)
         logits = self._model(images)
@@ -53,12 +81,12 @@ class Step:
         self._meter.add(loss, logits, labels)
 
     def forget(self) -> None:
-        """Drops the gradients of the last step."""
+        """Drop the gradients of the last step."""
         self._optimizer.zero_grad()
 
 
 def capture(work: Work) -> Work:
-    """Records the CUDA kernels of `work` without running them; the result runs them."""
+    """Record the CUDA kernels of `work` without running them; the result runs them."""
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         work()
@@ -85,7 +113,7 @@ class GraphedStep:
         self._replay: Work | None = None
 
     def __call__(self, index: Tensor) -> None:
-        """One step, without waiting for the device."""
+        """Take a step, without waiting for the device."""
         if len(index) != len(self._index) or self._warm_up > 0:
             self._warm_up -= 1
             self._step(index)

@@ -31,7 +31,7 @@ def _is_compile_supported(device_type: str) -> bool:
 
 @contextmanager
 def _without_dynamo() -> Iterator[None]:
-    """Gives whoever imports torch._dynamo.utils a module with the one function, meanwhile."""
+    """Stand in for torch._dynamo.utils within the block, with its function that is asked for."""
     if _DYNAMO in sys.modules:
         yield
         return

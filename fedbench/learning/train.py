@@ -1,11 +1,10 @@
 """Local training and evaluation: a plain PyTorch loop, the same on a CPU and on a GPU.
 
-Figures are gathered on the device and fetched once an epoch, so that a GPU never waits for Python.
+Loss and accuracy add up on the device and are fetched once an epoch: a GPU never waits for Python.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,18 +16,16 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fedbench.learning.data import ImageSet
-from fedbench.learning.meter import Meter
-from fedbench.learning.precision import Precision, arithmetic
+from fedbench.learning.processor import Precision, arithmetic
 from fedbench.learning.recipe import Recipe
-from fedbench.learning.step import GraphedStep, Step
+from fedbench.learning.step import GraphedStep, Meter, Step
 
 
 @dataclass(frozen=True)
 class Progress:
-    """After a batch of training: epochs and batches count from 1.
+    """A training after a batch; epochs and batches count from 1.
 
-    `samples` and wall `seconds` are those of this epoch so far. On a GPU the batch has been handed
-    to the device, which may still be at work on it.
+    `samples` and wall `seconds` are of this epoch so far. A GPU may still be at work on the batch.
     """
 
     epoch: int
@@ -66,17 +63,6 @@ class Evaluation:
     confusion: list[list[int]]
 
 
-def set_threads(cpus: float) -> int:
-    """Let torch use as many threads as `cpus` can run, at least one, and return their number.
-
-    More threads than the quota fills stall at each barrier until the next period of the scheduler:
-    two threads on a one-CPU quota made a step up to four times slower.
-    """
-    threads = max(1, math.floor(cpus))
-    torch.set_num_threads(threads)
-    return threads
-
-
 def train(
     model: nn.Module,
     data: ImageSet,
@@ -91,7 +77,7 @@ def train(
     on_batch: Callable[[Progress], None] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
 ) -> list[Epoch]:
-    """Train the model in place on shuffled batches, and return the epochs' figures.
+    """Train the model in place on shuffled batches, and return what each epoch gave.
 
     Further epochs begin until `seconds` have passed since the first one began.
 
@@ -137,7 +123,7 @@ def train(
 def evaluate(
     model: nn.Module, data: ImageSet, *, batch_size: int = 128, precision: Precision = "fp32"
 ) -> Evaluation:
-    """Loss and accuracy of the model on all images; larger batches are no faster on a CPU."""
+    """Evaluate the model on all images; larger batches are no faster on a CPU."""
     device = data.labels.device
     meter = Meter(device)
     size = len(data.classes)
@@ -174,7 +160,7 @@ class _Rate:
         self.value = peak if constant else torch.tensor(peak, device=device)
 
     def at(self, done: float) -> None:
-        """Sets it to what it is when `done` (0 to 1) of the training is over."""
+        """Set the value to what it is when `done` (0 to 1) of the training is over."""
         if isinstance(self.value, Tensor):
             self.value.fill_(self._peak * self._recipe.factor(done))
 

@@ -22,11 +22,11 @@ FOLDER = Path(os.environ.get("FEDBENCH_MODELS", Path(__file__).resolve().parents
 
 
 class ModelError(ValueError):
-    """A model that cannot be had, or cannot be trained on images of 32x32 pixels; says why."""
+    """Says why a model cannot be had, or cannot be trained on images of 32x32 pixels."""
 
 
 def load(name: str) -> Callable[[int], Any]:
-    """What `module:callable` names, from the module's file as it is now.
+    """Return what `module:callable` names, from the module's file as it is now.
 
     The folder comes last on Python's path, so that no module in it hides another's.
 
@@ -45,18 +45,18 @@ def load(name: str) -> Callable[[int], Any]:
 
 
 def digest(folder: Path) -> str:
-    """A hash of the modules in the folder."""
-    found = hashlib.sha256()
+    """Hash the modules in the folder."""
+    hashed = hashlib.sha256()
     for path in sorted(folder.glob("*.py")):
-        found.update(f"\0{path.name}\0".encode() + path.read_bytes())
-    return found.hexdigest()[:16]
+        hashed.update(f"\0{path.name}\0".encode() + path.read_bytes())
+    return hashed.hexdigest()[:16]
 
 
 def failure(error: Exception) -> str:
-    """An error in a model, and the line of the user's own code that it comes from, if any."""
+    """Describe an error in a model, with the line of the user's code that it comes from, if any."""
     frames = [(Path(f.filename), f.lineno) for f in traceback.extract_tb(error.__traceback__)]
-    own = [f"{_short(file)}, line {line}: " for file, line in frames if file.parent == FOLDER]
-    return f"{(own or [''])[-1]}{type(error).__name__}: {error}"
+    lines = [f"{_short(file)}, line {line}: " for file, line in frames if file.parent == FOLDER]
+    return f"{(lines or [''])[-1]}{type(error).__name__}: {error}"
 
 
 def _import(name: str, file: Path) -> ModuleType:
@@ -68,15 +68,15 @@ def _import(name: str, file: Path) -> ModuleType:
         sys.path.append(str(FOLDER))
     importlib.invalidate_caches()
     try:
-        found = importlib.import_module(file.stem)
+        module = importlib.import_module(file.stem)
     except Exception as error:
         raise ModelError(f"model {name}: {failure(error)}") from error
-    if found.__file__ != str(file):
+    if module.__file__ != str(file):
         short = _short(file)
         raise ModelError(f"model {name}: another module is called {file.stem}: rename {short}")
-    return found
+    return module
 
 
 def _short(file: Path) -> str:
-    """As it is in the checkout, wherever that is mounted."""
+    """Name the file as it is in the checkout, wherever that is mounted."""
     return f"models/{file.name}"

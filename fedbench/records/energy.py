@@ -17,6 +17,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from fedbench.records.clock import EmulatedSeconds
+
 _VARIABLE = "FEDBENCH_WATTS"
 
 
@@ -29,7 +31,7 @@ class Energy:
 
     @property
     def total(self) -> float:
-        """Of both."""
+        """Joules of both together."""
         return self.idle + self.busy
 
 
@@ -42,32 +44,38 @@ class Draw:
 
     @classmethod
     def of(cls, idle: float, load: float, clients: int = 1) -> Draw:
-        """That of each of so many clients of a computer with these watts."""
+        """Return the draw of each of so many clients of a computer with these watts."""
         return cls(idle / clients, idle / clients + load - idle)
 
     @classmethod
     def from_environment(cls) -> Draw | None:
-        """As `environment` has it; None where nobody knows."""
+        """Read what `environment` wrote; None where nobody knows."""
         if _VARIABLE not in os.environ:
             return None
         idle, load = os.environ[_VARIABLE].split(",")
         return cls(float(idle), float(load))
 
     def environment(self) -> dict[str, str]:
-        """What tells a client's container."""
+        """Return what tells a client's container."""
         return {_VARIABLE: f"{self.idle:g},{self.load:g}"}
 
     def busy(self, active: int = 1) -> float:
-        """Watts while the client is one of so many that are busy on its computer."""
+        """Return the watts while the client is one of so many that are busy on its computer."""
         return self.idle + (self.load - self.idle) / active
 
-    def energy(self, *, seconds: float, busy: float, share: float | None = None) -> Energy:
-        """Energy over `seconds`, of which the client was `busy`; all are emulated seconds.
+    def energy(
+        self,
+        *,
+        seconds: EmulatedSeconds,
+        busy: EmulatedSeconds,
+        share: EmulatedSeconds | None = None,
+    ) -> Energy:
+        """Return the energy over `seconds`, of which the client was `busy`; all are emulated.
 
         `share` is what it has of its busy seconds as its own; all of them by default.
         """
         busy = min(busy, seconds)  # two clocks may differ by a little
-        own = busy if share is None else min(share, busy)
+        alone = busy if share is None else min(share, busy)
         return Energy(
-            self.idle * (seconds - busy), self.idle * busy + (self.load - self.idle) * own
+            self.idle * (seconds - busy), self.idle * busy + (self.load - self.idle) * alone
         )

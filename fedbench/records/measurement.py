@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import TypeAdapter
 
 from fedbench.errors import ConfigError
-from fedbench.records import Record
+from fedbench.records.files import Record
 
 
 class Measurement(Record):
@@ -38,7 +38,7 @@ _Answer = TypeAdapter[Measurement | Refusal](Measurement | Refusal)
 
 
 def parse(line: str) -> Measurement:
-    """A line of the workload's.
+    """Parse a line of the workload's.
 
     Raises:
         ConfigError: it refuses the model.

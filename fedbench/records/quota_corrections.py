@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedbench.records import read_lines
+from fedbench.records.files import read_lines
 
 FILE = "corrections.jsonl"
 
@@ -26,18 +26,18 @@ class Correction:
 
 
 def read(folder: Path) -> list[Correction]:
-    """Those of a run, oldest first."""
+    """Return those of a run, oldest first."""
     return [Correction(**line) for line in read_lines(folder / FILE)]
 
 
 def described(corrections: list[Correction]) -> list[str]:
-    """One line for each computer: from where to where its quota went, and in how many steps."""
+    """Return a line for each computer: where its quota went, and in how many steps."""
     lines = []
-    for computer in sorted({one.computer for one in corrections}):
-        own = [one for one in corrections if one.computer == computer]
+    for computer in sorted({correction.computer for correction in corrections}):
+        steps = [step for step in corrections if step.computer == computer]
         lines.append(
-            f"{computer}: quota {own[0].quota_before:.2f} -> {own[-1].quota_after:.2f} CPUs in "
-            f"{len(own)} corrections; it was {max(one.late for one in own):.1f} s late at most, "
-            f"and used {own[-1].used:.2f} CPUs at the last"
+            f"{computer}: quota {steps[0].quota_before:.2f} -> {steps[-1].quota_after:.2f} CPUs "
+            f"in {len(steps)} corrections; it was {max(step.late for step in steps):.1f} s late "
+            f"at most, and used {steps[-1].used:.2f} CPUs at the last"
         )
     return lines

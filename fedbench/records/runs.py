@@ -17,16 +17,10 @@ from fedbench.config import Experiment, Profile
 from fedbench.config.model_names import is_own
 from fedbench.errors import ConfigError, RunError
 from fedbench.learning import user_models
-from fedbench.records import (
-    ENDINGS,
-    RoundRecord,
-    Summary,
-    emulates,
-    read_lines,
-    read_rounds,
-    summarise,
-    write_summary,
-)
+from fedbench.records.facts import RunFacts, RunInputs
+from fedbench.records.files import read_lines
+from fedbench.records.rounds import RoundRecord, read_rounds
+from fedbench.records.summary import ENDINGS, Summary, summarise, write_summary
 
 Period = tuple[datetime, datetime]
 
@@ -43,46 +37,45 @@ class Run:
         return self.path.name
 
     def experiment(self) -> Experiment:
-        """What was run."""
+        """Return what was run."""
         return Experiment.model_validate_json((self.path / "experiment.json").read_bytes())
 
     def profile(self) -> Profile:
-        """The federation it ran on."""
+        """Return the federation it ran on."""
         return Profile.model_validate_json((self.path / "profile.json").read_bytes())
 
     def asked(self) -> dict[str, Any]:
-        """The same as it was written, for a run of an older version may have other keys."""
+        """Return the same as it was written, for a run of an older version may have other keys."""
         asked: dict[str, Any] = json.loads((self.path / "experiment.json").read_bytes())
         return asked
 
     def versions(self) -> dict[str, Any]:
-        """Software and hardware; nothing where they were not recorded."""
+        """Return software and hardware; nothing where they were not recorded."""
         path = self.path / "versions.json"
         versions: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {}
         return versions
 
     def memory_limits(self) -> dict[str, int]:
-        """Bytes by client; nothing in a run without containers."""
+        """Return bytes by client; nothing in a run without containers."""
         path = self.path / "compose.yaml"
         project = yaml.safe_load(path.read_bytes()) if path.exists() else {}
         services = project.get("services", {}).items()
         return {n: int(s["mem_limit"]) for n, s in services if "FEDBENCH_CLIENT" in _variables(s)}
 
-    def facts(self) -> dict[str, Any]:
-        """What the host told the server of the run."""
-        facts: dict[str, Any] = json.loads((self.path / "run.json").read_bytes())
-        return facts
+    def facts(self) -> RunFacts:
+        """Return what the host told the server of the run."""
+        return RunFacts.read(self.path)
 
     def events(self) -> list[dict[str, Any]]:
-        """What happened so far, oldest first."""
+        """Return what happened so far, oldest first."""
         return list(read_lines(self.path / "events.jsonl"))
 
     def rounds(self) -> list[RoundRecord]:
-        """The complete rounds so far."""
+        """Return the complete rounds so far."""
         return read_rounds(self.path)
 
     def summary(self) -> Summary:
-        """How the run ended, or how it stands."""
+        """Return how the run ended, or how it stands."""
         path = self.path / "summary.json"
         if path.exists():
             return Summary.model_validate_json(path.read_bytes())
@@ -90,36 +83,36 @@ class Run:
 
     @property
     def emulates(self) -> bool:
-        """Whether its seconds are of any device: those of a run in one program are not."""
-        return emulates(self.facts())
+        """True where its seconds are of any device: those of a run in one program are not."""
+        return self.facts().emulates
 
     def state(self) -> str:
-        """`running` while nothing says that it ended, else how it ended."""
+        """Return `running` while nothing says that it ended, else how it ended."""
         return self.summary().status if self.has_ended() else "running"
 
     def has_ended(self) -> bool:
-        """Whether it has a summary: going on takes that away."""
+        """Say whether it has a summary: going on takes that away."""
         return (self.path / "summary.json").exists()
 
     def periods(self) -> list[Period]:
-        """When it was active: from when it was made, or went on, to its end.
+        """Return when it was active: from when it was made, or went on, to its end.
 
         Where its server died without a word, that is when its summary was written, or, where it
         went on later, its last event before. While nothing says that it ended, it goes on.
         """
-        begin: datetime | None = datetime.fromisoformat(self.facts()["created"])
-        last, found = None, []
+        begin: datetime | None = self.facts().created_at
+        last, periods = None, []
         for event in self.events():
             now = datetime.fromisoformat(event["time"])
             if event["event"] == "started" and last:  # it goes on
                 if begin:
-                    found.append((begin, last))
+                    periods.append((begin, last))
                 begin = now
             elif event["event"] in ENDINGS:
-                found.append((begin or now, now))
+                periods.append((begin or now, now))
                 begin = None
             last = now
-        return [*found, (begin, self._seen_end())] if begin else found
+        return [*periods, (begin, self._seen_end())] if begin else periods
 
     def _seen_end(self) -> datetime:
         with suppress(FileNotFoundError):
@@ -127,15 +120,15 @@ class Run:
         return datetime.max.replace(tzinfo=UTC)
 
     def request_stop(self) -> None:
-        """Asks the server to end the run; it does so within a second or so."""
+        """Ask the server to end the run; it does so within a second or so."""
         (self.path / "stop").touch()
 
     def stop_requested(self) -> bool:
-        """Whether that was asked for, however the run ended."""
+        """Say whether that was asked for, however the run ended."""
         return (self.path / "stop").exists()
 
     def prepare_resume(self) -> None:
-        """Makes an ended run ready to go on after its last complete round.
+        """Make an ended run ready to go on after its last complete round.
 
         Raises:
             RunError: it is finished already.
@@ -157,8 +150,8 @@ class RunStore:
 
     path: Path
 
-    def create(self, experiment: Experiment, profile: Profile, facts: dict[str, Any]) -> Run:
-        """A new run's folder, with its resolved inputs. `facts` goes to the server as run.json.
+    def create(self, experiment: Experiment, profile: Profile, inputs: RunInputs) -> Run:
+        """Make a new run's folder, with all that goes into it.
 
         Raises:
             ConfigError: the file of its initial weights is missing.
@@ -173,31 +166,32 @@ class RunStore:
             _keep_models(run)
         (run.path / "experiment.json").write_text(experiment.model_dump_json(indent=2) + "\n")
         (run.path / "profile.json").write_text(profile.model_dump_json(indent=2) + "\n")
-        facts = facts | {
-            "run": run.id,
-            "experiment": experiment.name,
-            "profile": profile.name,
-            "created": now.isoformat(timespec="milliseconds"),
-        }
-        (run.path / "run.json").write_text(json.dumps(facts, indent=2) + "\n")
+        facts = RunFacts(
+            **inputs.model_dump(exclude_unset=True),
+            run=run.id,
+            experiment=experiment.name,
+            profile=profile.name,
+            created=now.isoformat(timespec="milliseconds"),
+        )
+        facts.write(run.path)
         return run
 
     def all(self) -> list[Run]:
-        """All runs, oldest first."""
+        """Return all runs, oldest first."""
         return [Run(path.parent) for path in sorted(self.path.glob("*/run.json"))]
 
     def of(self, project: str) -> list[Run]:
-        """Those on containers of that compose project, oldest first."""
-        return [run for run in self.all() if run.facts().get("project") == project]
+        """Return those on containers of that compose project, oldest first."""
+        return [run for run in self.all() if run.facts().project == project]
 
     def end(self, project: str) -> None:
-        """Writes the summaries that are missing: nothing runs on that project's containers."""
+        """Write the summaries that are missing: nothing runs on that project's containers."""
         for run in self.of(project):
             if not run.has_ended():
                 write_summary(run.path)
 
     def find(self, name: str | None) -> Run:
-        """The run of that id, or the newest.
+        """Return the run of that id, or the newest.
 
         Raises:
             RunError: there is none.
@@ -215,7 +209,7 @@ class RunStore:
 
 
 def _keep_models(run: Run) -> None:
-    """Copies the user's own modules into the run: they are part of what was run."""
+    """Copy the user's own modules into the run: they are part of what was run."""
     (run.path / "models").mkdir()
     for path in user_models.FOLDER.glob("*.py"):
         shutil.copyfile(path, run.path / "models" / path.name)

@@ -1,76 +1,66 @@
-"""Whether a device was as fast as it should have been, and whose fault it was if not. Pure."""
+"""Judges if a device was as fast as it should have been, and whose fault it was if not. Pure."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from statistics import median
-from typing import Any
+from typing import Any, Self
 
-from fedbench.records import ClientRound, EpochRecord
+from pydantic import Field
+
+from fedbench.records.clock import REAL_TIME, Dilation, EmulatedSeconds, WallSeconds
 from fedbench.records.energy import Draw
+from fedbench.records.facts import EmulatedDevices, RunInputs
+from fedbench.records.rounds import ClientRound, EpochRecord
 
 TOLERANCE = 0.05
 """An epoch that is farther from its target than this was not emulated."""
 _THROTTLED = 0.05  # of an epoch's time
 
 
-@dataclass(frozen=True)
-class Emulation:
-    """What the host says of a run's devices: the keys `emulation` and `watts` of its `run.json`.
+class Emulation(EmulatedDevices):
+    """What the host says of a run's devices, and what follows for what they did.
 
-    `targets`: samples per emulated second that each client should train; `shares`: the host CPUs
-    that were planned for it; `computers`: the emulated computer that it is on. Clients that are
-    real devices are in none. `watts`: idle and under load, by device, so that a real one has them
-    too where it is of a kind that the host knows.
+    `watts`: idle and under load, by device, so that a real one has them too where it is of a kind
+    that the host knows.
     """
 
-    dilation: float = 1.0
-    targets: Mapping[str, float] = field(default_factory=dict)
-    shares: Mapping[str, float] = field(default_factory=dict)
-    watts: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    computers: Mapping[str, str] = field(default_factory=dict)
+    watts: dict[str, tuple[float, float]] = Field(default_factory=dict)
 
     @classmethod
-    def of(cls, facts: Mapping[str, Any]) -> Emulation:
-        """That of a run; of one of an older version, none."""
-        known = facts.get("emulation", {})
-        return cls(
-            known.get("dilation", 1.0),
-            known.get("targets", {}),
-            known.get("shares", {}),
-            facts.get("watts", {}),
-            known.get("computers", {}),
-        )
+    def of(cls, facts: RunInputs) -> Self:
+        """Return the emulation of a run; of one of an older version, none."""
+        return cls(**dict(facts.emulation or EmulatedDevices()), watts=facts.watts)
 
-    def dilation_of(self, client: str) -> float:
-        """That of one client: nothing slows a real device that joined."""
-        return self.dilation if client in self.targets or client in self.shares else 1.0
+    def dilation_of(self, client: str) -> Dilation:
+        """Return the dilation of one client: nothing slows a real device that joined."""
+        return self.dilation if client in self.targets or client in self.shares else REAL_TIME
 
-    def verdict(
-        self, client: str, samples: int, epochs: Sequence[EpochRecord], targets: Sequence[float]
-    ) -> dict[str, Any]:
-        """The emulation's fields of a `ClientRound`.
+    def verdict(self, client: str, samples: int, epochs: Sequence[EpochRecord]) -> dict[str, Any]:
+        """Return the emulation's fields of a `ClientRound`.
 
-        `targets` are the wall seconds that the client itself kept to in each epoch, which know how
-        many others trained on its computer; empty where it did not say.
+        The time that was due is what the client itself kept to, which knows how many others trained
+        on its computer; where it did not say, what its target alone allows.
         """
         if client not in self.targets or not epochs:
             return {}
-        due = list(targets) or [samples / self.targets[client] * self.dilation] * len(epochs)
+        alone = self.dilation.wall(EmulatedSeconds(samples / self.targets[client]))
+        due = [alone if epoch.due_seconds is None else epoch.due_seconds for epoch in epochs]
         errors = [epoch.seconds / wall - 1 for epoch, wall in zip(epochs, due, strict=True)]
         error = median(errors)
         fields: dict[str, Any] = {
-            "target_epoch_seconds": median(due) / self.dilation,
+            "target_epoch_seconds": self.dilation.emulated(WallSeconds(median(due))),
             "emulation_error": error,
         }
         if abs(error) > TOLERANCE:
             fields["not_held"] = _reason(error, epochs, self.shares.get(client))
         return fields
 
-    def with_energy(self, clients: Iterable[ClientRound], seconds: float) -> list[ClientRound]:
-        """The clients of a round of so many wall seconds, with modelled energy where it is known.
+    def with_energy(
+        self, clients: Iterable[ClientRound], seconds: WallSeconds
+    ) -> list[ClientRound]:
+        """Return the clients of a round of so many seconds, with modelled energy where known.
 
         Idle watts of a computer are divided among those of its clients that answered
         (`telemetry/energy.py` has the model).
@@ -79,15 +69,15 @@ class Emulation:
         answered = Counter(self._computer(c) for c in clients if c.error is None)
         return [self._drawing(c, seconds, answered[self._computer(c)]) for c in clients]
 
-    def _drawing(self, client: ClientRound, seconds: float, clients: int) -> ClientRound:
+    def _drawing(self, client: ClientRound, seconds: WallSeconds, clients: int) -> ClientRound:
         if client.device not in self.watts or client.error is not None:
             return client
         idle, load = self.watts[client.device]
-        share = client.busy_share_seconds
+        share, dilation = client.busy_share_seconds, client.dilation
         energy = Draw.of(idle, load, clients).energy(
-            seconds=seconds / client.dilation,
-            busy=client.busy_seconds / client.dilation,
-            share=None if share is None else share / client.dilation,
+            seconds=dilation.emulated(seconds),
+            busy=dilation.emulated(client.busy_seconds),
+            share=None if share is None else dilation.emulated(share),
         )
         joules = {"energy_idle_joules": energy.idle, "energy_busy_joules": energy.busy}
         return client.model_copy(update=joules)
@@ -101,7 +91,7 @@ REAL = Emulation()
 
 
 def _reason(error: float, epochs: Sequence[EpochRecord], planned: float | None) -> str:
-    """Why a device was off its target by more than the tolerance, with the figures."""
+    """Say why a device was off its target by more than the tolerance, with the figures."""
     seconds = sum(epoch.seconds for epoch in epochs)
     steal = sum(epoch.steal_seconds for epoch in epochs) / seconds
     throttled = sum(epoch.throttled_seconds for epoch in epochs) / seconds

@@ -25,7 +25,7 @@ _WATCHED_ONLY = ("not_held",)  # the round's record has it for the metrics
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Runs the experiment of `folder`, and says in its events how it ended."""
+    """Run the experiment of `folder`, and say in its events how it ended."""
     folder = RunFolder(Path(str(context.run_config["folder"])))
     # One client for all events: making one takes 20 ms, of which a round has eight.
     operations = httpx.Client(base_url=str(context.run_config["operations"]))
@@ -36,7 +36,7 @@ def main(grid: Grid, context: Context) -> None:
 
 
 def _tell(folder: RunFolder, operations: httpx.Client, event: str, **facts: Any) -> None:
-    """Writes the event for whoever watches the folder, and hands it to the metrics."""
+    """Write the event for whoever watches the folder, and hand it to the metrics."""
     run.note(folder, event, **facts)
     if event in _WATCHED_ONLY:
         return
@@ -50,7 +50,7 @@ def _tell(folder: RunFolder, operations: httpx.Client, event: str, **facts: Any)
 
 
 def _why(operations: httpx.Client, node_id: int, client: str) -> str | None:
-    """What the server was told of a node that is gone."""
+    """Return what the server was told of a node that is gone."""
     try:
         answer = operations.get(f"/lost/{node_id}/{client}").raise_for_status()
     except httpx.HTTPError as error:

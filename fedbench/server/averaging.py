@@ -24,7 +24,7 @@ class Average:
         self._images = 0
 
     def add(self, weights: Flat, images: int) -> None:
-        """Adds the model [P] of a client with so many images; the array is left as it is."""
+        """Add the model [P] of a client with so many images; the array is left as it is."""
         if self._pooled:
             means = weights[self._pooled.means].astype(np.float64)
             self._first += images * means
@@ -35,7 +35,7 @@ class Average:
         self._images += images
 
     def result(self) -> Flat | None:
-        """The mean, [P]; None when nothing was added."""
+        """Return the mean, [P]; None when nothing was added."""
         if self._total is None:
             return None
         mean: Flat = self._total / np.float32(self._images)
@@ -58,7 +58,7 @@ class Momentum:
         self._measured = np.concatenate([running.means, running.variances])
 
     def step(self, sent: Flat, mean: Flat) -> Flat:
-        """The next global model, from the one that was sent and the mean of what came back."""
+        """Return the next global model, from the one that was sent and the mean of the replies."""
         change = sent - mean
         self.velocity = change if self.velocity is None else self._beta * self.velocity + change
         stepped: Flat = sent - self.velocity

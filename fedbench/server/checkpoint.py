@@ -25,25 +25,25 @@ class RunFolder:
         self.path = path
 
     def stop_requested(self) -> bool:
-        """Whether the user asked to stop."""
+        """Say whether the user asked to stop."""
         return (self.path / "stop").exists()
 
     def event(self, event: str, **facts: object) -> None:
-        """Appends one line to `events.jsonl`, for whoever watches."""
+        """Append one line to `events.jsonl`, for whoever watches."""
         moment = datetime.now(UTC).isoformat(timespec="milliseconds")
         _append(self.path / "events.jsonl", json.dumps({"time": moment, "event": event} | facts))
 
     def add_round(
         self, record: RoundRecord, weights: np.ndarray, velocity: np.ndarray | None = None
     ) -> None:
-        """Appends the round's record, then replaces the checkpoint by the model after it."""
+        """Append the round's record, then replace the checkpoint by the model after it."""
         _append(self.path / "rounds.jsonl", record.model_dump_json())
         self.save_weights(weights, record.round, velocity)
 
     def save_weights(
         self, weights: np.ndarray, server_round: int, velocity: np.ndarray | None = None
     ) -> None:
-        """Replaces the checkpoint by the flat global model after `server_round`.
+        """Replace the checkpoint by the flat global model after `server_round`.
 
         `velocity` is the server's momentum, where it has one.
         """
@@ -53,7 +53,7 @@ class RunFolder:
         os.replace(temporary, self.path / "checkpoint.safetensors")
 
     def resume(self) -> tuple[int, np.ndarray] | None:
-        """The last complete round and the flat global model after it; None at the start.
+        """Return the last complete round and the flat global model after it; None at the start.
 
         A record whose checkpoint was not written any more is dropped: that round is repeated.
         """
@@ -64,7 +64,7 @@ class RunFolder:
         return None if weights is None else (last, weights)
 
     def velocity(self) -> np.ndarray | None:
-        """The server's momentum after the last complete round; None where it has none."""
+        """Return the server's momentum after the last complete round; None where it has none."""
         path = self.path / "checkpoint.safetensors"
         return load_file(path).get(_VELOCITY) if path.exists() else None
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from flwr.app import ConfigRecord, Error, Message, MessageType, RecordDict
-from flwr.common.constant import ErrorCode
 
+from fedbench.flower.messages import is_from_a_lost_node
 from fedbench.server.exchange import Exchange
 
 ANSWER_SECONDS = 120.0  # the stock node starts a process, under its device's quota, to answer
@@ -43,7 +43,7 @@ class Directory:
         self._failed: set[int] = set()
 
     def connected(self) -> list[Member]:
-        """The clients connected now that can take part, sorted by name."""
+        """Return the clients connected now that can take part, sorted by name."""
         nodes = self._grid.node_ids()
         self._identify(node for node in nodes if node not in self._members)
         # A client that restarted is a new node, and for a minute Flower believes that the old one
@@ -52,14 +52,15 @@ class Directory:
         return sorted(latest.values(), key=lambda member: member.client)
 
     def member(self, node_id: int) -> Member:
-        """The client behind a node that took part."""
+        """Return the client behind a node that took part."""
         member = self._members.get(node_id)
         return member or Member(node_id, f"node-{node_id}", "unknown")
 
     def explained(self, node_id: int, reply: Message) -> Message:
-        """The reply; one that stands for a node that is gone says why it is, if that is known."""
-        gone = reply.has_error() and reply.error.code == ErrorCode.NODE_UNAVAILABLE
-        if gone and (reason := self._why(node_id, self.member(node_id).client)):
+        """Return the reply; one that stands for a node that is gone says why, if that is known."""
+        if is_from_a_lost_node(reply) and (
+            reason := self._why(node_id, self.member(node_id).client)
+        ):
             reply.error = Error(code=reply.error.code, reason=reason)
         return reply
 
@@ -73,7 +74,7 @@ class Directory:
                 self._members[node_id] = self._admit(node_id, reply.content["client"])
 
     def _fail(self, node_id: int, reason: str) -> None:
-        """Says once that a node cannot say who it is; it is asked again each time."""
+        """Say once that a node cannot say who it is; it is asked again each time."""
         if node_id not in self._failed:
             self._failed.add(node_id)
             self._say("unidentified", node=node_id, reason=reason)

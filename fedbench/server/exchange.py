@@ -1,18 +1,21 @@
-"""What a run needs of a Grid: its nodes, an exchange of messages, and an ear for the user's wish.
+"""What a run needs of a Grid: its nodes, an exchange of messages, the user's wish, the time.
 
 `grid.py` has it over the network, `fedbench.engines.in_process` in memory.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
-from typing import Protocol
+from typing import Literal, Protocol
 
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from fedbench.server.timing import ServerPart
 from fedbench.telemetry.timing import Timing
+
+# Packing and sending messages, receiving and unpacking replies.
+ServerPart = Literal["pack", "send", "receive", "unpack"]
 
 
 class RunStopped(Exception):  # noqa: N818 (the user's wish, not an error)
@@ -31,10 +34,10 @@ class Exchange(Protocol):
         """Where the server's time went."""
 
     def node_ids(self) -> list[int]:
-        """The nodes that are connected now."""
+        """Return the nodes that are connected now."""
 
     def pause(self, seconds: float) -> None:
-        """Sleeps.
+        """Sleep.
 
         Raises:
             RunStopped: the user asked to stop.
@@ -43,7 +46,7 @@ class Exchange(Protocol):
     def exchange(
         self, messages: Iterable[Message], timeout: float
     ) -> Iterator[tuple[int, Message]]:
-        """Sends the messages; yields (node id, reply), first come first served.
+        """Send the messages; yield (node id, reply), first come first served.
 
         A reply may be an error, of a node that died as well. A node that has not answered after
         `timeout` seconds is given up: no reply is yielded for it.
@@ -51,3 +54,33 @@ class Exchange(Protocol):
         Raises:
             RunStopped: the user asked to stop.
         """
+
+
+class Stopwatch:
+    """The replies of an exchange; it knows how long their consumer took between them."""
+
+    def __init__(self, items: Iterator[Message]) -> None:
+        self._items = items
+        self._waited = 0.0
+        self._start = time.monotonic()
+        self._before_last = 0.0
+
+    def __iter__(self) -> Iterator[Message]:
+        return self
+
+    def __next__(self) -> Message:
+        began = time.monotonic()
+        try:
+            item = next(self._items)
+        finally:
+            self._waited += time.monotonic() - began
+        self._before_last = self.consumer_seconds()
+        return item
+
+    def consumer_seconds(self) -> float:
+        """Return the seconds since the start that were not spent waiting for items."""
+        return time.monotonic() - self._start - self._waited
+
+    def last_seconds(self) -> float:
+        """Return those since the last item came: by then nobody works beside the consumer."""
+        return self.consumer_seconds() - self._before_last

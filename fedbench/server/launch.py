@@ -15,7 +15,7 @@ OPERATIONS_PORT = 9100
 
 
 def main() -> int:
-    """Runs the command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", help="the run's folder, as this container sees it")
     parser.add_argument("--operations-port", type=int, default=OPERATIONS_PORT)

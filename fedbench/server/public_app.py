@@ -14,20 +14,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from fedbench.server.longpoll import App, Scope
-from fedbench.server.registry import (
-    Announcement,
-    Ending,
-    NameTakenError,
-    Registry,
-    UnknownInstanceError,
-)
-
-CLIENTS_PATH = "/fedbench/v1/clients"
+from fedbench.flower.longpoll import App, Scope
+from fedbench.server.registry import Registry, UnknownInstanceError
+from fedbench.wire import CLIENTS_PATH, RUN_PATH, Announcement, Ending, NameTakenError
 
 
 def public_app(superlink: App, registry: Registry) -> App:
-    """What devices may reach: SuperLink's fleet routes, and what joining takes."""
+    """Return what devices may reach: SuperLink's fleet routes, and what joining takes."""
 
     async def announce(request: Request) -> Response:
         try:
@@ -46,7 +39,7 @@ def public_app(superlink: App, registry: Registry) -> App:
     async def run(_: Request) -> Response:
         if registry.run is None:
             return JSONResponse({"error": "no run yet"}, status_code=404)
-        return JSONResponse(registry.run)
+        return Response(registry.run.model_dump_json(), media_type="application/json")
 
     async def end(request: Request) -> Response:
         try:
@@ -58,9 +51,9 @@ def public_app(superlink: App, registry: Registry) -> App:
             return JSONResponse({"error": "not a client of this federation"}, status_code=404)
         return JSONResponse({})
 
-    own = Starlette(
+    joining = Starlette(
         routes=[
-            Route("/fedbench/v1/run", run),
+            Route(RUN_PATH, run),
             Route(CLIENTS_PATH, announce, methods=["POST"]),
             Route(CLIENTS_PATH + "/{client}/{instance}", leave, methods=["DELETE"]),
             Route(CLIENTS_PATH + "/{client}/{instance}/ending", end, methods=["POST"]),
@@ -69,6 +62,6 @@ def public_app(superlink: App, registry: Registry) -> App:
 
     async def app(scope: Scope, receive: Any, send: Any) -> None:
         fleet = scope["type"] == "http" and scope["path"].startswith("/v1/fleet/")
-        await (superlink if fleet else own)(scope, receive, send)
+        await (superlink if fleet else joining)(scope, receive, send)
 
     return app

@@ -10,11 +10,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
+
+from fedbench.records.pacing import Pacing
+from fedbench.telemetry.families import family, single
+from fedbench.wire import Announcement, Ending, NameTakenError, Offer
 
 EXPIRES_SECONDS = 30.0
 _FORGOTTEN_SECONDS = 120.0  # Flower believes in a silent node for 60
@@ -22,44 +27,6 @@ REMEMBERED_SECONDS = 600.0  # as one that left
 
 K = TypeVar("K")
 V = TypeVar("V", "_Entry", "_Loss")
-
-
-class Announcement(BaseModel):
-    """What a client says of itself. `instance` tells a restart from a second client of one name.
-
-    `node_id` is the client's Flower node; None where only Flower knows it, as with the stock node.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-
-    client: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$")
-    device: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$")
-    instance: str
-    metrics_port: int = Field(ge=1, le=65535)
-    node_id: int | None = Field(default=None, ge=1, lt=2**64)
-
-
-class Ending(BaseModel):
-    """What became of a client's process. `exit_code` is negative for a signal."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    exit_code: int = Field(ge=-64, le=255)
-    killed_for_memory: bool
-    memory_limit: int | None = Field(ge=1)
-
-    def reason(self, device: str) -> str:
-        """For the round's record; a limit in MiB."""
-        if self.killed_for_memory:
-            limit = self.memory_limit
-            which = f"its limit is {limit / 2**20:.0f} MiB" if limit else "it has no limit"
-            return f"killed for memory: {which} (device {device})"
-        how = f"signal {-self.exit_code}" if self.exit_code < 0 else f"exit code {self.exit_code}"
-        return f"the client's process died ({how})"
-
-
-class NameTakenError(Exception):
-    """Another live client already has this name."""
 
 
 class UnknownInstanceError(Exception):
@@ -75,7 +42,7 @@ class _Entry:
 
 @dataclass(frozen=True)
 class Presence:
-    """Of a client that is here, or was in the last ten minutes."""
+    """A client that is here, or was in the last ten minutes."""
 
     client: str
     device: str
@@ -103,11 +70,11 @@ class Registry:
         self._lost: dict[str, int] = {}  # how often, by the name of each client that ever came
         self.joined = 0
         """Clients that came so far."""
-        self.run: dict[str, object] | None = None
-        """Experiment and data key of the latest run, for whoever wants to join."""
+        self.run: Offer | None = None
+        """What the latest run is of, for whoever wants to join."""
 
     def announce(self, announcement: Announcement, address: str) -> None:
-        """Keeps the client listed; `address` is the peer address the server saw.
+        """Keep the client listed; `address` is the peer address the server saw.
 
         Raises:
             NameTakenError: a client of that name is alive and is not this one.
@@ -127,14 +94,14 @@ class Registry:
             self._entries[name] = self._seen[name] = entry
 
     def leave(self, client: str, instance: str) -> None:
-        """Forgets a client that says goodbye."""
+        """Forget a client that says goodbye."""
         with self._lock:
             known = self._entries.get(client)
             if known and known.announcement.instance == instance:
                 self._remove(known)
 
     def end(self, client: str, instance: str, ending: Ending) -> None:
-        """Forgets a client that died, and remembers of what.
+        """Forget a client that died, and remembers of what.
 
         Raises:
             UnknownInstanceError: this is not a client that announced itself.
@@ -147,14 +114,14 @@ class Registry:
             self._lose(known, ending.reason(known.announcement.device))
 
     def reason(self, node_id: int, client: str) -> str | None:
-        """Why the node, which may be this client's, is gone; None where nobody said."""
+        """Say why the node, which may be this client's, is gone; None if unknown."""
         with self._lock:
             losses = self._within(_FORGOTTEN_SECONDS, self._losses)
             loss = losses.get(node_id) or losses.get(client)
         return loss.reason if loss else None
 
     def targets(self) -> list[dict[str, object]]:
-        """Live clients in the format of Prometheus' HTTP service discovery."""
+        """Return live clients in the format of Prometheus' HTTP service discovery."""
         with self._lock:
             live = sorted(self._within(EXPIRES_SECONDS, self._entries).items())
         return [
@@ -165,8 +132,15 @@ class Registry:
             for name, entry in live
         ]
 
+    def pacing(self) -> dict[str, Pacing]:
+        """Return how each live client keeps its device's pace, of those that say so."""
+        with self._lock:
+            live = self._within(EXPIRES_SECONDS, self._entries)
+            said = {name: entry.announcement.pacing for name, entry in live.items()}
+        return {name: pacing for name, pacing in said.items() if pacing}
+
     def presence(self) -> list[Presence]:
-        """Who is here, and who left within the last ten minutes, by name."""
+        """Return who is here, and who left within the last ten minutes, by name."""
         with self._lock:
             self._forget()
             live = self._within(EXPIRES_SECONDS, self._entries)
@@ -177,7 +151,7 @@ class Registry:
             ]
 
     def lost(self) -> dict[str, int]:
-        """How often each client that ever came went without a goodbye, by name."""
+        """Count how often each client that ever came went without a goodbye, by name."""
         with self._lock:
             return dict(self._lost)
 
@@ -187,7 +161,7 @@ class Registry:
         self._seen[name] = replace(entry, time=self._clock())
 
     def _forget(self) -> None:
-        """Gives up those that were silent for so long that nobody will say any more why."""
+        """Give up those that were silent for so long that nobody will say any more why."""
         kept = self._within(_FORGOTTEN_SECONDS, self._entries)
         for name in self._entries.keys() - kept.keys():
             self._lost[name] += 1
@@ -208,3 +182,22 @@ class Registry:
 
 def _host_port(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+class Census(Collector):
+    """Who is in the federation, as metrics: it asks the registry when Prometheus asks."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metrics of clients that are here, and of those that left or were lost."""
+        present: dict[tuple[str, ...], float] = {
+            (known.client, known.device): known.here for known in self._registry.presence()
+        }
+        yield family("fedbench_client_present", present)
+        yield single("fedbench_client_joined_total", self._registry.joined)
+        lost: dict[tuple[str, ...], float] = {
+            (client,): times for client, times in self._registry.lost().items()
+        }
+        yield family("fedbench_client_lost_total", lost)

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import cast
 
-from flwr.app import ArrayRecord, ConfigRecord, Message
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp.strategy import Strategy
 
 from fedbench.config import Experiment
-from fedbench.records import RoundRecord
-from fedbench.records.verdict import REAL, Emulation
+from fedbench.records.clock import WallSeconds
+from fedbench.records.facts import RunFacts
+from fedbench.records.rounds import RoundRecord, TrainWork
+from fedbench.records.verdict import Emulation
+from fedbench.server import replies
 from fedbench.server.directory import Directory, Member, Say
-from fedbench.server.exchange import Exchange
-from fedbench.server.selection import select
+from fedbench.server.exchange import Exchange, Stopwatch
+from fedbench.server.replies import Kind
+from fedbench.server.strategy import select
 from fedbench.server.tally import Tally
-from fedbench.server.timing import Stopwatch
+from fedbench.wire import TASK, ClientTask, Work
 
 WAIT_POLL_SECONDS = 0.5
 SAY_SECONDS = 10.0
+_EVENTS: dict[Kind, str] = {"train": "trained", "evaluate": "evaluated"}
 
 
 class Rounds:
@@ -30,28 +34,28 @@ class Rounds:
     def __init__(
         self,
         experiment: Experiment,
-        expected: int,
+        facts: RunFacts,
         grid: Exchange,
         directory: Directory,
         say: Say,
-        emulation: Emulation = REAL,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._experiment = experiment
-        self._expected = expected
+        self._facts = facts
         self._grid = grid
         self._directory = directory
         self._say = say
-        self._emulation = emulation
+        self._emulation = Emulation.of(facts)
+        self._question = experiment.model_dump_json()
         self._clock = clock
         self._chosen: list[Member] = []
 
     def choose(self, _server_round: int) -> list[int]:
-        """Node ids of the clients of the current round: to evaluate, of those that trained."""
+        """Return the nodes of the current round: to evaluate, of those that trained."""
         return [member.node_id for member in self._chosen]
 
     def wait(self, needed: int) -> list[Member]:
-        """The connected clients, once `needed` of them are.
+        """Return the connected clients, once `needed` of them are.
 
         After the experiment's waiting time it goes on with those that came; when none came, it
         says so and waits again.
@@ -74,35 +78,38 @@ class Rounds:
             self._say("nobody", needed=needed)
 
     def _connected(self) -> list[Member]:
-        wanted = self._experiment.clients
+        asked = self._experiment.clients
         members = self._directory.connected()
-        return [member for member in members if wanted is None or member.client in wanted]
+        return [member for member in members if asked is None or member.client in asked]
 
     def run(
-        self, strategy: Strategy, number: int, arrays: ArrayRecord, config: ConfigRecord
+        self, strategy: Strategy, number: int, arrays: ArrayRecord
     ) -> tuple[ArrayRecord, RoundRecord]:
-        """One round: the new global model and what it cost."""
-        members = self.wait(self._expected if number == 1 else 1)
+        """Go through one round; return the new global model and what it cost."""
+        members = self.wait(self._facts.clients if number == 1 else 1)
         by_name = {member.client: member for member in members}
         names = select(by_name, self._experiment.fraction, self._experiment.seed, number)
         self._chosen = [by_name[name] for name in names]
         self._say("round", round=number, rounds=self._experiment.rounds, clients=names)
         started_at, start = datetime.now(UTC).isoformat(timespec="milliseconds"), time.monotonic()
-        tally = Tally(self._chosen, self._directory, self._emulation)
+        tally = Tally(self._chosen, self._emulation)
         grid = self._grid.flower
 
-        messages = strategy.configure_train(number, arrays, config, grid)
-        collecting = Stopwatch(self._replies(messages, tally.trained, "trained", number))
+        messages = strategy.configure_train(number, arrays, ConfigRecord(), grid)
+        collecting = Stopwatch(self._replies("train", messages, arrays, tally, number))
         aggregated, _ = strategy.aggregate_train(number, cast("list[Message]", collecting))
-        aggregating = collecting.consumer_seconds(), collecting.last_seconds()
+        aggregating = (
+            WallSeconds(collecting.consumer_seconds()),
+            WallSeconds(collecting.last_seconds()),
+        )
         arrays = aggregated or arrays
 
         self._chosen = tally.survivors()
-        messages = strategy.configure_evaluate(number, arrays, config, grid)
+        messages = strategy.configure_evaluate(number, arrays, ConfigRecord(), grid)
         strategy.aggregate_evaluate(
-            number, list(self._replies(messages, tally.evaluated, "evaluated", number))
+            number, list(self._replies("evaluate", messages, arrays, tally, number))
         )
-        duration = time.monotonic() - start
+        duration = WallSeconds(time.monotonic() - start)
         last = number == self._experiment.rounds
         record = tally.record(number, started_at, duration, *aggregating, last=last)
         for client in record.clients:
@@ -112,22 +119,60 @@ class Rounds:
 
     def _replies(
         self,
+        kind: Kind,
         messages: Iterable[Message],
-        count: Callable[[int, Message, Counter[str]], None],
-        event: str,
+        arrays: ArrayRecord,
+        tally: Tally,
         number: int,
     ) -> Iterator[Message]:
-        """Good replies as they come; failures are counted and told, and the round goes on."""
+        """Yield good replies as they come; failures are counted and told, and the round goes on."""
+        timeout = self._experiment.round_timeout_seconds
         self._grid.timing.lap()
-        for node_id, reply in self._grid.exchange(messages, self._experiment.round_timeout_seconds):
+        for node_id, reply in self._grid.exchange(self._asking(messages, number), timeout):
             lap = self._grid.timing.lap()
-            count(node_id, self._directory.explained(node_id, reply), lap)
             client = self._directory.member(node_id).client
-            if reply.has_error():
-                self._say("failed", round=number, client=client, reason=reply.error.reason)
-            else:
-                metrics = reply.content["metrics"]
-                figures = {key: metrics[key] for key in ("loss", "accuracy") if key in metrics}
-                seconds = sum(metrics.get("epoch-seconds", [metrics.get("evaluate-seconds", 0.0)]))
-                self._say(event, round=number, client=client, seconds=seconds, **figures)
-                yield reply
+            try:
+                work = replies.admit(kind, self._directory.explained(node_id, reply), arrays)
+            except replies.FailedReplyError as error:
+                tally.failed(client, kind, str(error), lap)
+                self._say("failed", round=number, client=client, reason=str(error))
+                continue
+            tally.add(client, work, lap)
+            self._say(_EVENTS[kind], round=number, client=client, **_told(work))
+            yield reply
+
+    def _asking(self, messages: Iterable[Message], number: int) -> Iterator[Message]:
+        """Add to each message what its client is asked, whatever the strategy put into it."""
+        for message in messages:
+            client = self._directory.member(message.metadata.dst_node_id).client
+            content = RecordDict(dict(message.content))  # a strategy gives all messages the same
+            content[TASK] = ConfigRecord(self._task(client, number).record())
+            message.content = content
+            yield message
+
+    def _task(self, client: str, number: int) -> ClientTask:
+        return ClientTask(
+            run=self._facts.run,
+            round=number,
+            classes=self._facts.classes,
+            data=self._facts.data,
+            pace=self._emulation.pace.get(client),
+            experiment=self._question,
+        )
+
+
+def _told(work: Work) -> dict[str, float]:
+    """Return what an event says of a client's work: wall seconds, loss and accuracy."""
+    if isinstance(work, TrainWork):
+        told = {
+            "seconds": sum(work.epoch_seconds, 0.0),
+            "loss": work.local_loss,
+            "accuracy": work.local_accuracy,
+        }
+    else:
+        told = {
+            "seconds": work.evaluate_seconds or 0.0,
+            "loss": work.server_loss,
+            "accuracy": work.server_accuracy,
+        }
+    return {name: value for name, value in told.items() if value is not None}

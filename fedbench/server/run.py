@@ -1,23 +1,22 @@
 """One run, from its folder to its result, over any kind of Grid.
 
-The host writes `runs/<id>/experiment.json` and `run.json` (the clients that the profile has and
-the key of their data); everything else in the folder is written here.
+The host writes `runs/<id>/experiment.json` and `run.json`; everything else in the folder is written
+here.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord
+from flwr.app import Array, ArrayRecord
 from torch import nn
 
 from fedbench.config import Experiment
 from fedbench.learning import flat, models
-from fedbench.records import write_summary
-from fedbench.records.verdict import Emulation
+from fedbench.records.facts import RunFacts
+from fedbench.records.summary import ENDINGS, write_summary
 from fedbench.server.averaging import Momentum
 from fedbench.server.checkpoint import RunFolder
 from fedbench.server.directory import Directory, Say, Why
@@ -34,7 +33,7 @@ _LEVELS = {
 
 
 def execute(grid: Exchange, folder: RunFolder, say: Say, why: Why) -> None:
-    """Runs the experiment of `folder`, and says how it ended."""
+    """Run the experiment of `folder`, and say how it ended."""
     with logs.about(run=folder.path.name):
         _execute(grid, folder, say, why)
 
@@ -52,14 +51,14 @@ def _execute(grid: Exchange, folder: RunFolder, say: Say, why: Why) -> None:
 
 
 def note(folder: RunFolder, event: str, **facts: Any) -> None:
-    """Writes an event for whoever watches the folder; with the last one, the run's summary."""
+    """Write an event for whoever watches the folder; with the last one, the run's summary."""
     # The record itself is a line of rounds.jsonl already.
     told = {key: value for key, value in facts.items() if key != "record"}
     folder.event(event, **told)
     # So is the experiment a file, and the round is in every line of the log.
     words = [f"{key}={_short(told[key])}" for key in told if key not in ("experiment", "round")]
     log.log(_LEVELS.get(event, logging.INFO), "%s", " ".join([event, *words]))
-    if event in ("finished", "stopped", "error"):
+    if event in ENDINGS:
         write_summary(folder.path)
 
 
@@ -69,10 +68,10 @@ def _short(value: object) -> object:
 
 def _run(grid: Exchange, folder: RunFolder, say: Say, why: Why) -> None:
     experiment = Experiment.model_validate_json((folder.path / "experiment.json").read_bytes())
-    facts: dict[str, Any] = json.loads((folder.path / "run.json").read_bytes())
-    directory = Directory(grid, facts["data"], say, why)
-    rounds = Rounds(experiment, facts["clients"], grid, directory, say, Emulation.of(facts))
-    model = models.build(experiment.model, facts["classes"], experiment.seed)
+    facts = RunFacts.read(folder.path)
+    directory = Directory(grid, facts.data, say, why)
+    rounds = Rounds(experiment, facts, grid, directory, say)
+    model = models.build(experiment.model, facts.classes, experiment.seed)
 
     resumed = folder.resume()
     first = _first(folder, experiment, model)
@@ -85,13 +84,12 @@ def _run(grid: Exchange, folder: RunFolder, say: Say, why: Why) -> None:
         "started",
         after_round=last,
         experiment=experiment.model_dump(mode="json"),
-        data=facts["data"],
-        profile=facts["profile"],
+        data=facts.data,
+        profile=facts.profile,
     )
     for number in range(last + 1, experiment.rounds + 1):
-        config = _config(experiment, facts)
         with logs.about(round=number):
-            arrays, record = rounds.run(strategy, number, arrays, config)
+            arrays, record = rounds.run(strategy, number, arrays)
             weights = arrays[ARRAY].numpy()
             folder.add_round(record, weights, strategy.velocity)
             say("recorded", round=number, rounds=experiment.rounds, record=record.model_dump())
@@ -100,7 +98,7 @@ def _run(grid: Exchange, folder: RunFolder, say: Say, why: Why) -> None:
 
 
 def _first(folder: RunFolder, experiment: Experiment, model: nn.Module) -> flat.Flat:
-    """What the first round begins with: drawn from the seed, or from a file."""
+    """Return what the first round begins with: drawn from the seed, or from a file."""
     # The host copies the file that `initial_weights` names into the folder.
     initial = folder.path / "initial.safetensors"
     if not initial.exists():
@@ -122,30 +120,3 @@ def _strategy(
     momentum = Momentum(beta, running, folder.velocity()) if beta else None
     pooled = running if experiment.batch_norm == "pooled" else None
     return FlatFedAvg(rounds.choose, pooled, momentum)
-
-
-def _config(experiment: Experiment, facts: dict[str, Any]) -> ConfigRecord:
-    return ConfigRecord(
-        {
-            "run": facts["run"],
-            "task": experiment.task,
-            "model": experiment.model,
-            "classes": facts["classes"],
-            "data": facts["data"],
-            "local-epochs": experiment.local_epochs,
-            "local-seconds": experiment.local_seconds,
-            "batch-size": experiment.batch_size,
-            "learning-rate": experiment.learning_rate,
-            "rounds": experiment.rounds,
-            "optimizer": experiment.optimizer,
-            "weight-decay": experiment.weight_decay,
-            "schedule": experiment.schedule,
-            "augmentation": experiment.augmentation,
-            "label-smoothing": experiment.label_smoothing,
-            "stem-stride": experiment.stem_stride,
-            "precision": experiment.precision,
-            "seed": experiment.seed,
-            # Of every client: each finds its own.
-            "pace": json.dumps(facts.get("emulation", {}).get("pace", {})),
-        }
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable
 
 from flwr.app import (
@@ -20,6 +21,19 @@ from fedbench.learning.flat import Flat, Running
 from fedbench.server.averaging import Average, Momentum
 
 ARRAY = "weights"
+
+
+def select(clients: Iterable[str], fraction: float, seed: int, server_round: int) -> list[str]:
+    """Sample max(C*K, 1) of K clients (McMahan et al. 2017, Algorithm 1).
+
+    The same seed, round and names give the same clients, whatever the order in which they
+    connected and whether the run was resumed in between. Empty when there are no clients.
+    """
+    names = sorted(clients)
+    if not names:
+        return []
+    chosen = random.Random(f"{seed}/{server_round}")  # noqa: S311 (repeatable, not secret)
+    return sorted(chosen.sample(names, max(int(fraction * len(names)), 1)))
 
 
 class FlatFedAvg(FedAvg):
@@ -50,14 +64,14 @@ class FlatFedAvg(FedAvg):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """One message to each chosen client, with the global model."""
+        """Return one message to each chosen client, with the global model."""
         self._sent = arrays
         return self._messages(server_round, arrays, config, MessageType.TRAIN)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """The clients that trained evaluate the new global model."""
+        """Let the clients that trained evaluate the new global model."""
         return self._messages(server_round, arrays, config, MessageType.EVALUATE)
 
     def _messages(
@@ -70,7 +84,7 @@ class FlatFedAvg(FedAvg):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """The weighted mean; `replies` is read once, so that one model is held beside the sum."""
+        """Return the weighted mean; `replies` is read once: one model is held beside the sum."""
         average = Average(self._pooled)
         for reply in replies:
             samples = int(reply.content["metrics"][self.weighted_by_key])
@@ -85,7 +99,7 @@ class FlatFedAvg(FedAvg):
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
-        """None: the round's record has the means, whatever figures each kind of node sends.
+        """Return None: the round's record has the means, whatever each kind of node sends.
 
         Flower's own refuses replies whose figures differ, such as those of a stock node among
         others.

@@ -7,54 +7,44 @@ Three listeners share one event loop:
 - 0.0.0.0:9092    TLS, for devices: SuperLink's `/v1/fleet/*`, the clients'
   announcements, and what run there is to join;
 - 0.0.0.0:9100    for Prometheus and the health check: metrics and scrape targets.
-
-SuperLink's application factory is internal to Flower: pinned, and guarded by a contract test.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI
-from flwr.superlink.cli.flower_superlink import SuperLinkLifespan, _parse_superlink_lifespan_config
-from flwr.superlink.main import create_app
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from fedbench.flower.bundles import FLEET_PULL, FLEET_PUSH, RUNTIME_PULL, RUNTIME_PUSH
-from fedbench.records import ENDINGS, RoundRecord
-from fedbench.server import executor
-from fedbench.server.bundles import Bundles
-from fedbench.server.census import Census
-from fedbench.server.control import Control
-from fedbench.server.longpoll import LongPoll
+from fedbench.flower import executor, superlink
+from fedbench.flower.bundle_server import Bundles
+from fedbench.flower.control import Control
+from fedbench.flower.longpoll import LongPoll
+from fedbench.imports import importing
+from fedbench.records import ENDINGS, RoundRecord, pacing
 from fedbench.server.public_app import public_app
-from fedbench.server.registry import Registry
+from fedbench.server.registry import Census, Registry
+from fedbench.telemetry import logs
 from fedbench.telemetry.cgroup import Cgroup
 from fedbench.telemetry.collectors import CgroupCollector
 from fedbench.telemetry.server import ServerMetrics
+from fedbench.wire import Offer
 
 _EVERYWHERE = "0.0.0.0"  # noqa: S104 (of the container; compose publishes only the fleet port)
-# What a poll waits for: a node for the ServerApp's messages, the ServerApp for replies, the
-# executor for runs.
-_NEWS = {
-    FLEET_PULL: RUNTIME_PUSH,
-    RUNTIME_PULL: FLEET_PUSH,
-    "/v1/runtime/acquire-task": "/v1/control/start-run",
-}
 # A client's connection survives the training of a round: a handshake costs a slow device a while.
 IDLE_SECONDS = 3600
+PACING_SECONDS = 1.0  # clients say something new every five
 _REFUSED = JSONResponse({"error": "only from inside the server"}, status_code=403)
 _QUIET: dict[str, Any] = {
     "ws": "none",
@@ -65,7 +55,7 @@ _QUIET: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Ports:
+class ServerPorts:
     """Where the listeners are: as the compose project has them, unless it is no container."""
 
     control: int = 8000
@@ -73,21 +63,22 @@ class Ports:
     operations: int = 9100
 
 
-PORTS = Ports()
+PORTS = ServerPorts()
+FLOWER_APP = Path(__file__).with_name("flower")
 
 
-def serve(tls: Path, ports: Ports = PORTS) -> None:
-    """Runs until the process is told to stop. `tls` holds server.pem and server.key."""
-    flower = _flower(ports.control)
-    superlink = LongPoll(Bundles(flower), _NEWS)
-    registry = Registry(partial(sign_off, flower))
+def serve(tls: Path, ports: ServerPorts = PORTS) -> None:
+    """Serve until the process is told to stop. `tls` holds server.pem and server.key."""
+    flower = superlink.create(ports.control)
+    polled = LongPoll(Bundles(flower))
+    registry = Registry(partial(superlink.sign_off, flower))
     metrics_registry = CollectorRegistry()
     metrics = ServerMetrics(metrics_registry)
     metrics_registry.register(CgroupCollector(Cgroup()))
     metrics_registry.register(Census(registry))
-    control = uvicorn.Config(superlink, "127.0.0.1", ports.control, **_QUIET)
+    control = uvicorn.Config(polled, "127.0.0.1", ports.control, **_QUIET)
     fleet = uvicorn.Config(
-        public_app(superlink, registry),
+        public_app(polled, registry),
         _EVERYWHERE,
         ports.fleet,
         lifespan="off",
@@ -98,17 +89,31 @@ def serve(tls: Path, ports: Ports = PORTS) -> None:
         ssl_version=ssl.PROTOCOL_TLS_SERVER,
     )
     operations = uvicorn.Config(
-        operations_app(
-            registry, metrics, metrics_registry, Control(ports.control, ports.operations).run
-        ),
+        operations_app(registry, metrics, metrics_registry, _starter(ports)),
         _EVERYWHERE,
         ports.operations,
         lifespan="off",
         **_QUIET,
     )
     servers = [uvicorn.Server(config) for config in (control, fleet, operations)]
-    with executor.running(f"127.0.0.1:{ports.control}"):
+    with executor.running(f"127.0.0.1:{ports.control}", prepare):
         asyncio.run(_serve_all(servers))
+
+
+def prepare() -> None:
+    """Import what a ServerApp needs, and log as this process does."""
+    with importing():
+        import fedbench.server.app  # noqa: F401
+
+        executor.preload()
+    logs.adopt_flower()
+
+
+def _starter(ports: ServerPorts) -> Callable[[str], Awaitable[bool]]:
+    """Return what runs the ServerApp on a run's folder; it says what happens where metrics are."""
+    control = Control(ports.control)
+    operations = f"http://127.0.0.1:{ports.operations}"
+    return lambda folder: control.run(FLOWER_APP, {"folder": folder, "operations": operations})
 
 
 async def _serve_all(servers: list[uvicorn.Server]) -> None:
@@ -120,31 +125,18 @@ async def _serve_all(servers: list[uvicorn.Server]) -> None:
     await asyncio.gather(*tasks)
 
 
-def _flower(port: int) -> FastAPI:
-    # Its state stays in memory: a database file made a round 1.8 times as long.
-    sys.argv = [
-        "flower-superlink", "--insecure", "--host", "127.0.0.1", "--port", str(port),
-        "--disable-runtime-dependency-installation", "--isolation", "process",
-    ]  # fmt: skip
-    return create_app(_parse_superlink_lifespan_config(), SuperLinkLifespan)
-
-
-def sign_off(flower: FastAPI, node_id: int) -> None:
-    """Has a node that died for gone, as if it had said so: SuperLink answers in its place."""
-    flower.state.linkstate_factory.state().deactivate_node(node_id)
-
-
 def operations_app(
     registry: Registry,
     metrics: ServerMetrics,
     metrics_registry: CollectorRegistry,
     start: Callable[[str], Awaitable[bool]],
 ) -> Starlette:
-    """Metrics and scrape targets; the ServerApp, a process of its own, reports its rounds here.
+    """Return the application that has metrics and scrape targets, and hears the ServerApp.
 
-    It asks as well what became of nodes that it lost. `start` runs what is in a folder, and says
-    whether that completed.
+    The ServerApp, a process of its own, says here what happens in its run, and asks what became of
+    nodes that it lost. `start` runs what is in a folder, and returns whether that completed.
     """
+    endings = Endings()
 
     async def targets(_: Request) -> Response:
         live = registry.targets()
@@ -158,9 +150,10 @@ def operations_app(
         if _from_outside(request):
             return _REFUSED
         event = await request.json()
+        endings.hear(event)
         observe(metrics, event)
         if event["event"] == "started":
-            registry.run = {"experiment": event["experiment"], "data": event["data"]}
+            registry.run = Offer.model_validate(event)
         return JSONResponse({})
 
     async def lost(request: Request) -> Response:
@@ -172,9 +165,14 @@ def operations_app(
         if _from_outside(request):
             return _REFUSED
         folder = (await request.json())["folder"]
-        completed = await start(folder)
+        writing = asyncio.create_task(_write_pacing(registry, Path(folder)))
+        try:
+            completed = await start(folder)
+        finally:
+            writing.cancel()
+            (Path(folder) / pacing.FILE).unlink(missing_ok=True)
         run = Path(folder).name
-        if not completed and not _said_its_end(metrics_registry, run):
+        if not completed and not endings.heard_of(run):
             metrics.run_phase(run, "failed")
         return JSONResponse({"completed": completed})
 
@@ -189,12 +187,34 @@ def operations_app(
     )
 
 
-def _said_its_end(metrics_registry: CollectorRegistry, run: str) -> bool:
-    """Whether the ServerApp did: one that was killed could not."""
-    return any(
-        metrics_registry.get_sample_value("fedbench_run_phase", {"run": run, "phase": phase})
-        for phase in ENDINGS.values()
-    )
+async def _write_pacing(registry: Registry, folder: Path) -> None:
+    """Write what the clients say of their pace into the run's folder, until cancelled."""
+    before = None
+    while True:
+        said = registry.pacing()
+        if said != before and folder.is_dir():
+            with suppress(OSError):  # of a full disk the run itself will say
+                pacing.write(folder, said)
+            before = said
+        await asyncio.sleep(PACING_SECONDS)
+
+
+class Endings:
+    """Which runs said that they ended: the ServerApp of one that was killed could not."""
+
+    def __init__(self) -> None:
+        self._runs: set[str] = set()
+
+    def hear(self, event: Mapping[str, Any]) -> None:
+        """Heed an event of a run; one that is resumed starts anew."""
+        if event["event"] in ENDINGS:
+            self._runs.add(event["run"])
+        elif event["event"] == "started":
+            self._runs.discard(event["run"])
+
+    def heard_of(self, run: str) -> bool:
+        """Return whether the run said that it ended."""
+        return run in self._runs
 
 
 def _from_outside(request: Request) -> bool:
@@ -202,7 +222,7 @@ def _from_outside(request: Request) -> bool:
 
 
 def observe(metrics: ServerMetrics, event: dict[str, Any]) -> None:
-    """Puts an event of a run into the metrics."""
+    """Put an event of a run into the metrics."""
     run = event["run"]
     match event["event"]:
         case "started":

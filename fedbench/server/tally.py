@@ -5,141 +5,127 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any
 
-from flwr.app import Message
-
-from fedbench.records import ClientRound, EpochRecord, RoundParts, RoundRecord
+from fedbench.records.clock import WallSeconds
+from fedbench.records.rounds import ClientRound, RoundParts, RoundRecord, TrainWork
 from fedbench.records.verdict import REAL, Emulation
-from fedbench.server.directory import Directory, Member
+from fedbench.server.directory import Member
+from fedbench.server.replies import Kind
+from fedbench.wire import EvaluateReply, Work
 
-Kind = Literal["train", "evaluate"]
+# Of both messages together; anything else is what the later of them says.
+_ADDED = (
+    "bytes_sent",
+    "bytes_received",
+    "download_seconds",
+    "serialise_seconds",
+    "busy_share_seconds",
+)
 
 
 class Tally:
-    """What each client of one round reported."""
+    """What each client of one round did."""
 
-    def __init__(
-        self, members: Iterable[Member], directory: Directory, emulation: Emulation = REAL
-    ) -> None:
+    def __init__(self, members: Iterable[Member], emulation: Emulation = REAL) -> None:
         self._emulation = emulation
         self._members = list(members)
-        self._directory = directory
-        self._figures: dict[str, dict[str, Any]] = {
-            m.client: {
-                "client": m.client,
-                "device": m.device,
-                "dilation": emulation.dilation_of(m.client),
-            }
-            for m in self._members
-        }
+        self._trained: dict[str, TrainWork] = {}
+        self._evaluated: dict[str, EvaluateReply] = {}
+        self._errors: dict[str, str] = {}
         self._answered: dict[tuple[Kind, str], Counter[str]] = {}
-        self._confusion = Counter[int]()  # by cell of the flat matrix
 
     def survivors(self) -> list[Member]:
-        """Those that trained: whoever failed to would only be waited for once more."""
-        return [member for member in self._members if "samples" in self._figures[member.client]]
+        """Return those that trained: whoever failed to would only be waited for once more."""
+        return [member for member in self._members if member.client in self._trained]
 
-    def trained(self, node_id: int, reply: Message, lap: Counter[str]) -> None:
-        """Counts a reply to a train message; `lap` is what the server spent for it."""
-        if (metrics := self._metrics("train", node_id, reply, lap)) is None:
-            return
-        figures = self._figures[self._directory.member(node_id).client]
-        epochs = _epochs(metrics)
-        figures |= {
-            "epoch_seconds": metrics.get("epoch-seconds", []),
-            "epochs": epochs,
-            "samples": metrics["num-examples"],
-            "local_loss": metrics.get("loss"),
-            "local_accuracy": metrics.get("accuracy"),
-            "cpu_seconds": metrics.get("cpu-seconds"),
-            "throttled_seconds": metrics.get("throttled-seconds"),
-        }
-        _share(figures, metrics, sum(figures["epoch_seconds"]))
-        figures |= self._emulation.verdict(
-            figures["client"],
-            metrics["num-examples"],
-            epochs,
-            metrics.get("epoch-due-seconds", []),
-        )
+    def add(self, client: str, work: Work, lap: Counter[str]) -> None:
+        """Count what a client did; `lap` is what the server spent for its reply."""
+        if isinstance(work, TrainWork):
+            self._answered["train", client] = lap
+            self._trained[client] = work
+        else:
+            self._answered["evaluate", client] = lap
+            self._evaluated[client] = work
 
-    def evaluated(self, node_id: int, reply: Message, lap: Counter[str]) -> None:
-        """Counts a reply to an evaluate message; `lap` is what the server spent for it."""
-        if (metrics := self._metrics("evaluate", node_id, reply, lap)) is None:
-            return
-        figures = self._figures[self._directory.member(node_id).client]
-        figures |= {
-            "evaluate_seconds": metrics.get("evaluate-seconds"),
-            "server_loss": metrics.get("loss"),
-            "server_accuracy": metrics.get("accuracy"),
-            "test_samples": metrics["num-examples"],
-            "evaluate_download_seconds": metrics.get("download-seconds"),
-            # A reply cannot time itself: this is the trained model's. That of this one, a
-            # few numbers, is never known, and part of what is left.
-            "upload_seconds": metrics.get("upload-seconds"),
-        }
-        _share(figures, metrics, metrics.get("evaluate-seconds", 0.0))
-        self._confusion.update(dict(enumerate(metrics.get("confusion", []))))
-
-    def _metrics(
-        self, kind: Kind, node_id: int, reply: Message, lap: Counter[str]
-    ) -> dict[str, Any] | None:
-        client = self._directory.member(node_id).client
-        figures = self._figures[client]
+    def failed(self, client: str, kind: Kind, reason: str, lap: Counter[str]) -> None:
+        """Count a reply that is an error, or is none that one can use."""
         self._answered[kind, client] = lap
-        if reply.has_error():
-            figures["error"] = f"{kind}: {reply.error.reason}"
-            return None
-        metrics: dict[str, Any] = dict(reply.content["metrics"])
-        for key in ("bytes_sent", "bytes_received", "download_seconds", "serialise_seconds"):
-            if (value := metrics.get(key.replace("_", "-"))) is not None:
-                figures[key] = figures.get(key, 0) + value
-        figures["peak_memory_bytes"] = metrics.get("peak-memory-bytes")
-        return metrics
+        self._errors[client] = f"{kind}: {reason}"
 
     def record(
         self,
         number: int,
         started_at: str,
-        duration: float,
-        aggregate_seconds: float,
-        last_aggregate_seconds: float,
+        duration: WallSeconds,
+        aggregate_seconds: WallSeconds,
+        last_aggregate_seconds: WallSeconds,
         *,
         last: bool = False,
     ) -> RoundRecord:
-        """The round's record; clients that never answered are marked late.
+        """Return the round's record; clients that never answered are marked late.
 
         `last_aggregate_seconds` are those of the aggregation since the last reply came. The `last`
         round's has the confusion matrix: one in each would be most of a run's records.
         """
-        for client, figures in self._figures.items():
-            for kind in ("train", "evaluate"):
-                if (kind, client) not in self._answered and "error" not in figures:
-                    figures |= {"error": f"{kind}: no answer before the round's timeout"}
-                    figures |= {"late": True}
-        weights = {client: f.pop("test_samples", 0) for client, f in self._figures.items()}
-        reported = [ClientRound(**figures) for figures in self._figures.values()]
-        clients = self._emulation.with_energy(reported, duration)
+        clients = self._emulation.with_energy(map(self._client, self._members), duration)
         overhead = duration - max((client.busy_seconds for client in clients), default=0.0)
+        evaluations = [c.evaluate_seconds for c in clients if c.evaluate_seconds is not None]
         return RoundRecord(
             round=number,
             started_at=started_at,
-            server_accuracy=_mean(clients, weights, "server_accuracy"),
-            server_loss=_mean(clients, weights, "server_loss"),
-            server_epoch_seconds=max(
-                (c.evaluate_seconds for c in clients if c.evaluate_seconds is not None),
-                default=None,
-            ),
+            server_accuracy=self._mean("server_accuracy"),
+            server_loss=self._mean("server_loss"),
+            server_epoch_seconds=max(evaluations, default=None),
             duration_seconds=duration,
             overhead_seconds=overhead,
             parts=self._parts(clients, overhead, last_aggregate_seconds),
             aggregate_seconds=aggregate_seconds,
-            confusion=_matrix(self._confusion) if last else None,
+            confusion=self._confusion() if last else None,
             clients=clients,
         )
 
+    def _client(self, member: Member) -> ClientRound:
+        name = member.client
+        trained, evaluated = self._trained.get(name), self._evaluated.get(name)
+        fields = _merged([work for work in (trained, evaluated) if work])
+        if evaluated is None:
+            # A reply cannot time itself: the upload that counts, the trained model's, is told with
+            # the evaluation. That of the evaluation, a few numbers, is part of what is left.
+            fields.pop("upload_seconds", None)
+        if trained:
+            fields |= self._emulation.verdict(name, trained.samples, trained.epochs)
+        fields |= self._error(name)
+        dilation = self._emulation.dilation_of(name)
+        return ClientRound(client=name, device=member.device, dilation=dilation, **fields)
+
+    def _error(self, client: str) -> dict[str, Any]:
+        if client in self._errors:
+            return {"error": self._errors[client]}
+        kinds: tuple[Kind, ...] = ("train", "evaluate")
+        for kind in kinds:
+            if (kind, client) not in self._answered:
+                return {"error": f"{kind}: no answer before the round's timeout", "late": True}
+        return {}
+
+    def _mean(self, field: str) -> float | None:
+        """Return the mean over the clients that reported it, weighted by their test images."""
+        replies = [reply for reply in self._evaluated.values() if getattr(reply, field) is not None]
+        images = sum(reply.test_samples for reply in replies)
+        total = sum(getattr(reply, field) * reply.test_samples for reply in replies)
+        return total / images if images else None
+
+    def _confusion(self) -> list[list[int]] | None:
+        """Return the square matrix of all that evaluated; None where there is none."""
+        counts = Counter[int]()
+        for reply in self._evaluated.values():
+            counts.update(dict(enumerate(reply.confusion)))
+        size = math.isqrt(len(counts))
+        rows = [[counts[size * row + column] for column in range(size)] for row in range(size)]
+        return rows or None
+
     def _parts(self, clients: list[ClientRound], overhead: float, aggregate: float) -> RoundParts:
-        """The overhead's parts, along the way of the client whose work it does not contain.
+        """Return the overhead's parts, along the way of the client whose work it does not contain.
 
         Of several such clients, as where none has work to do, the one that answered last counts.
         What the server and that client spend on it follows one after the other, so that the rest
@@ -154,44 +140,23 @@ class Tally:
         if slowest is None or slowest.upload_seconds is None:
             return RoundParts(aggregate=aggregate)
         server = sum(self._answered.values(), Counter[str]())
-        own = self._answered["train", slowest.client] + self._answered["evaluate", slowest.client]
+        laps = [self._answered["train", slowest.client], self._answered["evaluate", slowest.client]]
+        spent = sum(laps, Counter[str]())
         send = server["send"] + (slowest.download_seconds or 0.0)
-        receive = own["receive"] + slowest.upload_seconds
-        serialise = server["pack"] + own["unpack"] + (slowest.serialise_seconds or 0.0)
+        receive = spent["receive"] + slowest.upload_seconds
+        serialise = server["pack"] + spent["unpack"] + (slowest.serialise_seconds or 0.0)
         wait = overhead - send - receive - serialise - aggregate
         return RoundParts(
             send=send, receive=receive, serialise=serialise, aggregate=aggregate, wait=wait
         )
 
 
-def _share(figures: dict[str, Any], metrics: dict[str, Any], seconds: float) -> None:
-    """Adds what of these busy seconds was the client's own on its computer, where it says so."""
-    if (share := metrics.get("busy-share")) is not None:
-        figures["busy_share_seconds"] = figures.get("busy_share_seconds", 0.0) + share * seconds
-
-
-def _epochs(metrics: dict[str, Any]) -> list[EpochRecord]:
-    parts = [
-        metrics.get(f"epoch-{part}seconds", []) for part in ("", "cpu-", "throttled-", "steal-")
-    ]
-    return [
-        EpochRecord(
-            seconds=seconds, cpu_seconds=cpu, throttled_seconds=throttled, steal_seconds=steal
-        )
-        for seconds, cpu, throttled, steal in zip(*parts, strict=False)
-    ]
-
-
-def _matrix(counts: Counter[int]) -> list[list[int]] | None:
-    """The square matrix of its cells row by row; None where there are none."""
-    size = math.isqrt(len(counts))
-    rows = [[counts[size * row + column] for column in range(size)] for row in range(size)]
-    return rows or None
-
-
-def _mean(clients: list[ClientRound], weights: dict[str, int], field: str) -> float | None:
-    """The mean over the clients that reported it, weighted by their test images."""
-    known = [(getattr(c, field), weights[c.client]) for c in clients]
-    known = [(value, weight) for value, weight in known if value is not None]
-    total = sum(weight for _, weight in known)
-    return sum(value * weight for value, weight in known) / total if total else None
+def _merged(works: Iterable[Work]) -> dict[str, Any]:
+    """Return the fields of a `ClientRound` that a client told of itself, message by message."""
+    fields: dict[str, Any] = {}
+    for work in works:
+        for name, value in work:
+            if value is None or name not in ClientRound.model_fields:
+                continue
+            fields[name] = fields.get(name, 0) + value if name in _ADDED else value
+    return fields

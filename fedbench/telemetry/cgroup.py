@@ -17,6 +17,9 @@ _V1_UNLIMITED = 2**62
 _LONGEST = 2**16  # bytes; the longest file, memory.stat, has some two thousand
 
 
+_STEAL = 8  # its column in a line of /proc/stat (proc(5)), after the CPU's name
+
+
 @dataclass(frozen=True)
 class Cpu:
     """CPU time since the container started.
@@ -54,7 +57,7 @@ class Cgroup:
         self.version = 1 if (self._base / "memory").is_dir() else 2
 
     def cpu_quota(self) -> float | None:
-        """CPUs' worth of time per period; None where there is no quota."""
+        """Return CPUs' worth of time per period; None where there is no quota."""
         if self.version == 1:
             quota = self._read("cpu/cpu.cfs_quota_us", "-1")
             period = self._read("cpu/cpu.cfs_period_us", "100000")
@@ -63,18 +66,18 @@ class Cgroup:
         return None if quota in ("max", "-1") else int(quota) / int(period)
 
     def cpus(self) -> set[int]:
-        """The CPUs that this container may run on."""
+        """Return the numbers of the CPUs that this container may run on."""
         v1 = self.version == 1
         file = "cpuset/cpuset.effective_cpus" if v1 else "cpuset.cpus.effective"
         cpus = self._read(file, "")
         return _numbers(cpus) if cpus else os.sched_getaffinity(0)
 
     def usable_cpus(self) -> float:
-        """CPUs' worth of time that this container can use: its quota or its cpuset."""
+        """Return the CPUs' worth of time that this container can use: its quota or its cpuset."""
         return min(float(len(self.cpus())), self.cpu_quota() or math.inf)
 
     def cpu(self) -> Cpu:
-        """CPU time used and withheld so far."""
+        """Read CPU time used and withheld so far."""
         if self.version == 1:
             stat = self._table("cpu/cpu.stat")
             seconds = int(self._read("cpuacct/cpuacct.usage", "0")) / 1e9
@@ -86,7 +89,7 @@ class Cgroup:
         return Cpu(seconds, throttled, stat.get("nr_throttled", 0), stat.get("nr_periods", 0))
 
     def memory(self) -> Memory:
-        """Memory used now and at most, its limit, and processes killed for want of it."""
+        """Read memory used now and at most, its limit, and processes killed for want of it."""
         if self.version == 1:
             current = int(self._read("memory/memory.usage_in_bytes", "0"))
             cache = self._table("memory/memory.stat").get("total_inactive_file", 0)
@@ -103,7 +106,7 @@ class Cgroup:
         )
 
     def oom_kills(self) -> int:
-        """Processes of this container that were killed because a memory limit was reached."""
+        """Count processes of this container that were killed at a memory limit."""
         file = "memory/memory.oom_control" if self.version == 1 else "memory.events"
         return self._table(file).get("oom_kill", 0)
 
@@ -122,7 +125,49 @@ class Cgroup:
         return {key: int(value) for key, value in pairs}
 
 
+@dataclass(frozen=True)
+class Used:
+    """Seconds of CPU time, of being throttled (added up over CPUs), and of steal.
+
+    `steal` is the mean over the CPUs that the container may run on.
+    """
+
+    cpu: float
+    throttled: float
+    steal: float
+
+
+class Usage:
+    """What a container had of the host's CPUs since it was made, or since the lap before."""
+
+    def __init__(self, cgroup: Cgroup) -> None:
+        self._cgroup = cgroup
+        self._before = self._now()
+
+    def lap(self) -> Used:
+        """Return what was used since the lap before."""
+        before, self._before = self._before, self._now()
+        return Used(
+            self._before.cpu - before.cpu,
+            self._before.throttled - before.throttled,
+            self._before.steal - before.steal,
+        )
+
+    def _now(self) -> Used:
+        cpu = self._cgroup.cpu()
+        return Used(cpu.seconds, cpu.throttled_seconds, steal_seconds(self._cgroup))
+
+
+def steal_seconds(cgroup: Cgroup) -> float:
+    """Return the seconds, since the host started, that a hypervisor kept these CPUs from us."""
+    usable = {f"cpu{number}" for number in cgroup.cpus()}
+    stat = (cgroup.root / "proc/stat").read_text()
+    lines = (line.split() for line in stat.splitlines())
+    ticks = [int(words[_STEAL]) for words in lines if words[0] in usable]
+    return sum(ticks) / os.sysconf("SC_CLK_TCK") / len(ticks) if ticks else 0.0
+
+
 def _numbers(cpus: str) -> set[int]:
-    """`0-2,5` -> {0, 1, 2, 5}."""
+    """Read `0-2,5` as {0, 1, 2, 5}."""
     ranges = (part.split("-") for part in cpus.split(","))
     return {cpu for ends in ranges for cpu in range(int(ends[0]), int(ends[-1]) + 1)}

@@ -8,11 +8,13 @@ from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry
 
+from fedbench.records.pacing import Pacing
 from fedbench.telemetry.cgroup import Cgroup
-from fedbench.telemetry.collectors import CgroupCollector, ClientPhase, PhaseClock
+from fedbench.telemetry.collectors import CgroupCollector, PhaseClock
 from fedbench.telemetry.companions import Companions
 from fedbench.telemetry.emulated_device import REAL_DEVICE, EmulatedDevice, EnergyCollector
 from fedbench.telemetry.families import RunMetrics, counter, gauge, histogram
+from fedbench.telemetry.work import ClientPhase, EpochSamples
 
 
 class NodeMetrics:
@@ -29,11 +31,16 @@ class NodeMetrics:
         """Say whether the server answers."""
         self._connected.set(value)
 
+    def pacing(self) -> Pacing | None:
+        """Return nothing: this process does not train."""
+        return None
+
 
 class ClientMetrics(NodeMetrics):
-    """Fills a client's metrics. `clock` gives seconds, `companions` share its computer.
+    """The `WorkObserver` that fills a client's metrics for Prometheus.
 
-    It is for the process that trains: the stock node's others know nothing of its work.
+    `clock` gives seconds, `companions` share its computer. It is for the process that trains: the
+    stock node's others know nothing of its work.
     """
 
     def __init__(
@@ -76,7 +83,9 @@ class ClientMetrics(NodeMetrics):
         registry.register(self._phases)
         if device.watts:
             registry.register(EnergyCollector(self._phases, device, companions))
-        self._epoch_samples = 0
+        self._cgroup = cgroup
+        self._late_seconds: float | None = None
+        self._epoch_samples = EpochSamples()
 
     @contextmanager
     def phase(self, name: ClientPhase) -> Iterator[None]:
@@ -99,7 +108,7 @@ class ClientMetrics(NodeMetrics):
         self._round.labels(run).set(round_number)
         self._epoch.labels(run).set(epoch)
         self._epochs.labels(run).set(epochs)
-        self._count(samples)
+        self._samples.inc(self._epoch_samples.more(samples))
         if seconds > 0:
             self._speed.labels(run).set(samples / seconds)
 
@@ -125,11 +134,11 @@ class ClientMetrics(NodeMetrics):
         self._speed.labels(run).set(samples / seconds)
         self._loss.labels(run).set(loss)
         self._accuracy.labels(run).set(accuracy)
-        self._count(samples)
-        self._epoch_samples = 0
+        self._samples.inc(self._epoch_samples.more(samples))
+        self._epoch_samples.finish()
         if due is not None:
-            self._emulated_speed.labels(run).set(samples / seconds * self._dilation)
-            self._target_speed.labels(run).set(samples / due * self._dilation)
+            self._emulated_speed.labels(run).set(self._dilation.emulated_rate(samples / seconds))
+            self._target_speed.labels(run).set(self._dilation.emulated_rate(samples / due))
             self._speed_error.labels(run).set(due / seconds - 1)
 
     def evaluated(
@@ -145,6 +154,19 @@ class ClientMetrics(NodeMetrics):
     def late(self, run: str, seconds: float) -> None:
         """Say by how much training is behind the emulated device."""
         self._late.labels(run).set(seconds)
+        self._late_seconds = seconds
+
+    def pacing(self) -> Pacing | None:
+        """Return how this client keeps its device's pace; None where it never had to."""
+        if self._late_seconds is None:
+            return None
+        _, phases = self._phases.read()
+        return Pacing(
+            wall=sum(phases.values()),
+            training=phases["training"],
+            cpu=self._cgroup.cpu().seconds,
+            late=max(self._late_seconds, 0.0),
+        )
 
     def transferred(
         self, *, sent: int = 0, received: int = 0, seconds: float = 0.0, model: bool = False
@@ -164,8 +186,3 @@ class ClientMetrics(NodeMetrics):
     def error(self) -> None:
         """Count a message that was answered with an error."""
         self._errors.inc()
-
-    def _count(self, samples: int) -> None:
-        counted = self._epoch_samples if samples >= self._epoch_samples else 0  # 0: a new epoch
-        self._samples.inc(samples - counted)
-        self._epoch_samples = samples

@@ -1,20 +1,18 @@
-"""Metrics that are read when Prometheus asks: the client's phase and a container's cgroup."""
+"""Metrics that are read when Prometheus asks: phase, cgroup, process and GPU of a client."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from typing import Literal, get_args
+from typing import Any
 
+import psutil
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from fedbench.telemetry.cgroup import Cgroup
+from fedbench.telemetry.cgroup import Cgroup, steal_seconds
 from fedbench.telemetry.families import family, single
-from fedbench.telemetry.usage import steal_seconds
-
-ClientPhase = Literal["waiting", "receiving", "training", "evaluating", "sending"]
-CLIENT_PHASES: tuple[ClientPhase, ...] = get_args(ClientPhase)
+from fedbench.telemetry.work import CLIENT_PHASES, ClientPhase
 
 
 class PhaseClock(Collector):
@@ -35,7 +33,7 @@ class PhaseClock(Collector):
         return before
 
     def read(self) -> tuple[ClientPhase, dict[ClientPhase, float]]:
-        """The phase that the client is in, and the seconds spent in each so far."""
+        """Return the phase that the client is in, and the seconds spent in each so far."""
         with self._lock:
             self._settle()
             return self._phase, dict(self._seconds)
@@ -74,3 +72,54 @@ class CgroupCollector(Collector):
         limit = memory.limit
         yield family("fedbench_memory_limit_bytes", {} if limit is None else {(): limit})
         yield single("fedbench_out_of_memory_kills_total", memory.oom_kills)
+
+
+class ProcessCollector(Collector):
+    """Reads this process, the one that trains, when Prometheus asks."""
+
+    def __init__(self) -> None:
+        self._process = psutil.Process()
+
+    def collect(self) -> Iterator[Metric]:
+        """Read its files in /proc."""
+        yield single("fedbench_process_resident_bytes", self._process.memory_info().rss)
+        yield single("fedbench_process_threads", self._process.num_threads())
+
+
+class GpuCollector(Collector):
+    """Asks NVML when Prometheus asks; what a GPU does not tell is left out.
+
+    A container has one GPU, the one that it was given.
+    """
+
+    def __init__(self, nvml: Any) -> None:
+        self._nvml = nvml
+        self._gpu = nvml.nvmlDeviceGetHandleByIndex(0)
+
+    def collect(self) -> Iterator[Metric]:
+        """Ask for its use, memory and power."""
+        nvml, gpu = self._nvml, self._gpu
+        readings: dict[str, Callable[[], float]] = {
+            "use_ratio": lambda: nvml.nvmlDeviceGetUtilizationRates(gpu).gpu / 100,
+            "memory_bytes": lambda: nvml.nvmlDeviceGetMemoryInfo(gpu).used,
+            "memory_total_bytes": lambda: nvml.nvmlDeviceGetMemoryInfo(gpu).total,
+            "power_watts": lambda: nvml.nvmlDeviceGetPowerUsage(gpu) / 1000,
+        }
+        for name, read in readings.items():
+            try:
+                yield single(f"fedbench_gpu_{name}", read())
+            except nvml.NVMLError:
+                continue
+
+
+def load_nvml() -> Any | None:
+    """Return NVML's module, ready for use; None without the library, a driver or a GPU."""
+    try:
+        import pynvml  # noqa: PLC0415 (may not be there)
+    except ImportError:
+        return None
+    try:
+        pynvml.nvmlInit()
+        return pynvml if pynvml.nvmlDeviceGetCount() else None
+    except pynvml.NVMLError:
+        return None

@@ -2,7 +2,7 @@
 
 They have a folder in common, and the clock of the one kernel that runs them all. While k of them
 are busy each has 1/k of a second per second, so that no second of the computer counts twice. A
-client alone on its computer needs no folder: each second of its work is its own.
+client alone on its computer needs no folder: all of its work's seconds are its own.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 FOLDER = Path("/device")  # of a container; the plan mounts it where a computer has several clients
-_STATE = struct.Struct("ddd")  # a reading's `own` and `now`, and how many were busy then
+_STATE = struct.Struct("ddd")  # a reading's `always` and `now`, and how many were busy then
 
 
 @dataclass
@@ -29,21 +29,22 @@ class Turn:
     share: float = 1.0
 
 
-class Usage(NamedTuple):
-    """`seconds` are a client's own of its busy ones so far; `active` are busy now, it included."""
+class BusyTime(NamedTuple):
+    """A client's part of its busy time so far, in seconds; `active` are busy now, it included."""
 
     seconds: float
     active: int
 
 
 class _Reading(NamedTuple):
-    """`own` are the seconds that a client which was always busy would have for its own by `now`.
+    """A look at the common clock, at `now`.
 
-    `others` are busy then, apart from the client that reads.
+    `always` are the seconds that would belong to a client which was busy all the time. `others` are
+    busy now, apart from the client that reads.
     """
 
     now: float
-    own: float
+    always: float
     others: int = 0
 
 
@@ -57,7 +58,7 @@ class Companions:
         self, folder: Path, client: str, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._folder = folder
-        self._own = folder / f"{client}.busy"
+        self._mine = folder / f"{client}.busy"
         self._clock = clock
         self._lock = threading.Lock()  # busy in the client's thread, asked by a scrape
         self._done = 0.0
@@ -65,7 +66,7 @@ class Companions:
 
     @contextmanager
     def busy(self) -> Iterator[Turn]:
-        """Counts among the busy ones within the block; after it the turn has its share."""
+        """Count among the busy clients within the block; after it the turn has its share."""
         turn = Turn()
         try:
             with self._counted():
@@ -78,43 +79,43 @@ class Companions:
             self._read()  # from now on the others have more
 
     def active(self) -> int:
-        """How many are busy now, this one taken to be."""
+        """Return how many are busy now, this client taken to be."""
         return 1 + self._others()
 
-    def usage(self) -> Usage:
-        """What is this client's own so far, and as `active`."""
+    def usage(self) -> BusyTime:
+        """Return this client's part of its busy time so far, and how many are busy."""
         with self._lock:
             now = self._read()
-            own = self._done + (now.own - self._began.own if self._began else 0.0)
-        return Usage(own, 1 + now.others)
+            mine = self._done + (now.always - self._began.always if self._began else 0.0)
+        return BusyTime(mine, 1 + now.others)
 
     def _begin(self) -> None:
         with self._lock:
             self._began = self._read()
 
     def _end(self) -> float:
-        """The share of the busy time that is over."""
+        """Return the share of the busy time that is over."""
         with self._lock:
             assert self._began is not None  # noqa: S101 (it began)
             began, ended = self._began, self._read()
-            self._done += ended.own - began.own
+            self._done += ended.always - began.always
             self._began = None
         seconds = ended.now - began.now
-        return (ended.own - began.own) / seconds if seconds else 1.0
+        return (ended.always - began.always) / seconds if seconds else 1.0
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
         if not self._folder.is_dir():
             yield
             return
-        with self._own.open("w") as file:
+        with self._mine.open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
     def _read(self) -> _Reading:
-        """Settles for all clients what was until now, at the number that was busy then.
+        """Settle the time until now for all clients, by the number that was busy then.
 
-        A client does so after it is counted and before it is not: it counts in all that it has.
+        A client reads after it is counted and before it no longer is: so all its time counts it.
         """
         if not self._folder.is_dir():
             now = self._clock()
@@ -122,17 +123,17 @@ class Companions:
         descriptor = os.open(self._folder / "seconds", os.O_RDWR | os.O_CREAT, 0o666)
         with open(descriptor, "r+b", buffering=0) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            own, since, busy = _STATE.unpack(file.read(_STATE.size) or bytes(_STATE.size))
+            always, since, busy = _STATE.unpack(file.read(_STATE.size) or bytes(_STATE.size))
             now = self._clock()
-            own += (now - since) / busy if busy else 0.0
+            always += (now - since) / busy if busy else 0.0
             others = self._others()
             file.seek(0)
-            file.write(_STATE.pack(own, now, others + _locked(self._own)))
-        return _Reading(now, own, others)
+            file.write(_STATE.pack(always, now, others + _locked(self._mine)))
+        return _Reading(now, always, others)
 
     def _others(self) -> int:
-        """How many are busy, apart from this one."""
-        return sum(_locked(path) for path in self._folder.glob("*.busy") if path != self._own)
+        """Count the busy clients apart from this."""
+        return sum(_locked(path) for path in self._folder.glob("*.busy") if path != self._mine)
 
 
 def _locked(path: Path) -> bool:

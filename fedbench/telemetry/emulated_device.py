@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
+from fedbench.records.clock import REAL_TIME, Dilation, WallSeconds
 from fedbench.records.energy import Draw
 from fedbench.telemetry.collectors import PhaseClock
 from fedbench.telemetry.companions import Companions
@@ -19,13 +20,13 @@ from fedbench.telemetry.families import family
 class EmulatedDevice:
     """Wall seconds per emulated second, and the client's watts, None where nobody knows them."""
 
-    dilation: float = 1.0
+    dilation: Dilation = REAL_TIME
     watts: Draw | None = None
 
     @classmethod
     def from_environment(cls) -> EmulatedDevice:
-        """As the plan or `fedbench join` says it; a real device of unknown watts without them."""
-        return cls(float(os.environ.get("FEDBENCH_DILATION", "1")), Draw.from_environment())
+        """Read what the plan or `fedbench join` says; without it, make it a real device."""
+        return cls(Dilation(os.environ.get("FEDBENCH_DILATION", "1")), Draw.from_environment())
 
 
 REAL_DEVICE = EmulatedDevice()
@@ -48,13 +49,15 @@ class EnergyCollector(Collector):
         self._companions = companions
 
     def collect(self) -> Iterator[Metric]:
-        """Read the phases' clock, and what of its busy time was the client's own."""
+        """Read the phases' clock, and the client's part of its busy time."""
         share, active = self._companions.usage() if self._companions else (None, 1)
         _, seconds = self._phases.read()
+        busy = seconds["training"] + seconds["evaluating"]
+        emulated = self._dilation.emulated
         energy = self._watts.energy(
-            seconds=sum(seconds.values()) / self._dilation,
-            busy=(seconds["training"] + seconds["evaluating"]) / self._dilation,
-            share=None if share is None else share / self._dilation,
+            seconds=emulated(WallSeconds(sum(seconds.values()))),
+            busy=emulated(WallSeconds(busy)),
+            share=None if share is None else emulated(WallSeconds(share)),
         )
         yield family(
             "fedbench_energy_joules_total", {("idle",): energy.idle, ("busy",): energy.busy}

@@ -24,27 +24,28 @@ from prometheus_client.utils import floatToGoString
 
 from fedbench.telemetry.cgroup import Cgroup
 from fedbench.telemetry.client import ClientMetrics, NodeMetrics
+from fedbench.telemetry.collectors import GpuCollector, ProcessCollector, load_nvml
 from fedbench.telemetry.companions import Companions
 from fedbench.telemetry.emulated_device import EmulatedDevice
-from fedbench.telemetry.gpu import GpuCollector, load_nvml
 from fedbench.telemetry.metrics import METRICS
 
 
 def client_metrics(cgroup: Cgroup, companions: Companions | None = None) -> ClientMetrics:
-    """The metrics of this process' client in prometheus_client's own registry, a GPU's too."""
+    """Make the client's metrics in prometheus_client's registry, those of process and GPU too."""
     _prepare()
+    REGISTRY.register(ProcessCollector())
     device = EmulatedDevice.from_environment()
     return ClientMetrics(REGISTRY, cgroup, device=device, companions=companions)
 
 
 def stock_metrics(cgroup: Cgroup) -> NodeMetrics:
-    """The same for the process that starts the stock node, which trains in others of its own."""
+    """Make the metrics of a process that starts the stock node, which trains in other processes."""
     _prepare()
     return NodeMetrics(REGISTRY, cgroup, EmulatedDevice.from_environment())
 
 
 def _prepare() -> None:
-    """Declared metrics only, a GPU's too: what the library says by itself of the process goes."""
+    """Leave declared metrics only, a GPU's too: what the library says of the process goes."""
     for collector in (PROCESS_COLLECTOR, PLATFORM_COLLECTOR, GC_COLLECTOR):
         REGISTRY.unregister(collector)
     if nvml := load_nvml():
@@ -52,7 +53,7 @@ def _prepare() -> None:
 
 
 def serve(port: int, registry: CollectorRegistry = REGISTRY) -> ThreadingHTTPServer:
-    """Answers any GET with the registry's metrics, on all addresses, until it is shut down."""
+    """Answer any GET with the registry's metrics, on all addresses, until it is shut down."""
     server = ThreadingHTTPServer(("", port), type("Handler", (_Handler,), {"registry": registry}))
     threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
     return server
@@ -72,11 +73,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (its name there)
-        """A scrape a second is not worth a line."""
+        """Write nothing: a scrape a second is not worth a line."""
 
 
 def render(registry: CollectorRegistry) -> bytes:
-    """Declared metrics as Prometheus' text format 0.0.4 has them.
+    """Write declared metrics in Prometheus' text format 0.0.4.
 
     Label values are names, of runs or of a few states: none needs an escape.
     """

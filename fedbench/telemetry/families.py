@@ -12,17 +12,17 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 def gauge(name: str, registry: CollectorRegistry) -> Gauge:
-    """The declared gauge, set by whoever has it."""
+    """Make the declared gauge, set by whoever has it."""
     return Gauge(name, METRICS[name].help, METRICS[name].labels, registry=registry)
 
 
 def counter(name: str, registry: CollectorRegistry) -> Counter:
-    """The declared counter, likewise."""
+    """Make the declared counter."""
     return Counter(name, METRICS[name].help, METRICS[name].labels, registry=registry)
 
 
 def histogram(name: str, registry: CollectorRegistry) -> Histogram:
-    """The declared histogram, likewise."""
+    """Make the declared histogram."""
     metric = METRICS[name]
     return Histogram(name, metric.help, metric.labels, buckets=metric.buckets, registry=registry)
 
@@ -30,7 +30,7 @@ def histogram(name: str, registry: CollectorRegistry) -> Histogram:
 def family(
     name: str, values: dict[tuple[str, ...], float]
 ) -> CounterMetricFamily | GaugeMetricFamily:
-    """The declared metric with these values, by its labels' values: what a collector yields."""
+    """Make what a collector yields: the declared metric with values by its labels' values."""
     metric = METRICS[name]
     kind = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
     made = kind(name, metric.help, labels=metric.labels)
@@ -40,7 +40,7 @@ def family(
 
 
 def single(name: str, value: float) -> CounterMetricFamily | GaugeMetricFamily:
-    """The same of a metric without labels."""
+    """Make what a collector yields of a metric without labels."""
     return family(name, {(): value})
 
 
@@ -53,21 +53,21 @@ class RunMetrics:
         self._run: str | None = None
 
     def gauge(self, name: str) -> Gauge:
-        """The declared gauge, whose first label is the run."""
+        """Make the declared gauge, whose first label is the run."""
         made = gauge(name, self._registry)
         self._metrics.append(made)
         return made
 
     def histogram(self, name: str) -> Histogram:
-        """The declared histogram, likewise."""
+        """Make the declared histogram, whose first label is the run."""
         made = histogram(name, self._registry)
         self._metrics.append(made)
         return made
 
     def enter(self, run: str) -> None:
-        """Forgets what was of another run than this."""
+        """Forget what was of another run than this."""
         if run == self._run:
             return
         self._run = run
-        for each in self._metrics:
-            each.clear()
+        for metric in self._metrics:
+            metric.clear()

@@ -27,7 +27,7 @@ _about: dict[str, object] = {"run": None, "round": None}
 
 
 def configure(stream: TextIO | None = None, **who: str) -> None:
-    """Sends all log records and warnings of this process, and of its forks, to stderr.
+    """Send all log records and warnings of this process, and of its forks, to stderr.
 
     `who` is in every line, such as `client="laptop", device="laptop"`.
     """
@@ -44,13 +44,13 @@ def configure(stream: TextIO | None = None, **who: str) -> None:
 
 
 def adopt_flower() -> None:
-    """Takes the place of Flower's own handler, which it makes when it is imported."""
+    """Remove the handler that Flower makes when it is imported: ours takes its place."""
     logging.getLogger("flwr").handlers.clear()
 
 
 @contextmanager
 def about(**facts: object) -> Iterator[None]:
-    """What the lines that are written in the block are about, such as `run=…, round=3`."""
+    """Add facts to the lines that are written in the block, such as `run=…, round=3`."""
     global _about  # noqa: PLW0603
     before = _about
     _about = {**before, **facts}
@@ -64,7 +64,7 @@ class JsonFormatter(logging.Formatter):
     """One JSON object per record."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, without its end."""
+        """Return the line, without its end."""
         time = datetime.fromtimestamp(record.created, UTC)
         line: dict[str, Any] = {
             "time": time.isoformat(timespec="milliseconds"),

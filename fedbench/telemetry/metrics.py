@@ -27,7 +27,7 @@ _UNKNOWN = "no client evaluated"
 
 
 @dataclass(frozen=True)
-class Metric:
+class DeclaredMetric:
     """One metric: `name` is that of its samples, so that a counter's ends in `_total`.
 
     `absent` says when it is not there; one with the label `run` is never there before a run.
@@ -42,16 +42,16 @@ class Metric:
     buckets: tuple[float, ...] = ()
 
 
-def _gauge(name: str, unit: str, text: str, *labels: str, absent: str = "") -> Metric:
-    return Metric(f"fedbench_{name}", "gauge", unit, text, labels, absent)
+def _gauge(name: str, unit: str, text: str, *labels: str, absent: str = "") -> DeclaredMetric:
+    return DeclaredMetric(f"fedbench_{name}", "gauge", unit, text, labels, absent)
 
 
-def _counter(name: str, unit: str, text: str, *labels: str, absent: str = "") -> Metric:
-    return Metric(f"fedbench_{name}_total", "counter", unit, text, labels, absent)
+def _counter(name: str, unit: str, text: str, *labels: str, absent: str = "") -> DeclaredMetric:
+    return DeclaredMetric(f"fedbench_{name}_total", "counter", unit, text, labels, absent)
 
 
-def _histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Metric:
-    return Metric(f"fedbench_{name}", "histogram", "seconds", text, labels, buckets=buckets)
+def _histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> DeclaredMetric:
+    return DeclaredMetric(f"fedbench_{name}", "histogram", "seconds", text, labels, buckets=buckets)
 
 
 CLIENT = (
@@ -325,7 +325,7 @@ SERVER = (
     ),
 )
 
-# Those of a client whose node is Flower's own, which trains in processes that tell nobody.
+# What a client has whose node is Flower's: that trains in processes which tell nobody.
 STOCK = tuple(
     metric
     for metric in CLIENT

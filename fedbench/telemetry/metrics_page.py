@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from fedbench.telemetry.metrics import CLIENT, CONTAINER, SERVER, STOCK, Metric
+from fedbench.telemetry.metrics import CLIENT, CONTAINER, SERVER, STOCK, DeclaredMetric
 
 _HEAD = """# Metrics
 
@@ -28,17 +28,17 @@ _PARTS = (
 
 
 def render() -> str:
-    """The whole page."""
+    """Return the whole page."""
     return "\n".join([_HEAD, *(_part(*part) for part in _PARTS)])
 
 
-def _part(title: str, text: str, metrics: Iterable[Metric]) -> str:
+def _part(title: str, text: str, metrics: Iterable[DeclaredMetric]) -> str:
     rows = ["| name | kind | unit | labels | what | absent |", "|" + " --- |" * 6]
     rows += ["| " + " | ".join(_row(metric)) + " |" for metric in metrics]
     return f"## {title}\n\n{text}" + "\n".join(rows) + "\n"
 
 
-def _row(metric: Metric) -> Iterator[str]:
+def _row(metric: DeclaredMetric) -> Iterator[str]:
     yield f"`{metric.name}`"
     yield metric.kind
     yield metric.unit

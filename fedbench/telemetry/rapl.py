@@ -25,7 +25,7 @@ class HostEnergy(Record):
 
 
 class Counter:
-    """The counter of one package, in microjoules; it begins again at zero beyond its range.
+    """The counter of a package, in microjoules; it begins again at zero beyond its range.
 
     Raises:
         OSError: there is none, or it must not be read.
@@ -37,7 +37,7 @@ class Counter:
         self._last = self._read()
 
     def drawn(self) -> float:
-        """Joules since it was asked last; of several turns around its range in between, one."""
+        """Return the joules since the last question; at most one turn around the range counts."""
         before, self._last = self._last, self._read()
         more = self._last - before
         return (more if more >= 0 else more + self._range) / 1e6
@@ -46,7 +46,7 @@ class Counter:
         return int(self._file.read_text())
 
 
-class Meter:
+class HostEnergyMeter:
     """Adds up what the host draws during a run, on top of what the run's folder has already."""
 
     def __init__(
@@ -62,7 +62,7 @@ class Meter:
         self._sum = read(folder) or HostEnergy()
 
     def tick(self) -> None:
-        """Writes what was drawn until now; nothing where no counter can be read."""
+        """Write what was drawn until now; do nothing where no counter can be read."""
         if not self._counters:
             return
         before, self._since = self._since, self._clock()
@@ -74,13 +74,13 @@ class Meter:
 
 
 def read(folder: Path) -> HostEnergy | None:
-    """What was measured during a run; None where nothing could be."""
+    """Read what was measured during a run; None where nothing could be."""
     path = folder / FILE
     return HostEnergy.model_validate_json(path.read_bytes()) if path.exists() else None
 
 
 def described(measured: HostEnergy | None) -> list[str]:
-    """One line of it, or none."""
+    """Describe it in a line, or in none."""
     if measured is None or not measured.seconds:
         return []
     watts = measured.joules / measured.seconds
@@ -92,7 +92,7 @@ def described(measured: HostEnergy | None) -> list[str]:
 
 
 def _counters(powercap: Path) -> Iterator[Counter]:
-    """Those of the packages: cores and memory are parts of them, `psys` is more than them."""
+    """Find the packages' counters: cores and memory are parts of them, `psys` is more."""
     for domain in sorted(powercap.glob("intel-rapl:*")):
         try:
             if (domain / "name").read_text().startswith("package"):

@@ -106,13 +106,13 @@ class ServerMetrics:
         self._forget_clients()
         for client in record.clients:
             self._emulation(client, run)
-        for each, value in (
+        for metric, value in (
             (self._evaluation, record.server_epoch_seconds),
             (self._accuracy, record.server_accuracy),
             (self._loss, record.server_loss),
         ):
             if value is not None:
-                each.labels(run).set(value)
+                metric.labels(run).set(value)
 
     def _count(self, clients: list[ClientRound], run: str) -> None:
         late = sum(client.late for client in clients)
@@ -123,9 +123,9 @@ class ServerMetrics:
         self._late.labels(run).set(late)
 
     def _forget_clients(self) -> None:
-        """Drop the figures of the round before: who has none in this one left, or failed."""
-        for each in (self._emulated, self._target, self._error, self._held, self._energy):
-            each.clear()
+        """Drop the values of the round before: a client without new ones left, or failed."""
+        for metric in (self._emulated, self._target, self._error, self._held, self._energy):
+            metric.clear()
 
     def _emulation(self, client: ClientRound, run: str) -> None:
         if client.energy_joules is not None:
@@ -150,7 +150,7 @@ class _Waiting(Collector):
         self._since: float | None = None
 
     def set(self, waiting: bool) -> None:
-        """Says whether a run waits from now on."""
+        """Say whether a run waits from now on."""
         self._seconds = self._total()
         self._since = self._clock() if waiting else None
 

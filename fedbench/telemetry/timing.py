@@ -21,7 +21,7 @@ class Timing(Generic[Part]):
 
     @contextmanager
     def measure(self, part: Part) -> Iterator[None]:
-        """Adds what the block takes."""
+        """Add what the block takes."""
         start = time.monotonic()
         try:
             yield
@@ -30,6 +30,6 @@ class Timing(Generic[Part]):
             self._seconds[part] += self.last  # type: ignore[assignment]
 
     def lap(self) -> Counter[str]:
-        """Seconds by part since the lap before; none for a part that was not measured."""
+        """Return seconds by part since the lap before; a part that was not measured is absent."""
         seconds, self._seconds = self._seconds, Counter()
         return seconds

@@ -10,7 +10,7 @@ from grafana_foundation_sdk.models.common import LegendDisplayMode, VisibilityMo
 from grafana_foundation_sdk.models.dashboard import FieldColorModeId, ValueMap, ValueMappingResult
 
 from boards.panels import REF_IDS, SOURCE, bottom_legend, leading, query
-from fedbench.telemetry.collectors import CLIENT_PHASES
+from fedbench.telemetry.work import CLIENT_PHASES
 
 PHASE_COLORS = dict(zip(CLIENT_PHASES, ("text", "blue", "green", "yellow", "purple"), strict=True))
 

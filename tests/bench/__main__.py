@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import container
+import containers
 import crowd
 import curves
 import emulation
@@ -22,11 +24,9 @@ import train
 from rich.console import Console
 from rich.table import Table
 from row import Row, hardware
+from session import Part, Session
 
-from fedbench.host.setup import bootstrap
-
-ROOT = Path(__file__).resolve().parents[2]
-Part = Callable[[str], Iterable[Row]]
+FILE = Path(__file__).resolve().parents[2] / "runs" / "bench" / "bench.json"
 QUICK: dict[str, Part] = {
     "train": train.rows,
     "train_gpu": train.gpu_rows,
@@ -59,30 +59,14 @@ def main() -> None:
         parser.error(f"no such part: {unknown[0]}; there are {', '.join(every)}")
     parts = arguments.parts or [*(every if arguments.full else QUICK)]
     console = Console(width=110)
-    daemon_was_ours = bootstrap.daemon_is_ours()
+    session = Session(FILE, partial(console.print, highlight=False, markup=False, soft_wrap=True))
     try:
-        results = list(_measure(parts, console))
+        with containers.DOCKER:
+            session.measure({part: every[part] for part in parts})
     finally:
-        if bootstrap.daemon_is_ours() and not daemon_was_ours:
-            bootstrap.stop_daemon(console.print)
-    console.print(_table(results), f"{hardware()}; recorded in {_record(results)}")
-
-
-def _measure(parts: Iterable[str], console: Console) -> Iterable[Row]:
-    for part in parts:
-        for result in (QUICK | LONG)[part](f"make bench BENCH={part}"):
-            console.print(f"{result.name}: {result.value:.4g} {result.unit}", highlight=False)
-            yield result
-
-
-def _record(results: Iterable[Row]) -> Path:
-    """Rows of this run replace those of their name; rows of other parts stay."""
-    file = ROOT / "runs" / "bench" / "bench.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    before = json.loads(file.read_text()) if file.exists() else []
-    rows = {row["name"]: row for row in before} | {row.name: row.to_json() for row in results}
-    file.write_text(json.dumps(list(rows.values()), indent=2) + "\n")
-    return file
+        console.print(_table(session.rows), f"{hardware()}; recorded in {FILE}")
+    if session.failed:
+        sys.exit(f"parts that failed: {', '.join(session.failed)}")
 
 
 def _table(results: Iterable[Row]) -> Table:

@@ -36,14 +36,14 @@ from fedbench.host.setup.images import PROMETHEUS
 
 PROJECT = "fedbench-bench"
 CPU_PERIOD = 100_000  # microseconds
-TURNS, EPOCHS = 5, 2
+TURNS, EPOCHS = 4, 2
 USER = f"{CONTAINER_UID}:{CONTAINER_UID}"
 # Trains one epoch for each line of input. It says that it is ready: Docker looks less often then.
 _TRAIN = """
 import pathlib, sys, torch
-from fedbench.learning import data, models, train
+from fedbench.learning import data, models, processor, train
 pathlib.Path("/tmp/ready").touch()
-train.set_threads(1)
+processor.set_threads(1)
 pixels = torch.randint(256, (640, 32, 32, 3), dtype=torch.uint8)
 images = data.ImageSet(pixels, torch.arange(640) % 10, ("",) * 10)
 model = models.build("mobilenet_v2")
@@ -96,7 +96,7 @@ def _service(cores: float) -> Iterator[tuple[Compose, Path, dict[str, str]]]:
     client, image = containers.client(), containers.image()
     device = Device(name="device", description="", cores=cores, memory=2**31)
     profile = Profile(name="bench", machines=(Machine(device="device"),))
-    planned = _exactly(plan(profile, {"device": device}, host_facts(client)), cores)
+    planned = _exactly(plan(profile, {"device": device}, host_facts(containers.talk())), cores)
     files = client.containers.run(image, ["sleep", "infinity"], detach=True, init=True)
     with tempfile.TemporaryDirectory() as folder:
         compose = _compose(planned, Path(folder), image)

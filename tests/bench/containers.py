@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 
 import docker
 
-from fedbench.engines.containers.runtime.stack import host_facts
+from fedbench.engines.containers.runtime.containers import Containers
+from fedbench.engines.containers.runtime.docker_containers import DockerContainers
 from fedbench.host.setup import bootstrap
 
 ROOT = Path(__file__).resolve().parents[2]
+DOCKER = ExitStack()
+"""Whoever closes it leaves Docker; until then no `fedbench down` of a part stops the daemon."""
 
 
 def say(line: str) -> None:
@@ -22,15 +26,20 @@ def say(line: str) -> None:
 @cache
 def client() -> docker.DockerClient:
     """Docker, installed and started where that is allowed."""
-    return bootstrap.ensure_docker(say)
+    return DOCKER.enter_context(bootstrap.docker_session(say))
+
+
+def talk() -> Containers:
+    """The same Docker as fedbench talks to it."""
+    return DockerContainers(client())
 
 
 @cache
 def image(*, cuda: bool = False) -> str:
     """The tag of the image, built from this checkout if it is not there."""
-    return bootstrap.ensure_images(client(), say, root=ROOT, cuda=cuda).fedbench
+    return bootstrap.ensure_images(talk(), say, root=ROOT, cuda=cuda).fedbench
 
 
 def gpus() -> int:
     """How many GPUs a container can have."""
-    return host_facts(client()).gpus
+    return talk().host().gpus

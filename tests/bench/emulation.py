@@ -44,10 +44,10 @@ CYCLE_SECONDS = 0.1  # of SIGSTOP and SIGCONT
 LAPTOP_SHARE = 0.8  # of a core: it is the fastest, and decides by how much all are slowed
 _TRAIN = """
 import sys, time, torch
-from fedbench.learning import data, models, train
+from fedbench.learning import data, models, processor, train
 from fedbench.learning.pace import Pace, Speed
 way, speed, share, seconds, samples = sys.argv[1], *map(float, sys.argv[2:])
-train.set_threads(1)
+processor.set_threads(1)
 pixels = torch.randint(256, (int(samples), 32, 32, 3), dtype=torch.uint8)
 images = data.ImageSet(pixels, torch.arange(int(samples)) % 10, ("",) * 10)
 model = models.build("mobilenet_v2")
@@ -90,7 +90,7 @@ class Emulated:
 
 def rows(command: str) -> Iterator[Row]:
     for way in WAYS:
-        with workbench(containers.client(), containers.image()) as bench:
+        with workbench(containers.talk(), containers.image()) as bench:
             (alone,) = bench.measure("mobilenet_v2", threads=1, seconds=5)
         errors = _errors(way, alone.samples_per_second)
         off = [100 * abs(error) for error in errors]

@@ -22,13 +22,14 @@ import psutil
 from prometheus_client import CollectorRegistry, start_http_server
 from row import Row, row
 
+from fedbench.records.clock import Dilation
 from fedbench.records.energy import Draw
 from fedbench.telemetry.cgroup import Cgroup
 from fedbench.telemetry.client import ClientMetrics
+from fedbench.telemetry.collectors import ProcessCollector
 from fedbench.telemetry.companions import Companions
 from fedbench.telemetry.emulated_device import EmulatedDevice
 from fedbench.telemetry.exposition import serve
-from fedbench.telemetry.process import ProcessCollector
 
 TURNS, SCRAPES, BATCHES = 5, 200, 1000
 QUOTA = 0.2  # CPUs
@@ -77,7 +78,7 @@ def with_companions() -> list[float]:
 def filled(computer: Path | None = None) -> tuple[CollectorRegistry, ClientMetrics]:
     """A client's metrics; `computer` is the folder of those who share its computer."""
     registry = CollectorRegistry()
-    device = EmulatedDevice(2.0, Draw(10.0, 40.0))
+    device = EmulatedDevice(Dilation(2.0), Draw(10.0, 40.0))
     companions = Companions(computer, "client") if computer else None
     metrics = ClientMetrics(registry, Cgroup(), device=device, companions=companions)
     registry.register(ProcessCollector())

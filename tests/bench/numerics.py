@@ -19,10 +19,9 @@ from torch.nn.functional import cross_entropy
 
 from fedbench.host.data import digits
 from fedbench.learning import flat, models
-from fedbench.learning.adam import Adam
 from fedbench.learning.data import ImageSet
-from fedbench.learning.meter import Meter
-from fedbench.learning.step import Step
+from fedbench.learning.optimizers import Adam
+from fedbench.learning.step import Meter, Step
 from fedbench.learning.train import shuffled_batches
 
 SEEDS, STEPS, BATCH, WINDOW = 5, 200, 32, 10

@@ -70,5 +70,5 @@ def _edit_and_build(checkout: Path) -> tuple[float, list[str]]:
 def _build(checkout: Path) -> list[str]:
     """The image of a checkout as `fedbench up` makes it; the steps that were not cached."""
     steps: list[str] = []
-    bootstrap.ensure_client_image(containers.client(), steps.append, root=checkout)
+    bootstrap.ensure_client_image(containers.talk(), steps.append, root=checkout)
     return steps

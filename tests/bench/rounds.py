@@ -16,7 +16,7 @@ from row import Row, row
 
 from fedbench.records import RoundParts
 
-ROUNDS, STOCK_ROUNDS = 20, 3  # one of the stock node's takes a minute
+ROUNDS, STOCK_ROUNDS = 20, 2  # one of the stock node's takes a minute
 NOOP = "--experiment=noop"
 
 

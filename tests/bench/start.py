@@ -19,7 +19,7 @@ from statistics import median
 import containers
 from row import Row, row
 
-TURNS = 3
+TURNS = 2
 SECONDS = 120.0
 LOOK_SECONDS = 0.5
 PROJECT = "fedbench-bench-start"
@@ -34,12 +34,7 @@ LOGGED = {
     FIRST_STEP: FIRST_STEP,
 }
 FEDBENCH = [str(containers.ROOT / ".venv/bin/fedbench")]
-WITHOUT_LIFTING = """
-from fedbench.host import starting
-starting.lift_quotas = lambda *_: None
-from fedbench.cli import main
-main()
-"""
+WITHOUT_LIFTING = [sys.executable, str(Path(__file__).with_name("without_lifting.py"))]
 
 Times = dict[str, float]
 
@@ -50,7 +45,7 @@ def rows(command: str) -> Iterator[Row]:
     peers: list[Times] = []
     for _ in range(TURNS):
         ours.append(start(FEDBENCH))
-        peers.append(start([sys.executable, "-c", WITHOUT_LIFTING]))
+        peers.append(start(WITHOUT_LIFTING))
     for part in sorted(ours[0], key=ours[0].__getitem__):
         seconds = [times[part] for times in ours]
         spread = f"{min(seconds):.1f} to {max(seconds):.1f}"

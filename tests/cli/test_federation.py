@@ -7,18 +7,18 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import psutil
 import pytest
 import yaml
 from commands import Fedbench
+from fake_containers import FakeContainers
 
 from fedbench.engines.containers import bring_up
 from fedbench.engines.containers.runtime.stack import Stack
 from fedbench.host.plan.plan import HostFacts
-from fedbench.host.setup import bootstrap
 from fedbench.host.setup.places import Places
+from fedbench.records.runs import RunStore
 
 HOST = HostFacts(cpus=2, memory=8 * 2**30)
 
@@ -62,9 +62,7 @@ def test_plan_prints_the_same_project_as_json(
     assert (as_yaml[2], as_json[2]) == (notes, notes)
 
 
-@pytest.mark.parametrize(
-    "argv", [["status"], ["logs"], ["down"], ["run"], ["run", "--resume", "x"]]
-)
+@pytest.mark.parametrize("argv", [["status"], ["logs"], ["down"], ["run"], ["run", "digits"]])
 def test_commands_for_a_federation_say_that_none_is_up(argv: list[str], fedbench: Fedbench) -> None:
     assert fedbench(*argv) == (
         1,
@@ -101,12 +99,8 @@ def taken() -> Iterator[int]:
 
 
 def test_a_port_that_is_taken_is_refused_before_anything_starts(
-    fedbench: Fedbench, places: Places, taken: int, monkeypatch: pytest.MonkeyPatch
+    fedbench: Fedbench, places: Places, taken: int, fake: FakeContainers
 ) -> None:
-    daemon = SimpleNamespace(
-        info=lambda: {"NCPU": 2, "MemTotal": 8 * 2**30, "CgroupDriver": "cgroupfs"}
-    )
-    monkeypatch.setattr(bootstrap, "ensure_docker", lambda say: daemon)
     process = psutil.Process()
     code, out, err = fedbench("up", "legacy-pair", "--set", f"ports.server={taken}")
     assert (code, out) == (3, "")
@@ -116,3 +110,34 @@ def test_a_port_that_is_taken_is_refused_before_anything_starts(
         f"hint: stop what uses it, or choose another: --set ports.server={another}",
     ]
     assert not places.state.exists()
+
+
+def test_a_run_that_is_to_go_on_has_to_be_there(fedbench: Fedbench, places: Places) -> None:
+    code, out, err = fedbench("run", "--resume", "x")
+    assert (code, out) == (5, "")
+    assert err.startswith(f"error: no run 'x' in {places.runs}\n")
+
+
+def test_an_experiment_is_named_once(fedbench: Fedbench) -> None:
+    code, _, err = fedbench("run", "digits", "--experiment", "noop")
+    assert code == 2
+    assert "two experiments: digits and --experiment noop" in err
+
+
+def test_a_run_in_one_program_needs_neither_docker_nor_a_federation(
+    fedbench: Fedbench, places: Places
+) -> None:
+    """On a host where no daemon answers; the run is real."""
+    small = ["rounds=1", "local_epochs=1", "data.train_samples=60", "data.test_samples=20"]
+    options = [part for setting in small for part in ("--set", setting)]
+    code, out, err = fedbench(
+        "run", "digits", "--engine", "in-process", "--profile", "legacy-pair",
+        "--workers", "0", "--set", "model=mobilenet_v3_small", *options,
+    )  # fmt: skip
+    assert code == 0, err
+    assert "| legacy-pc-2" in out.replace("│", "|")
+    assert "emulated" not in out
+    (run,) = RunStore(places.runs).all()
+    assert run.summary().status == "finished"
+    code, _, err = fedbench("run", "--resume", run.id)
+    assert (code, f"run {run.id} is finished" in err) == (5, True)

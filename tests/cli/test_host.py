@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 from commands import MODEL, NAME, Fedbench, markdown_rows
+from fake_containers import FakeContainers
 
 from fedbench.config import load_device
 from fedbench.config.model_names import MODELS
@@ -35,7 +35,7 @@ def test_an_unknown_model_is_a_usage_error(command: str, fedbench: Fedbench) -> 
 
 
 def test_speeds_are_a_table_or_json(
-    fedbench: Fedbench, places: Places, monkeypatch: pytest.MonkeyPatch
+    fedbench: Fedbench, places: Places, fake: FakeContainers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     speed = ModelSpeed(
         model="mobilenet_v2",
@@ -54,10 +54,6 @@ def test_speeds_are_a_table_or_json(
         asked.append((argv[2], argv[3], options))
         return {"mobilenet_v2": speed}
 
-    daemon = SimpleNamespace(
-        info=lambda: {"NCPU": 2, "MemTotal": 2**33, "CgroupDriver": "cgroupfs"}
-    )
-    monkeypatch.setattr(bootstrap, "ensure_docker", lambda say: daemon)
     monkeypatch.setattr(bootstrap, "ensure_client_image", lambda *_, **__: "fedbench:cpu")
     monkeypatch.setattr(calibration, "calibrate", measure)
     code, out, err = fedbench("calibrate")

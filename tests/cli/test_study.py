@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
 
 import pytest
-from commands import RUN, TESTS, Fedbench, markdown_rows
+from commands import RUN, Fedbench, markdown_rows
+from fake_containers import FakeContainers
+from fake_engine import FakeEngine
 
-from fedbench.cli import checkout
-from fedbench.config import CONFIGS, Experiment
-from fedbench.engines.containers import engine as runners
+from fedbench.cli import checkout, engines
+from fedbench.config import CONFIGS
 from fedbench.engines.containers import startup
+from fedbench.engines.containers.runtime import docker_containers
 from fedbench.engines.containers.runtime.stack import Stack
 from fedbench.errors import RunError
 from fedbench.host.data.prepare import prepare as prepare_data
 from fedbench.host.plan.plan import client_names
-from fedbench.host.setup import bootstrap
 from fedbench.host.setup.places import Places
+from fedbench.host.studies import fidelity_runs
+from fedbench.host.studies.fidelity import Fidelity
 from fedbench.host.studies.grid import load_study
 from fedbench.host.studies.sweep import Sweeping
-from fedbench.records import Summary
 from fedbench.records.runs import Run, RunStore
 
 
@@ -36,25 +34,18 @@ def swept(places: Places) -> list[Run]:
     study = load_study("partitions")
     store = RunStore(places.runs)
     prepare = partial(prepare_data, clients=client_names(study.profile), root=places.data)
-    runs: list[Run] = []
 
-    def create(experiment: Experiment, source: Path | None) -> Run:
-        runs.append(store.create(experiment, study.profile, {}))
-        return runs[-1]
+    def fails(run: Run) -> None:
+        event = {"time": "2026-01-02T03:05:00.000+00:00", "event": "error", "reason": "[it]"}
+        with (run.path / "events.jsonl").open("a") as file:
+            file.write(json.dumps(event) + "\n")
+        raise RunError(f"run {run.id} failed: [it]")
 
-    def execute(run: Run) -> Summary:
-        for name in ("rounds.jsonl", "events.jsonl"):
-            shutil.copy(TESTS / "golden" / "runs" / RUN / name, run.path)
-        if len(runs) == len(study.points):
-            event = {"time": "2026-01-02T03:05:00.000+00:00", "event": "error", "reason": "[it]"}
-            with (run.path / "events.jsonl").open("a") as file:
-                file.write(json.dumps(event) + "\n")
-            raise RunError(f"run {run.id} failed: [it]")
-        return run.summary()
-
-    runner = cast("Any", SimpleNamespace(create=create))
-    Sweeping(study, store, prepare, lambda _: None).run(runner, None, execute)
-    return runs
+    engine = FakeEngine(store, study.profile, endings={len(study.points): fails})
+    Sweeping(study, store, prepare, lambda _: None).run(
+        engine, None, lambda run: engine.follow(run, lambda: None)
+    )
+    return store.all()
 
 
 def test_what_is_finished_is_skipped_and_the_rest_needs_a_daemon(
@@ -86,39 +77,18 @@ def test_a_sweep_that_is_finished_needs_no_daemon(
     assert rows[0]["accuracy"]["n"] == 2
 
 
-class GoldenRunner:
-    """Makes real run folders; each run is the golden one, but for the second, which fails."""
-
-    def __init__(self, stack: Stack, client: object, say: Callable[[str], None]) -> None:
-        self._stack = stack
-        self._runs = 0
-
-    def create(self, experiment: Experiment, source: Path | None) -> Run:
-        return RunStore(self._stack.places.runs).create(experiment, self._stack.profile, {})
-
-    def start(self, run: Run) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(["true"])
-
-    def follow(
-        self, run: Run, process: subprocess.Popen[bytes], look: Callable[[], None]
-    ) -> Summary:
-        process.wait()
-        self._runs += 1
-        if self._runs == 2:
-            raise RunError(f"run {run.id} failed: the server died")
-        for name in ("rounds.jsonl", "events.jsonl"):
-            shutil.copy(TESTS / "golden" / "runs" / RUN / name, run.path)
-        look()
-        return run.summary()
-
-
 def test_a_sweep_goes_on_after_a_failure_and_says_so_at_its_end(
-    fedbench: Fedbench, stack: Stack, monkeypatch: pytest.MonkeyPatch
+    fedbench: Fedbench, stack: Stack, fake: FakeContainers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waited: list[Stack] = []
+
+    def fails(run: Run) -> None:
+        (run.path / "events.jsonl").unlink()
+        raise RunError(f"run {run.id} failed: the server died")
+
     monkeypatch.setattr(checkout, "bring_up", lambda *_: stack)
-    monkeypatch.setattr(bootstrap, "ensure_docker", lambda say: None)
-    monkeypatch.setattr(runners, "Runner", GoldenRunner)
+    engine = FakeEngine(RunStore(stack.places.runs), stack.profile, endings={2: fails})
+    monkeypatch.setattr(engines, "in_containers", lambda stack: engine)
     monkeypatch.setattr(startup, "wait_ready", lambda stack, client, say: waited.append(stack))
     code, out, err = fedbench("sweep", "partitions")
     assert code == 5
@@ -134,6 +104,44 @@ def test_a_sweep_goes_on_after_a_failure_and_says_so_at_its_end(
         f"data.partition=iid, local_epochs=2, seed=0: {why}",
     ]
     assert waited == [stack], "until what died is there again"
+
+
+class Measured:
+    """Measures nothing: a federation's fidelity, or why it could not be had."""
+
+    def __init__(self, failure: RunError | None = None) -> None:
+        self._failure = failure
+
+    def __call__(self, *_: object, short: bool) -> Measured:
+        return self
+
+    def measure(self) -> Fidelity:
+        if self._failure:
+            raise self._failure
+        return Fidelity(profile="legacy-pair", dilation=1.0)
+
+
+STAYS_UP = "the federation stays up: `make down` takes it down"
+
+
+@pytest.mark.parametrize("failure", [None, RunError("run x failed")])
+@pytest.mark.parametrize("was_up", [False, True])
+def test_fidelity_says_what_it_leaves_up(
+    was_up: bool,
+    failure: RunError | None,
+    fedbench: Fedbench,
+    stack: Stack,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    saved = stack.places.state / "stack.json"
+    if not was_up:
+        saved.unlink()
+    monkeypatch.setattr(checkout, "bring_up", lambda *_: stack)
+    monkeypatch.setattr(docker_containers, "connect", lambda say: FakeContainers())
+    monkeypatch.setattr(fidelity_runs, "Measuring", Measured(failure))
+    code, _, err = fedbench("fidelity", "legacy-pair", "--short")
+    assert code == (5 if failure else 0)
+    assert (STAYS_UP in err.splitlines()) == (not was_up)
 
 
 def test_two_sweeps_of_one_name_are_refused(fedbench: Fedbench, places: Places) -> None:

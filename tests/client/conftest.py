@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from flwr.supercore.task_identity import TaskIdentity
 
 from fedbench.engines.containers.runtime import certificates as tls
+from fedbench.flower.messages import identify
 
 
 @pytest.fixture(scope="session")
@@ -20,7 +20,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _in_a_run() -> None:
     """Messages are made in a process of a run; this one serves for all tests."""
-    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 7, 1, 1
+    identify(7)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from fedbench.server.superlink import Ports, serve
+from fedbench.server.superlink import ServerPorts, serve
 
 if __name__ == "__main__":
-    serve(Path(sys.argv[1]), Ports(*map(int, sys.argv[2:])))
+    serve(Path(sys.argv[1]), ServerPorts(*map(int, sys.argv[2:])))

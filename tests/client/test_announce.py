@@ -12,10 +12,12 @@ from clock import Clock
 from devices import served
 
 from fedbench.client import announce
-from fedbench.client.announce import Announcer, NameTakenError
+from fedbench.client.announce import Announcer
 from fedbench.client.settings import Settings
 from fedbench.engines.containers.runtime import certificates as tls
-from fedbench.server.registry import Announcement, Ending, Registry
+from fedbench.records.pacing import Pacing
+from fedbench.server.registry import Registry
+from fedbench.wire import Announcement, Ending, NameTakenError
 
 NODE = 2**64 - 1
 
@@ -47,10 +49,11 @@ def announcer(
     wait: Callable[[float], bool] = lambda _: True,
     clock: Callable[[], float] = time.monotonic,
     connected: Callable[[bool], None] = lambda _: None,
+    pacing: Callable[[], Pacing | None] = lambda: None,
 ) -> Announcer:
     certificate = folder / "ca.pem"
     settings = Settings("laptop-1", "laptop", server, instance=instance, certificate=certificate)
-    return Announcer(settings, NODE, wait, connected, clock)
+    return Announcer(settings, NODE, wait, connected, clock, pacing)
 
 
 def until(condition: Callable[[], object]) -> None:
@@ -94,6 +97,22 @@ def test_a_client_announces_itself_again_and_again(
         for _ in range(3):  # as if the server had started anew
             registry.leave("laptop-1", "i1")
             until(registry.targets)
+
+
+def test_each_announcement_says_how_the_client_keeps_its_pace(
+    registry: Registry, address: str, certificates: Path
+) -> None:
+    seconds = iter(range(1000))
+
+    def pacing() -> Pacing:
+        wall = float(next(seconds))
+        return Pacing(wall=wall, training=wall, cpu=wall / 2, late=0.5)
+
+    with announcer(address, certificates, pacing=pacing).running():
+        until(lambda: registry.pacing()["laptop-1"].wall >= 3)
+        said = registry.pacing()["laptop-1"]
+    assert (said.training, said.cpu, said.late) == (said.wall, said.wall / 2, 0.5)
+    assert registry.pacing() == {}
 
 
 def test_the_goodbye_is_the_last_word(

@@ -9,41 +9,35 @@ from typing import Any
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
-from prometheus_client import REGISTRY
+from prometheus_client import CollectorRegistry
 from safetensors.numpy import save_file
 
 from fedbench.client import app as client
 from fedbench.client.node import Cancelled
+from fedbench.client.transfers import Transfers
+from fedbench.config import Experiment
 from fedbench.learning import data, flat, models
+from fedbench.learning.pace import Speed
 from fedbench.learning.train import evaluate
+from fedbench.records.rounds import TrainWork
+from fedbench.telemetry.client import ClientMetrics
 from fedbench.telemetry.companions import Companions
+from fedbench.wire import ClientTask
 
 KEY = "random-1"
 CLASSES = [str(number) for number in range(10)]
-COMMON = {"num-examples", "peak-memory-bytes"}
-TASK = {
-    "run": "r1",
-    "task": "train",
-    "model": "mobilenet_v2",
-    "classes": 10,
-    "data": KEY,
-    "local-epochs": 2,
-    "local-seconds": 0.0,
-    "batch-size": 16,
-    "learning-rate": 0.001,
-    "precision": "fp32",
-    "rounds": 5,
-    "optimizer": "adam",
-    "weight-decay": 0.0,
-    "schedule": "constant",
-    "augmentation": "none",
-    "label-smoothing": 0.0,
-    "stem-stride": 2,
-    "seed": 0,
-    "server-round": 3,
-    "pace": "{}",
-}
+NOTHING = {"test_samples", "peak_memory_bytes"}
+EXPERIMENT = {"name": "test", "local_epochs": 2, "batch_size": 16}
 INITIAL = flat.to_flat(models.build("mobilenet_v2", seed=5))
+registry = CollectorRegistry()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _told_to_prometheus() -> Iterator[None]:
+    before = client.metrics
+    client.report_to(ClientMetrics(registry, client.cgroup, companions=client.companions))
+    yield
+    client.report_to(before)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _as_new() -> Iterator[None]:
-    client.wire.take()
+    client.transfers.take()
     yield
     client.cancelled.clear()
 
@@ -72,13 +66,21 @@ def context(folder: Path, name: str = "laptop-1") -> Context:
 
 
 def ask(
-    kind: str, folder: Path, *, name: str = "laptop-1", weights: np.ndarray = INITIAL, **task: Any
+    kind: str, folder: Path, *, name: str = "laptop-1", weights: np.ndarray = INITIAL, **asked: Any
 ) -> RecordDict:
-    """The content of the reply of the ClientApp, called as a node calls it."""
-    changes = {key.replace("_", "-"): value for key, value in task.items()}
-    content = RecordDict({"config": ConfigRecord(TASK | changes)})
-    if kind != MessageType.QUERY:
-        content["arrays"] = ArrayRecord({"weights": Array(weights)})
+    """The content of the reply of the ClientApp, called as a node calls it.
+
+    `asked` are fields of the task and keys of the experiment.
+    """
+    task = {"run": "r1", "round": 3, "classes": 10, "data": KEY, "pace": None}
+    task = {key: asked.pop(key, default) for key, default in task.items()}
+    if kind == MessageType.QUERY:
+        content = RecordDict({"config": ConfigRecord({"data": task["data"]})})
+    else:
+        experiment = Experiment.model_validate(EXPERIMENT | asked)
+        record = ClientTask(**task, experiment=experiment.model_dump_json()).record()
+        arrays = ArrayRecord({"weights": Array(weights)})
+        content = RecordDict({"task": ConfigRecord(record), "arrays": arrays})
     message = Message(content, 11, kind)
     reply = client.app(message, context(folder, name))
     assert reply.metadata.message_type == kind
@@ -86,8 +88,14 @@ def ask(
     return reply.content
 
 
+def told(content: RecordDict) -> dict[str, Any]:
+    """What a reply says of the work, as the server reads it."""
+    work: dict[str, Any] = json.loads(content["work"]["work"])
+    return work
+
+
 def value(name: str, **labels: str) -> float | None:
-    return REGISTRY.get_sample_value(name, labels)
+    return registry.get_sample_value(name, labels)
 
 
 def test_a_client_says_who_it_is_and_what_it_has(folder: Path) -> None:
@@ -111,20 +119,21 @@ def test_a_partition_that_cannot_be_read_is_an_error(folder: Path, tmp_path: Pat
 
 def test_training_reports_what_was_done(folder: Path) -> None:
     content = ask(MessageType.TRAIN, folder)
-    metrics, weights = dict(content["metrics"]), content["arrays"]["weights"].numpy()
+    work, weights = TrainWork(**told(content)), content["arrays"]["weights"].numpy()
 
-    assert metrics.keys() == COMMON | {
-        "epoch-seconds", "loss", "accuracy", "cpu-seconds", "throttled-seconds",
-        "epoch-cpu-seconds", "epoch-throttled-seconds", "epoch-steal-seconds", "epoch-due-seconds",
-        "busy-share",
+    assert work.model_fields_set == {
+        "samples", "epoch_seconds", "epochs", "local_loss", "local_accuracy", "cpu_seconds",
+        "throttled_seconds", "busy_share_seconds", "peak_memory_bytes",
     }  # fmt: skip
-    assert len(metrics["epoch-cpu-seconds"]) == len(metrics["epoch-seconds"])
-    assert sum(metrics["epoch-cpu-seconds"]) <= metrics["cpu-seconds"]
-    assert metrics["epoch-due-seconds"] == []  # nothing is emulated
-    assert metrics["num-examples"] == 64
-    assert len(metrics["epoch-seconds"]) == 2
-    assert all(seconds > 0 for seconds in metrics["epoch-seconds"])
-    assert 0 <= metrics["accuracy"] <= 1
+    assert work.cpu_seconds is not None
+    assert work.local_accuracy is not None
+    assert [epoch.seconds for epoch in work.epochs] == work.epoch_seconds
+    assert sum(epoch.cpu_seconds for epoch in work.epochs) <= work.cpu_seconds
+    assert all(epoch.due_seconds is None for epoch in work.epochs), "nothing is emulated"
+    assert work.samples == 64
+    assert len(work.epoch_seconds) == 2
+    assert all(seconds > 0 for seconds in work.epoch_seconds)
+    assert 0 <= work.local_accuracy <= 1
     assert weights.dtype == np.float32
     assert weights.shape == INITIAL.shape
     assert np.isfinite(weights).all()
@@ -133,7 +142,7 @@ def test_training_reports_what_was_done(folder: Path) -> None:
 
 def test_training_is_in_the_metrics_as_it_happens(folder: Path) -> None:
     before = value("fedbench_trained_samples_total") or 0.0
-    ask(MessageType.TRAIN, folder, server_round=9)
+    ask(MessageType.TRAIN, folder, round=9)
 
     assert value("fedbench_trained_samples_total") == before + 2 * 64
     assert value("fedbench_client_round", run="r1") == 9
@@ -153,7 +162,7 @@ def test_training_repeats_exactly_and_differs_by_client_round_and_seed(folder: P
 
     assert np.array_equal(trained(), first)
     assert np.array_equal(trained(rounds=9), first), "a constant rate is the same in all rounds"
-    for change in ({"name": "laptop-2"}, {"server_round": 4}, {"seed": 1}):
+    for change in ({"name": "laptop-2"}, {"round": 4}, {"seed": 1}):
         assert not np.array_equal(trained(**change), first)
 
 
@@ -163,6 +172,7 @@ OPTIONS = [
     {"schedule": "cosine"},
     {"augmentation": "flip-crop"},
     {"label_smoothing": 0.1},
+    {"gradient_clipping": 1e-3},
     {"stem_stride": 1},
 ]
 
@@ -184,10 +194,10 @@ def test_an_option_of_the_training_reaches_it(folder: Path, option: dict[str, An
 def test_the_rate_of_a_round_is_where_the_run_is(folder: Path) -> None:
     """The last of 1,000 rounds hardly moves a weight; the statistics move all the same."""
 
-    def moved(server_round: int) -> float:
+    def moved(number: int) -> float:
         content = ask(
             MessageType.TRAIN, folder, local_epochs=1,
-            schedule="cosine", rounds=1000, server_round=server_round,
+            schedule="cosine", rounds=1000, round=number,
         )  # fmt: skip
         change = np.abs(content["arrays"]["weights"].numpy() - INITIAL)
         running = flat.running(models.build("mobilenet_v2"))
@@ -201,18 +211,19 @@ def test_the_rate_of_a_round_is_where_the_run_is(folder: Path) -> None:
 def test_the_model_that_came_is_the_one_that_is_evaluated(folder: Path) -> None:
     ask(MessageType.TRAIN, folder, local_epochs=1)  # leaves other weights in the model
 
-    metrics = dict(ask(MessageType.EVALUATE, folder)["metrics"])
+    work = told(ask(MessageType.EVALUATE, folder))
 
     expected = evaluate(
         models.build("mobilenet_v2", seed=5), data.load(folder / KEY / "test.safetensors")
     )
-    assert metrics.keys() == COMMON | {
-        "evaluate-seconds", "busy-share", "loss", "accuracy", "confusion",
+    assert {key for key, value in work.items() if value is not None} == {
+        "test_samples", "evaluate_seconds", "busy_share_seconds", "server_loss",
+        "server_accuracy", "confusion", "peak_memory_bytes",
     }  # fmt: skip
-    assert metrics["confusion"] == [count for row in expected.confusion for count in row]
-    assert metrics["num-examples"] == 20
-    assert metrics["accuracy"] == expected.accuracy
-    assert metrics["loss"] == pytest.approx(expected.loss)
+    assert work["confusion"] == [count for row in expected.confusion for count in row]
+    assert work["test_samples"] == 20
+    assert work["server_accuracy"] == expected.accuracy
+    assert work["server_loss"] == pytest.approx(expected.loss)
     assert value("fedbench_global_model_accuracy", run="r1") == expected.accuracy
 
 
@@ -224,8 +235,8 @@ def test_any_model_is_trained_and_evaluated(folder: Path, name: str) -> None:
 
     assert trained.shape == weights.shape
     assert not np.array_equal(trained, weights)
-    metrics = ask(MessageType.EVALUATE, folder, weights=trained, model=name)["metrics"]
-    assert metrics["num-examples"] == 20
+    work = told(ask(MessageType.EVALUATE, folder, weights=trained, model=name))
+    assert work["test_samples"] == 20
 
 
 def test_a_model_that_changes_between_runs_is_made_anew(folder: Path, own_models: Path) -> None:
@@ -246,39 +257,41 @@ def test_weights_of_another_model_are_refused(folder: Path) -> None:
 def test_a_noop_returns_the_weights_but_no_object_flower_has_already(folder: Path) -> None:
     one = ask(MessageType.TRAIN, folder, task="noop")
     other = ask(MessageType.TRAIN, folder, task="noop", name="laptop-2")
-    later = ask(MessageType.TRAIN, folder, task="noop", server_round=4)
+    later = ask(MessageType.TRAIN, folder, task="noop", round=4)
 
     arrays = [content["arrays"]["weights"] for content in (one, other, later)]
     assert len({array.object_id for array in (*arrays, Array(INITIAL))}) == 4
     for array in arrays:
         np.testing.assert_allclose(array.numpy(), INITIAL, rtol=0, atol=0.002)
-    assert one["metrics"].keys() == COMMON | {"cpu-seconds", "throttled-seconds"}
-    assert one["metrics"]["num-examples"] == 1
+    assert told(one).keys() == {
+        "samples", "cpu_seconds", "throttled_seconds", "peak_memory_bytes",
+    }  # fmt: skip
+    assert told(one)["samples"] == 1
 
 
 def test_a_noop_needs_no_data(tmp_path: Path) -> None:
     ask(MessageType.TRAIN, tmp_path, task="noop")
 
-    assert ask(MessageType.EVALUATE, tmp_path, task="noop")["metrics"].keys() == COMMON
+    assert told(ask(MessageType.EVALUATE, tmp_path, task="noop")).keys() == NOTHING
 
 
 def test_a_reply_tells_the_bytes_since_the_one_before(folder: Path) -> None:
     before = value("fedbench_received_bytes_total") or 0.0
-    client.wire.transferred(received=900)
-    client.wire.transferred(sent=70)
-    client.wire.transferred(received=100)
+    client.transfers.transferred(received=900)
+    client.transfers.transferred(sent=70)
+    client.transfers.transferred(received=100)
 
-    first = ask(MessageType.EVALUATE, folder, task="noop")["metrics"]
-    client.wire.transferred(sent=80)
-    second = ask(MessageType.EVALUATE, folder, task="noop")["metrics"]
-    third = ask(MessageType.EVALUATE, folder, task="noop")["metrics"]
+    first = told(ask(MessageType.EVALUATE, folder, task="noop"))
+    client.transfers.transferred(sent=80)
+    second = told(ask(MessageType.EVALUATE, folder, task="noop"))
+    third = told(ask(MessageType.EVALUATE, folder, task="noop"))
 
-    assert first.keys() == COMMON | {
-        "bytes-sent", "bytes-received", "download-seconds", "upload-seconds", "serialise-seconds",
+    assert first.keys() == NOTHING | {
+        "bytes_sent", "bytes_received", "download_seconds", "upload_seconds", "serialise_seconds",
     }  # fmt: skip
-    assert (first["bytes-sent"], first["bytes-received"]) == (70, 1000)
-    assert (second["bytes-sent"], second["bytes-received"]) == (80, 0)
-    assert third.keys() == COMMON  # the stock node's ClientApp sees no bytes
+    assert (first["bytes_sent"], first["bytes_received"]) == (70, 1000)
+    assert (second["bytes_sent"], second["bytes_received"]) == (80, 0)
+    assert third.keys() == NOTHING  # the stock node's ClientApp sees no bytes
     assert value("fedbench_received_bytes_total") == before + 1000
 
 
@@ -287,7 +300,7 @@ def test_a_reply_tells_the_seconds_since_the_one_before(
 ) -> None:
     now = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    wire = client.Wire(client.metrics)
+    wire = Transfers(client.metrics)
     wire.transferred(received=1)
     for part, seconds in (("download", 2.0), ("serialise", 0.5), ("serialise", 0.25)):
         with wire.timed(part):
@@ -295,18 +308,18 @@ def test_a_reply_tells_the_seconds_since_the_one_before(
 
     taken = wire.take()
 
-    assert (taken["download-seconds"], taken["serialise-seconds"]) == (2.0, 0.75)
-    assert taken["upload-seconds"] == 0.0
+    assert (taken["download_seconds"], taken["serialise_seconds"]) == (2.0, 0.75)
+    assert taken["upload_seconds"] == 0.0
     wire.transferred(sent=1)
-    assert wire.take()["download-seconds"] == 0.0
+    assert wire.take()["download_seconds"] == 0.0
 
 
 def test_the_copies_between_model_and_bytes_are_timed(folder: Path) -> None:
-    client.wire.transferred(received=1)
+    client.transfers.transferred(received=1)
 
     for kind in (MessageType.TRAIN, MessageType.EVALUATE):
-        assert ask(kind, folder, local_epochs=1)["metrics"]["serialise-seconds"] > 0
-        client.wire.transferred(sent=1)
+        assert told(ask(kind, folder, local_epochs=1))["serialise_seconds"] > 0
+        client.transfers.transferred(sent=1)
 
 
 def test_training_ends_at_the_next_batch_when_the_run_does(folder: Path) -> None:
@@ -319,15 +332,14 @@ def test_training_ends_at_the_next_batch_when_the_run_does(folder: Path) -> None
     assert value("fedbench_client_phase", phase="waiting") == 1
 
     client.cancelled.clear()
-    assert ask(MessageType.TRAIN, folder)["metrics"]["num-examples"] == 64
+    assert told(ask(MessageType.TRAIN, folder))["samples"] == 64
 
 
 def test_training_keeps_to_the_pace_of_the_device(folder: Path) -> None:
-    pace = json.dumps({"laptop-1": [80.0, 80.0], "other": [1.0, 1.0]})
-    metrics = ask(MessageType.TRAIN, folder, pace=pace)["metrics"]
+    work = TrainWork(**told(ask(MessageType.TRAIN, folder, pace=Speed(80.0, 80.0))))
 
-    assert all(seconds >= 0.8 for seconds in metrics["epoch-seconds"])
-    assert metrics["epoch-due-seconds"] == pytest.approx([0.8, 0.8])
+    assert all(seconds >= 0.8 for seconds in work.epoch_seconds)
+    assert [epoch.due_seconds for epoch in work.epochs] == pytest.approx([0.8, 0.8])
     assert value("fedbench_pace_late_seconds", run="r1") is not None
 
 
@@ -335,20 +347,20 @@ def test_work_beside_another_client_of_the_computer_is_half_its_own(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client, "companions", Companions(tmp_path, "laptop-1"))
-    pace = json.dumps({"laptop-1": [160.0, 160.0]})
     with Companions(tmp_path, "laptop-2").busy():
-        trained = ask(MessageType.TRAIN, folder, pace=pace)["metrics"]
-        evaluated = ask(MessageType.EVALUATE, folder)["metrics"]
+        trained = told(ask(MessageType.TRAIN, folder, pace=Speed(160.0, 160.0)))
+        evaluated = told(ask(MessageType.EVALUATE, folder))
+    alone = told(ask(MessageType.EVALUATE, folder))
 
-    assert (trained["busy-share"], evaluated["busy-share"]) == pytest.approx((0.5, 0.5))
-    assert trained["epoch-due-seconds"] == pytest.approx([0.8, 0.8])
-    assert ask(MessageType.EVALUATE, folder)["metrics"]["busy-share"] == pytest.approx(1)
+    assert trained["busy_share_seconds"] == pytest.approx(sum(trained["epoch_seconds"]) / 2)
+    assert evaluated["busy_share_seconds"] == pytest.approx(evaluated["evaluate_seconds"] / 2)
+    assert [epoch["due_seconds"] for epoch in trained["epochs"]] == pytest.approx([0.8, 0.8])
+    assert alone["busy_share_seconds"] == pytest.approx(alone["evaluate_seconds"])
 
 
 def test_training_goes_on_for_as_long_as_it_was_told(folder: Path) -> None:
-    pace = json.dumps({"laptop-1": [160.0, 160.0]})
-    metrics = ask(MessageType.TRAIN, folder, pace=pace, local_epochs=1, local_seconds=1.0)[
-        "metrics"
-    ]
+    pace = Speed(160.0, 160.0)
+    content = ask(MessageType.TRAIN, folder, pace=pace, local_epochs=1, local_seconds=1.0)
+    seconds = told(content)["epoch_seconds"]
 
-    assert sum(metrics["epoch-seconds"][:-1]) < 1.0 <= sum(metrics["epoch-seconds"]) + 0.01
+    assert sum(seconds[:-1]) < 1.0 <= sum(seconds) + 0.01

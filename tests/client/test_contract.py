@@ -1,11 +1,11 @@
 """A real federation without containers: guards what fedbench uses of Flower's internals.
 
-`flwr` is pinned in pyproject.toml. On an upgrade these tests say what has to be looked at.
+On an upgrade of flwr, tests/flower/test_internals.py says what moved, and these tests what behaves
+otherwise: `make test-flower`.
 """
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import re
@@ -15,43 +15,25 @@ import ssl
 import subprocess
 import sys
 import time
-import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import flwr
 import httpx
 import numpy as np
 import pytest
 import torch
-from flwr.cli.build import build_fab_from_disk
-from flwr.server.superlink.linkstate import LinkState
-from flwr.serverapp.strategy import FedAvg
-from flwr.supercore.control.control_http_client import ControlHttpClient
-from flwr.supercore.dependencies.task import authenticate_task
-from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
-from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents, pull_objects
-from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
-from flwr.supercore.object_store import ObjectStore
-from flwr.supercore.run import RunNotRunningException
-from flwr.superlink.grid.http_grid import HttpGrid
-from flwr.superlink.main import create_app
-from flwr.superlink.routers.fleet.node_auth import authenticate_node
-from flwr.superlink.servicer.fleet import fleet_handlers
-from flwr.superlink.servicer.runtime import runtime_handlers
-from flwr.supernode.fleet_http_client import FleetHttpClient
-from flwr.supernode.fleet_http_connection import http_request_response
-from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from safetensors.numpy import save_file
 from safetensors.torch import load_file
 
 from fedbench.config import Experiment, Machine, Profile
 from fedbench.engines.containers.runtime import certificates
+from fedbench.flower.fleet import RunOverError, connect
 from fedbench.learning import flat, models
 from fedbench.records import ClientRound, RoundRecord, Summary
+from fedbench.records.facts import RunInputs
 from fedbench.records.runs import Run, RunStore
 from fedbench.telemetry.cgroup import Cgroup
 
@@ -132,8 +114,8 @@ class Federation:
     def create(self, data: str, **experiment: Any) -> Run:
         """A run's folder, as the host makes it."""
         chosen = Experiment.model_validate({"name": data, "batch_size": 16} | experiment)
-        facts = {"clients": len(SAMPLES[data]), "classes": len(CLASSES), "data": data}
-        return RunStore(self.folder / "runs").create(chosen, PROFILE, facts)
+        inputs = RunInputs(clients=len(SAMPLES[data]), classes=len(CLASSES), data=data)
+        return RunStore(self.folder / "runs").create(chosen, PROFILE, inputs)
 
     def launch(self, run: Run) -> subprocess.Popen[bytes]:
         argv = ["-m", "fedbench.server.launch", str(run.path)]
@@ -237,59 +219,6 @@ def clients(record: RoundRecord) -> dict[str, ClientRound]:
     return {client.client: client for client in record.clients}
 
 
-def test_flwr_is_the_pinned_one() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-
-    assert f"flwr=={flwr.__version__}" in project["project"]["optional-dependencies"]["node"]
-
-
-@pytest.mark.parametrize(
-    ("function", "parameters"),
-    [
-        (
-            http_request_response,
-            ["server_address", "insecure", "root_certificates", "authentication_keys",
-             "max_wait_time"],
-        ),
-        (create_app, ["config", "superlink_lifespan_class"]),
-        (pull_objects, ["object_ids", "pull_object_fn", "max_time", "initial_backoff",
-                        "backoff_cap"]),
-        (inflate_object_from_contents, ["object_id", "object_contents", "objects"]),
-        (get_object_tree, ["obj"]),
-        (get_all_nested_objects, ["obj"]),
-        (FleetHttpClient.from_server_address, ["server_address", "insecure", "root_certificates",
-                                               "interceptors"]),
-        (NodeAuthHttpInterceptor, ["private_key", "public_key"]),
-        (RuntimeVersionHttpInterceptor, ["component_name"]),
-        (authenticate_node, ["request"]),
-        (authenticate_task, ["request", "token", "state"]),
-        (fleet_handlers.pull_messages, ["request", "state", "store"]),
-        (fleet_handlers.push_messages, ["request", "state"]),
-        (runtime_handlers.pull_messages, ["request", "state", "task"]),
-        (runtime_handlers.push_messages, ["request", "state", "task"]),
-        (LinkState.get_object, ["run_id", "object_id"]),
-        (LinkState.store_object, ["run_id", "session_id", "object_id", "object_content"]),
-        (LinkState.deactivate_node, ["node_id"]),
-        (ObjectStore.delete, ["object_id"]),
-        (FedAvg._construct_messages, ["self", "record", "node_ids", "message_type"]),
-        (build_fab_from_disk, ["app"]),
-        (ControlHttpClient.from_server_address, ["server_address", "insecure",
-                                                 "root_certificates", "interceptors"]),
-    ],
-    ids=lambda value: getattr(value, "__name__", ""),
-)  # fmt: skip
-def test_functions_of_flower_take_what_they_are_given(
-    function: Callable[..., Any], parameters: list[str]
-) -> None:
-    assert set(parameters) <= inspect.signature(function).parameters.keys()
-
-
-def test_the_servers_grid_has_what_is_used_of_it() -> None:
-    grid = HttpGrid("127.0.0.1:1", token="t")
-
-    assert (grid._addr, grid._token) == ("127.0.0.1:1", "t")
-
-
 def test_a_run_ends_with_all_figures(finished: tuple[Run, Summary]) -> None:
     _, summary = finished
 
@@ -380,14 +309,11 @@ def test_a_node_can_tell_that_a_run_is_over(
 ) -> None:
     (run_id,) = set(re.findall(r"train message \(Flower's run (\d+)\)", federation.log("one")))
     certificate = (federation.folder / "tls/ca.pem").read_bytes()
-    connection = http_request_response(
-        f"localhost:{federation.fleet}", insecure=False, root_certificates=certificate
-    )
 
-    with connection as (_, receive, _, get_run, _, _, _, _):
-        assert receive() is None
-        with pytest.raises(RunNotRunningException):
-            get_run(int(run_id))
+    with connect(f"localhost:{federation.fleet}", certificate) as node:
+        assert node.poll(()) is None
+        with pytest.raises(RunOverError):
+            node.check_run(int(run_id))
 
 
 def test_a_client_without_the_data_is_left_out(finished: tuple[Run, Summary]) -> None:

@@ -7,15 +7,12 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
-from flwr.app.message.message import remove_content_from_message
-from flwr.supercore.inflatable.inflatable_object import get_object_tree
-from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
-from flwr.supercore.run import RunNotRunningException
+from flwr.app.message import remove_content_from_message
 
 from fedbench.client import node as node_module
 from fedbench.client.node import App, Cancelled, Node
-from fedbench.flower.bundles import Deflated, deflate, object_ids
-from fedbench.flower.link import Parcel
+from fedbench.flower.fleet import Parcel, RunOverError
+from fedbench.flower.messages import Deflated, deflate, inflate, object_ids
 
 NODE_ID, RUN = 11, 7
 WEIGHTS = np.arange(100_000, dtype=np.float32)
@@ -30,7 +27,7 @@ class FakeLink:
         self._stop = stop
         self._messages: list[Message] = []
         self._contents: dict[str, bytes] = {}
-        self._replies: list[tuple[Message, dict[str, bytes]]] = []
+        self._replies: list[Deflated] = []
         self.known: list[int] = []
         self.over: set[int] = set()
 
@@ -50,7 +47,8 @@ class FakeLink:
             self._stop.set()
             return None
         message = self._messages.pop(0)
-        return Parcel(remove_content_from_message(message), get_object_tree(message), iter(()))
+        (tree,), _ = deflate([message])
+        return Parcel(remove_content_from_message(message), tree, iter(()))
 
     def receive(self, parcel: Parcel, known: Collection[str]) -> dict[str, bytes]:
         self._require(parcel.envelope.metadata.run_id)
@@ -59,21 +57,18 @@ class FakeLink:
 
     def push(self, reply: Message, objects: Deflated) -> None:
         self._require(reply.metadata.run_id)
-        self._replies.append((reply, objects.contents))
+        self._replies.append(objects)
 
-    def get_run(self, run: int) -> None:
+    def check_run(self, run: int) -> None:
         self._require(run)
 
     def replies(self) -> list[Message]:
         """What SuperLink makes of them."""
-        return [
-            inflate_object_from_contents(reply.metadata.message_id, dict(contents))
-            for reply, contents in self._replies
-        ]
+        return [inflate(reply.trees[0], reply.contents).message for reply in self._replies]
 
     def _require(self, run: int) -> None:
         if run in self.over:
-            raise RunNotRunningException
+            raise RunOverError
 
 
 class Watcher:

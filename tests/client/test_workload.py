@@ -96,11 +96,11 @@ def test_an_unknown_model_or_a_single_image_is_refused(threads: None) -> None:
 
 
 def test_every_computer_trains_on_the_same_images() -> None:
-    one, other = random_images(4), random_images(4)
-    assert torch.equal(one.images, other.images)
-    assert torch.equal(one.labels, other.labels)
-    assert (one.images.shape, one.images.dtype) == ((4, 32, 32, 3), torch.uint8)
-    assert one.images.float().std() > 60  # 74 of an even distribution
+    first, second = random_images(4), random_images(4)
+    assert torch.equal(first.images, second.images)
+    assert torch.equal(first.labels, second.labels)
+    assert (first.images.shape, first.images.dtype) == ((4, 32, 32, 3), torch.uint8)
+    assert first.images.float().std() > 60  # 74 of an even distribution
 
 
 def test_more_cores_than_there_are_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,46 +109,74 @@ def test_more_cores_than_there_are_is_refused(monkeypatch: pytest.MonkeyPatch) -
         workload.measure_copies(2, "mobilenet_v1", threads=2, seconds=1, samples=64)
 
 
-def test_the_command_prints_a_line_for_each_copy() -> None:
+class Command:
+    """The command that answers requests from its input, one line for each measurement."""
+
+    def __init__(self, errors: Path) -> None:
+        self._errors = errors
+        with errors.open("w") as stderr:
+            self._process = subprocess.Popen(
+                MODULE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True
+            )
+        assert self._line() == "ready"
+
+    def ask(self, request: str, lines: int = 1) -> list[str]:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{request}\n")
+        self._process.stdin.flush()
+        return [self._line() for _ in range(lines)]
+
+    def end(self) -> None:
+        output, _ = self._process.communicate()
+        assert (self._process.returncode, output, self._errors.read_text()) == (0, "", "")
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().rstrip("\n")
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
+    """Imports torch once for all tests that ask it; nothing is left on its stderr."""
+    started = Command(tmp_path_factory.mktemp("workload") / "stderr")
+    yield started
+    started.end()
+
+
+SMALL = "mobilenet_v3_small --threads=1 --seconds=0.1 --samples=64"
+
+
+def test_the_command_prints_a_line_for_each_copy(command: Command) -> None:
     """And answers requests from its input, without a new start."""
     cores = len(os.sched_getaffinity(0))
-    small = "mobilenet_v3_small --threads=1 --seconds=0.1 --samples=64"
-    requests = f"{small}\n{small} --copies={cores}\n"
-    done = subprocess.run(MODULE, input=requests, capture_output=True, text=True, check=True)
-    ready, *lines = done.stdout.splitlines()
-    assert ready == "ready"
+    lines = command.ask(SMALL) + command.ask(f"{SMALL} --copies={cores}", cores)
     results = [json.loads(line) for line in lines]
     assert [result["model"] for result in results] == ["mobilenet_v3_small"] * (1 + cores)
     assert all(result["samples_per_second"] > 0 for result in results)
 
 
-def test_the_command_refuses_a_model_and_goes_on() -> None:
-    small = "mobilenet_v3_small --threads=1 --seconds=0.1 --samples=64"
-    requests = f"lenet\nmobilenet_v9 --threads=1 --copies=1\nsample:large\n{small}\n"
-    done = subprocess.run(MODULE, input=requests, capture_output=True, text=True, check=True)
-    _, torchvisions, copies, own, measured = done.stdout.splitlines()
-    for line, why in (
-        (torchvisions, "model lenet: neither one of mobilenet_v1, "),
-        (copies, "model mobilenet_v9: neither one of mobilenet_v1, "),
-        (own, "model sample:large: nothing to call in models/sample.py is named large"),
+def test_the_command_refuses_a_model_and_goes_on(command: Command) -> None:
+    for request, why in (
+        ("lenet", "model lenet: neither one of mobilenet_v1, "),
+        (
+            "mobilenet_v9 --threads=1 --copies=1",
+            "model mobilenet_v9: neither one of mobilenet_v1, ",
+        ),
+        ("sample:large", "model sample:large: nothing to call in models/sample.py is named large"),
     ):
+        (line,) = command.ask(request)
         with pytest.raises(ConfigError) as caught:
             parse(line)
         assert caught.value.message.startswith(why)
+    (measured,) = command.ask(SMALL)
     assert parse(measured).samples_per_second > 0
-    assert done.stderr == ""
 
 
-def test_two_models_are_measured_in_turns() -> None:
+def test_two_models_are_measured_in_turns(command: Command) -> None:
     """And where the one is refused, the other does not wait for it."""
-    options = "--threads=1 --seconds=0.1 --samples=64"
-    requests = (
-        f"mobilenet_v3_small --against=resnet18 {options}\n"
-        f"mobilenet_v3_small --against=lenet {options}\n"
-    )
-    done = subprocess.run(MODULE, input=requests, capture_output=True, text=True, check=True)
-    _, one, other, refused = done.stdout.splitlines()
-    assert [parse(line).model for line in (one, other)] == ["mobilenet_v3_small", "resnet18"]
+    lines = command.ask(f"{SMALL} --against=mnasnet0_5", 2)
+    assert [parse(line).model for line in lines] == ["mobilenet_v3_small", "mnasnet0_5"]
+    (refused,) = command.ask(f"{SMALL} --against=lenet")
     with pytest.raises(ConfigError, match="model lenet: neither one of"):
         parse(refused)
 
@@ -156,14 +184,14 @@ def test_two_models_are_measured_in_turns() -> None:
 def test_only_one_of_two_takes_its_turn(tmp_path: Path) -> None:
     """Forks that write what they do: `a` and `b` alternate, and `b` ends alone."""
     notes = tmp_path / "notes"
-    with workload._two_turns() as turns:
-        for name, turn, times in zip("ab", turns, (3, 5), strict=True):
+    with workload._two_batons() as batons:
+        for name, baton, times in zip("ab", batons, (3, 5), strict=True):
             if os.fork() == 0:
                 for _ in range(times):
-                    turn.wait()
+                    baton.wait()
                     with notes.open("a") as file:
                         file.write(name)
-                turn.leave()
+                baton.leave()
                 os._exit(0)
         for _ in range(2):
             assert os.wait()[1] == 0

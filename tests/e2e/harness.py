@@ -6,18 +6,43 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import time
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
 import docker
 
 ROOT = Path(__file__).resolve().parents[2]
-PROJECT = "fedbench-test"
-PORTS = {"server": 29092, "prometheus": 29090, "grafana": 23000}
+# Of this checkout alone: others run their tests beside it. What a session that was killed leaves,
+# the next one of the same checkout finds.
+CHECKOUT = zlib.crc32(str(ROOT).encode())
+PROJECT = f"fedbench-test-{CHECKOUT:08x}"
+STATE = ROOT / ".fedbench" / PROJECT
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return False
+    return True
+
+
+def free_ports(number: int) -> list[int]:
+    """Ports that nobody has, below those that the kernel gives away by itself."""
+    return list(islice(filter(is_free, count(20_000 + CHECKOUT % 10_000)), number))
+
+
+*_PORTS, METRICS_PORT = free_ports(4)
+PORTS = dict(zip(("server", "prometheus", "grafana"), _PORTS, strict=True))
 SET_PORTS = " ".join(f"ports.{name}={port}" for name, port in PORTS.items())
 
 

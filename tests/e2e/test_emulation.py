@@ -103,7 +103,7 @@ class TestSharing:
         """The trio is still up: two of its clients train, and one is killed amid the round."""
         done = fedbench(
             "run", "-e", "fidelity", "--detach", "--set", "clients=[legacy-pc-1, legacy-pc-2]",
-            "--set", "local_epochs=24", "--set", "data.train_samples=320",
+            "--set", "local_epochs=12", "--set", "data.train_samples=320",
         )  # fmt: skip
         assert done.code == 0
         folder = ROOT / "runs" / run_id(done.output)

@@ -17,10 +17,12 @@ import pytest
 import yaml
 from docker.models.containers import Container
 from harness import (
+    METRICS_PORT,
     PORTS,
     PROJECT,
     ROOT,
     SET_PORTS,
+    STATE,
     Done,
     environment,
     fedbench,
@@ -35,8 +37,8 @@ from safetensors.numpy import load_file
 
 from fedbench.host.watch.prometheus import Prometheus
 from fedbench.records import RoundParts
-from fedbench.telemetry.collectors import CLIENT_PHASES
 from fedbench.telemetry.server import RUN_PHASES
+from fedbench.telemetry.work import CLIENT_PHASES
 
 pytestmark = pytest.mark.docker
 
@@ -61,7 +63,7 @@ class TestFirstRun:
         assert f"Prometheus http://127.0.0.1:{PORTS['prometheus']}" in first_run.output
 
     def test_says_how_the_host_was_divided(self, first_run: Done) -> None:
-        dilation = json.loads((ROOT / ".fedbench/fedbench-test/stack.json").read_text())["dilation"]
+        dilation = json.loads((STATE / "stack.json").read_text())["dilation"]
         if dilation == 1:
             pytest.skip("a host as large as the profile")
         assert f"emulated seconds are wall seconds / {dilation:g}" in first_run.output
@@ -91,7 +93,7 @@ class TestFirstRun:
             "model.safetensors", "versions.json",
         }  # fmt: skip
         versions = json.loads((folder / "versions.json").read_text())
-        assert versions["flwr"] == "1.41.0"
+        assert versions["flwr"] == "1.42.0"
         weights = load_file(folder / "model.safetensors")
         assert all(np.isfinite(tensor).all() for tensor in weights.values())
 
@@ -132,7 +134,7 @@ class TestFirstRun:
 
 class TestContainers:
     def test_limits_are_those_of_the_plan(self, containers: Containers) -> None:
-        saved = json.loads((ROOT / ".fedbench/fedbench-test/stack.json").read_text())
+        saved = json.loads((STATE / "stack.json").read_text())
         for client in saved["clients"]:
             container = containers()[client["name"]]
             cpus, memory = _limits(container)
@@ -294,7 +296,9 @@ class TestCommands:
     def test_a_taken_port_is_named(self, first_run: Done) -> None:
         with socket.create_server(("127.0.0.1", 0)) as other:
             port = other.getsockname()[1]
-            refused = fedbench("up", "heterogeneous", "--set", f"ports.grafana={port}")
+            ours = PORTS | {"grafana": port}
+            settings = [f"--set=ports.{name}={number}" for name, number in ours.items()]
+            refused = fedbench("up", "heterogeneous", *settings)
         assert refused.code == 3
         assert f"port {port} (grafana) is taken by " in refused.output
         assert f"(pid {os.getpid()})" in refused.output
@@ -395,6 +399,7 @@ class TestCommands:
             f"SERVER=localhost:{PORTS['server']}",
             "DEVICE=legacy-pc",
             "NAME=visitor",
+            f"METRICS_PORT={METRICS_PORT}",
         )
         assert joined.code == 0
         # As a crash would: `docker kill` counts as the user's wish, and starts nothing again.
@@ -421,34 +426,9 @@ class TestCommands:
         assert prometheus.query(f"last_over_time({query}[10m])")
 
 
-class TestOtherProfiles:
-    """These replace the federation: they come last."""
-
-    def test_the_stock_node_runs_a_round(self, first_run: Done) -> None:
-        done = run(
-            "make", "up", "PROFILE=legacy-pair", "EXPERIMENT=noop",
-            SET=f"{SET_PORTS} node=stock rounds=1",
-        )  # fmt: skip
-        assert done.code == 0
-        clients = summary(run_id(done.output))["rounds"][0]["clients"]
-        assert [client["client"] for client in clients] == ["legacy-pc-1", "legacy-pc-2"]
-        assert [client["error"] for client in clients] == [None, None]
-
-    def test_down_leaves_nothing_but_the_runs(
-        self, first_run: Done, containers: Containers
-    ) -> None:
-        name = run_id(fedbench("run", "-e", "noop", "--set", "rounds=1").output)
-        assert fedbench("down", "--volumes").code == 0
-        assert containers() == {}
-        assert "no federation is up" in fedbench("status").output
-        lines = [json.loads(line) for line in text(ROOT / f"runs/{name}/logs.jsonl").splitlines()]
-        last = [line["message"] for line in lines if line.get("run") == name]
-        assert last.count("finished") == 1
-
-
 def _planned_threads() -> dict[str, int]:
     """The threads of each client, beyond which no quota goes."""
-    saved = json.loads((ROOT / ".fedbench/fedbench-test/stack.json").read_text())
+    saved = json.loads((STATE / "stack.json").read_text())
     return {client["name"]: client["threads"] for client in saved["clients"]}
 
 

@@ -6,6 +6,7 @@ import docker
 import pytest
 
 from fedbench import __version__
+from fedbench.engines.containers.runtime.containers import Containers
 from fedbench.host.setup import bootstrap
 from fedbench.host.setup.bootstrap import Images
 from fedbench.host.setup.images import content
@@ -15,8 +16,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def images(docker_client: docker.DockerClient) -> Images:
-    return bootstrap.ensure_images(docker_client, print, root=ROOT)
+def images(docker_containers: Containers) -> Images:
+    return bootstrap.ensure_images(docker_containers, print, root=ROOT)
 
 
 def output(
@@ -57,7 +58,7 @@ print(flwr.__version__, torch.__version__.split("+")[0])
     printed = output(
         docker_client, images.fedbench, "python", "-W", "ignore", "-c", script, user=user
     )
-    assert printed == ["1.41.0 2.13.0"]
+    assert printed == ["1.42.0 2.13.0"]
 
 
 def test_memory_comes_from_jemalloc(docker_client: docker.DockerClient, images: Images) -> None:
@@ -106,7 +107,7 @@ def test_prometheus_has_the_official_paths_and_user(
     assert "--config.file=/etc/prometheus/prometheus.yml" in config["Cmd"]
 
 
-def test_nothing_is_built_a_second_time(docker_client: docker.DockerClient, images: Images) -> None:
+def test_nothing_is_built_a_second_time(docker_containers: Containers, images: Images) -> None:
     said: list[str] = []
-    assert bootstrap.ensure_images(docker_client, said.append, root=ROOT) == images
+    assert bootstrap.ensure_images(docker_containers, said.append, root=ROOT) == images
     assert not [line for line in said if "building" in line or "making" in line]

@@ -36,8 +36,7 @@ def sweep(clean: docker.DockerClient, tmp_path: Path) -> Iterator[str]:
     file = tmp_path / "sweep.yaml"
     file.write_text(SWEEP)
     shutil.rmtree(ROOT / "runs" / "sweeps" / NAME, ignore_errors=True)
-    yield str(file)
-    fedbench("down", "--volumes")
+    yield str(file)  # its federation stays up: the next tests want the same
     shutil.rmtree(ROOT / "runs" / "sweeps" / NAME, ignore_errors=True)
 
 

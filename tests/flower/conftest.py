@@ -1,32 +1,11 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
-import torch
-from flwr.supercore.task_identity import TaskIdentity
-
-from fedbench.engines.containers.runtime import certificates as tls
-
-
-@pytest.fixture(scope="session")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tls")
-    tls.ensure(folder)
-    return folder
 
 
 @pytest.fixture(autouse=True)
 def _in_a_run() -> None:
     """Messages are made in a process of a run; this one serves for all tests."""
-    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 7, 1, 1
+    from fedbench.flower.messages import identify  # noqa: PLC0415 (see flower_internals.py)
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Others work on this machine, too, and one thread gives the same sums each time."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    identify(7)

@@ -35,7 +35,7 @@ def test_every_crop_of_the_padded_image_and_its_mirror_image_comes_up(device: st
     assert changed.dtype == torch.uint8
     assert changed.shape == (4000, 32, 32, 3)
     # Of 162, each is left out by 4,000 draws with a chance of 2e-11.
-    assert {known[one.tobytes()] for one in changed.cpu().numpy()} == set(known.values())
+    assert {known[image.tobytes()] for image in changed.cpu().numpy()} == set(known.values())
 
 
 def test_each_image_is_changed_by_itself() -> None:

@@ -103,18 +103,18 @@ def test_integer_buffers_stay_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("array", "found"),
+    ("array", "seen"),
     [
         (np.zeros(127, np.float32), r"float32 \(127,\)"),
         (np.zeros(128, np.float64), r"float64 \(128,\)"),
         (np.zeros((1, 128), np.float32), r"float32 \(1, 128\)"),
     ],
 )
-def test_wrong_array(array: np.ndarray, found: str) -> None:
+def test_wrong_array(array: np.ndarray, seen: str) -> None:
     model = small()
 
     with pytest.raises(
-        ValueError, match=rf"expected a float32 array of shape \(128,\), found {found}"
+        ValueError, match=rf"expected a float32 array of shape \(128,\), found {seen}"
     ):
         flat.from_flat(model, array)
 

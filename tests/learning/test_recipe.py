@@ -1,3 +1,5 @@
+from dataclasses import fields
+
 import numpy as np
 import pytest
 import torch
@@ -5,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from fedbench.learning.adam import Adam
+from fedbench.config import Experiment
 from fedbench.learning.augment import flip_crop
+from fedbench.learning.optimizers import SGD, Adam
 from fedbench.learning.recipe import Recipe
-from fedbench.learning.sgd import SGD
 
 
 def test_a_constant_rate_is_constant() -> None:
@@ -42,3 +44,41 @@ def test_its_words_name_what_they_say() -> None:
     assert isinstance(Recipe(optimizer="sgd").optimize(model, torch.tensor(0.1)), SGD)
     assert Recipe().augment() is None
     assert Recipe(augmentation="flip-crop").augment() is flip_crop
+
+
+def test_a_recipe_is_made_of_the_options_that_have_its_names() -> None:
+    options = {"optimizer": "sgd", "gradient_clipping": 0.5, "rounds": 20, "name": "other"}
+
+    recipe = Recipe.of(options, 3, 20)
+
+    assert recipe == Recipe(optimizer="sgd", gradient_clipping=0.5, run=(0.1, 0.15))
+
+
+def test_every_option_of_a_recipe_is_one_of_an_experiment() -> None:
+    """So a new one is declared in these two, and nowhere between them."""
+    options = {field.name for field in fields(Recipe)} - {"run"}
+
+    assert options <= Experiment.model_fields.keys()
+    defaults = Experiment(name="test").model_dump()
+    assert Recipe.of(defaults, 1, 1) == Recipe()
+
+
+def stepped(clipping: float, *, gradient: float = 2.0) -> list[float]:
+    """Two weights after a step of SGD at a rate of 1, from zero, with the same gradient of both."""
+    model = nn.Linear(2, 1, bias=False)
+    nn.init.zeros_(model.weight)
+    optimizer = Recipe(optimizer="sgd", gradient_clipping=clipping).optimize(model, 1.0)
+    optimizer.zero_grad()
+    model(torch.full((1, 2), gradient)).sum().backward()
+    optimizer.step()
+    weights: list[float] = model.weight.flatten().tolist()
+    return weights
+
+
+def test_a_long_gradient_is_cut_to_its_norm_and_a_short_one_is_left() -> None:
+    whole = stepped(0.0)
+    unit = 0.5**0.5  # of the norm 1, in two equal parts
+
+    assert stepped(100.0) == whole
+    assert stepped(1.0) == pytest.approx([weight * unit / 2.0 for weight in whole], rel=1e-5)
+    assert stepped(1.0, gradient=0.1) == stepped(0.0, gradient=0.1)

@@ -8,12 +8,11 @@ import torch
 from torch import nn
 
 from fedbench.learning import models
-from fedbench.learning.adam import Adam
 from fedbench.learning.data import ImageSet
 from fedbench.learning.flat import to_flat
-from fedbench.learning.meter import Meter
+from fedbench.learning.optimizers import Adam
 from fedbench.learning.recipe import Recipe
-from fedbench.learning.step import WARM_UP_STEPS, GraphedStep, Step, Work, capture
+from fedbench.learning.step import WARM_UP_STEPS, GraphedStep, Meter, Step, Work, capture
 
 BATCH = 4
 SIZES = [BATCH, BATCH, 3, BATCH, BATCH, BATCH, 3, BATCH]  # the last batches of epochs are smaller
@@ -124,3 +123,28 @@ def test_a_graph_reads_the_rate_and_augments_anew() -> None:
 
     assert all(map(torch.equal, before, model.parameters()))
     assert len(set(losses)) == 4
+
+
+def test_means_over_samples_of_unequal_batches() -> None:
+    meter = Meter(torch.device("cpu"))
+    meter.add(torch.tensor(1.0), torch.tensor([[0.0, 1.0]] * 3), torch.tensor([1, 1, 0]))
+    meter.add(torch.tensor(5.0), torch.tensor([[1.0, 0.0]]), torch.tensor([0]))
+    meter.samples = 4
+
+    seconds, loss, accuracy, samples = meter.result()
+
+    assert (loss, accuracy, samples) == (pytest.approx(2.0), 0.75, 4)
+    assert 0 < seconds <= meter.seconds()
+
+
+def test_starts_anew_in_the_same_memory() -> None:
+    meter = Meter(torch.device("cpu"))
+    sums = meter._sums
+    meter.add(torch.tensor(1.0), torch.tensor([[0.0, 1.0]]), torch.tensor([1]))
+    meter.samples = 1
+
+    meter.start()
+
+    assert meter.samples == 0
+    assert meter._sums is sums
+    assert sums.tolist() == [0, 0]

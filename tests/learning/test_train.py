@@ -17,7 +17,7 @@ from fedbench.learning import models
 from fedbench.learning.data import ImageSet
 from fedbench.learning.flat import to_flat
 from fedbench.learning.recipe import Recipe
-from fedbench.learning.train import Epoch, Progress, evaluate, set_threads, shuffled_batches, train
+from fedbench.learning.train import Epoch, Progress, evaluate, shuffled_batches, train
 
 DEVICES = ["cpu", *(["cuda:0"] if torch.cuda.is_available() else [])]
 
@@ -351,16 +351,8 @@ def test_evaluate_equals_plain_evaluation() -> None:
     assert result.loss == pytest.approx(cross_entropy(logits, data.labels).item(), rel=1e-5)
     assert result.accuracy == (logits.argmax(1) == data.labels).double().mean().item()
     assert result.samples == 50
-    found = list(zip(data.labels.tolist(), logits.argmax(1).tolist(), strict=True))
-    assert result.confusion == [[found.count((a, p)) for p in range(3)] for a in range(3)]
+    pairs = list(zip(data.labels.tolist(), logits.argmax(1).tolist(), strict=True))
+    assert result.confusion == [[pairs.count((a, p)) for p in range(3)] for a in range(3)]
     assert result.seconds > 0
     assert model.training
     np.testing.assert_array_equal(to_flat(model), weights)
-
-
-@pytest.mark.parametrize(
-    ("cpus", "threads"), [(0.2, 1), (1, 1), (1.99, 1), (2, 2), (2.5, 2), (8, 8)]
-)
-def test_threads_follow_the_quota(cpus: float, threads: int) -> None:
-    assert set_threads(cpus) == threads
-    assert torch.get_num_threads() == threads

@@ -15,7 +15,11 @@ from urllib.parse import unquote
 
 import docker
 import pytest
+from fake_containers import FakeContainers
 
+from fedbench.engines.containers.runtime import docker_containers as real
+from fedbench.engines.containers.runtime.containers import Containers
+from fedbench.engines.containers.runtime.docker_containers import DockerContainers
 from fedbench.host.setup.bootstrap import ensure_client_image
 from fedbench.host.setup.machine import Done
 
@@ -52,10 +56,15 @@ class _Handler(BaseHTTPRequestHandler):
         body: Any = None
         if path[-1] == "version":
             body = self.server.version
+        elif path[2].startswith("containers/json"):
+            body = [{"Id": name} for name in self.server.running]
+        elif path[2].startswith("containers/"):
+            name = path[2].split("/")[1]
+            body = {"Id": name} if name in self.server.running else None
         elif path[2].startswith("images/"):
             body = self.server.images.get(path[2].removeprefix("images/").removesuffix("/json"))
         self.send_response(404 if body is None else 200)
-        content = json.dumps(body or {"message": "no such image"}).encode()
+        content = json.dumps({"message": "no such image"} if body is None else body).encode()
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
@@ -65,7 +74,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class FakeDaemon(ThreadingMixIn, UnixStreamServer):
-    """Answers, over a socket, the two questions that the bootstrap asks a Docker daemon."""
+    """Answers, over a socket, the questions that the bootstrap asks a Docker daemon."""
 
     daemon_threads = True
 
@@ -74,6 +83,7 @@ class FakeDaemon(ThreadingMixIn, UnixStreamServer):
         self.url = f"unix://{socket}"
         self.version = {"Version": "26.1.5", "ApiVersion": "1.45"}
         self.images: dict[str, dict[str, Any]] = {}
+        self.running: list[str] = []
 
     def add(self, image: str, labels: Mapping[str, str] | None = None) -> None:
         self.images[image] = {"Id": f"sha256:{image}", "Config": {"Labels": labels or {}}}
@@ -118,10 +128,25 @@ def held() -> Callable[[Path, str], AbstractContextManager[subprocess.Popen[str]
     return _held
 
 
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeContainers:
+    """Containers in memory, which every command of this test finds."""
+    containers = FakeContainers()
+    monkeypatch.setattr(real, "connect", lambda *_: containers)
+    monkeypatch.setattr(real, "find", lambda *_: containers)
+    return containers
+
+
 @pytest.fixture(scope="session")
-def helper_image(docker_client: docker.DockerClient) -> str:
+def docker_containers(docker_client: docker.DockerClient) -> Containers:
+    """Those of this host's Docker."""
+    return DockerContainers(docker_client)
+
+
+@pytest.fixture(scope="session")
+def helper_image(docker_containers: Containers) -> str:
     """The image of server and clients, which has the helper too."""
-    return ensure_client_image(docker_client, print, root=ROOT)
+    return ensure_client_image(docker_containers, print, root=ROOT)
 
 
 @pytest.fixture

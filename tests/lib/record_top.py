@@ -29,13 +29,14 @@ from prometheus_client import CollectorRegistry
 from fedbench.host.watch.prometheus import Prometheus
 from fedbench.host.watch.top.query import ask
 from fedbench.records import ClientRound, RoundParts, RoundRecord, replace_text
+from fedbench.records.clock import Dilation
 from fedbench.records.energy import Draw
 from fedbench.telemetry.cgroup import Cgroup
 from fedbench.telemetry.client import ClientMetrics
-from fedbench.telemetry.collectors import ClientPhase
 from fedbench.telemetry.emulated_device import EmulatedDevice
 from fedbench.telemetry.exposition import serve
 from fedbench.telemetry.server import ServerMetrics
+from fedbench.telemetry.work import ClientPhase
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / "tests/golden/top/answers.json"
@@ -69,7 +70,7 @@ class Client:
         (self._base / "memory.events").write_text(f"oom_kill {kills}")
         self._account(0.0, 0.0)
         registry = CollectorRegistry()
-        device = EmulatedDevice(DILATION, Draw(*watts))
+        device = EmulatedDevice(Dilation(DILATION), Draw(*watts))
         self.metrics = ClientMetrics(registry, Cgroup(folder / name), device=device)
         self.metrics.connected(True)
         self.metrics.partition(samples)

@@ -13,14 +13,11 @@ from flwr.app import Message
 from flwr.app.message.message import remove_content_from_message
 from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID
 from flwr.supercore.constant import NOOP_FEDERATION_ID, TaskType
-from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
-from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
-from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid.http_grid import HttpGrid
 from flwr.superlink.main import create_app
 
-from fedbench.flower.bundles import deflate
-from fedbench.server.bundles import Bundles
+from fedbench.flower.bundle_server import Bundles
+from fedbench.flower.messages import deflate, identify, inflate, object_ids
 
 SUPERLINK_NODE = 1
 
@@ -37,8 +34,7 @@ class SuperLink:
         (run,) = self._state.get_run_info(run_ids=[self.run_id])
         self.token = self._state.claim_task(run.primary_task_id)
         self._state.activate_task(run.primary_task_id)
-        TaskIdentity.run_id, TaskIdentity.node_id = self.run_id, SUPERLINK_NODE
-        TaskIdentity.task_id = run.primary_task_id
+        identify(self.run_id, SUPERLINK_NODE, run.primary_task_id)
         self._run = run
         self._joined = 0
 
@@ -130,8 +126,5 @@ class SuperLink:
     def _inflate(self, message_id: str) -> Message:
         store = self._state.object_store
         tree = store.get_object_tree(message_id)
-        contents = {node.object_id: store.get(node.object_id) for node in iterate_object_tree(tree)}
-        message = inflate_object_from_contents(message_id, contents)
-        assert isinstance(message, Message)
-        message.metadata.__dict__["_message_id"] = message_id
-        return message
+        contents = {object_id: store.get(object_id) for object_id in object_ids([tree])}
+        return inflate(tree, contents).message

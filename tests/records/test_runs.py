@@ -11,6 +11,7 @@ import pytest
 from fedbench.config import load_experiment, load_profile
 from fedbench.errors import RunError
 from fedbench.records import runs, write_summary
+from fedbench.records.facts import RunInputs
 from fedbench.records.runs import Run, RunStore
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "runs"
@@ -43,13 +44,13 @@ def stopped_clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_new_run_holds_its_resolved_inputs(store: RunStore, stopped_clock: None) -> None:
-    facts = {"clients": 3, "classes": 10, "data": "digits-iid-3-s0-12345678"}
-    run = store.create(EXPERIMENT, PROFILE, facts)
+    inputs = {"clients": 3, "classes": 10, "data": "digits-iid-3-s0-12345678"}
+    run = store.create(EXPERIMENT, PROFILE, RunInputs(**inputs))
     assert run.path == store.path / "20260102-030405-digits"
     assert run.id == "20260102-030405-digits"
     assert (run.experiment(), run.profile()) == (EXPERIMENT, PROFILE)
     assert json.loads((run.path / "run.json").read_text()) == {
-        **facts,
+        **inputs,
         "run": "20260102-030405-digits",
         "experiment": "digits",
         "profile": "heterogeneous",
@@ -60,7 +61,7 @@ def test_a_new_run_holds_its_resolved_inputs(store: RunStore, stopped_clock: Non
 
 
 def test_runs_of_one_second_have_folders_of_their_own(store: RunStore, stopped_clock: None) -> None:
-    created = [store.create(EXPERIMENT, PROFILE, {}) for _ in range(3)]
+    created = [store.create(EXPERIMENT, PROFILE, RunInputs()) for _ in range(3)]
     assert [run.id for run in created] == [
         "20260102-030405-digits",
         "20260102-030405-digits-2",
@@ -157,7 +158,7 @@ def test_a_run_is_active_from_its_start_to_its_end(
 
 def test_runs_without_an_end_have_died_where_nothing_runs(store: RunStore, run: Run) -> None:
     tell(run, (6, "started"))
-    made = run.facts()
+    made = run.facts().model_dump(exclude_unset=True)
     for name, facts in {"one": {"project": "fedbench"}, "another": {"project": "other"}}.items():
         shutil.copytree(run.path, store.path / name)
         (store.path / name / "run.json").write_text(json.dumps(made | facts))

@@ -5,16 +5,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedbench.records import ClientRound, EpochRecord
+from fedbench.records.facts import EmulatedDevices, RunInputs
 from fedbench.records.verdict import REAL, TOLERANCE, Emulation
 
-LAPTOP = Emulation(2.0, {"laptop": 100.0}, {"laptop": 0.8})
+LAPTOP = Emulation(dilation=2.0, targets={"laptop": 100.0}, shares={"laptop": 0.8})
 
 
 def epoch(
-    seconds: float, cpu: float = 0.0, throttled: float = 0.0, steal: float = 0.0
+    seconds: float,
+    cpu: float = 0.0,
+    throttled: float = 0.0,
+    steal: float = 0.0,
+    due: float | None = None,
 ) -> EpochRecord:
     return EpochRecord(
-        seconds=seconds, cpu_seconds=cpu, throttled_seconds=throttled, steal_seconds=steal
+        seconds=seconds,
+        cpu_seconds=cpu,
+        throttled_seconds=throttled,
+        steal_seconds=steal,
+        due_seconds=due,
     )
 
 
@@ -27,8 +36,8 @@ def epoch(
 def test_held_is_within_the_tolerance_of_the_target(
     seconds: list[float], samples: int, speed: float, dilation: float
 ) -> None:
-    emulation = Emulation(dilation, {"a": speed})
-    fields = emulation.verdict("a", samples, [epoch(s) for s in seconds], [])
+    emulation = Emulation(dilation=dilation, targets={"a": speed})
+    fields = emulation.verdict("a", samples, [epoch(s) for s in seconds])
     assert fields["target_epoch_seconds"] == pytest.approx(samples / speed)
     wall = samples / speed * dilation
     middle = sorted(s / wall - 1 for s in seconds)[len(seconds) // 2]
@@ -38,13 +47,14 @@ def test_held_is_within_the_tolerance_of_the_target(
 
 
 def test_a_real_device_has_no_target() -> None:
-    assert REAL.verdict("phone", 100, [epoch(3)], []) == {}
-    assert LAPTOP.verdict("visitor", 100, [epoch(3)], []) == {}
+    assert REAL.verdict("phone", 100, [epoch(3)]) == {}
+    assert LAPTOP.verdict("visitor", 100, [epoch(3)]) == {}
 
 
 def test_a_client_knows_best_what_was_due() -> None:
     """Others on its computer may have finished in between."""
-    fields = LAPTOP.verdict("laptop", 100, [epoch(6), epoch(3)], [6.0, 3.0])
+    epochs = [epoch(6, due=6.0), epoch(3, due=3.0)]
+    fields = LAPTOP.verdict("laptop", 100, epochs)
     assert fields["emulation_error"] == 0
     assert fields["target_epoch_seconds"] == 2.25
 
@@ -84,7 +94,7 @@ def test_nothing_slows_a_real_device() -> None:
     ],
 )
 def test_what_did_not_hold_is_told_with_its_cause(one: EpochRecord, reason: str) -> None:
-    assert LAPTOP.verdict("laptop", 100, [one], [])["not_held"] == reason
+    assert LAPTOP.verdict("laptop", 100, [one])["not_held"] == reason
 
 
 @given(
@@ -108,7 +118,7 @@ def test_idle_and_busy_seconds_are_those_of_the_round(
 
 
 def test_nobody_knows_the_energy_of_a_device_without_watts_or_without_an_answer() -> None:
-    emulation = Emulation(2.0, watts={"laptop": (10, 60)})
+    emulation = Emulation(dilation=2.0, watts={"laptop": (10, 60)})
     pc = ClientRound(client="pc", device="legacy-pc", epoch_seconds=[1])
     lost = ClientRound(client="laptop", device="laptop", error="train: out of memory")
 
@@ -119,7 +129,9 @@ def test_nobody_knows_the_energy_of_a_device_without_watts_or_without_an_answer(
 def test_a_computer_is_idle_once_for_those_of_its_clients_that_answered() -> None:
     """A real device that joined has a computer of its own."""
     emulation = Emulation(
-        2.0, watts={"pc": (40, 100)}, computers={"one": "one", "two": "one", "three": "one"}
+        dilation=2.0,
+        watts={"pc": (40, 100)},
+        computers={"one": "one", "two": "one", "three": "one"},
     )
     figures = {"device": "pc", "epoch_seconds": [60.0], "dilation": 2.0}
     one = ClientRound(client="one", busy_share_seconds=40.0, **figures)
@@ -139,10 +151,13 @@ def test_a_computer_is_idle_once_for_those_of_its_clients_that_answered() -> Non
 
 
 def test_facts_of_an_older_run_are_those_of_real_devices() -> None:
-    assert Emulation.of({"run": "r"}) == REAL
-    facts = {"emulation": {"dilation": 2.0, "targets": {"a": 1.0}, "shares": {"a": 0.5}}}
-    assert Emulation.of(facts) == Emulation(2.0, {"a": 1.0}, {"a": 0.5})
-    watts = {"laptop": [10.0, 60.0]}
-    assert Emulation.of({"watts": watts}) == Emulation(watts=watts)
+    assert Emulation.of(RunInputs()) == REAL
+    devices = EmulatedDevices(dilation=2.0, targets={"a": 1.0}, shares={"a": 0.5})
+    assert Emulation.of(RunInputs(emulation=devices)) == Emulation(
+        dilation=2.0, targets={"a": 1.0}, shares={"a": 0.5}
+    )
+    watts = {"laptop": (10.0, 60.0)}
+    assert Emulation.of(RunInputs(watts=watts)) == Emulation(watts=watts)
     computers = {"a": "a", "b": "a"}
-    assert Emulation.of({"emulation": {"computers": computers}}) == Emulation(computers=computers)
+    devices = EmulatedDevices(computers=computers)
+    assert Emulation.of(RunInputs(emulation=devices)) == Emulation(computers=computers)

@@ -3,8 +3,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from flwr.supercore.task_identity import TaskIdentity
 from superlink import SUPERLINK_NODE, SuperLink
+
+from fedbench.flower.messages import identify
 
 
 @pytest.fixture
@@ -17,4 +18,4 @@ def superlink() -> Iterator[SuperLink]:
 @pytest.fixture(autouse=True)
 def _in_a_run() -> None:
     """Messages are made in a process of a run; this one serves for all tests."""
-    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 7, SUPERLINK_NODE, 1
+    identify(7, SUPERLINK_NODE)

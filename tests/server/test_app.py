@@ -9,24 +9,30 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from safetensors.numpy import load_file
 
 from fedbench.config import Experiment, Machine, Profile
 from fedbench.learning import flat, models
 from fedbench.learning.user_models import ModelError
+from fedbench.records.facts import RunInputs
+from fedbench.records.rounds import TrainWork
 from fedbench.records.runs import Run, RunStore
 from fedbench.server import grid as grid_module
 from fedbench.server.app import _tell, _why, app
 from fedbench.server.checkpoint import RunFolder
+from fedbench.wire import ClientTask, EvaluateReply, Work, work_record
 
 NOBODY = "http://127.0.0.1:1"  # no metrics: a run needs none
 PROFILE = Profile(name="test", machines=(Machine(device="laptop", count=2),))
-FIGURES = {"cpu-seconds": 0.1, "throttled-seconds": 0.0, "peak-memory-bytes": 5}
 
 
 def untrained(seed: int) -> np.ndarray:
     return flat.to_flat(models.build("mobilenet_v2", seed=seed))
+
+
+def work(done: Work) -> ConfigRecord:
+    return ConfigRecord(work_record(done))
 
 
 class Clients:
@@ -35,7 +41,7 @@ class Clients:
     def __init__(self, superlink: Any) -> None:
         self._superlink = superlink
         self._names = {superlink.join(): "laptop-1", superlink.join(): "laptop-2"}
-        self.tasks: list[dict[str, Any]] = []
+        self.tasks: list[ClientTask] = []
         self.before_answering: Callable[[], object] = lambda: None
 
     def answer(self) -> None:
@@ -51,13 +57,13 @@ class Clients:
                 identity = {"client": name, "device": "laptop", "samples": 5}
                 content["client"] = ConfigRecord(identity)
             case "train":
-                self.tasks.append(dict(message.content["config"]))
+                self.tasks.append(ClientTask.of(message.content["task"]))
                 weights = message.content["arrays"]["weights"].numpy() + np.float32(1)
                 content["arrays"] = ArrayRecord({"weights": Array(weights)})
                 # 4 of 8: a power of two, so that the mean of equal weights is exact.
-                content["metrics"] = MetricRecord({"num-examples": 4, "loss": math.nan} | FIGURES)
+                content["work"] = work(TrainWork(samples=4, local_loss=math.nan))
             case "evaluate":
-                content["metrics"] = MetricRecord({"num-examples": 5, "loss": 2.0} | FIGURES)
+                content["work"] = work(EvaluateReply(test_samples=5, server_loss=2.0))
         return Message(content, reply_to=message)
 
 
@@ -82,7 +88,7 @@ def store(tmp_path: Path) -> RunStore:
 
 def create(store: RunStore, **experiment: Any) -> Run:
     chosen = Experiment.model_validate({"name": "test", "seed": 5, "rounds": 2} | experiment)
-    return store.create(chosen, PROFILE, {"clients": 2, "classes": 10, "data": "digits-1"})
+    return store.create(chosen, PROFILE, RunInputs(clients=2, classes=10, data="digits-1"))
 
 
 def serve(superlink: Any, run: Run) -> None:
@@ -118,29 +124,11 @@ def test_a_run_goes_from_its_folder_to_its_model(
     assert run.summary().rounds[1].server_loss == 2.0
     one_round = ["round", "trained", "trained", "evaluated", "evaluated", "recorded"]
     assert events(run) == ["started", *one_round, *one_round, "finished"]
-    assert clients.tasks[0] == {
-        "run": run.id,
-        "task": "train",
-        "model": "mobilenet_v2",
-        "classes": 10,
-        "data": "digits-1",
-        "local-epochs": 3,
-        "local-seconds": 0.0,
-        "pace": "{}",
-        "batch-size": 16,
-        "learning-rate": 0.01,
-        "precision": "fp32",
-        "rounds": 2,
-        "optimizer": "sgd",
-        "weight-decay": 0.0005,
-        "schedule": "cosine",
-        "augmentation": "flip-crop",
-        "label-smoothing": 0.1,
-        "stem-stride": 1,
-        "seed": 5,
-        "server-round": 1,
-    }
-    assert clients.tasks[-1]["server-round"] == 2
+    first, *_, last = clients.tasks
+    assert (first.run, first.round, first.classes, first.data) == (run.id, 1, 10, "digits-1")
+    assert first.pace is None
+    assert first.experiment == run.experiment()
+    assert last.round == 2
 
 
 def test_a_run_starts_from_the_weights_it_was_given(

@@ -4,10 +4,11 @@ import pytest
 from prometheus_client import CollectorRegistry
 from pydantic import ValidationError
 
-from fedbench.server.census import Census
+from fedbench.records.pacing import Pacing
 from fedbench.server.registry import (
     EXPIRES_SECONDS,
     Announcement,
+    Census,
     Ending,
     NameTakenError,
     Registry,
@@ -85,6 +86,19 @@ def test_announcing_again_keeps_a_client_listed_where_it_is_now(
     clock.now += EXPIRES_SECONDS - 1
 
     assert [target["targets"] for target in registry.targets()] == [["10.0.0.9:9101"]]
+
+
+def test_the_pace_of_a_client_is_the_one_that_it_said_last(
+    registry: Registry, clock: Clock
+) -> None:
+    first = Pacing(wall=10, training=8, cpu=4, late=0)
+    for pacing in (first, first.model_copy(update={"wall": 15.0, "late": 1.0})):
+        said = announcement("laptop").model_copy(update={"pacing": pacing})
+        registry.announce(said, "10.0.0.1")
+    registry.announce(announcement("real-device"), "10.0.0.2")
+    assert registry.pacing() == {"laptop": pacing}
+    clock.now += 31
+    assert registry.pacing() == {}
 
 
 def test_a_name_belongs_to_the_client_that_is_alive(registry: Registry, clock: Clock) -> None:

@@ -1,58 +1,55 @@
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, cast
 
 import numpy as np
 import pytest
-from flwr.app import (
-    Array,
-    ArrayRecord,
-    ConfigRecord,
-    Error,
-    Message,
-    MessageType,
-    MetricRecord,
-    RecordDict,
-)
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MessageType, RecordDict
 
 from fedbench.config import Experiment
+from fedbench.learning.pace import Speed
 from fedbench.records import ClientRound, RoundRecord
+from fedbench.records.facts import EmulatedDevices, RunFacts
 from fedbench.server.directory import Directory, Member
 from fedbench.server.exchange import Exchange, RunStopped
 from fedbench.server.rounds import SAY_SECONDS, WAIT_POLL_SECONDS, Rounds
-from fedbench.server.selection import select
-from fedbench.server.strategy import FlatFedAvg
+from fedbench.server.strategy import FlatFedAvg, select
 from fedbench.telemetry.timing import Timing
+from fedbench.wire import ClientTask
 
 Answer = Callable[[Message], Message] | None
 LAPTOP, PC = Member(1, "laptop", "laptop"), Member(2, "pc", "legacy-pc")
 TRAIN = {
-    "epoch-seconds": [1.5, 1.0],
-    "num-examples": 30,
-    "loss": 0.5,
-    "accuracy": 0.75,
-    "cpu-seconds": 2.0,
-    "throttled-seconds": 0.5,
-    "bytes-sent": 10,
-    "bytes-received": 200,
-    "download-seconds": 0.25,
-    "upload-seconds": 64.0,
-    "serialise-seconds": 0.125,
-    "peak-memory-bytes": 1000,
+    "epoch_seconds": [1.5, 1.0],
+    "samples": 30,
+    "local_loss": 0.5,
+    "local_accuracy": 0.75,
+    "cpu_seconds": 2.0,
+    "throttled_seconds": 0.5,
+    "bytes_sent": 10,
+    "bytes_received": 200,
+    "download_seconds": 0.25,
+    "upload_seconds": 64.0,
+    "serialise_seconds": 0.125,
+    "peak_memory_bytes": 1000,
 }
 EVALUATE = {
-    "num-examples": 20,
-    "evaluate-seconds": 0.25,
-    "loss": 1.0,
-    "accuracy": 0.5,
-    "bytes-sent": 100,
-    "bytes-received": 50,
-    "download-seconds": 0.5,
-    "upload-seconds": 1.0,
-    "serialise-seconds": 0.25,
-    "peak-memory-bytes": 2000,
+    "test_samples": 20,
+    "evaluate_seconds": 0.25,
+    "server_loss": 1.0,
+    "server_accuracy": 0.5,
+    "bytes_sent": 100,
+    "bytes_received": 50,
+    "download_seconds": 0.5,
+    "evaluate_download_seconds": 0.5,
+    "upload_seconds": 1.0,
+    "serialise_seconds": 0.25,
+    "peak_memory_bytes": 2000,
 }
+PACE = {"laptop": Speed(80.0, 120.0)}
 
 
 class World:
@@ -62,6 +59,7 @@ class World:
         self.members = list(members)
         self.answers: dict[tuple[str, int], Answer] = {}
         self.asked: list[tuple[str, int]] = []
+        self.tasks: dict[tuple[str, int], ClientTask] = {}
         self.said: list[tuple[str, dict[str, Any]]] = []
         self.flower = None
         self.timing = Timing[str]()
@@ -91,6 +89,7 @@ class World:
         for message in messages:
             kind, node = message.metadata.message_type, message.metadata.dst_node_id
             self.asked.append((kind, node))
+            self.tasks[kind, node] = ClientTask.of(message.content["task"])
             if answer := self.answers[kind, node]:
                 yield node, answer(message)
 
@@ -102,9 +101,13 @@ class World:
 
     def rounds(self, expected: int = 2, **experiment: Any) -> Rounds:
         chosen = Experiment.model_validate({"name": "test"} | experiment)
+        facts = RunFacts(
+            run="r1", experiment="test", profile="p", created="2026-01-02T03:04:05+00:00",
+            clients=expected, classes=10, data="digits-1", emulation=EmulatedDevices(pace=PACE),
+        )  # fmt: skip
         return Rounds(
             chosen,
-            expected,
+            facts,
             cast("Exchange", self),
             cast("Directory", self),
             self.say,
@@ -112,20 +115,22 @@ class World:
         )
 
 
-def trained(weights: list[float], **metrics: Any) -> Answer:
+def answering(told: dict[str, Any], weights: list[float] | None = None) -> Answer:
     def answer(message: Message) -> Message:
-        arrays = ArrayRecord({"weights": Array(np.array(weights, np.float32))})
-        record = MetricRecord(TRAIN | metrics)
-        return Message(RecordDict({"arrays": arrays, "metrics": record}), reply_to=message)
+        content = RecordDict({"work": ConfigRecord({"work": json.dumps(told)})})
+        if weights:
+            content["arrays"] = ArrayRecord({"weights": Array(np.array(weights, np.float32))})
+        return Message(content, reply_to=message)
 
     return answer
 
 
-def evaluated(**metrics: Any) -> Answer:
-    def answer(message: Message) -> Message:
-        return Message(RecordDict({"metrics": MetricRecord(EVALUATE | metrics)}), reply_to=message)
+def trained(weights: list[float], **told: Any) -> Answer:
+    return answering(TRAIN | told, weights)
 
-    return answer
+
+def evaluated(**told: Any) -> Answer:
+    return answering(EVALUATE | told)
 
 
 def failed(message: Message) -> Message:
@@ -135,7 +140,7 @@ def failed(message: Message) -> Message:
 def one_round(world: World, number: int = 1, **experiment: Any) -> tuple[list[float], RoundRecord]:
     rounds = world.rounds(**experiment)
     start = ArrayRecord({"weights": Array(np.array([7, 7], np.float32))})
-    arrays, record = rounds.run(FlatFedAvg(rounds.choose), number, start, ConfigRecord({}))
+    arrays, record = rounds.run(FlatFedAvg(rounds.choose), number, start)
     return arrays["weights"].numpy().tolist(), record
 
 
@@ -144,10 +149,10 @@ def world() -> World:
     """Two clients of which all goes well."""
     world = World(LAPTOP, PC)
     world.answers = {
-        (MessageType.TRAIN, 1): trained([1, 0], **{"num-examples": 30}),
-        (MessageType.TRAIN, 2): trained([0, 1], **{"num-examples": 10}),
-        (MessageType.EVALUATE, 1): evaluated(accuracy=0.5, loss=1.0, **{"num-examples": 30}),
-        (MessageType.EVALUATE, 2): evaluated(accuracy=0.9, loss=2.0, **{"num-examples": 10}),
+        (MessageType.TRAIN, 1): trained([1, 0], samples=30),
+        (MessageType.TRAIN, 2): trained([0, 1], samples=10),
+        (MessageType.EVALUATE, 1): evaluated(server_accuracy=0.5, server_loss=1.0, test_samples=30),
+        (MessageType.EVALUATE, 2): evaluated(server_accuracy=0.9, server_loss=2.0, test_samples=10),
     }
     return world
 
@@ -188,7 +193,7 @@ def test_a_round_trains_averages_evaluates_and_records(world: World) -> None:
 
 
 def test_overhead_is_what_the_slowest_client_does_not_explain(world: World) -> None:
-    world.answers[MessageType.TRAIN, 2] = trained([0, 1], **{"epoch-seconds": [10.0, 11.0]})
+    world.answers[MessageType.TRAIN, 2] = trained([0, 1], epoch_seconds=[10.0, 11.0])
 
     _, record = one_round(world)
 
@@ -196,8 +201,8 @@ def test_overhead_is_what_the_slowest_client_does_not_explain(world: World) -> N
 
 
 def test_the_parts_add_up_to_the_overhead(world: World) -> None:
-    world.answers[MessageType.TRAIN, 2] = trained([0, 1], **{"epoch-seconds": [10.0, 11.0]})
-    world.answers[MessageType.EVALUATE, 1] = evaluated(**{"upload-seconds": 32.0})
+    world.answers[MessageType.TRAIN, 2] = trained([0, 1], epoch_seconds=[10.0, 11.0])
+    world.answers[MessageType.EVALUATE, 1] = evaluated(upload_seconds=32.0)
 
     _, record = one_round(world)
 
@@ -218,6 +223,69 @@ def test_only_the_sampled_clients_are_asked(world: World) -> None:
 
     assert world.asked == [(MessageType.TRAIN, node), (MessageType.EVALUATE, node)]
     assert [client.client for client in record.clients] == chosen
+
+
+def test_each_client_is_told_its_own_pace_and_the_whole_experiment(world: World) -> None:
+    one_round(world, 3, learning_rate=0.5, rounds=4)
+
+    for kind in (MessageType.TRAIN, MessageType.EVALUATE):
+        assert world.tasks[kind, 1].pace == PACE["laptop"]
+        assert world.tasks[kind, 2].pace is None, "a real device"
+        task = world.tasks[kind, 2]
+        assert (task.run, task.round, task.classes, task.data) == ("r1", 3, 10, "digits-1")
+        expected = {"name": "test", "learning_rate": 0.5, "rounds": 4}
+        assert task.experiment == Experiment.model_validate(expected)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (trained([0, 1], samples=-3), "samples: Input should be greater than or equal to 0"),
+        (trained([0, 1], samples=0), "samples: it trained on none"),
+        (trained([0, 1], epoch_seconds="soon"), "epoch_seconds: Input should be a valid array"),
+        (
+            trained([0, 1], epoch_seconds=[math.nan]),
+            "epoch_seconds.0: Input should be a finite number",
+        ),
+        (
+            trained([0, 1], epochs=[{"seconds": 1.0, "cpu_seconds": 1.0, "steal_seconds": 0.0}]),
+            "epochs.0.throttled_seconds: Field required",
+        ),
+        (trained([0, 1, 2]), "its model is float32 [3], expected float32 [2]"),
+        (answering(TRAIN), "its model is nothing, expected float32 [2]"),
+        (
+            lambda message: Message(RecordDict(), reply_to=message),
+            "it does not say what was done",
+        ),
+    ],
+)
+def test_a_reply_that_is_not_valid_is_an_error_of_its_client(
+    answer: Answer, reason: str, world: World
+) -> None:
+    world.answers[MessageType.TRAIN, 2] = answer
+
+    weights, record = one_round(world)
+
+    assert weights == [1, 0]
+    assert record.clients[1] == ClientRound(
+        client="pc", device="legacy-pc", error=f"train: its reply is not valid: {reason}"
+    )
+    assert (MessageType.EVALUATE, 2) not in world.asked
+    assert ("failed", {
+        "round": 1, "client": "pc", "reason": f"its reply is not valid: {reason}",
+    }) in world.said  # fmt: skip
+
+
+def test_an_evaluation_that_is_not_valid_is_an_error_too(world: World) -> None:
+    world.answers[MessageType.EVALUATE, 2] = evaluated(confusion=[1, -1])
+
+    weights, record = one_round(world)
+
+    assert weights == [0.75, 0.25]
+    assert record.clients[1].error == (
+        "evaluate: its reply is not valid: confusion.1: Input should be greater than or equal to 0"
+    )
+    assert record.server_accuracy == 0.5, "of the other alone"
 
 
 def test_a_failed_client_is_recorded_left_out_of_the_mean_and_not_waited_for_again(
@@ -285,16 +353,10 @@ def test_the_model_stays_as_it_was_when_nobody_trained(world: World) -> None:
 
 
 def test_a_noop_round_has_no_figures_of_learning(world: World) -> None:
-    noop = {"num-examples": 1, "cpu-seconds": 0.1, "throttled-seconds": 0.0,
-            "peak-memory-bytes": 5}  # fmt: skip
-
-    def answer(message: Message) -> Message:
-        return Message(
-            RecordDict({"metrics": MetricRecord(noop), "arrays": message.content["arrays"]}),
-            reply_to=message,
-        )
-
-    world.answers = dict.fromkeys(world.answers, answer)
+    noop = {"cpu_seconds": 0.1, "throttled_seconds": 0.0, "peak_memory_bytes": 5}
+    for node in (1, 2):
+        world.answers[MessageType.TRAIN, node] = answering(noop | {"samples": 1}, [7, 7])
+        world.answers[MessageType.EVALUATE, node] = answering({"test_samples": 1})
 
     _, record = one_round(world)
 

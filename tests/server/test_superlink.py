@@ -3,24 +3,29 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
-from flwr.common.constant import ErrorCode
 from prometheus_client import CollectorRegistry, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from fedbench.records import ClientRound, RoundRecord
+from fedbench.flower.messages import is_from_a_lost_node
+from fedbench.flower.superlink import sign_off
+from fedbench.records import ClientRound, RoundRecord, pacing
+from fedbench.records.pacing import Pacing
+from fedbench.server import superlink as superlinks
 from fedbench.server.grid import PromptGrid
 from fedbench.server.public_app import public_app
 from fedbench.server.registry import Registry
-from fedbench.server.superlink import observe, operations_app, sign_off
+from fedbench.server.superlink import observe, operations_app
 from fedbench.telemetry.server import ServerMetrics
+from fedbench.wire import Announcement, Offer
 
 ANNOUNCEMENT = {"client": "pc", "device": "legacy-pc", "instance": "i1", "metrics_port": 9101}
 CLIENTS = "/fedbench/v1/clients"
@@ -243,7 +248,8 @@ def test_a_node_that_is_signed_off_is_answered_for_at_once(superlink: Any) -> No
         sign_off(superlink.app, dead)
         node, reply = next(answers)
 
-        assert (node, reply.error.code) == (dead, ErrorCode.NODE_UNAVAILABLE)
+        assert node == dead
+        assert is_from_a_lost_node(reply)
         assert grid.node_ids() == [alive]
     sign_off(superlink.app, 12345)  # a node that was never there
 
@@ -259,7 +265,8 @@ def test_what_there_is_to_join_is_said_once_a_run_started(devices: Peer, operati
 
     answer = devices.get("/fedbench/v1/run")
     assert answer.status_code == 200
-    assert answer.json() == {"experiment": STARTED["experiment"], "data": "digits-1"}
+    assert Offer.model_validate_json(answer.content) == Offer.model_validate(STARTED)
+    assert answer.json()["data"] == "digits-1"
 
 
 @pytest.mark.parametrize(("folder", "completed"), [("/runs/r1", True), ("/runs/bad", False)])
@@ -269,6 +276,30 @@ def test_a_run_is_started_and_its_end_waited_for(
     answer = operations.post("/runs", json={"folder": folder})
 
     assert answer.json() == {"completed": completed}
+
+
+def test_while_a_run_goes_on_its_folder_says_how_the_clients_keep_their_pace(
+    registry: Registry, metrics_registry: CollectorRegistry, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(superlinks, "PACING_SECONDS", 0.01)
+    seen: list[dict[str, Pacing]] = []
+
+    async def watch(folder: str) -> bool:
+        for wall in (1.0, 2.0):
+            pace = Pacing(wall=wall, training=wall, cpu=wall, late=0)
+            said = Announcement(
+                client="laptop", device="laptop", instance="i", metrics_port=9101, pacing=pace
+            )
+            registry.announce(said, "10.0.0.7")
+            while (read := pacing.read(Path(folder))) != {"laptop": pace}:
+                await asyncio.sleep(0.01)
+            seen.append(read)
+        return True
+
+    app = operations_app(registry, ServerMetrics(metrics_registry), metrics_registry, watch)
+    Peer(app, "127.0.0.1").post("/runs", json={"folder": str(tmp_path)})
+    assert [read["laptop"].wall for read in seen] == [1, 2]
+    assert list(tmp_path.iterdir()) == [], "a run that ended has no pace"
 
 
 ROUND = {"event": "round", "round": 1, "rounds": 3, "clients": []}

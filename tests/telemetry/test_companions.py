@@ -64,17 +64,17 @@ def test_a_client_alone_on_its_computer_needs_no_folder(tmp_path: Path, clock: C
 
 
 def test_a_second_in_which_two_are_busy_is_half_of_each(tmp_path: Path, clock: Clock) -> None:
-    one, other = Companions(tmp_path, "one", clock), Companions(tmp_path, "other", clock)
-    with one.busy() as first:
+    laptop, tablet = Companions(tmp_path, "laptop", clock), Companions(tmp_path, "tablet", clock)
+    with laptop.busy() as first:
         clock.now += 2  # alone
-        with other.busy() as second:
+        with tablet.busy() as second:
             clock.now += 4
-            assert (one.usage(), other.usage()) == ((4, 2), (2, 2)), "a scrape sees it at once"
+            assert (laptop.usage(), tablet.usage()) == ((4, 2), (2, 2)), "a scrape sees it at once"
     assert (first.share, second.share) == (4 / 6, 2 / 4)
     clock.now += 8
-    with other.busy() as third:
+    with tablet.busy() as third:
         clock.now += 1
-    assert (third.share, one.usage().seconds, other.usage().seconds) == (1, 4, 3)
+    assert (third.share, laptop.usage().seconds, tablet.usage().seconds) == (1, 4, 3)
 
 
 def test_a_scrape_looks_at_each_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,13 +95,13 @@ def test_a_scrape_looks_at_each_file_once(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_work_that_fails_counts_and_ends(tmp_path: Path, clock: Clock) -> None:
-    one, other = Companions(tmp_path, "one", clock), Companions(tmp_path, "other", clock)
-    with other.busy():
-        with suppress(MemoryError), one.busy():
+    laptop, tablet = Companions(tmp_path, "laptop", clock), Companions(tmp_path, "tablet", clock)
+    with tablet.busy():
+        with suppress(MemoryError), laptop.busy():
             clock.now += 2
             raise MemoryError
         clock.now += 2
-        assert (one.usage().seconds, other.usage().seconds) == (1, 3)
+        assert (laptop.usage().seconds, tablet.usage().seconds) == (1, 3)
 
 
 class Computer:
@@ -172,7 +172,7 @@ def test_the_clients_of_a_computer_never_draw_more_than_it_can(
     records = [computer.record(name, dilation) for name in CLIENTS if name not in silent]
     lost = [ClientRound(client=name, device="pc", error="killed") for name in silent]
     emulation = Emulation(
-        dilation, watts={"pc": (IDLE, LOAD)}, computers=dict.fromkeys(CLIENTS, "pc")
+        dilation=dilation, watts={"pc": (IDLE, LOAD)}, computers=dict.fromkeys(CLIENTS, "pc")
     )
 
     drawn = emulation.with_energy([*records, *lost], wall)

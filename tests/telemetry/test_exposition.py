@@ -8,6 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families as parse
 
+from fedbench.records.clock import Dilation
 from fedbench.records.energy import Draw
 from fedbench.telemetry.cgroup import Cgroup
 from fedbench.telemetry.client import ClientMetrics
@@ -21,7 +22,10 @@ def registry(tmp_path: Path) -> CollectorRegistry:
     (tmp_path / "proc/stat").write_text("cpu0 1 2 3 4 5 6 7 8 9 10\n")
     registry = CollectorRegistry()
     metrics = ClientMetrics(
-        registry, Cgroup(tmp_path), clock=lambda: 0.0, device=EmulatedDevice(2.0, Draw(10.0, 40.0))
+        registry,
+        Cgroup(tmp_path),
+        clock=lambda: 0.0,
+        device=EmulatedDevice(Dilation(2.0), Draw(10.0, 40.0)),
     )
     metrics.epoch_finished(
         run="20260102-030405-digits", round_number=1, seconds=2.0, loss=float("nan"),

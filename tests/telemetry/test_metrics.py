@@ -10,6 +10,7 @@ from clock import Clock
 from prometheus_client import CollectorRegistry, generate_latest
 
 from fedbench.records import ClientRound, RoundParts, RoundRecord
+from fedbench.records.clock import Dilation
 from fedbench.records.energy import Draw
 from fedbench.telemetry.cgroup import Cgroup
 from fedbench.telemetry.client import ClientMetrics
@@ -74,7 +75,7 @@ def client(registry: CollectorRegistry, clock: Clock, tmp_path: Path) -> ClientM
         (base / name).write_text(text)
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc/stat").write_text("cpu0 1 0 1 1 0 0 0 200 0 0\ncpu1 1 0 1 1 0 0 0 400 0 0\n")
-    device = EmulatedDevice(dilation=2.0, watts=Draw(10.0, 40.0))
+    device = EmulatedDevice(dilation=Dilation(2.0), watts=Draw(10.0, 40.0))
     return ClientMetrics(registry, Cgroup(tmp_path), clock, device)
 
 
@@ -336,6 +337,24 @@ def test_phases_share_the_time_among_them(
     assert registry.get_sample_value("fedbench_client_phase", {"phase": "waiting"}) == 1
 
 
+def test_a_client_says_how_it_keeps_its_devices_pace(
+    client: ClientMetrics, clock: Clock, tmp_path: Path
+) -> None:
+    assert client.pacing() is None, "it never had to"
+    clock.now += 2
+    with client.phase("training"):
+        clock.now += 6
+        client.late("r1", 0.25)
+        said = client.pacing()
+    assert said is not None
+    assert (said.wall, said.training, said.late) == (8, 6, 0.25)
+    assert said.cpu == Cgroup(tmp_path).cpu().seconds > 0
+    client.late("r1", -1.0)
+    ahead = client.pacing()
+    assert ahead is not None
+    assert ahead.late == 0
+
+
 def joules(registry: CollectorRegistry, state: str) -> float | None:
     return registry.get_sample_value("fedbench_energy_joules_total", {"state": state})
 
@@ -356,7 +375,7 @@ def test_the_energy_of_a_computer_is_divided_among_its_busy_clients(
     registry: CollectorRegistry, clock: Clock, tmp_path: Path
 ) -> None:
     mine, other = (Companions(tmp_path, name, clock) for name in ("mine", "other"))
-    device = EmulatedDevice(dilation=2.0, watts=Draw.of(10, 40, clients=2))
+    device = EmulatedDevice(dilation=Dilation(2.0), watts=Draw.of(10, 40, clients=2))
     client = ClientMetrics(registry, Cgroup(), clock, device, mine)
     clock.now += 6
     with client.phase("training"), mine.busy():

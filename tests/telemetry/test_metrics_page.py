@@ -7,15 +7,13 @@ from gpus import FakeNvml
 from prometheus_client import CollectorRegistry
 
 from fedbench.records.energy import Draw
-from fedbench.server.census import Census
-from fedbench.server.registry import Registry
+from fedbench.server.registry import Census, Registry
 from fedbench.telemetry.cgroup import Cgroup
 from fedbench.telemetry.client import ClientMetrics, NodeMetrics
+from fedbench.telemetry.collectors import GpuCollector, ProcessCollector
 from fedbench.telemetry.emulated_device import EmulatedDevice
-from fedbench.telemetry.gpu import GpuCollector
-from fedbench.telemetry.metrics import CLIENT, CONTAINER, METRICS, SERVER, STOCK, Metric
+from fedbench.telemetry.metrics import CLIENT, CONTAINER, METRICS, SERVER, STOCK, DeclaredMetric
 from fedbench.telemetry.metrics_page import render
-from fedbench.telemetry.process import ProcessCollector
 from fedbench.telemetry.server import ServerMetrics
 
 PAGE = Path(__file__).parents[2] / "METRICS.md"
@@ -57,7 +55,7 @@ def exposed(registry: CollectorRegistry) -> dict[str, tuple[str, str]]:
     }
 
 
-def declared(metrics: tuple[Metric, ...]) -> dict[str, tuple[str, str]]:
+def declared(metrics: tuple[DeclaredMetric, ...]) -> dict[str, tuple[str, str]]:
     return {metric.name: (metric.kind, metric.help) for metric in metrics}
 
 

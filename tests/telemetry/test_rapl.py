@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedbench.telemetry import rapl
-from fedbench.telemetry.rapl import Counter, HostEnergy, Meter
+from fedbench.telemetry.rapl import Counter, HostEnergy, HostEnergyMeter
 
 RANGE = 262_143_328_850
 
@@ -48,7 +48,7 @@ def test_the_packages_are_added_up_and_no_part_of_them_twice(
     powercap: Path, tmp_path: Path
 ) -> None:
     clock = Clock()
-    meter = Meter(tmp_path, powercap, clock)
+    meter = HostEnergyMeter(tmp_path, powercap, clock)
     clock.now += 4
     count(powercap, first=41_000_000, second=22_000_000)
     (powercap / "intel-rapl:2" / "energy_uj").write_text("900000000\n")
@@ -65,7 +65,7 @@ def test_a_run_that_goes_on_is_added_to_what_was_measured(powercap: Path, tmp_pa
     clock = Clock()
     for since in (1_000_000, 500_000_000):
         count(powercap, first=since, second=0)
-        meter = Meter(tmp_path, powercap, clock)
+        meter = HostEnergyMeter(tmp_path, powercap, clock)
         clock.now += 2
         count(powercap, first=since + 3_000_000, second=0)
         meter.tick()
@@ -93,13 +93,13 @@ def test_what_must_not_be_read_leaves_no_figure(
         return read_text(path, *args)
 
     monkeypatch.setattr(Path, "read_text", refuse)
-    Meter(tmp_path, powercap).tick()
+    HostEnergyMeter(tmp_path, powercap).tick()
     assert rapl.read(tmp_path) is None
     assert rapl.described(None) == []
 
 
 def test_a_machine_without_counters_leaves_no_figure(tmp_path: Path) -> None:
-    Meter(tmp_path, tmp_path / "powercap").tick()
+    HostEnergyMeter(tmp_path, tmp_path / "powercap").tick()
     assert rapl.read(tmp_path) is None
 
 

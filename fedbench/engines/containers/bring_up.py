@@ -16,7 +16,7 @@ from fedbench.config import Device, Experiment, Profile, load_networks
 from fedbench.engines.containers import startup
 from fedbench.engines.containers.emulation import calibrated
 from fedbench.engines.containers.engine import require_over
-from fedbench.engines.containers.runtime import links, ports
+from fedbench.engines.containers.runtime import docker_containers, links, ports
 from fedbench.engines.containers.runtime import networks as network
 from fedbench.engines.containers.runtime.stack import Stack, host_facts, paths
 from fedbench.host.data import prepare
@@ -32,7 +32,7 @@ from fedbench.records.runs import RunStore
 def preview(
     places: Places, profile: Profile, devices: Mapping[str, Device]
 ) -> tuple[Plan, dict[str, Any]]:
-    """The plan for this host and its compose project; nothing is written or started."""
+    """Return the plan for this host and its compose project; nothing is written or started."""
     host = _facts()
     planned = plan(profile, devices, host)
     note = "this host's own speed is not looked at here: `up` calibrates, and plans anew"
@@ -48,28 +48,28 @@ def bring_up(
     source: Path | None,
     say: Say,
 ) -> Stack:
-    """Brings the federation up and waits until its clients are ready.
+    """Bring the federation up and waits until its clients are ready.
 
     Raises:
         FedbenchError: the profile, the data, Docker, a port or the host stands in the way; then
             nothing was started.
     """
     prepare.prepare(experiment, client_names(profile), places.data, source=source, say=say)
-    client = bootstrap.ensure_docker(say)
-    host = host_facts(client)
+    containers = docker_containers.connect(say)
+    host = host_facts(containers)
     networks = load_networks(profile, devices)
     # Refuses names and GPUs that cannot be, before anything is built; the speed is measured later.
     made = computers(profile, devices, host, networks)
     known = Stack.load(places)
     if known:
-        require_over(known, client)
-    ports.require_free(profile.ports, known.published(client) if known else ())
+        require_over(known, containers)
+    ports.require_free(profile.ports, known.published(containers) if known else ())
     gpu = any(computer.gpu is not None for computer in made)
-    images = bootstrap.ensure_images(client, say, root=places.root, cuda=gpu)
+    images = bootstrap.ensure_images(containers, say, root=places.root, cuda=gpu)
     measured = calibrated(
-        client, images.fedbench, devices.values(), experiment.model, places.calibration, say
+        containers, images.fedbench, devices.values(), experiment.model, places.calibration, say
     )
-    kernel = network.probe(client, images.fedbench) if any(networks) else None
+    kernel = network.probe(containers, images.fedbench) if any(networks) else None
     planned = plan(profile, devices, host, measured, experiment.model, networks, kernel)
     for note in planned.notes:
         say(f"note: {note}")
@@ -78,18 +78,18 @@ def bring_up(
     stack = Stack.write(places, planned, devices, asdict(images), host.cgroup_driver)
     say(f"starting {len(planned.clients)} clients, server and monitoring")
     RunStore(places.runs).end(PROJECT)
-    logs.keep_all(places, client, say)  # a container that has changed is replaced
-    before = startup.starts(stack, client)
+    logs.keep_all(places, containers, say)  # a container that has changed is replaced
+    before = startup.starts(stack, containers)
     stack.compose.up()
-    startup.lift_quotas(stack, client, before)
-    startup.wait_ready(stack, client, say)
-    links.enforce(stack, client, stack.containers(client))
+    startup.lift_quotas(stack, containers, before)
+    startup.wait_ready(stack, containers, say)
+    links.enforce(stack, containers)
     return stack
 
 
 def _facts() -> HostFacts:
     # `plan` must work, and touch nothing, where Docker does not run: then this machine's facts.
-    client = bootstrap.find_docker()
-    if client:
-        return host_facts(client)
+    containers = docker_containers.find()
+    if containers:
+        return host_facts(containers)
     return HostFacts(psutil.cpu_count() or 1, psutil.virtual_memory().total)

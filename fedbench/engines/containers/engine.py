@@ -1,31 +1,29 @@
-"""One run on a stack that is up: prepared, started, followed, stopped."""
+"""Runs in containers, on a stack that is up."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import docker
 import psutil
-from docker.models.containers import Container
 
 from fedbench import __version__
 from fedbench.config import Experiment
-from fedbench.engines import following
 from fedbench.engines.containers import startup
-from fedbench.engines.containers.emulation import calibrated_for, device_watts, emulation_facts
+from fedbench.engines.containers.emulation import device_watts, emulated_devices, speeds_for
 from fedbench.engines.containers.runtime import links
+from fedbench.engines.containers.runtime.containers import Container, Containers
 from fedbench.engines.containers.runtime.stack import Stack, give_to_containers
+from fedbench.engines.engine import ProcessEngine, spawn
 from fedbench.errors import DockerError, RunError
 from fedbench.host.data import prepare
 from fedbench.host.plan.plan import require_known
 from fedbench.host.setup.machine import Say, cpu_model
 from fedbench.host.setup.places import PROJECT
-from fedbench.records import Summary
+from fedbench.records.facts import RunInputs
 from fedbench.records.runs import Run, RunStore
 
 _LAUNCH = "fedbench.server.launch"
@@ -40,17 +38,17 @@ _VERSIONS = (
 )
 
 
-class Runner:
-    """Runs experiments on one stack, one at a time."""
+class ContainersEngine(ProcessEngine):
+    """Executes runs in the containers of a stack that is up."""
 
-    def __init__(self, stack: Stack, client: docker.DockerClient, say: Say) -> None:
+    def __init__(self, stack: Stack, containers: Containers, say: Say) -> None:
+        super().__init__(say)
         self._stack = stack
-        self._client = client
-        self._say = say
+        self._containers = containers
         self._store = RunStore(stack.places.runs)
 
     def create(self, experiment: Experiment, source: Path | None) -> Run:
-        """Partitions the data and makes the run's folder.
+        """Partition the data and make the run's folder.
 
         Raises:
             RunError: another run is in progress on this stack.
@@ -61,26 +59,26 @@ class Runner:
         require_known(experiment, names)
         if experiment.stem_stride != 2:
             self._say(_OTHER_STRIDE)
-        host = calibrated_for(self._stack, self._client, self._say, experiment.model)
+        speeds = speeds_for(self._stack, self._containers, self._say, experiment.model)
         prepared = prepare.prepare(
             experiment, names, self._stack.places.data, source=source, say=self._say
         )
-        facts = {
-            "project": PROJECT,
-            "clients": len(experiment.clients or names),
-            "classes": len(prepared.classes),
-            "class_names": prepared.classes,
-            "data": prepared.key,
-            "emulation": emulation_facts(self._stack, experiment.model, host),
-            "watts": device_watts(self._stack),
-        }
-        run = self._store.create(experiment, self._stack.profile, facts)
+        inputs = RunInputs(
+            project=PROJECT,
+            clients=len(experiment.clients or names),
+            classes=len(prepared.classes),
+            class_names=list(prepared.classes),
+            data=prepared.key,
+            emulation=emulated_devices(self._stack, speeds),
+            watts=device_watts(self._stack),
+        )
+        run = self._store.create(experiment, self._stack.profile, inputs)
         (run.path / "compose.yaml").write_text(self._stack.compose.config())
         (run.path / "versions.json").write_text(json.dumps(self._versions(), indent=2) + "\n")
         return run
 
     def resume(self, name: str | None) -> Run:
-        """An ended run, ready to go on after its last complete round.
+        """Return an ended run, ready to go on after its last complete round.
 
         Raises:
             RunError: no such run, it is finished, or it was made for other clients.
@@ -92,7 +90,7 @@ class Runner:
                 f"run {run.id} belongs to another federation ({run.profile().name})",
                 f"make up PROFILE={run.profile().name} brings it up",
             )
-        made_at = run.facts().get("emulation", {}).get("dilation", 1.0)
+        made_at = run.facts().dilation
         if made_at != self._stack.dilation:
             raise RunError(
                 f"run {run.id} was made at dilation {made_at:g}, "
@@ -102,91 +100,68 @@ class Runner:
         run.prepare_resume()
         return run
 
-    def start(self, run: Run) -> subprocess.Popen[bytes]:
-        """Starts the run, every client under its quota and on its network.
-
-        The process ends when the run does.
-        """
-        startup.enforce_quotas(self._stack, self._client)
-        links.enforce(self._stack, self._client, self._stack.containers(self._client))
+    def launch(self, run: Run) -> subprocess.Popen[bytes]:
+        """Start the run, every client under its quota and on its network."""
+        startup.enforce_quotas(self._stack, self._containers)
+        links.enforce(self._stack, self._containers)
         give_to_containers(run.path, *run.path.iterdir())
-        argv = self._stack.compose.command(
+        compose = self._stack.compose
+        argv = compose.command(
             "exec", "--no-TTY", "server", "python", "-m", _LAUNCH, f"/runs/{run.id}"
         )
-        # In a session of its own: Ctrl-C is for fedbench, which then stops the run in order.
-        with (run.path / "launch.log").open("ab") as log:
-            launch = subprocess.Popen(
-                argv,
-                env=self._stack.compose.environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        _govern(run, launch.pid)
-        return launch
+        process = spawn(argv, run.path / "launch.log", compose.environment())
+        _govern(run, process.pid)
+        return process
 
-    def follow(
-        self, run: Run, process: subprocess.Popen[bytes], look: Callable[[], None]
-    ) -> Summary:
-        """Calls `look` twice a second until the run is over.
-
-        Raises:
-            RunInterrupted: the user pressed Ctrl-C; the run was stopped and is recorded.
-            RunError: it failed.
-        """
-        return following.follow(
-            run,
-            process,
-            look,
-            self._say,
-            go_on=f"`make run RESUME={run.id}` goes on from there, `make run` starts anew, "
-            "`make down` takes the federation down",
-            why="`make logs` shows why",
+    def how_to_go_on(self, run: Run) -> str:
+        """Name the commands that go on, start anew, and end the federation."""
+        return (
+            f"`make run RESUME={run.id}` goes on from there, `make run` starts anew, "
+            "`make down` takes the federation down"
         )
 
+    def where_to_look(self, run: Run) -> str:  # noqa: ARG002 (the logs are the federation's)
+        """Name the command that shows what the containers logged."""
+        return "`make logs` shows why"
+
     def _require_idle(self) -> None:
-        server = self._stack.containers(self._client).get("server")
-        if server is None or server.status != "running":
+        server = self._stack.services(self._containers).get("server")
+        if server is None or not server.is_running:
             raise DockerError("the server is not running", "make up PROFILE=… brings it up")
-        if run := _launched(server):
+        if run := _launched(self._containers, server):
             raise _in_progress(run)
         self._store.end(PROJECT)
 
     def _versions(self) -> dict[str, Any]:
-        server = self._stack.containers(self._client)["server"]
-        _, answer = server.exec_run(["python", "-c", _VERSIONS])
-        info = self._client.info()
+        server = self._stack.services(self._containers)["server"]
+        answer = self._containers.execute(server, ["python", "-c", _VERSIONS])
+        host = self._containers.host()
         return {
             "fedbench": __version__,
-            "image": server.image.id if server.image else None,
-            **json.loads(cast("bytes", answer)),
-            "docker": info["ServerVersion"],
-            "kernel": info["KernelVersion"],
-            "os": info["OperatingSystem"],
+            "image": server.image,
+            **json.loads(answer.output),
+            "docker": host.version,
+            "kernel": host.kernel,
+            "os": host.system,
             "cpu": cpu_model(),
-            "cores": info["NCPU"],
-            "memory_bytes": info["MemTotal"],
+            "cores": host.cpus,
+            "memory_bytes": host.memory,
             "dilation": self._stack.dilation,
             "host_load": psutil.getloadavg()[0],
         }
 
 
-def require_over(stack: Stack, client: docker.DockerClient) -> None:
-    """Nothing, unless a run goes on in the stack's containers, which would end with them.
-
-    Raises:
-        RunError: one does.
-    """
-    server = stack.containers(client).get("server")
-    run = _launched(server) if server and server.status == "running" else None
+def require_over(stack: Stack, containers: Containers) -> None:
+    """Raise RunError if a run goes on in the stack's containers, which would end with them."""
+    server = stack.services(containers).get("server")
+    run = _launched(containers, server) if server and server.is_running else None
     if run and not Run(stack.places.runs / run).has_ended():
         raise _in_progress(run)
 
 
-def _launched(server: Container) -> str | None:
-    """The run that the server's container executes; it is over a moment later than its records."""
-    commands = [" ".join(process) for process in server.top()["Processes"]]
+def _launched(containers: Containers, server: Container) -> str | None:
+    """Name the run that the server executes; it is over a moment later than its records."""
+    commands = containers.processes(server)
     busy = next((command for command in commands if _LAUNCH in command), None)
     return busy.rpartition("/")[2] if busy else None
 
@@ -196,7 +171,7 @@ def _in_progress(run: str) -> RunError:
 
 
 def _govern(run: Run, launch: int) -> None:
-    """Starts the run's governor, which outlives this process where the run does."""
+    """Start the run's governor, which outlives this process where the run does."""
     governor = [sys.executable, "-m", _GOVERNOR, str(run.path), str(launch)]
     with (run.path / "governor.log").open("ab") as log:
         subprocess.run(

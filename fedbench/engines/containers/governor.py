@@ -3,9 +3,10 @@
 `python -m fedbench.engines.containers.governor RUN-FOLDER PID` runs beside a run, detached or not,
 and ends with its process. Calibration says what a device takes of the host; this sees what it takes
 in fact: a client that is late and uses its quota up gets more, as far as the host has any, and what
-it needs no more is taken back. Each correction is a line of `corrections.jsonl`. Living as long as
-the run does, it reads the host's energy counters as well, and keeps at the end what the containers
-logged.
+it needs no more is taken back. What clients tell the server of their pace is in the run's folder:
+no monitoring is needed to govern. Each correction is a line of `corrections.jsonl`. Living as
+long as the run does, it reads the host's energy counters as well, and keeps at the end what the
+containers logged.
 """
 
 from __future__ import annotations
@@ -21,39 +22,26 @@ from pathlib import Path
 
 import psutil
 
-from fedbench.engines.containers.runtime import links
+from fedbench.engines.containers.runtime import docker_containers, links
 from fedbench.engines.containers.runtime.quotas import Quotas
 from fedbench.engines.containers.runtime.stack import Stack, host_facts
 from fedbench.errors import FedbenchError
 from fedbench.host.plan.plan import ClientPlan
 from fedbench.host.plan.shares import MARGIN
-from fedbench.host.setup import bootstrap
 from fedbench.host.setup.places import PROJECT, Places
 from fedbench.host.watch import logs
 from fedbench.host.watch.log_sources import Sources
-from fedbench.host.watch.prometheus import Prometheus
+from fedbench.records import pacing
+from fedbench.records.pacing import Pacing
 from fedbench.records.quota_corrections import FILE, Correction
 from fedbench.records.runs import Run
 from fedbench.telemetry import rapl
 
-TICK_SECONDS = 4.0  # several scrapes of Prometheus
+TICK_SECONDS = 4.0  # clients say every 5 how they do
 LATE_SECONDS = 0.2  # a client that is less behind catches up by itself
 _USED_UP = 0.9
 _STEP = 1.25
 _TRAINING = 0.9  # of a tick: a client that trained for less says nothing of its quota
-
-
-@dataclass(frozen=True)
-class Reading:
-    """A client's counters from one scrape, in seconds: of all phases, of training, of CPU time.
-
-    `late` is by how much it is behind its device.
-    """
-
-    wall: float
-    training: float
-    cpu: float
-    late: float
 
 
 @dataclass(frozen=True)
@@ -64,8 +52,11 @@ class Observation:
     used: float
 
 
-def observe(before: Reading, after: Reading) -> Observation | None:
-    """What became of a tick; None where the client did not train for nearly all of it."""
+def observe(before: Pacing, after: Pacing) -> Observation | None:
+    """Say what became of a client between two statements; None where it hardly trained.
+
+    A client that started again has done less than before, which says nothing, either.
+    """
     seconds = after.wall - before.wall
     if seconds <= 0 or after.training - before.training < _TRAINING * seconds:
         return None
@@ -73,12 +64,12 @@ def observe(before: Reading, after: Reading) -> Observation | None:
 
 
 def together(observations: Sequence[Observation]) -> Observation:
-    """What became of a computer, from what became of its clients."""
+    """Say what became of a computer, from what became of its clients."""
     return Observation(max(o.late for o in observations), sum(o.used for o in observations))
 
 
 def corrected(quota: float, seen: Observation, least: float, most: float) -> float:
-    """The quota that a computer should have, in CPUs.
+    """Return the quota that a computer should have, in CPUs.
 
     It is raised to `most` at most, and what was added is taken back down to `least`, the plan's:
     a host that is fast now may be slow again before the next tick.
@@ -86,8 +77,8 @@ def corrected(quota: float, seen: Observation, least: float, most: float) -> flo
     if seen.late > LATE_SECONDS:
         # Late without using it up: the host is too busy, and a larger quota would not help.
         return max(quota, min(quota * _STEP, most)) if seen.used > _USED_UP * quota else quota
-    wanted = max(seen.used * MARGIN, least)
-    return wanted if wanted < _USED_UP * quota else quota
+    enough = max(seen.used * MARGIN, least)
+    return enough if enough < _USED_UP * quota else quota
 
 
 class Governor:
@@ -96,8 +87,8 @@ class Governor:
     def __init__(
         self,
         clients: Sequence[ClientPlan],
-        look: Callable[[], Quotas],
-        prometheus: Prometheus,
+        quotas: Callable[[], Quotas],
+        paces: Callable[[], Mapping[str, Pacing]],
         cpus: float,
     ) -> None:
         self._computers = {client.name: client.computer for client in clients}
@@ -105,13 +96,13 @@ class Governor:
         self._threads = Counter[str]()
         for client in clients:
             self._threads[client.computer] += client.threads
-        self._quotas = look
-        self._prometheus = prometheus
+        self._quotas = quotas
+        self._paces = paces
         self._cpus = cpus
-        self._before: dict[str, Reading] = {}
+        self._before: dict[str, Pacing] = {}
 
     def tick(self) -> list[Correction]:
-        """Corrects what has to be."""
+        """Correct what has to be, and return what was corrected."""
         seen = self._look()
         control = self._quotas()
         quotas = control.in_force()
@@ -129,60 +120,45 @@ class Governor:
         return made
 
     def _look(self) -> dict[str, list[Observation]]:
+        """Return what became of the clients of each computer, of those that said something new."""
         seen = defaultdict(list)
-        for client, reading in self._readings().items():
-            before = self._before.get(client, reading)
-            self._before[client] = reading
-            if observation := observe(before, reading):
+        paces = self._paces()
+        for client in paces.keys() & self._computers.keys():
+            after = paces[client]
+            before = self._before.get(client, after)
+            self._before[client] = after
+            if observation := observe(before, after):
                 seen[self._computers[client]].append(observation)
         return seen
 
-    def _readings(self) -> dict[str, Reading]:
-        phases = "fedbench_client_phase_seconds_total"
-        figures = [
-            self._values(f"sum by (client) ({phases})"),
-            self._values(f'{phases}{{phase="training"}}'),
-            self._values("fedbench_cpu_seconds_total"),
-            self._values("fedbench_pace_late_seconds"),
-        ]
-        known = self._computers.keys() & set.intersection(*(set(one) for one in figures))
-        return {name: Reading(*(one[name] for one in figures)) for name in known}
-
-    def _values(self, query: str) -> Mapping[str, float]:
-        return {
-            sample.labels["client"]: sample.value
-            for sample in self._prometheus.query(query)
-            if "client" in sample.labels
-        }
-
 
 def main(folder: Path, launch: int) -> None:
-    """Governs the run in `folder` for as long as the process `launch` is alive."""
-    stack, client = Stack.load(Places(folder.parents[1])), bootstrap.find_docker()
-    if stack is None or client is None:
+    """Govern the run in `folder` for as long as the process `launch` is alive."""
+    stack, containers = Stack.load(Places(folder.parents[1])), docker_containers.find()
+    if stack is None or containers is None:
         return
-    prometheus = Prometheus(stack.prometheus_url)
-
-    def quotas() -> Quotas:
-        return Quotas(stack, client, stack.containers(client))
-
-    governor = Governor(stack.clients, quotas, prometheus, host_facts(client).cpus)
-    meter = rapl.Meter(folder)
+    governor = Governor(
+        stack.clients,
+        lambda: Quotas(stack, containers),
+        lambda: pacing.read(folder),
+        host_facts(containers).cpus,
+    )
+    meter = rapl.HostEnergyMeter(folder)
     with (folder / FILE).open("a", encoding="utf-8") as log:
         while psutil.pid_exists(launch):
             time.sleep(TICK_SECONDS)
             meter.tick()
             try:
-                links.enforce(stack, client, stack.containers(client))
+                links.enforce(stack, containers)
                 corrections = governor.tick()
-            except FedbenchError as error:  # the federation was taken down, or its Prometheus was
+            except FedbenchError as error:  # the federation was taken down
                 print(error.message, file=sys.stderr)  # noqa: T201 (into its own log)
                 continue
             for correction in corrections:
                 log.write(json.dumps(asdict(correction)) + "\n")
                 log.flush()
     try:
-        logs.keep(Sources(client, PROJECT), Run(folder))
+        logs.keep(Sources(containers, PROJECT), Run(folder))
     except FedbenchError as error:  # as above
         print(error.message, file=sys.stderr)  # noqa: T201
 

@@ -7,33 +7,25 @@ from __future__ import annotations
 
 import re
 import ssl
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPException
 from math import floor
 from pathlib import Path
-from typing import Any
 
-import docker
-from docker.errors import DockerException
-from docker.types import LogConfig
-from pydantic import BaseModel, ValidationError
+import requests
+from pydantic import ValidationError
 
-from fedbench.config import Device, Experiment, ModelName, parse_name
+from fedbench.config import Device, ModelName, parse_name
 from fedbench.config.partitions import Dirichlet, Shards
 from fedbench.engines.containers.emulation import calibrated
-from fedbench.engines.containers.runtime import ports
-from fedbench.engines.containers.runtime.stack import (
-    JOINED_LABEL,
-    Stack,
-    container_user,
-    host_facts,
-)
+from fedbench.engines.containers.runtime import docker_containers, ports
+from fedbench.engines.containers.runtime.containers import JOINED_LABEL, Containers
+from fedbench.engines.containers.runtime.stack import Stack, container_user, host_facts
 from fedbench.errors import ConfigError, DockerError, HostError
 from fedbench.host.data import prepare as data
 from fedbench.host.plan import targets
+from fedbench.host.plan.client_container import ClientContainer
 from fedbench.host.plan.plan import HostFacts
 from fedbench.host.plan.shares import Demand, Part, solve
 from fedbench.host.setup import bootstrap
@@ -41,8 +33,10 @@ from fedbench.host.setup.machine import Say
 from fedbench.host.setup.places import PROJECT, Places
 from fedbench.learning import user_models
 from fedbench.records.energy import Draw
+from fedbench.wire import RUN_PATH, Offer
 
 METRICS_PORT = 9101
+_PERIOD = 100_000  # microseconds
 _LOCAL = ("localhost", "127.0.0.1", "[::1]")
 _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+):(\d{1,5})", re.ASCII)
 _HOST_ALIAS = "fedbench-host"
@@ -61,15 +55,8 @@ class Request:
     metrics_port: int
 
 
-class Offer(BaseModel):
-    """What the server says of its current run: the experiment and its data's key."""
-
-    experiment: Experiment
-    data: str
-
-
 def join(places: Places, request: Request, say: Say) -> str:
-    """Prepares this client's data and starts its container; returns the container's name.
+    """Prepare this client's data and start its container; return the container's name.
 
     Raises:
         ConfigError: the client's name, the server's address or the certificate is wrong.
@@ -103,22 +90,19 @@ def join(places: Places, request: Request, say: Say) -> str:
         samples=request.samples,
         say=say,
     )
-    client = bootstrap.ensure_docker(say)
-    image = bootstrap.ensure_client_image(client, say, root=places.root)
-    host = host_facts(client)
-    part = _part(places, request, offer.experiment.model, client, image, host, say)
-    options = container_options(request, host, part, root, certificate)
-    _remove_ended(client, options["name"])
+    containers = docker_containers.connect(say)
+    image = bootstrap.ensure_client_image(containers, say, root=places.root)
+    host = host_facts(containers)
+    part = _part(places, request, offer.experiment.model, containers, image, host, say)
+    name = f"{PROJECT}-joined-{request.name}"
+    _remove_ended(containers, name)
     ports.require_one_free("metrics", request.metrics_port, "--metrics-port ")
-    try:
-        container = client.containers.run(image, detach=True, **options)
-    except DockerException as error:
-        raise DockerError(f"container {options['name']} does not start: {error}") from None
-    return str(container.name)
+    described = joining_container(request, image, host, part, root, certificate)
+    return containers.start(name, described).name
 
 
 def ask(server: str, certificate: Path) -> Offer:
-    """What the federation trains right now.
+    """Ask the server what the federation trains right now.
 
     Raises:
         ConfigError: not host:port, or not a certificate.
@@ -127,39 +111,37 @@ def ask(server: str, certificate: Path) -> Offer:
     address = _ADDRESS.fullmatch(server)
     if address is None or int(address[2]) > 65535:
         raise ConfigError(f"SERVER={server}: expected host:port", "for example 192.168.1.20:9092")
-    opener = urllib.request.build_opener(
-        urllib.request.ProxyHandler({}),  # the client's container knows no proxy either
-        urllib.request.HTTPSHandler(context=_trust(certificate)),
-    )
+    _require_certificate(certificate)
     try:
-        with opener.open(f"https://{server}/fedbench/v1/run", timeout=10) as answer:
-            return Offer.model_validate_json(answer.read())
-    except urllib.error.HTTPError as error:
-        error.close()
+        with requests.Session() as session:
+            session.trust_env = False  # the client's container knows no proxy either
+            url = f"https://{server}{RUN_PATH}"
+            answer = session.get(url, verify=str(certificate), timeout=10)
+    except requests.RequestException as error:
+        raise _no_answer(server, _root_cause(error)) from None
+    if not answer.ok:
         hint = "start a run first: make run"
-        raise HostError(f"{server} has no run to join ({error.code})", hint) from None
-    except OSError as error:
-        raise _no_answer(server, getattr(error, "reason", error)) from None
-    except (HTTPException, ValidationError):
-        raise HostError(
-            f"{server} does not answer as a fedbench server does",
-            "check the address; both computers need the same version of fedbench",
-        ) from None
+        raise HostError(f"{server} has no run to join ({answer.status_code})", hint)
+    try:
+        return Offer.model_validate_json(answer.content)
+    except ValidationError:
+        raise _another_server(server) from None
 
 
-def container_options(
-    request: Request, host: HostFacts, part: Part, root: Path, certificate: Path
-) -> dict[str, Any]:
-    """Arguments of `docker run`: `part` of this computer's CPUs, and the device's other limits."""
+def joining_container(
+    request: Request, image: str, host: HostFacts, part: Part, root: Path, certificate: Path
+) -> ClientContainer:
+    """Describe the container: `part` of this computer's CPUs, and the device's other limits."""
     address, _, port = request.server.rpartition(":")
     local = address in _LOCAL
-    memory, watts = min(request.device.memory, host.memory), request.device.watts
-    return {
-        "name": f"{PROJECT}-joined-{request.name}",
-        "command": ["python", "-m", "fedbench.client"],
-        "hostname": request.name,
-        "labels": {JOINED_LABEL: PROJECT},
-        "environment": {
+    watts = request.device.watts
+    return ClientContainer(
+        image=image,
+        user=container_user(),
+        models=user_models.FOLDER,
+        hostname=request.name,
+        labels={JOINED_LABEL: PROJECT},
+        environment={
             "FEDBENCH_CLIENT": request.name,
             "FEDBENCH_DEVICE": request.device.name,
             # A container's own localhost is not this computer.
@@ -169,48 +151,51 @@ def container_options(
             "OMP_NUM_THREADS": str(part.threads),
             **(Draw(watts.idle, watts.load).environment() if watts else {}),
         },
-        "extra_hosts": {_HOST_ALIAS: "host-gateway"} if local else {},
-        "ports": {f"{METRICS_PORT}/tcp": request.metrics_port},
-        "nano_cpus": max(floor(part.need * 100), 1) * 10**7,  # hundredths are what Docker takes
-        "mem_limit": memory,
-        "memswap_limit": memory,
-        "volumes": [
+        extra_hosts={_HOST_ALIAS: "host-gateway"} if local else {},
+        ports={METRICS_PORT: request.metrics_port},
+        cpu_period=_PERIOD,
+        cpu_quota=max(floor(part.need * 100), 1) * _PERIOD // 100,
+        memory=min(request.device.memory, host.memory),
+        mounts=(
             f"{(root / request.name).absolute()}:/data:ro",
             f"{certificate.absolute()}:/tls/ca.pem:ro",
-            f"{user_models.FOLDER}:/models:ro",
-        ],
-        "user": container_user(),
-        "init": True,
-        "read_only": True,
-        "tmpfs": {"/tmp": "size=256m,mode=1777"},  # noqa: S108 (the container's own)
-        "cap_drop": ["ALL"],
-        "security_opt": ["no-new-privileges:true"],
-        "pids_limit": 512,
-        "restart_policy": {"Name": "always"},
-        # As compose/client.yaml has it.
-        "log_config": LogConfig(
-            type=LogConfig.types.JSON, config={"max-size": "10m", "max-file": "4"}
         ),
-    }
+    )
 
 
-def _trust(certificate: Path) -> ssl.SSLContext:
+def _require_certificate(file: Path) -> None:
     try:
-        return ssl.create_default_context(cafile=str(certificate))
+        ssl.create_default_context(cafile=str(file))
     except ssl.SSLError:
         raise ConfigError(
-            f"{certificate}: not a certificate", "pass the federation's ca.pem as CA=<file>"
+            f"{file}: not a certificate", "pass the federation's ca.pem as CA=<file>"
         ) from None
 
 
-def _no_answer(server: str, reason: object) -> HostError:
+def _root_cause(error: BaseException) -> BaseException:
+    """Return what requests and urllib3 wrapped: an error of the socket, of TLS or of HTTP."""
+    while cause := error.__cause__ or error.__context__:
+        error = cause
+    return error
+
+
+def _no_answer(server: str, reason: BaseException) -> HostError:
     if isinstance(reason, ssl.SSLCertVerificationError):
         return HostError(
             f"{server} is not the server of this certificate: {reason.verify_message}",
             "copy ca.pem from that server's computer anew and pass CA=<file>",
         )
+    if isinstance(reason, HTTPException):
+        return _another_server(server)
     return HostError(
         f"{server} does not answer: {reason}", "check the address, the firewall and CA=<file>"
+    )
+
+
+def _another_server(server: str) -> HostError:
+    return HostError(
+        f"{server} does not answer as a fedbench server does",
+        "check the address; both computers need the same version of fedbench",
     )
 
 
@@ -218,35 +203,36 @@ def _part(
     places: Places,
     request: Request,
     trained: ModelName,
-    client: docker.DockerClient,
+    containers: Containers,
     image: str,
     host: HostFacts,
     say: Say,
 ) -> Part:
-    """A real device's own cores; beside a federation on this same host, what it would get there."""
+    """Return a real device's cores; beside a federation on this host, what it would get there."""
     device, stack = request.device, Stack.load(places)
     local = request.server.rpartition(":")[0] in _LOCAL
     if not (stack and local and device.speed):
         cpus = min(device.cores, host.cpus)
-        speeds = calibrated(client, image, (), trained, places.calibration, say)[trained].by_threads
+        speeds = calibrated(containers, image, (), trained, places.calibration, say)[
+            trained
+        ].by_threads
         return Part(_fastest(speeds, cpus), cpus, cpus)
     model = targets.workload(device, "mobilenet_v2")
-    measured = calibrated(client, image, [device], model, places.calibration, say)
+    measured = calibrated(containers, image, [device], model, places.calibration, say)
     single = device.speed[model]
     demand = Demand(device.name, single, single, targets.loaded(measured[model]))
     return solve([demand], host.cpus, stack.dilation).parts[0]
 
 
 def _fastest(by_threads: Mapping[int, float], cpus: float) -> int:
-    """The number of threads, within the CPUs, with which training is fastest: often one."""
+    """Return the number of threads, within the CPUs, that trains fastest: often one."""
     fitting = {number: speed for number, speed in by_threads.items() if number <= max(cpus, 1)}
     return max(fitting, key=lambda number: fitting[number])
 
 
-def _remove_ended(client: docker.DockerClient, name: str) -> None:
-    for container in client.containers.list(
-        all=True, filters={"name": f"^{name}$"}, ignore_removed=True
-    ):
-        if container.status == "running":
-            raise DockerError(f"container {name} is running already", f"docker rm -f {name}")
-        container.remove()
+def _remove_ended(containers: Containers, name: str) -> None:
+    container = containers.named(name)
+    if container and container.is_running:
+        raise DockerError(f"container {name} is running already", f"docker rm -f {name}")
+    if container:
+        containers.remove(container)

@@ -11,9 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Set
 
-import docker
-from docker.models.containers import Container
-
+from fedbench.engines.containers.runtime.containers import Container, Containers
 from fedbench.engines.containers.runtime.quotas import Quotas
 from fedbench.engines.containers.runtime.stack import Stack
 from fedbench.errors import DockerError
@@ -25,39 +23,37 @@ POLL_SECONDS = 0.2
 Starts = Set[tuple[str, str]]
 
 
-def starts(stack: Stack, client: docker.DockerClient) -> Starts:
-    """Which containers the stack has, and when each was started last."""
-    found = stack.containers(client).values()
-    return {(str(c.id), str(c.attrs["State"]["StartedAt"])) for c in found}
+def starts(stack: Stack, containers: Containers) -> Starts:
+    """Return the ids of the stack's containers, and when each was started last."""
+    return {(one.id, one.started_at) for one in stack.services(containers).values()}
 
 
-def lift_quotas(stack: Stack, client: docker.DockerClient, before: Starts) -> None:
-    """Lifts the CPU quota of the clients that were started since `before`.
+def lift_quotas(stack: Stack, containers: Containers, before: Starts) -> None:
+    """Lift the CPU quota of the clients that were started since `before`.
 
     Raises:
         DockerError: a quota cannot be changed.
     """
-    found = stack.containers(client)
-    began = {name: (str(c.id), str(c.attrs["State"]["StartedAt"])) for name, c in found.items()}
+    services = stack.services(containers)
+    began = {name: (one.id, one.started_at) for name, one in services.items()}
     clients = [plan.name for plan in stack.clients if plan.name in began]
     names = [name for name in clients if began[name] not in before]
-    Quotas(stack, client, found).lift(names)
+    Quotas(stack, containers).lift(names)
 
 
-def enforce_quotas(stack: Stack, client: docker.DockerClient) -> None:
-    """Puts every client's CPU quota in force, if it is not.
+def enforce_quotas(stack: Stack, containers: Containers) -> None:
+    """Put every client's CPU quota in force, if it is not.
 
     Raises:
         DockerError: a quota cannot be changed.
     """
-    found = stack.containers(client)
-    Quotas(stack, client, found).enforce([plan.name for plan in stack.clients])
+    Quotas(stack, containers).enforce([plan.name for plan in stack.clients])
 
 
 def wait_ready(
-    stack: Stack, client: docker.DockerClient, say: Say, seconds: float = READY_SECONDS
+    stack: Stack, containers: Containers, say: Say, seconds: float = READY_SECONDS
 ) -> None:
-    """Waits until every client is connected and has its quota, and names those that do not yet.
+    """Wait until every client is connected and has its quota, and names those that do not yet.
 
     Raises:
         DockerError: a container died or a client did not get there, with its last lines; or a
@@ -65,43 +61,41 @@ def wait_ready(
     """
     deadline = time.monotonic() + seconds
     before: list[str] = []
-    while waiting := _settle(stack, client):
+    while waiting := _settle(stack, containers):
         if waiting != before:
             say(f"waiting for {', '.join(waiting)}")
             before = waiting
         if time.monotonic() > deadline:
             raise DockerError(
                 f"{', '.join(waiting)}: not ready after {seconds:.0f} s\n"
-                + _tail(stack.containers(client)[waiting[0]]),
+                + _tail(containers, stack.services(containers)[waiting[0]]),
                 "see `make logs`",
             )
         time.sleep(POLL_SECONDS)
 
 
-def _settle(stack: Stack, client: docker.DockerClient) -> list[str]:
-    """Gives clients that are ready their quotas; returns those that are not."""
+def _settle(stack: Stack, containers: Containers) -> list[str]:
+    """Give clients that are ready their quotas; returns those that are not."""
     waiting: list[str] = []
     ready: list[str] = []
     names = {plan.name for plan in stack.clients}
-    found = stack.containers(client)
-    for service, container in sorted(found.items()):
-        _require_alive(service, container)
+    for service, container in sorted(stack.services(containers).items()):
+        _require_alive(containers, container)
         if service in names:
-            healthy = container.attrs["State"]["Health"]["Status"] == "healthy"
-            (ready if healthy else waiting).append(service)
-    Quotas(stack, client, found).enforce(ready)
+            (ready if container.health == "healthy" else waiting).append(service)
+    Quotas(stack, containers).enforce(ready)
     return waiting
 
 
-def _require_alive(service: str, container: Container) -> None:
-    state = container.attrs["State"]
-    if container.attrs["RestartCount"] > 3 or state["Status"] in ("exited", "dead"):
+def _require_alive(containers: Containers, container: Container) -> None:
+    if container.restarts > 3 or container.status in ("exited", "dead"):
+        why = ", killed for memory" if container.killed_for_memory else ""
         raise DockerError(
-            f"{service} does not stay up (exit code {state['ExitCode']}"
-            f"{', killed for memory' if state['OOMKilled'] else ''})\n{_tail(container)}",
+            f"{container.service} does not stay up (exit code {container.exit_code}{why})\n"
+            + _tail(containers, container),
             "see `make logs`",
         )
 
 
-def _tail(container: Container) -> str:
-    return container.logs(tail=15).decode(errors="replace").rstrip()
+def _tail(containers: Containers, container: Container) -> str:
+    return containers.tail(container, lines=15)

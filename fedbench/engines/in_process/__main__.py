@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import argparse
 import fcntl
-import json
 import os
 import sys
 from contextlib import closing
 from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 import torch
 
 from fedbench.config import Experiment
 from fedbench.engines.in_process.grid import MemoryGrid
 from fedbench.engines.in_process.workers import Client, Workers, worker_count
+from fedbench.records.facts import InProcessFacts, RunFacts
 from fedbench.server import run
 from fedbench.server.checkpoint import RunFolder
 from fedbench.server.directory import Say
@@ -32,26 +31,26 @@ _RARELY = 0.02  # of the time that went by: a run of days is told of in hundreds
 
 
 def main() -> int:
-    """Runs the command; 0 when the run ended in order, be it that it was asked to."""
+    """Run the command; return 0 if the run ended in order, be it that it was asked to."""
     parser = argparse.ArgumentParser(
         prog="python -m fedbench.engines.in_process", description=__doc__
     )
     parser.add_argument("folder", type=Path)
     folder = RunFolder(parser.parse_args().folder)
     logs.configure(service="engine")
-    facts = json.loads((folder.path / "run.json").read_bytes())
+    facts = RunFacts.read(folder.path)
     lock = (folder.path / "engine.lock").open("w")
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # two would write into each other's records
     workers = _workers(facts)
     with lock, closing(workers):
         say = partial(run.note, folder)
-        progress = Progress(workers, say, _samples(folder, facts))
+        progress = ProgressTeller(workers, say, _samples(folder, facts))
         grid = MemoryGrid(workers, folder.stop_requested, progress)
         run.execute(grid, folder, say, lambda _node, _client: None)
     return 0
 
 
-class Progress:
+class ProgressTeller:
     """Says now and then how many images were trained since it was made, of how many.
 
     `seconds_left` takes the rest to be as slow, evaluations included; None at the beginning.
@@ -65,7 +64,7 @@ class Progress:
         self._next = SAY_SECONDS
 
     def __call__(self) -> None:
-        """Says it where it is due."""
+        """Say it if it is due."""
         seconds = monotonic() - self._start
         if seconds < self._next or not (done := self._workers.trained()):
             return
@@ -74,18 +73,20 @@ class Progress:
         self._say("progress", images=done, of=self._total, seconds_left=left)
 
 
-def _samples(folder: RunFolder, facts: dict[str, Any]) -> int:
-    """Images that the rounds to come train, each as often as it is."""
+def _samples(folder: RunFolder, facts: RunFacts) -> int:
+    """Return how many images the rounds to come train, each as often as it is."""
+    engine = facts.engine or InProcessFacts()
     experiment = Experiment.model_validate_json((folder.path / "experiment.json").read_bytes())
     last, _ = folder.resume() or (0, None)
     rounds = experiment.rounds - last
-    return int(rounds * experiment.local_epochs * facts["engine"]["samples"] * experiment.fraction)
+    return int(rounds * experiment.local_epochs * engine.samples * experiment.fraction)
 
 
-def _workers(facts: dict[str, Any]) -> Workers:
-    clients = [Client(**client) for client in facts["engine"]["clients"]]
+def _workers(facts: RunFacts) -> Workers:
+    engine = facts.engine or InProcessFacts()
+    clients = [Client(**dict(client)) for client in engine.clients]
     cores = len(os.sched_getaffinity(0))
-    count = facts["engine"]["workers"]
+    count = engine.workers
     if count is None:
         count = worker_count(len(clients), cores, gpu=torch.cuda.is_available())
     return Workers(dict(enumerate(clients, 1)), count, max(1, cores // max(count, 1)))

@@ -12,25 +12,24 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from fedbench import __version__
 from fedbench.config import Experiment, Profile
-from fedbench.engines import following
-from fedbench.errors import HostError
+from fedbench.engines.engine import ProcessEngine, spawn
+from fedbench.errors import HostError, RunError
 from fedbench.host.data import prepare
 from fedbench.host.plan.plan import client_devices, require_known
 from fedbench.host.setup.machine import Say, cpu_model
 from fedbench.host.setup.places import Places
-from fedbench.records import Summary
+from fedbench.records.facts import InProcessClient, InProcessFacts, RunInputs
 from fedbench.records.runs import Run, RunStore
 
-_ENGINE = "fedbench.engines.in_process"
+_PROGRAM = "fedbench.engines.in_process"
 
 
-class InProcess:
-    """Runs experiments for the clients of one profile.
+class InProcessEngine(ProcessEngine):
+    """Executes runs for the clients of one profile.
 
     `workers` processes train at once: by default as many as are best here.
 
@@ -47,11 +46,11 @@ class InProcess:
                 f"{missing[0]} is not installed here, and in-process clients train with it",
                 "`make reproduce` sets it up, or: .venv/bin/pip install --editable '.[node]'",
             )
+        super().__init__(say)
         self._profile = profile
         self._devices = client_devices(profile)
         self._store = RunStore(places.runs)
         self._data = places.in_process
-        self._say = say
         self._workers = workers
 
     def create(self, experiment: Experiment, source: Path | None) -> Run:
@@ -67,57 +66,57 @@ class InProcess:
         prepared = prepare.prepare(experiment, holders, self._data, source=source, say=self._say)
         holding = dict(zip(names, holders * len(names), strict=False))
         clients = [
-            {
-                "name": name,
-                "device": self._devices[name],
-                "data": str((self._data / holding[name]).absolute()),
-            }
+            InProcessClient(
+                name=name,
+                device=self._devices[name],
+                data=str((self._data / holding[name]).absolute()),
+            )
             for name in names
         ]
-        facts = {
-            "clients": len(names),
-            "classes": len(prepared.classes),
-            "class_names": prepared.classes,
-            "data": prepared.key,
-            "engine": {
-                "clients": clients,
-                "workers": self._workers,
-                "samples": sum(prepared.samples[holding[name]] for name in names),
-            },
-        }
-        run = self._store.create(experiment, self._profile, facts)
+        inputs = RunInputs(
+            clients=len(names),
+            classes=len(prepared.classes),
+            class_names=list(prepared.classes),
+            data=prepared.key,
+            engine=InProcessFacts(
+                clients=clients,
+                workers=self._workers,
+                samples=sum(prepared.samples[holding[name]] for name in names),
+            ),
+        )
+        run = self._store.create(experiment, self._profile, inputs)
         (run.path / "versions.json").write_text(json.dumps(_versions(), indent=2) + "\n")
         return run
 
-    def start(self, run: Run) -> subprocess.Popen[bytes]:
-        """Starts the run, or goes on with it; the process ends when the run does."""
-        # In a session of its own: Ctrl-C is for fedbench, which then stops the run in order.
-        with (run.path / "engine.log").open("ab") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", _ENGINE, str(run.path.absolute())],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-
-    def follow(
-        self, run: Run, process: subprocess.Popen[bytes], look: Callable[[], None]
-    ) -> Summary:
-        """Calls `look` twice a second until the run is over.
+    def resume(self, name: str | None) -> Run:
+        """Make an ended run in one program, or the newest run, ready to go on.
 
         Raises:
-            RunInterrupted: the user pressed Ctrl-C; the run was stopped and is recorded.
-            RunError: it failed.
+            RunError: there is no such run, it is finished, or it was made in containers or for
+                another federation.
         """
-        return following.follow(
-            run,
-            process,
-            look,
-            self._say,
-            go_on="the same command goes on from there",
-            why=f"{run.path / 'engine.log'} shows why",
-        )
+        run = self._store.find(name)
+        if run.emulates:
+            raise RunError(
+                f"run {run.id} was made in containers", f"make run RESUME={run.id} goes on with it"
+            )
+        if run.profile() != self._profile:
+            raise RunError(f"run {run.id} belongs to another federation ({run.profile().name})")
+        run.prepare_resume()
+        return run
+
+    def launch(self, run: Run) -> subprocess.Popen[bytes]:
+        """Start the program; it ends when the run does."""
+        argv = [sys.executable, "-m", _PROGRAM, str(run.path.absolute())]
+        return spawn(argv, run.path / "engine.log")
+
+    def how_to_go_on(self, run: Run) -> str:
+        """Name the command that goes on."""
+        return f"the same command with --resume {run.id} goes on from there"
+
+    def where_to_look(self, run: Run) -> str:
+        """Name the program's log."""
+        return f"{run.path / 'engine.log'} shows why"
 
 
 def _versions() -> dict[str, object]:

@@ -6,15 +6,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from math import inf
+from typing import Any, NoReturn
 from uuid import uuid4
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 
 from fedbench.engines.in_process.workers import Workers
-from fedbench.server.exchange import RunStopped
-from fedbench.server.timing import ServerPart
+from fedbench.server.exchange import RunStopped, ServerPart
 from fedbench.telemetry.timing import Timing
 
 POLL_SECONDS = 0.2
@@ -41,15 +40,15 @@ class MemoryGrid(Grid):
 
     @property
     def flower(self) -> Grid:
-        """Itself."""
+        """Flower's own interface, which this grid has as well."""
         return self
 
     def node_ids(self) -> list[int]:
-        """All clients."""
+        """Return all clients."""
         return list(self._workers.node_ids)
 
     def pause(self, seconds: float) -> None:
-        """As `Exchange` has it."""
+        """Sleep, as `Exchange` has it."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             self._heed()
@@ -58,8 +57,9 @@ class MemoryGrid(Grid):
     def exchange(
         self, messages: Iterable[Message], timeout: float
     ) -> Iterator[tuple[int, Message]]:
-        """As `Exchange` has it, but in the messages' order: a sum in another would be another.
+        """Exchange messages as `Exchange` has it, but yield replies in the messages' order.
 
+        A sum of models in another order would be another sum.
         What a node raises is its reply.
         """
         nodes = {self._workers.submit(m): m.metadata.dst_node_id for m in messages}
@@ -86,12 +86,12 @@ class MemoryGrid(Grid):
 
     # Flower's own interface.
 
-    def set_run(self, run: Run) -> None:
-        """Nothing: there is one run."""
+    def set_run(self, run: Any) -> None:
+        """Do nothing: there is one run."""
 
     @property
-    def run(self) -> Run:
-        """There is none of SuperLink's.
+    def run(self) -> NoReturn:
+        """SuperLink's record of the run: there is none.
 
         Raises:
             NotImplementedError: always.
@@ -106,11 +106,11 @@ class MemoryGrid(Grid):
         group_id: str,
         ttl: float | None = None,
     ) -> Message:
-        """A message to one client."""
+        """Return a message to one client."""
         return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl)
 
     def get_node_ids(self) -> Iterable[int]:
-        """All clients."""
+        """Return all clients."""
         return self.node_ids()
 
     def push_messages(self, messages: Iterable[Message]) -> Sequence[str]:
@@ -120,13 +120,13 @@ class MemoryGrid(Grid):
         return list(sent)
 
     def pull_messages(self, message_ids: Iterable[str]) -> Sequence[Message]:
-        """Those replies to the named messages that are there."""
+        """Return the replies to the named messages that are there."""
         ready = [name for name in message_ids if name in self._sent and self._sent[name].done()]
         return [self._sent.pop(name).result() for name in ready]
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Sequence[Message]:
-        """All replies, or those that came within `timeout` seconds."""
+        """Return all replies, or those that came within `timeout` seconds."""
         futures = [self._workers.submit(message) for message in messages]
         return [future.result() for future in self._ended(futures, timeout)]

@@ -6,6 +6,7 @@ as the host can use, and not one for each client.
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import signal
@@ -17,22 +18,21 @@ from dataclasses import dataclass
 from multiprocessing.synchronize import Event
 from typing import Any
 
-from flwr.app import Context, Error, Message, RecordDict
-from flwr.common.constant import ErrorCode
-from flwr.supercore.task_identity import TaskIdentity
-from prometheus_client import REGISTRY
+from flwr.app import Context, Message, RecordDict
 
 from fedbench.client import app
 from fedbench.client.node import task_of
-from fedbench.learning.train import set_threads
+from fedbench.flower.messages import app_error, identify
+from fedbench.learning.processor import set_threads
 from fedbench.telemetry import logs
+from fedbench.telemetry.work import WorkCounter
+from fedbench.wire import WORK
 
 WATCH_SECONDS = 0.5
-_TRAINED = "fedbench_trained_samples_total"
+_RUN_ID = 1  # as Flower numbers runs: there is one
 # Figures of a client's own container, of which there is none here.
 _OF_A_CONTAINER = (
-    "cpu-seconds", "throttled-seconds", "peak-memory-bytes", "busy-share",
-    "epoch-cpu-seconds", "epoch-throttled-seconds", "epoch-steal-seconds", "epoch-due-seconds",
+    "cpu_seconds", "throttled_seconds", "peak_memory_bytes", "busy_share_seconds", "epochs",
 )  # fmt: skip
 
 _spawning = multiprocessing.get_context("spawn")  # a fork would share CUDA and threads
@@ -47,9 +47,9 @@ class Client:
     data: str
 
     def context(self, node_id: int) -> Context:
-        """What the ClientApp finds around it."""
+        """Return what the ClientApp finds around it."""
         config = {"client": self.name, "device": self.device, "data": self.data}
-        return Context(1, node_id, config, RecordDict(), {})
+        return Context(_RUN_ID, node_id, config, RecordDict(), {})
 
 
 class Workers:
@@ -59,7 +59,7 @@ class Workers:
     """
 
     def __init__(self, clients: Mapping[int, Client], count: int, threads: int = 1) -> None:
-        identify()
+        identify(_RUN_ID)
         self._clients = clients
         self._cancelled = _spawning.Event()
         self._trained = _spawning.Value("q", 0)
@@ -70,15 +70,15 @@ class Workers:
 
     @property
     def node_ids(self) -> list[int]:
-        """Of all clients."""
+        """The nodes of all clients."""
         return list(self._clients)
 
     def trained(self) -> int:
-        """Images that were trained so far, each as often as it was."""
+        """Return how many images were trained so far, each as often as it was."""
         return int(self._trained.value)
 
     def submit(self, message: Message) -> Future[Message]:
-        """The reply, once it is there; an exception of the ClientApp is an error reply."""
+        """Return the reply, once it is there; an exception of the ClientApp is an error reply."""
         node_id = message.metadata.dst_node_id
         task = (self._clients[node_id], node_id, message)
         if self._pool:
@@ -88,18 +88,18 @@ class Workers:
         return future
 
     def cancel(self) -> None:
-        """Ends what is going on after the batch at hand."""
+        """End what is going on after the batch at hand."""
         self._cancelled.set()
 
     def close(self) -> None:
-        """Ends the processes."""
+        """End the processes."""
         self.cancel()
         if self._pool:
             self._pool.shutdown(cancel_futures=True)
 
 
 def worker_count(clients: int, cores: int, *, gpu: bool) -> int:
-    """How many processes train at once, where nobody said.
+    """Return how many processes train at once, where nobody said.
 
     A GPU is one device, and one process fills it. A few more clients than cores train side by side:
     one after the other, the last would leave cores idle. Many take turns, for each needs memory.
@@ -109,27 +109,28 @@ def worker_count(clients: int, cores: int, *, gpu: bool) -> int:
     return clients if clients < 2 * cores else cores
 
 
-def identify() -> None:
-    """Lets this process make messages, as Flower does for the process of a run."""
-    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
-
-
 def _begin(cancelled: Event, trained: Any, parent: int, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logs.configure(service="engine")
-    identify()
+    identify(_RUN_ID)
     set_threads(threads)
-    watch = threading.Thread(
-        target=_watch, args=(cancelled, trained, parent, app.cancelled.set), daemon=True
-    )
-    watch.start()
+    counter = WorkCounter()
+    app.report_to(counter)
+    told = (counter, cancelled, trained, parent, app.cancelled.set)
+    threading.Thread(target=_watch, args=told, daemon=True).start()
 
 
-def _watch(cancelled: Event, trained: Any, parent: int, cancel: Callable[[], None]) -> None:
-    """Counts what Prometheus would see, and ends this process when its parent is gone."""
+def _watch(
+    counter: WorkCounter,
+    cancelled: Event,
+    trained: Any,
+    parent: int,
+    cancel: Callable[[], None],
+) -> None:
+    """Add what was trained to the workers' sum; end this process when its parent is gone."""
     before = 0
     while os.getppid() == parent:
-        now = int(REGISTRY.get_sample_value(_TRAINED) or 0)
+        now = counter.trained_samples
         with trained.get_lock():
             trained.value += now - before
         before = now
@@ -148,9 +149,10 @@ def _reply(client: Client, node_id: int, message: Message) -> Message:
     try:
         reply = app.app(message, client.context(node_id))
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
-        return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message)
-    if reply.has_content() and "metrics" in reply.content:
+        return app_error(message, f"{type(error).__name__}: {error}")
+    if reply.has_content() and WORK in reply.content:
+        work = json.loads(str(reply.content[WORK][WORK]))
         for key in _OF_A_CONTAINER:
-            reply.content["metrics"].pop(key, None)
+            work.pop(key, None)
+        reply.content[WORK][WORK] = json.dumps(work)
     return reply

@@ -24,7 +24,7 @@ _TEST_SHARE = 0.2
 
 
 def load() -> tuple[Split, Split]:
-    """Training and test images (1,438 and 359), the same whatever the experiment's seed."""
+    """Return training and test images (1,438 and 359), the same whatever the experiment's seed."""
     table = np.loadtxt(FILE, delimiter=",", dtype=np.uint8)
     images = np.stack([_enlarge(row) for row in table[:, :64]])
     labels = table[:, 64].astype(np.int64)

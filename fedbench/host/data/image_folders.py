@@ -17,7 +17,7 @@ from fedbench.host.setup.machine import Say
 SIDE = 32
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 _FORMATS = ("BMP", "JPEG", "PNG", "WEBP")
-_REPORT_EVERY = 10_000
+_IMAGES_BETWEEN_NOTES = 10_000
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
@@ -31,12 +31,12 @@ class Split:
     labels: Labels
 
     def take(self, chosen: Labels) -> Split:
-        """Those at the positions `chosen`."""
+        """Return the images and labels at the positions `chosen`."""
         return Split(self.images[chosen], self.labels[chosen])
 
 
 def decode(file: Path | BytesIO, where: str) -> Images:
-    """One encoded image of any size -> uint8 [32, 32, 3], RGB.
+    """Decode an image of any size -> uint8 [32, 32, 3], RGB.
 
     Raises:
         DataError: it does not decode; the message begins with `where`.
@@ -56,18 +56,18 @@ def decode(file: Path | BytesIO, where: str) -> Images:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Pillow would take all that is above 255 of 16 bits for white."""
+    """Keep the upper 8 of 16 bits: Pillow would take all that is above 255 for white."""
     if not image.mode.startswith("I"):
         return image
     return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
 
 
 def stack(decoded: Iterable[Images], total: int, what: str, say: Say) -> Images:
-    """`total` images [32, 32, 3] -> [total, 32, 32, 3], held once in memory; reports progress."""
+    """Stack `total` images [32, 32, 3] -> [total, 32, 32, 3], held once in memory; say how far."""
     images = np.empty((total, SIDE, SIDE, 3), np.uint8)
     for count, image in enumerate(decoded, start=1):
         images[count - 1] = image
-        if count % _REPORT_EVERY == 0:
+        if count % _IMAGES_BETWEEN_NOTES == 0:
             say(f"{what}: {count:,} of {total:,} images decoded")
     return images
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from fedbench.errors import DataError
 from fedbench.host.data.image_folders import Images, Labels, Split, decode, stack
-from fedbench.host.data.parquet_columns import Columns, Wanted, find_columns
+from fedbench.host.data.parquet_columns import ColumnNames, ImageSchema, choose_columns
 from fedbench.host.setup.machine import Say
 
 Classes = dict[int | str, str]
@@ -30,7 +30,7 @@ class ParquetFiles:
 
     split: str
     files: list[Path]
-    wanted: Wanted
+    column_names: ColumnNames
     classes: Classes
 
     @classmethod
@@ -38,7 +38,7 @@ class ParquetFiles:
         cls,
         split: str,
         files: list[Path],
-        wanted: Wanted,
+        column_names: ColumnNames,
         *,
         names: Sequence[str] | None = None,
         like: Classes | None = None,
@@ -51,10 +51,10 @@ class ParquetFiles:
         Raises:
             DataError: a file is not Parquet, or lacks a column.
         """
-        named = _columns(files[0], wanted).classes
+        named = _schema(files[0], column_names).classes
         if named:
-            return cls(split, files, wanted, dict(enumerate(named)))
-        return cls(split, files, wanted, like or _classes(files, wanted, names))
+            return cls(split, files, column_names, dict(enumerate(named)))
+        return cls(split, files, column_names, like or _classes(files, column_names, names))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -75,7 +75,7 @@ class ParquetFiles:
 
     def _decoded(self, labels: Labels) -> Iterator[Images]:
         positions = {value: position for position, value in enumerate(self.classes)}
-        rows = (row for file in self.files for row in _rows(file, self.wanted))
+        rows = (row for file in self.files for row in _rows(file, self.column_names))
         for index, (where, image, label) in enumerate(rows):
             if label not in positions:
                 raise DataError(f"{where}: label {label}, expected {_listed(positions)}", _ROW)
@@ -83,13 +83,13 @@ class ParquetFiles:
             yield decode(BytesIO(image), where)
 
 
-def _rows(file: Path, wanted: Wanted) -> Iterator[tuple[str, bytes, int | str | None]]:
-    columns = _columns(file, wanted)
+def _rows(file: Path, column_names: ColumnNames) -> Iterator[tuple[str, bytes, int | str | None]]:
+    schema = _schema(file, column_names)
     with _reading(file), pq.ParquetFile(file) as reader:
         row = 0
-        for batch in reader.iter_batches(1024, columns=[columns.image, columns.label]):
+        for batch in reader.iter_batches(1024, columns=[schema.image, schema.label]):
             images, labels = (
-                batch.column(each).to_pylist() for each in (columns.image, columns.label)
+                batch.column(name).to_pylist() for name in (schema.image, schema.label)
             )
             for image, label in zip(images, labels, strict=True):
                 where = f"{file}: row {row}"
@@ -104,8 +104,10 @@ def _image(value: dict[str, Any] | bytes | None, where: str) -> bytes:
     return content
 
 
-def _classes(files: Sequence[Path], wanted: Wanted, names: Sequence[str] | None) -> Classes:
-    values = set().union(*(_values(file, _columns(file, wanted)) for file in files))
+def _classes(
+    files: Sequence[Path], column_names: ColumnNames, names: Sequence[str] | None
+) -> Classes:
+    values = set().union(*(_values(file, _schema(file, column_names)) for file in files))
     words = {value for value in values if isinstance(value, str)}
     if words and words != values:
         where = f"{files[0].parent}/{files[0].stem}"
@@ -116,9 +118,9 @@ def _classes(files: Sequence[Path], wanted: Wanted, names: Sequence[str] | None)
     return {value: str(value) for value in sorted(v for v in values if v in words or v >= 0)}
 
 
-def _values(file: Path, columns: Columns) -> set[Any]:
+def _values(file: Path, schema: ImageSchema) -> set[Any]:
     with _reading(file):
-        labels = pq.read_table(file, columns=[columns.label]).column(0)
+        labels = pq.read_table(file, columns=[schema.label]).column(0)
         return set(labels.unique().to_pylist()) - {None}
 
 
@@ -127,9 +129,9 @@ def _count(file: Path) -> int:
         return int(reader.metadata.num_rows)
 
 
-def _columns(file: Path, wanted: Wanted) -> Columns:
+def _schema(file: Path, column_names: ColumnNames) -> ImageSchema:
     with _reading(file):
-        return find_columns(file, pq.read_schema(file), wanted)
+        return choose_columns(file, pq.read_schema(file), column_names)
 
 
 def _listed(values: Sequence[int | str] | dict[int | str, int]) -> str:

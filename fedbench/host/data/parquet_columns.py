@@ -1,4 +1,4 @@
-"""Which columns of a Parquet file hold the images and the labels: found by type, not by name."""
+"""Columns of a Parquet file that hold the images and the labels, told by type, not by name."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ LABELS = "labels (integers or strings)"
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What the experiment says of the columns: `data.image_column` and `data.label_column`."""
+class ColumnNames:
+    """Names that the experiment gives: `data.image_column` and `data.label_column`, if any."""
 
     image: str | None = None
     label: str | None = None
 
 
 @dataclass(frozen=True)
-class Columns:
+class ImageSchema:
     """Names of the two columns, and of the classes where the file's metadata has them."""
 
     image: str
@@ -33,30 +33,30 @@ class Columns:
     classes: tuple[str, ...] = ()
 
 
-def find_columns(file: Path, schema: pa.Schema, wanted: Wanted) -> Columns:
-    """Find both columns; Hugging Face's metadata decides between several that could be meant.
+def choose_columns(file: Path, schema: pa.Schema, column_names: ColumnNames) -> ImageSchema:
+    """Choose both columns; Hugging Face's metadata decides between several that could be meant.
 
     Raises:
-        DataError: no column could be meant, or several, or the one that is wanted cannot be.
+        DataError: no column could be meant, or several, or the one that is named cannot be.
     """
     described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
     features = described.get("info", {}).get("features", {})
 
     def choose(key: str, name: str | None, kind: _Kind) -> str:
-        marked = [each for each, keys in features.items() if keys.get("_type") == kind.mark]
+        marked = [column for column, keys in features.items() if keys.get("_type") == kind.mark]
         fitting = [field.name for field in schema if kind.fits(field.type)]
         if name is not None:
             _require(file, schema, name, kind)
             return name
-        chosen: list[str] = [each for each in fitting if each in marked] or fitting
+        chosen: list[str] = [column for column in fitting if column in marked] or fitting
         if len(chosen) != 1:
             raise _undecided(file, schema, chosen, key, kind)
         return chosen[0]
 
-    image = choose("image_column", wanted.image, _IMAGE)
-    label = choose("label_column", wanted.label, _LABEL)
+    image = choose("image_column", column_names.image, _IMAGE)
+    label = choose("label_column", column_names.label, _LABEL)
     names = features.get(label, {}).get("names") or ()
-    return Columns(image, label, tuple(names) if _is_integer(schema, label) else ())
+    return ImageSchema(image, label, tuple(names) if _is_integer(schema, label) else ())
 
 
 @dataclass(frozen=True)

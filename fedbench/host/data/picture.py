@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -49,8 +49,8 @@ def draw(held: Held, title: str, file: Path) -> None:
 
 def _figure(held: Held, title: str) -> Figure:
     classes = list(next(iter(held.values())))
-    columns = _legend_columns(classes)
-    height = _MARGINS + _ROW * len(held) + _LEGEND_ROW * -(-len(classes) // columns)
+    per_row = _legend_per_row(classes)
+    height = _MARGINS + _ROW * len(held) + _LEGEND_ROW * -(-len(classes) // per_row)
     figure = Figure(figsize=(_WIDTH, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
     axes = figure.add_subplot()
     colours = _colours(len(classes))
@@ -61,22 +61,29 @@ def _figure(held: Held, title: str) -> Figure:
         note = f"{len(classes)} classes, coloured in their order: {classes[0]} to {classes[-1]}"
         axes.set_xlabel(f"training images ({note})")
     else:
-        _legend(figure, classes, colours, columns)
+        _legend(figure, classes, colours, per_row)
     return figure
 
 
 def _bars(axes: Axes, held: Held, colours: Sequence[Colour]) -> None:
-    longest = max(sum(counts.values()) for counts in held.values())
-    for row, counts in enumerate(held.values()):
-        ends = list(accumulate(counts.values()))
-        for count, end, colour in zip(counts.values(), ends, colours, strict=True):
-            if count == 0:
-                continue
-            axes.barh(row, count, left=end - count, height=0.78, color=colour, lw=0.4, ec="white")
-            if count / longest > _DIGIT * (len(f"{count}") + 1):
-                middle, ink = end - count / 2, _ink(colour)
-                axes.text(middle, row, f"{count}", ha="center", va="center", size=7, color=ink)
-        axes.text(ends[-1] + longest * 0.008, row, f"{ends[-1]:,}", va="center", weight="bold")
+    counts = np.array([list(of_client.values()) for of_client in held.values()])  # [client, class]
+    ends = np.cumsum(counts, axis=1)
+    longest = int(ends[:, -1].max())
+    for label, colour in enumerate(colours):
+        rows = np.flatnonzero(counts[:, label])
+        widths, starts = counts[rows, label], (ends - counts)[rows, label]
+        axes.barh(rows, widths, left=starts, height=0.78, color=colour, lw=0.4, ec="white")
+        cells = np.stack([widths, starts + widths / 2, rows], axis=1)
+        for count, middle, row in cells.tolist():
+            if count / longest > _DIGIT * (len(f"{count:.0f}") + 1):
+                _write_count(axes, count, middle, row, _ink(colour))
+    for row, total in enumerate(ends[:, -1].tolist()):
+        axes.text(total + longest * 0.008, row, f"{total:,}", va="center", weight="bold")
+
+
+def _write_count(axes: Axes, count: float, x: float, y: float, ink: str) -> None:
+    text = axes.text(x, y, f"{count:.0f}", ha="center", va="center", size=7, color=ink)
+    text.set_in_layout(False)  # it has its room in the bar; measuring hundreds of them takes long
 
 
 def _frame(axes: Axes, held: Held) -> None:
@@ -93,7 +100,7 @@ def _frame(axes: Axes, held: Held) -> None:
     axes.spines[:].set_visible(False)
 
 
-def _legend_columns(classes: Sequence[str]) -> int:
+def _legend_per_row(classes: Sequence[str]) -> int:
     if len(classes) > _LEGEND_UP_TO:
         return len(classes)
     widest = 0.45 + 0.08 * max(len(name) for name in classes)  # inches
@@ -101,11 +108,11 @@ def _legend_columns(classes: Sequence[str]) -> int:
 
 
 def _legend(
-    figure: Figure, classes: Sequence[str], colours: Sequence[Colour], columns: int
+    figure: Figure, classes: Sequence[str], colours: Sequence[Colour], per_row: int
 ) -> None:
     boxes = [Patch(color=colour) for colour in colours]
     figure.legend(
-        boxes, classes, loc="outside lower center", ncols=columns, frameon=False,
+        boxes, classes, loc="outside lower center", ncols=per_row, frameon=False,
         handlelength=1, handleheight=1, columnspacing=1.2,
     )  # fmt: skip
 

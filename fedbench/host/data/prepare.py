@@ -21,7 +21,7 @@ from fedbench.config.partitions import BySize, Replicated
 from fedbench.errors import DataError
 from fedbench.host.data.division import Indices, divide, draw, generator
 from fedbench.host.data.image_folders import Split
-from fedbench.host.data.parquet_columns import Wanted
+from fedbench.host.data.parquet_columns import ColumnNames
 from fedbench.host.data.sources import DataSet, Opened, open_data_set
 from fedbench.host.data.store import read_labels, read_metadata, write_partition
 from fedbench.host.setup.machine import Say
@@ -65,9 +65,9 @@ def prepare(
     folders = [root / client / key for client in clients]
     if not all(_holds(folder, recipe) for folder in folders):
         data = opened.load(root / _CACHE, say)
-        parts = _divide(experiment, data, len(clients))
+        shares = _divide(experiment, data, len(clients))
         say(f"writing {key} for {len(clients)} clients")
-        _write(folders, parts, data, experiment, _metadata(experiment, data, key, recipe))
+        _write(folders, shares, data, experiment, _metadata(experiment, data, key, recipe))
     return _describe(key, clients, root)
 
 
@@ -84,9 +84,9 @@ def prepare_joined(
     """Store data for a client that joins from outside, under the `key` of the federation's run.
 
     It gets `samples` training images, drawn at random from the whole training set with its
-    proportions of classes, seeded by the experiment's seed and the client's name. By default as
-    many as a client of the partition has on average: the (capped) training set, but for
-    `replicated` divided by the number of clients that the key names, rounded down.
+    proportions of classes, seeded by the experiment's seed and the client's name. The default is
+    what a client of the partition has on average: the (capped) training set, but for `replicated`
+    divided by the number of clients that the key names, rounded down.
 
     Raises:
         DataError: not a key; more images asked for than there are; or as `prepare`.
@@ -100,16 +100,16 @@ def prepare_joined(
     if not _holds(folder, recipe):
         data = opened.load(root / _CACHE, say)
         total = len(data.train.labels)
-        share = _share(experiment, total, int(match[1])) if samples is None else samples
-        if not 1 <= share <= total:
-            raise DataError(f"{client}: {share} training images asked for", f"ask for 1 to {total}")
-        part = draw(data.train.labels, share, _random(experiment, f"join {client}"))
-        _write([folder], [part], data, experiment, _metadata(experiment, data, key, recipe))
+        count = _share(experiment, total, int(match[1])) if samples is None else samples
+        if not 1 <= count <= total:
+            raise DataError(f"{client}: {count} training images asked for", f"ask for 1 to {total}")
+        share = draw(data.train.labels, count, _random(experiment, f"join {client}"))
+        _write([folder], [share], data, experiment, _metadata(experiment, data, key, recipe))
     return _describe(key, [client], root)
 
 
 def table(prepared: Prepared, root: Path) -> dict[str, dict[str, int]]:
-    """Who holds what: client -> class -> number of training images."""
+    """Count who holds what: client -> class -> number of training images."""
     counts = {}
     for client in prepared.samples:
         labels = read_labels(root / client / prepared.key / TRAIN)
@@ -119,7 +119,7 @@ def table(prepared: Prepared, root: Path) -> dict[str, dict[str, int]]:
 
 
 def rows(held: dict[str, dict[str, int]]) -> tuple[list[str], list[list[str]]]:
-    """`table` for people, header and rows; of many classes only the largest of each client."""
+    """Give `table` for people, header and rows; of many classes only each client's largest."""
     classes = list(next(iter(held.values())))
     if len(classes) <= _CLASSES_SHOWN:
         header = ["client", *classes, "all"]
@@ -141,15 +141,15 @@ def _largest(counts: dict[str, int]) -> str:
 
 def _open(experiment: Experiment, source: Path | None) -> Opened:
     data = experiment.data
-    return open_data_set(data.name, source, Wanted(data.image_column, data.label_column))
+    return open_data_set(data.name, source, ColumnNames(data.image_column, data.label_column))
 
 
 def _divide(experiment: Experiment, data: DataSet, clients: int) -> list[Indices]:
-    wanted = experiment.data
-    pool = draw(data.train.labels, wanted.train_samples, _random(experiment, "train"))
+    settings = experiment.data
+    pool = draw(data.train.labels, settings.train_samples, _random(experiment, "train"))
     labels = data.train.labels[pool]
-    parts = divide(wanted.partition, labels, clients, _random(experiment, "divide"))
-    return [pool[part] for part in parts]
+    shares = divide(settings.partition, labels, clients, _random(experiment, "divide"))
+    return [pool[share] for share in shares]
 
 
 def _share(experiment: Experiment, total: int, clients: int) -> int:
@@ -162,7 +162,7 @@ def _share(experiment: Experiment, total: int, clients: int) -> int:
 
 def _write(
     folders: Sequence[Path],
-    parts: Sequence[Indices],
+    shares: Sequence[Indices],
     data: DataSet,
     experiment: Experiment,
     metadata: dict[str, str],
@@ -170,8 +170,8 @@ def _write(
     chosen = draw(data.test.labels, experiment.data.test_samples, _random(experiment, "test"))
     test: Split | Path = data.test.take(chosen)
     replica: Path | None = None
-    for folder, part in zip(folders, parts, strict=True):
-        train = replica or data.train.take(part)
+    for folder, share in zip(folders, shares, strict=True):
+        train = replica or data.train.take(share)
         write_partition(folder, {TRAIN: train, TEST: test}, metadata)
         test = folder / TEST
         replica = folder / TRAIN if _replicated(experiment) else None
@@ -195,8 +195,8 @@ def _metadata(experiment: Experiment, data: DataSet, key: str, recipe: str) -> d
 
 def _recipe(experiment: Experiment, fingerprint: str, receivers: Sequence[str | int | None]) -> str:
     """Hash of all that determines the content."""
-    parts = [_FORMAT, experiment.data.model_dump(), experiment.seed, fingerprint, receivers]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    facts = [_FORMAT, experiment.data.model_dump(), experiment.seed, fingerprint, receivers]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def _key(experiment: Experiment, clients: int, recipe: str) -> str:

@@ -11,22 +11,18 @@ import numpy as np
 from fedbench.errors import DataError
 from fedbench.host.data import digits
 from fedbench.host.data.image_folders import Split
-from fedbench.host.data.parquet_columns import Wanted
+from fedbench.host.data.parquet_columns import ColumnNames
 from fedbench.host.data.splits import LAYOUT, find_splits, hold_out
 from fedbench.host.data.store import read_cached, write_cached
 from fedbench.host.setup.machine import Say
 
 CIFAR10 = "uoft-cs/cifar10"
-_CHECKOUT = Path(__file__).resolve().parents[3]
-LOCAL_CIFAR10 = (
-    _CHECKOUT / "data" / "cifar10",
-    _CHECKOUT.parent / "shared" / "data" / "cifar10-jpeg",
-)
+LOCAL_CIFAR10 = Path(__file__).resolve().parents[3] / "data" / "cifar10"
 CIFAR10_CLASSES = (
     *("airplane", "automobile", "bird", "cat", "deer"),
     *("dog", "frog", "horse", "ship", "truck"),
 )
-_BY_TYPE = Wanted()
+_BY_TYPE = ColumnNames()
 
 
 @dataclass(frozen=True)
@@ -59,36 +55,37 @@ class Hub:
         Raises:
             DataError: the hub is out of reach and nothing was downloaded before.
         """
-        # Imported here: only this path needs them. They come with flwr-datasets.
+        # Only this path needs them, and they take 0.3 s.
         from httpx import HTTPError  # noqa: PLC0415
         from huggingface_hub import snapshot_download  # noqa: PLC0415
 
         say(f"fetching CIFAR-10 (144 MB) from Hugging Face: {CIFAR10}")
         try:
             copy = snapshot_download(CIFAR10, repo_type="dataset", allow_patterns="*.parquet")
-        except (OSError, HTTPError) as error:  # the hub's own errors are OSErrors
+        except (OSError, HTTPError) as error:  # it passes httpx' errors on; its own are OSErrors
             raise DataError(
                 f"cifar10: the Hugging Face data set {CIFAR10} cannot be fetched: {error}",
                 "pass DATA=<folder> with CIFAR-10 as train*.parquet and test*.parquet, "
-                "or as train/<class>/*.png and test/<class>/*.png",
+                "or as train/<class>/*.png and test/<class>/*.png; "
+                "or put it into data/cifar10 of this checkout",
             ) from None
         return Folder("cifar10", Path(copy) / "plain_text", _BY_TYPE).load(cache, say)
 
 
 class Folder:
-    """`cifar10` or images of one's own in a local folder, as image files or as Parquet.
+    """`cifar10`, or the user's images, in a local folder as image files or as Parquet.
 
     Raises:
         DataError: the folder or a class is missing, the splits differ in their classes, the
             classes are not those of CIFAR-10 although it was asked for, or see `find_splits`.
     """
 
-    def __init__(self, name: str, folder: Path, wanted: Wanted) -> None:
+    def __init__(self, name: str, folder: Path, column_names: ColumnNames) -> None:
         self._name = name
         self._folder = folder
-        self._wanted = wanted
+        self._column_names = column_names
         self._names = CIFAR10_CLASSES if name == "cifar10" else None
-        self._train, self._test = find_splits(folder, wanted, self._names)
+        self._train, self._test = find_splits(folder, column_names, self._names)
         self._check_names()
         self.fingerprint = self._stamp()
 
@@ -117,7 +114,10 @@ class Folder:
 
     def _stamp(self) -> str:
         """Identify the content without reading it: all files, their sizes and times."""
-        digest = hashlib.sha256(f"{self._name} {self._wanted}".encode())
+        image, label = self._column_names.image, self._column_names.label
+        # Keys of data that runs name depend on this text, so its words must stay.
+        naming = f"Wanted(image={image!r}, label={label!r})"
+        digest = hashlib.sha256(f"{self._name} {naming}".encode())
         for file in [*self._train.files, *(self._test.files if self._test else [])]:
             stat = file.stat()
             digest.update(f"{file.resolve()} {stat.st_size} {stat.st_mtime_ns}\n".encode())
@@ -155,10 +155,10 @@ class Folder:
 
 
 class LocalCopy(Folder):
-    """`cifar10` in or beside the checkout: no network is needed, nor a folder named."""
+    """`cifar10` in the checkout's `data/cifar10`, which needs neither a network nor a name."""
 
     def load(self, cache: Path, say: Say) -> DataSet:
-        """As any folder's, and says which it is, for nobody named it."""
+        """Decode it as any folder, and say which folder it is, since nobody named it."""
         say(f"CIFAR-10 is the copy in {self._folder} (--data names another)")
         return super().load(cache, say)
 
@@ -166,10 +166,10 @@ class LocalCopy(Folder):
 Opened = Embedded | Hub | Folder
 
 
-def open_data_set(name: str, source: Path | None, wanted: Wanted = _BY_TYPE) -> Opened:
+def open_data_set(name: str, source: Path | None, column_names: ColumnNames = _BY_TYPE) -> Opened:
     """Find the data set of that name (`Data.name`); nothing is decoded or fetched yet.
 
-    Without a `source`, CIFAR-10 is the first of `LOCAL_CIFAR10` that is there, else the hub's.
+    Without a `source`, CIFAR-10 is that in `LOCAL_CIFAR10` if the folder is there, else the hub's.
 
     Raises:
         DataError: it needs a folder and has none, takes none and has one, or see `Folder`.
@@ -181,12 +181,11 @@ def open_data_set(name: str, source: Path | None, wanted: Wanted = _BY_TYPE) -> 
         )
     if source is not None:
         try:
-            return Folder(name, source, wanted)
+            return Folder(name, source, column_names)
         except OSError as error:
             raise DataError(f"{source}: cannot be read: {error}", "check the files there") from None
     if name == "folder":
         raise DataError("the data set folder needs a folder of images", "pass DATA=<folder>")
     if name == "digits":
         return Embedded()
-    copy = next((folder for folder in LOCAL_CIFAR10 if folder.is_dir()), None)
-    return LocalCopy(name, copy, wanted) if copy else Hub()
+    return LocalCopy(name, LOCAL_CIFAR10, column_names) if LOCAL_CIFAR10.is_dir() else Hub()

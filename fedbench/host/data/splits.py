@@ -12,7 +12,7 @@ from fedbench.errors import DataError
 from fedbench.host.data.division import draw, generator
 from fedbench.host.data.image_folders import ImageFolder, Split
 from fedbench.host.data.parquet import ParquetFiles
-from fedbench.host.data.parquet_columns import Wanted
+from fedbench.host.data.parquet_columns import ColumnNames
 
 LAYOUT = (
     "expected train/<class>/*.png and test/<class>/*.png, or train*.parquet and test*.parquet; "
@@ -25,7 +25,7 @@ Files = ImageFolder | ParquetFiles
 
 
 def find_splits(
-    source: Path, wanted: Wanted, names: Sequence[str] | None
+    source: Path, column_names: ColumnNames, names: Sequence[str] | None
 ) -> tuple[Files, Files | None]:
     """Find training and test images; no image is read yet.
 
@@ -34,16 +34,16 @@ def find_splits(
 
     Raises:
         DataError: there is no such folder, or it holds neither images nor Parquet files, or only
-            test images, or `wanted` names columns of image files.
+            test images, or `column_names` has some for image files.
     """
     if source.suffix == ".parquet" and source.is_file():
-        return ParquetFiles.open("train", [source], wanted, names=names), None
+        return ParquetFiles.open("train", [source], column_names, names=names), None
     if not source.is_dir():
         raise DataError(f"{source}: no such folder", "pass DATA=<folder>; " + LAYOUT)
     files = sorted(source.glob("*.parquet"))
     if files:
-        return _in_parquet(source, files, wanted, names)
-    if wanted != Wanted():
+        return _in_parquet(source, files, column_names, names)
+    if column_names != ColumnNames():
         raise DataError(
             f"{source}: data.image_column and data.label_column are for Parquet files",
             "leave them out: this folder has none",
@@ -52,7 +52,7 @@ def find_splits(
 
 
 def hold_out(whole: Split, source: Path) -> tuple[Split, Split]:
-    """Training and test images of a data set that has no test images, classes in proportion.
+    """Take test images from a data set that has none, classes in proportion.
 
     They are the same whatever the experiment's seed.
 
@@ -67,7 +67,7 @@ def hold_out(whole: Split, source: Path) -> tuple[Split, Split]:
 
 
 def _in_parquet(
-    source: Path, files: list[Path], wanted: Wanted, names: Sequence[str] | None
+    source: Path, files: list[Path], column_names: ColumnNames, names: Sequence[str] | None
 ) -> tuple[Files, Files | None]:
     by_split = [
         [file for file in files if re.match(rf"{word}(?![a-z])", file.name)] for word in _TEST
@@ -76,8 +76,10 @@ def _in_parquet(
     train = [file for file in files if file.name.startswith("train")]
     if test and not train:
         raise DataError(f"{source}: holds no train images", LAYOUT)
-    first = ParquetFiles.open("train", train or files, wanted, names=names)
-    return first, ParquetFiles.open("test", test, wanted, like=first.classes) if test else None
+    first = ParquetFiles.open("train", train or files, column_names, names=names)
+    if not test:
+        return first, None
+    return first, ParquetFiles.open("test", test, column_names, like=first.classes)
 
 
 def _in_folders(source: Path) -> tuple[Files, Files | None]:

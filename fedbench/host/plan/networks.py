@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fedbench.config import Network
+from fedbench.records.clock import Dilation, EmulatedSeconds
 
 
 @dataclass(frozen=True)
@@ -16,20 +17,20 @@ class Capabilities:
     netem: bool
 
 
-def dilated(network: Network, dilation: float) -> Network:
-    """The network in wall seconds of a federation that is slowed by a factor."""
+def dilated(network: Network, dilation: Dilation) -> Network:
+    """Return the network in wall seconds of a federation that is slowed by a factor."""
     return network.model_copy(
         update={
-            "down": network.down and network.down / dilation,
-            "up": network.up and network.up / dilation,
-            "delay": network.delay * dilation,
-            "jitter": network.jitter * dilation,
+            "down": network.down and dilation.wall_rate(network.down),
+            "up": network.up and dilation.wall_rate(network.up),
+            "delay": dilation.wall(EmulatedSeconds(network.delay)),
+            "jitter": dilation.wall(EmulatedSeconds(network.jitter)),
         }
     )
 
 
 def unapplied(network: Network, capabilities: Capabilities) -> list[str]:
-    """What of a network this kernel cannot do, and why: `delay 10 ms is not applied: …`."""
+    """Return what of a network this kernel cannot do, and why: `delay 10 ms is not applied: …`."""
     rates = [(f"{way} {rate / 1e6:g} Mbit/s", way) for way, rate in _rates(network).items()]
     notes = [
         f"{text} is not applied: this kernel has no {'ifb' if capabilities.tbf else 'tbf or htb'}"
@@ -49,13 +50,13 @@ def _rates(network: Network) -> dict[str, float]:
 
 
 def _impairments(network: Network) -> list[str]:
-    found = (
+    values = (
         (network.delay, f"delay {network.delay * 1e3:g} ms"),
         (network.jitter, f"jitter {network.jitter * 1e3:g} ms"),
         (network.loss, f"loss {network.loss * 100:g}%"),
     )
-    return [text for value, text in found if value]
+    return [text for value, text in values if value]
 
 
-def _listed(parts: list[str]) -> str:
-    return f"{', '.join(parts)} {'is' if len(parts) == 1 else 'are'}"
+def _listed(texts: list[str]) -> str:
+    return f"{', '.join(texts)} {'is' if len(texts) == 1 else 'are'}"

@@ -19,6 +19,8 @@ from fedbench.host.plan import targets
 from fedbench.host.plan.networks import Capabilities, dilated, unapplied
 from fedbench.host.plan.shares import Demand, Part, Solution, period_seconds, solve
 from fedbench.host.plan.targets import HostSpeeds
+from fedbench.learning.pace import Speed
+from fedbench.records.clock import Dilation
 from fedbench.records.energy import Draw
 
 _SERVICES = ("server", "prometheus", "grafana")
@@ -88,14 +90,18 @@ class Plan:
 
     profile: Profile
     clients: tuple[ClientPlan, ...]
-    dilation: float
+    dilation: Dilation
     notes: tuple[str, ...]
+    model: ModelName
+    """What the host was divided for."""
+    speeds: Mapping[str, Speed]
+    """What each device trains of that model, in samples per emulated second, by its name."""
     networks: Mapping[str, Network] = field(default_factory=dict)
-    """Of each client that has one, in wall seconds."""
+    """The network of each client that has one, in wall seconds."""
 
 
 def client_names(profile: Profile) -> list[str]:
-    """The names of all clients, in the profile's order.
+    """Return the names of all clients, in the profile's order.
 
     Raises:
         ConfigError: two clients of one name.
@@ -104,7 +110,7 @@ def client_names(profile: Profile) -> list[str]:
 
 
 def client_devices(profile: Profile) -> dict[str, str]:
-    """Each client's device, by its name.
+    """Return each client's device, by its name.
 
     Raises:
         ConfigError: two clients of one name.
@@ -113,7 +119,7 @@ def client_devices(profile: Profile) -> dict[str, str]:
 
 
 def require_known(experiment: Experiment, names: Sequence[str]) -> None:
-    """Nothing, where the experiment asks for none but these clients.
+    """Raise ConfigError if the experiment asks for other clients than these.
 
     Raises:
         ConfigError: it asks for another.
@@ -136,7 +142,7 @@ def plan(
     networks: Sequence[Network | None] = (),
     kernel: Capabilities | None = None,
 ) -> Plan:
-    """Divides the host among the profile's clients, to train `model`.
+    """Divide the host among the profile's clients, to train `model`.
 
     `networks` are those of the profile's machines, `kernel` what of them can be put in force.
 
@@ -161,7 +167,15 @@ def plan(
             f"profile {profile.name} is strict, and this host cannot be all of it: {less[0]}",
             "use a larger host, a smaller profile, or --set strict=false",
         )
-    return Plan(profile, clients, solution.dilation, notes, _networks(made, solution.dilation))
+    return Plan(
+        profile,
+        clients,
+        solution.dilation,
+        notes,
+        model,
+        targets.speeds(devices.values(), model, host_speeds),
+        _networks(made, solution.dilation),
+    )
 
 
 def _names(profile: Profile) -> list[tuple[Machine, list[str]]]:
@@ -204,7 +218,7 @@ def computers(
     host: HostFacts,
     networks: Sequence[Network | None] = (),
 ) -> list[Computer]:
-    """The profile's computers, each with the networks' own entry and a GPU of the host's.
+    """Return the profile's computers, each with the networks' own entry and a GPU of the host's.
 
     Raises:
         ConfigError: two clients of one name.
@@ -247,7 +261,7 @@ def _solve(
     host_speeds: HostSpeeds,
     model: ModelName,
 ) -> Solution:
-    """One part for each computer; one that trains on a GPU gets a core that feeds it."""
+    """Return a part for each computer; one that trains on a GPU gets a core that feeds it."""
     on_cpus = [computer for computer in made if computer.gpu is None]
     cpus = max(1, host.cpus - (len(made) - len(on_cpus)))
     demands = [_demand(computer, host_speeds, model, len(made) > 1) for computer in on_cpus]
@@ -294,7 +308,7 @@ def _clients(
         )
 
 
-def _notes(made: Sequence[Computer], dilation: float, host: HostFacts) -> Iterator[str]:
+def _notes(made: Sequence[Computer], dilation: Dilation, host: HostFacts) -> Iterator[str]:
     if dilation > 1:
         yield (
             f"every device is slowed by one factor, for this host has {host.cpus} cores: "
@@ -317,7 +331,7 @@ def _notes(made: Sequence[Computer], dilation: float, host: HostFacts) -> Iterat
             )
 
 
-def _networks(made: Sequence[Computer], dilation: float) -> dict[str, Network]:
+def _networks(made: Sequence[Computer], dilation: Dilation) -> dict[str, Network]:
     return {
         name: dilated(computer.network, dilation)
         for computer in made

@@ -1,4 +1,4 @@
-"""The plan as a compose project. Pure: what is the same for all is in `compose/*.yaml`."""
+"""The plan as a compose project. Pure: server and monitoring are in `compose/*.yaml`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fedbench.host.plan.client_container import ClientContainer, compose_service
 from fedbench.host.plan.plan import ClientPlan, Plan
 from fedbench.records.energy import Draw
 
@@ -28,12 +29,10 @@ class Paths:
 def compose_project(
     plan: Plan, paths: Paths, name: str = "fedbench", cgroup_driver: str = "cgroupfs"
 ) -> dict[str, Any]:
-    """The plan as a compose project."""
-    services = {client.name: _service(client, plan, paths) for client in plan.clients}
-    for client in plan.clients:
-        if client.group:
-            parent = cgroup_parent(name, client.group, cgroup_driver)
-            services[client.name]["cgroup_parent"] = parent
+    """Return the plan as a compose project."""
+    services = {
+        client.name: _service(client, plan, paths, name, cgroup_driver) for client in plan.clients
+    }
     groups = sorted({client.group for client in plan.clients if client.group})
     return {
         "name": name,
@@ -46,7 +45,7 @@ def compose_project(
 
 
 def cgroup_parent(project: str, group: str, driver: str) -> str:
-    """The cgroup that holds all clients of one computer; systemd has its own form of names."""
+    """Name the cgroup that holds all clients of one computer; systemd has a form of its own."""
     if driver != "systemd":
         return f"/{project}-{group}"
     # A dash would be a level of its own in the name of a slice.
@@ -54,7 +53,7 @@ def cgroup_parent(project: str, group: str, driver: str) -> str:
 
 
 def environment(plan: Plan, paths: Paths, images: Mapping[str, str | None]) -> dict[str, str]:
-    """Values of the variables in `compose/*.yaml`."""
+    """Return the values of the variables in `compose/*.yaml`."""
     ports = plan.profile.ports
     return {
         "FEDBENCH_IMAGE": images["fedbench"] or "",
@@ -70,8 +69,12 @@ def environment(plan: Plan, paths: Paths, images: Mapping[str, str | None]) -> d
     }
 
 
-def _service(client: ClientPlan, plan: Plan, paths: Paths) -> dict[str, Any]:
+def _service(
+    client: ClientPlan, plan: Plan, paths: Paths, project: str, driver: str
+) -> dict[str, Any]:
+    """Return a client's service: what its device is, within the client's container."""
     environment = {
+        "FEDBENCH_SERVER": "server:9092",
         "FEDBENCH_CLIENT": client.name,
         "FEDBENCH_DEVICE": client.device,
         "FEDBENCH_NODE": plan.profile.node,
@@ -85,35 +88,25 @@ def _service(client: ClientPlan, plan: Plan, paths: Paths) -> dict[str, Any]:
     if client.gpu_memory:
         environment["FEDBENCH_GPU_MEMORY"] = str(client.gpu_memory)
         environment["FEDBENCH_GPU_SHARE"] = f"{client.gpu_share:g}"
-    volumes = [
-        f"{paths.data / client.name}:/data:ro",
-        f"{paths.tls / 'ca.pem'}:/tls/ca.pem:ro",
-    ]
+    mounts = [f"{paths.data / client.name}:/data:ro", f"{paths.tls / 'ca.pem'}:/tls/ca.pem:ro"]
     if client.group:
-        volumes.append(f"{client.group}:/device")
-    return {
-        "extends": {"file": str(paths.root / "compose" / "client.yaml"), "service": "client"},
-        "hostname": client.name,
-        **_quota(client),
-        **({"cpuset": client.cpuset} if client.cpuset else {}),
-        # Swap would hide that a device's memory does not suffice: none beyond the limit.
-        "mem_limit": client.memory,
-        "memswap_limit": client.memory,
-        "environment": environment,
-        "volumes": volumes,
-        **({} if client.gpu is None else {"deploy": _gpu(client.gpu)}),
-    }
-
-
-def _quota(client: ClientPlan) -> dict[str, int]:
-    # Of several clients on one computer, a container that had one could not be created where the
-    # cgroup that holds them is left over with a smaller one (cgroup v1); it waits for its quota.
-    if client.group:
-        return {}
-    # Not `cpus`: Docker lifts such a limit from no container that runs.
-    return {"cpu_period": client.period, "cpu_quota": client.quota}
-
-
-def _gpu(index: int) -> dict[str, Any]:
-    device = {"driver": "nvidia", "device_ids": [str(index)], "capabilities": ["gpu"]}
-    return {"resources": {"reservations": {"devices": [device]}}}
+        mounts.append(f"{client.group}:/device")
+    return compose_service(
+        ClientContainer(
+            image="${FEDBENCH_IMAGE}",
+            user="${FEDBENCH_USER}",
+            models=paths.root / "models",
+            hostname=client.name,
+            environment=environment,
+            mounts=tuple(mounts),
+            memory=client.memory,
+            cpuset=client.cpuset,
+            # Of several clients on one computer, a container that had a quota could not be created
+            # where the cgroup that holds them is left over with a smaller one (cgroup v1); it
+            # waits for its quota.
+            cpu_period=None if client.group else client.period,
+            cpu_quota=None if client.group else client.quota,
+            cgroup_parent=cgroup_parent(project, client.group, driver) if client.group else None,
+            gpu=client.gpu,
+        )
+    )

@@ -14,6 +14,7 @@ from itertools import count
 from math import ceil
 
 from fedbench.errors import HostError
+from fedbench.records.clock import REAL_TIME, Dilation
 
 MARGIN = 1.3
 """Quota / need. Measured: one and the same share trained 17 % more or less minutes later."""
@@ -54,12 +55,12 @@ class Part:
 class Solution:
     """The factor by which all devices are slowed, and the part of each."""
 
-    dilation: float
+    dilation: Dilation
     parts: tuple[Part, ...]
 
 
 def solve(demands: Sequence[Demand], cpus: int, dilation: float | None = None) -> Solution:
-    """The smallest dilation at which the quotas of all devices fit into `cpus`, or the given one.
+    """Take the given dilation, or the smallest at which all devices' quotas fit into `cpus`.
 
     Raises:
         HostError: the given dilation is too small for this host.
@@ -70,53 +71,53 @@ def solve(demands: Sequence[Demand], cpus: int, dilation: float | None = None) -
             f"dilation {dilation:g} is too small for this host: these devices need {least:g}",
             f"set dilation to {least:g} or more, or leave it out",
         )
-    chosen = dilation or least
+    chosen = Dilation(dilation or least)
     parts = [_part(demand, chosen) for demand in demands]
     assert all(parts)  # noqa: S101 (feasible)
     return Solution(chosen, tuple(_with_cores([part for part in parts if part], cpus)))
 
 
 def period_seconds(quota: float, step_cpu_seconds: float) -> float:
-    """A period in which the quota suffices for a whole step, within `PERIODS`."""
+    """Return a period in which the quota suffices for a whole step, within `PERIODS`."""
     shortest, longest = PERIODS
     return min(max(ceil(step_cpu_seconds / quota * 100) / 100, shortest), longest)
 
 
 def _least_dilation(demands: Sequence[Demand], cpus: int) -> float:
-    if _fits(demands, cpus, 1.0):
-        return 1.0
+    if _fits(demands, cpus, REAL_TIME):
+        return REAL_TIME
     low, high = 1.0, 2.0
-    while not _fits(demands, cpus, high):
+    while not _fits(demands, cpus, Dilation(high)):
         low, high = high, 2 * high
     for _ in range(_STEPS):
         middle = (low + high) / 2
-        low, high = (low, middle) if _fits(demands, cpus, middle) else (middle, high)
+        low, high = (low, middle) if _fits(demands, cpus, Dilation(middle)) else (middle, high)
     return ceil(high * 100) / 100
 
 
-def _fits(demands: Sequence[Demand], cpus: int, dilation: float) -> bool:
+def _fits(demands: Sequence[Demand], cpus: int, dilation: Dilation) -> bool:
     parts = [_part(demand, dilation) for demand in demands]
     if not all(parts):
         return False
     return sum(part.quota for part in parts if part) <= cpus
 
 
-def _part(demand: Demand, dilation: float) -> Part | None:
-    """With the fewest threads that are fast enough; None where no number of them is."""
+def _part(demand: Demand, dilation: Dilation) -> Part | None:
+    """Take the fewest threads that are fast enough; None where no number of them is."""
     for threads, speed in sorted(demand.host.items()):
-        if demand.single / dilation * MARGIN <= speed:
-            need = threads * demand.together / dilation / speed
+        if dilation.wall_rate(demand.single) * MARGIN <= speed:
+            need = threads * dilation.wall_rate(demand.together) / speed
             return Part(threads, need, need * MARGIN)
     return None
 
 
 def _with_cores(parts: Sequence[Part], cpus: int) -> list[Part]:
-    """Disjoint cores, where there are enough for every device's quota."""
-    wanted = [max(part.threads, ceil(part.quota - 1e-9)) for part in parts]
-    if sum(wanted) > cpus:
+    """Give disjoint cores, where there are enough for every device's quota."""
+    cores_needed = [max(part.threads, ceil(part.quota - 1e-9)) for part in parts]
+    if sum(cores_needed) > cpus:
         return list(parts)
     free = count()
     return [
         Part(part.threads, part.need, part.quota, tuple(next(free) for _ in range(cores)))
-        for part, cores in zip(parts, wanted, strict=True)
+        for part, cores in zip(parts, cores_needed, strict=True)
     ]

@@ -45,22 +45,22 @@ class Assumed:
 
     @property
     def by_threads(self) -> Mapping[int, float]:
-        """As for `HostSpeed`."""
+        """The same as `HostSpeed` has it."""
         return {2**doubling: self.one * 1.7**doubling for doubling in range(5)}
 
     @property
     def busy(self) -> float:
-        """As for `HostSpeed`."""
+        """The same as `HostSpeed` has it."""
         return self.one
 
     @property
     def step_cpu_seconds(self) -> float:
-        """As for `HostSpeed`."""
+        """The same as `HostSpeed` has it."""
         return 32 / self.one
 
     @property
     def of_reference(self) -> float:
-        """As for `HostSpeed`."""
+        """The same as `HostSpeed` has it."""
         return self.one / _REFERENCE
 
 
@@ -84,19 +84,19 @@ ASSUMED: HostSpeeds = _AssumedSpeeds(
 
 
 def workload(device: Device, model: ModelName) -> ModelName:
-    """The model whose speed says how fast the device is: `model` itself where it is known."""
+    """Return the model whose speed says how fast the device is: `model` itself if known."""
     if model in device.speed or not device.speed:
         return model
     return "mobilenet_v2" if "mobilenet_v2" in device.speed else next(iter(device.speed))
 
 
 def workloads(devices: Iterable[Device], model: ModelName) -> list[ModelName]:
-    """All that the host has to be calibrated for."""
+    """Return all models that the host has to be calibrated for."""
     return sorted({model, *(workload(device, model) for device in devices)})
 
 
 def speed(device: Device, model: ModelName, host: HostSpeeds) -> Speed:
-    """Samples per emulated second of one client on the device, and of several together.
+    """Return the samples per emulated second of one client on the device, and of several together.
 
     A device without a speed is taken to have cores like the host's.
     """
@@ -109,8 +109,13 @@ def speed(device: Device, model: ModelName, host: HostSpeeds) -> Speed:
     return Speed(single, device.capacity.get(known, device.speed[known]) * ratio)
 
 
+def speeds(devices: Iterable[Device], model: ModelName, host: HostSpeeds) -> dict[str, Speed]:
+    """Return what each of the devices trains, as `speed` has it, by the device's name."""
+    return {device.name: speed(device, model, host) for device in devices}
+
+
 def loaded(host: HostSpeed) -> dict[int, float]:
-    """Samples/s by threads, less what busy neighbours cost."""
+    """Return the samples/s by threads, less what busy neighbours cost."""
     cost = min(1.0, host.busy / host.by_threads[1])
     return {threads: speed * cost for threads, speed in host.by_threads.items()}
 

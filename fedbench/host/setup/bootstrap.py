@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import docker
@@ -18,13 +18,23 @@ import psutil
 from docker.errors import DockerException
 
 from fedbench.errors import DockerError
-from fedbench.host.setup.images import Images, ensure_client_image, ensure_images
+from fedbench.host.setup.images import (
+    Images,
+    daemon_kept,
+    ensure_client_image,
+    ensure_images,
+)
 from fedbench.host.setup.locks import locked
-from fedbench.host.setup.machine import LOCAL_SOCKET, Machine, Say
+from fedbench.host.setup.machine import (
+    LOCAL_SOCKET,
+    HostMachine,
+    Say,
+)
 
 __all__ = [
     "Images",
     "daemon_is_ours",
+    "docker_session",
     "ensure_client_image",
     "ensure_docker",
     "ensure_images",
@@ -43,14 +53,14 @@ _INSTALL_HINT = (
 )
 
 
-def ensure_docker(say: Say, machine: Machine | None = None) -> docker.DockerClient:
-    """A client of a Docker daemon that can run a federation.
+def ensure_docker(say: Say, machine: HostMachine | None = None) -> docker.DockerClient:
+    """Return a client of a Docker daemon that can run a federation.
 
     Raises:
         DockerError: there is none and it cannot be started or installed here, or it is too
             old, or Compose or BuildKit is missing.
     """
-    machine = machine or Machine()
+    machine = machine or HostMachine()
     try:
         client = machine.connect()
     except DockerException as error:
@@ -64,25 +74,46 @@ def ensure_docker(say: Say, machine: Machine | None = None) -> docker.DockerClie
     return client
 
 
-def find_docker(machine: Machine | None = None) -> docker.DockerClient | None:
-    """A client of the daemon that answers, if one does; nothing is started or checked."""
+@contextmanager
+def docker_session(say: Say, machine: HostMachine | None = None) -> Iterator[docker.DockerClient]:
+    """Give a client of a Docker daemon that no other fedbench stops meanwhile.
+
+    Whoever leaves a daemon that fedbench started stops it, if no container runs and nobody else
+    needs it: who started it, and in which order they leave, does not matter.
+
+    Raises:
+        DockerError: as `ensure_docker`.
+    """
+    machine = machine or HostMachine()
+    client = ensure_docker(say, machine)
     try:
-        return (machine or Machine()).connect()
+        with daemon_kept(machine):
+            yield client
+    finally:
+        if daemon_is_ours(machine) and not client.containers.list(ignore_removed=True):
+            stop_daemon(say, machine)
+        client.close()
+
+
+def find_docker(machine: HostMachine | None = None) -> docker.DockerClient | None:
+    """Return a client of the daemon that answers; None where none does."""
+    try:
+        return (machine or HostMachine()).connect()
     except DockerException:
         return None
 
 
-def daemon_is_ours(machine: Machine | None = None) -> bool:
+def daemon_is_ours(machine: HostMachine | None = None) -> bool:
     """Whether a daemon runs here that fedbench started."""
-    return _recorded(machine or Machine()) is not None
+    return _recorded(machine or HostMachine()) is not None
 
 
-def stop_daemon(say: Say, machine: Machine | None = None) -> bool:
-    """Stops the daemon that fedbench started, and its containers; returns whether it did.
+def stop_daemon(say: Say, machine: HostMachine | None = None) -> bool:
+    """Stop the daemon that fedbench started, and its containers; return whether it did.
 
-    One with which another fedbench builds an image right now goes on.
+    One that another fedbench needs right now goes on.
     """
-    machine = machine or Machine()
+    machine = machine or HostMachine()
     daemon = _recorded(machine)
     if daemon is None:
         return False
@@ -92,7 +123,7 @@ def stop_daemon(say: Say, machine: Machine | None = None) -> bool:
             _stop(daemon)
             machine.daemon_record.unlink()
     except BlockingIOError:
-        say("the Docker daemon goes on: another fedbench builds an image with it")
+        say("the Docker daemon goes on: another fedbench needs it")
         return False
     return True
 
@@ -106,7 +137,7 @@ def _stop(daemon: psutil.Process) -> None:
             process.kill()
 
 
-def _refuse_if_not_ours_to_start(machine: Machine, error: DockerException) -> None:
+def _refuse_if_not_ours_to_start(machine: HostMachine, error: DockerException) -> None:
     if "Permission denied" in str(error):
         raise DockerError(
             f"no permission to use the Docker daemon at {machine.endpoint}",
@@ -119,7 +150,7 @@ def _refuse_if_not_ours_to_start(machine: Machine, error: DockerException) -> No
         )
 
 
-def _start(say: Say, machine: Machine) -> docker.DockerClient:
+def _start(say: Say, machine: HostMachine) -> docker.DockerClient:
     if machine.which("dockerd") is None:
         _install(say, machine)
     if not machine.is_root:
@@ -131,7 +162,7 @@ def _start(say: Say, machine: Machine) -> docker.DockerClient:
     return _start_by_hand(say, machine)
 
 
-def _install(say: Say, machine: Machine) -> None:
+def _install(say: Say, machine: HostMachine) -> None:
     if not machine.can_install:
         raise DockerError("Docker is not installed", _INSTALL_HINT)
     say("Docker is not installed: taking Engine, Compose and buildx from the distribution")
@@ -142,7 +173,7 @@ def _install(say: Say, machine: Machine) -> None:
         raise DockerError(f"Docker could not be installed:\n{done.tail()}", _INSTALL_HINT)
 
 
-def _start_with_systemd(say: Say, machine: Machine) -> docker.DockerClient:
+def _start_with_systemd(say: Say, machine: HostMachine) -> docker.DockerClient:
     say("starting the Docker daemon: systemctl start docker")
     done = machine.execute(["systemctl", "start", "docker"])
     client = _wait_for_answer(machine, lambda: done.code == 0)
@@ -153,7 +184,7 @@ def _start_with_systemd(say: Say, machine: Machine) -> docker.DockerClient:
     return client
 
 
-def _start_by_hand(say: Say, machine: Machine) -> docker.DockerClient:
+def _start_by_hand(say: Say, machine: HostMachine) -> docker.DockerClient:
     log = machine.state / "dockerd.log"
     say(f"starting the Docker daemon (log: {log})")
     machine.state.mkdir(parents=True, exist_ok=True)
@@ -173,7 +204,9 @@ def _start_by_hand(say: Say, machine: Machine) -> docker.DockerClient:
     return client
 
 
-def _wait_for_answer(machine: Machine, may_come: Callable[[], bool]) -> docker.DockerClient | None:
+def _wait_for_answer(
+    machine: HostMachine, may_come: Callable[[], bool]
+) -> docker.DockerClient | None:
     deadline = time.monotonic() + _START_SECONDS
     while may_come() and time.monotonic() < deadline:
         if client := find_docker(machine):
@@ -182,7 +215,7 @@ def _wait_for_answer(machine: Machine, may_come: Callable[[], bool]) -> docker.D
     return None
 
 
-def _check(client: docker.DockerClient, machine: Machine) -> None:
+def _check(client: docker.DockerClient, machine: HostMachine) -> None:
     version = client.version()
     if _numbers(version["ApiVersion"]) < _MINIMUM_API:
         raise DockerError(
@@ -210,8 +243,8 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", version)[:2])
 
 
-def _recorded(machine: Machine) -> psutil.Process | None:
-    """The recorded daemon, unless it ended; a later process of the same pid is not it."""
+def _recorded(machine: HostMachine) -> psutil.Process | None:
+    """Return the recorded daemon, unless it ended; a later process of the same pid is not it."""
     try:
         record = json.loads(machine.daemon_record.read_text())
         process = psutil.Process(record["pid"])

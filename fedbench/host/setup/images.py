@@ -12,15 +12,16 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import docker
-from docker.errors import ImageNotFound
+from typing import Protocol
 
 from fedbench import __version__
 from fedbench.errors import DockerError
 from fedbench.host.setup import pip
 from fedbench.host.setup.locks import locked
-from fedbench.host.setup.machine import Machine, Say
+from fedbench.host.setup.machine import (
+    HostMachine,
+    Say,
+)
 
 PYTHON = "python:3.11-slim-bookworm"
 DEBIAN = "debian:bookworm-slim"
@@ -30,6 +31,13 @@ CONTENT_LABEL = "fedbench.content"
 INDEX_LABEL = "fedbench.torch-index"
 _PULL_SECONDS = 900.0
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+
+
+class ImageStore(Protocol):
+    """Knows the images that are here already."""
+
+    def image_labels(self, image: str) -> dict[str, str] | None:
+        """Return the labels of an image; None where it is not here."""
 
 
 @dataclass(frozen=True)
@@ -42,46 +50,46 @@ class Images:
 
 
 def ensure_images(
-    client: docker.DockerClient,
+    store: ImageStore,
     say: Say,
     *,
     root: Path,
     cuda: bool = False,
-    machine: Machine | None = None,
+    machine: HostMachine | None = None,
 ) -> Images:
-    """All images of a federation; `root` is the source tree.
+    """Ensure that all images of a federation are here; `root` is the source tree.
 
     Raises:
         DockerError: an image is not here and can be neither pulled nor made, or a build failed.
     """
-    supply = _Supply(client, say, root, machine or Machine())
-    with _in_use(supply.machine):
+    supply = _Supply(store, say, root, machine or HostMachine())
+    with daemon_kept(supply.machine):
         tag = supply.current_fedbench(cuda=cuda)
         supply.prometheus()
         return Images(tag, PROMETHEUS, GRAFANA if supply.has(GRAFANA) else None)
 
 
 def ensure_client_image(
-    client: docker.DockerClient,
+    store: ImageStore,
     say: Say,
     *,
     root: Path,
     cuda: bool = False,
-    machine: Machine | None = None,
+    machine: HostMachine | None = None,
 ) -> str:
-    """The tag of the one image that a device needs which joins a federation.
+    """Return the tag of the one image that a device needs which joins a federation.
 
     Raises:
         DockerError: as `ensure_images`.
     """
-    supply = _Supply(client, say, root, machine or Machine())
-    with _in_use(supply.machine):
+    supply = _Supply(store, say, root, machine or HostMachine())
+    with daemon_kept(supply.machine):
         return supply.current_fedbench(cuda=cuda)
 
 
 @contextmanager
-def _in_use(machine: Machine) -> Iterator[None]:
-    """A daemon that fedbench started does not stop meanwhile, whoever is taken down."""
+def daemon_kept(machine: HostMachine) -> Iterator[None]:
+    """Keep a daemon that fedbench started from being stopped meanwhile, whoever is taken down."""
     with ExitStack() as locks:
         # Of another daemon, which fedbench never stops, there is no record.
         with suppress(FileNotFoundError, PermissionError):
@@ -90,7 +98,7 @@ def _in_use(machine: Machine) -> Iterator[None]:
 
 
 def content(root: Path) -> list[Path]:
-    """The files of the build, as .dockerignore lets them through, and the recipe itself."""
+    """List the files of the build, as .dockerignore lets them through, and the recipe."""
     package = root / "fedbench"
     host_only = tuple(package / name for name in ("cli", "engines", "host"))
     files = [
@@ -115,25 +123,22 @@ def content_hash(root: Path) -> str:
 
 @dataclass
 class _Supply:
-    client: docker.DockerClient
+    store: ImageStore
     say: Say
     root: Path
-    machine: Machine
+    machine: HostMachine
     unreachable: str = ""  # why the registry could not be reached: asked once, not per image
 
     def has(self, image: str) -> bool:
-        """Whether the image is here, after pulling it if need be."""
+        """Tell whether the image is here, after pulling it if need be."""
         return self._is_here(image) or self._pull(image)
 
     def labels(self, image: str) -> dict[str, str]:
-        """With what the image was built; nothing where it is not here."""
-        try:
-            return dict(self.client.images.get(image).labels)
-        except ImageNotFound:
-            return {}
+        """Return with what the image was built; nothing where it is not here."""
+        return self.store.image_labels(image) or {}
 
     def base(self, image: str) -> None:
-        """A base image: here, pulled, or made from Debian's packages."""
+        """Ensure a base image: here, pulled, or made from Debian's packages."""
         if self.has(image):
             return
         if not self.machine.can_install:
@@ -146,7 +151,7 @@ class _Supply:
         self._run([str(self.root / "docker/host/make-base-images.sh")], "making the base images")
 
     def prometheus(self) -> None:
-        """Prometheus: here, pulled, or Debian's package under the same name."""
+        """Ensure Prometheus: here, pulled, or Debian's package under the same name."""
         if self.has(PROMETHEUS):
             return
         self.base(DEBIAN)
@@ -155,7 +160,7 @@ class _Supply:
         self._build(PROMETHEUS, recipe, self._proxies(), recipe.parent)
 
     def current_fedbench(self, *, cuda: bool) -> str:
-        """The tag of the image of server and clients, built if the source tree has changed."""
+        """Return the tag of the image of server and clients, built if the sources changed."""
         tag = "fedbench:cuda" if cuda else "fedbench:cpu"
         content = content_hash(self.root)
         if self.labels(tag).get(CONTENT_LABEL) != content:
@@ -164,7 +169,7 @@ class _Supply:
         return tag
 
     def fedbench(self, tag: str, content: str, *, cuda: bool) -> None:
-        """Builds the image of server and clients."""
+        """Build the image of server and clients."""
         self.say(f"building {tag}")
         recipe = self.root / "docker/Dockerfile"
         index = "" if cuda else self.torch_index(tag, recipe)
@@ -183,7 +188,7 @@ class _Supply:
         self._run(prune, "removing the image before")
 
     def torch_index(self, tag: str, recipe: Path) -> str:
-        """Where torch without CUDA comes from, empty for the package index.
+        """Return where torch without CUDA comes from, empty for the package index.
 
         Once decided it stays, whether the network is there or not: everything would be downloaded
         and installed anew for another address.
@@ -195,11 +200,7 @@ class _Supply:
         return default if self.machine.reachable(default) else ""
 
     def _is_here(self, image: str) -> bool:
-        try:
-            self.client.images.get(image)
-        except ImageNotFound:
-            return False
-        return True
+        return self.store.image_labels(image) is not None
 
     def _pull(self, image: str) -> bool:
         if self.unreachable:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 @contextmanager
 def locked(path: Path, *, shared: bool = False, wait: bool = True) -> Iterator[None]:
-    """Holds the lock of what is at `path`, alone or together with others who share it.
+    """Hold the lock of what is at `path`, alone or together with others who share it.
 
     Raises:
         FileNotFoundError: nothing is there.

@@ -35,7 +35,7 @@ class Done:
     output: str = ""
 
     def tail(self, lines: int = 20) -> str:
-        """The last lines of the output."""
+        """Return the last lines of the output."""
         return "\n".join(self.output.strip().splitlines()[-lines:])
 
 
@@ -50,7 +50,7 @@ class Execute(Protocol):
         timeout: float | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> Done:
-        """Runs `argv`."""
+        """Run `argv`."""
         ...
 
 
@@ -61,7 +61,7 @@ def execute(
     timeout: float | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Done:
-    """Runs a command for at most `timeout` seconds and gives every line to `on_line` as it comes.
+    """Run a command for at most `timeout` seconds and give every line to `on_line` as it comes.
 
     `environment` is added to that of this process.
     """
@@ -138,7 +138,7 @@ def _reachable(url: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Machine:
+class HostMachine:
     """The machine, and the rights that this process has on it.
 
     `endpoint` is that of DOCKER_HOST or of the current context, as for the CLI; `connect` raises
@@ -159,7 +159,7 @@ class Machine:
 
     @property
     def daemon_record(self) -> Path:
-        """The daemon that fedbench started here, in a file that who builds with it keeps locked."""
+        """Return the record of a daemon that fedbench started; whoever builds with it locks it."""
         return self.state / "dockerd.json"
 
     @property
@@ -169,7 +169,7 @@ class Machine:
 
 
 def cpu_model() -> str:
-    """The processor, as the kernel names it where it does."""
+    """Name the processor, as the kernel names it where it does."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

@@ -11,7 +11,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedbench.host.setup.machine import Machine
+from fedbench.host.setup.machine import (
+    HostMachine,
+)
 
 _PIP_CONF = "FEDBENCH_PIP_CONF"
 _ADDRESSES = ("index-url", "extra-index-url", "find-links")
@@ -27,7 +29,7 @@ class PipSettings:
     certificates: Path | None = None
 
     def build_options(self, *, wheels: bool) -> list[str]:
-        """Options of `docker build`, for the mounts that docker/Dockerfile names."""
+        """Return options of `docker build`, for the mounts that docker/Dockerfile names."""
         options = []
         if wheels and self.wheels:
             options.append(f"--build-context=wheels={self.wheels}")
@@ -38,12 +40,12 @@ class PipSettings:
         return options
 
     def environment(self) -> dict[str, str]:
-        """The environment in which `docker build` finds pip.conf."""
+        """Return the environment in which `docker build` finds pip.conf."""
         return {_PIP_CONF: self.conf} if self.conf else {}
 
 
-def settings(machine: Machine) -> PipSettings:
-    """The host's pip settings as far as they mean something inside a build."""
+def settings(machine: HostMachine) -> PipSettings:
+    """Read the host's pip settings as far as they mean something inside a build."""
     options = _options(machine)
     certificates = _certificates(machine, options)
     lines = [f"{key} = {options[key]}" for key in ("proxy", "trusted-host") if key in options]
@@ -56,8 +58,8 @@ def settings(machine: Machine) -> PipSettings:
     return PipSettings(conf, _wheels(options), certificates)
 
 
-def _options(machine: Machine) -> dict[str, str]:
-    """Pip's options by name; as in pip, the environment overrides [install], that [global]."""
+def _options(machine: HostMachine) -> dict[str, str]:
+    """Return pip's options by name; the environment overrides [install], and that [global]."""
     listed = machine.execute([sys.executable, "-m", "pip", "config", "list"])
     scopes: dict[str, dict[str, str]] = {"global": {}, "install": {}, ":env:": {}}
     for line in listed.output.splitlines() if listed.code == 0 else ():
@@ -68,8 +70,8 @@ def _options(machine: Machine) -> dict[str, str]:
     return {**scopes["global"], **scopes["install"], **scopes[":env:"]}
 
 
-def _certificates(machine: Machine, options: dict[str, str]) -> Path | None:
-    """The bundle that this host's programs are told to trust, if they are told."""
+def _certificates(machine: HostMachine, options: dict[str, str]) -> Path | None:
+    """Return the bundle that this host's programs are told to trust, if they are told."""
     environment = machine.environment
     named = [options.get("cert"), environment.get("SSL_CERT_FILE")]
     named.append(environment.get("REQUESTS_CA_BUNDLE"))
@@ -77,6 +79,6 @@ def _certificates(machine: Machine, options: dict[str, str]) -> Path | None:
 
 
 def _wheels(options: dict[str, str]) -> Path | None:
-    """The first of pip's folders of wheels that has a torch."""
+    """Return the first of pip's folders of wheels that has a torch."""
     folders = [Path(item.removeprefix("file://")) for item in options.get("find-links", "").split()]
     return next((folder for folder in folders if any(folder.glob("torch-*.whl"))), None)

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import docker
 from pydantic import ValidationError
 
 from fedbench.config.model_names import is_own
+from fedbench.engines.containers.runtime.containers import Containers
 from fedbench.host.setup.images import INDEX_LABEL
 from fedbench.host.setup.machine import Say
 from fedbench.records import Record, replace_text
@@ -70,7 +70,7 @@ class Entry(Record):
 _said: set[str] = set()
 
 
-class _File(Record):
+class _CacheFile(Record):
     entries: tuple[Entry, ...] = ()
 
 
@@ -85,7 +85,7 @@ class Speeds:
     """The user's own models, of which a change counts for no others."""
 
     def read(self, models: list[str], say: Say) -> dict[str, ModelSpeed]:
-        """Those that are known of these models; says which are old, or were disturbed."""
+        """Return those that are known of these models; say which are old, or were disturbed."""
         known = [e.speed for e in self._entries() if self._holds(e) and e.speed.model in models]
         for speed in known:
             if speed.note or datetime.now(UTC) - speed.measured_at > OLD:
@@ -93,11 +93,11 @@ class Speeds:
         return {speed.model: speed for speed in known}
 
     def write(self, speed: ModelSpeed) -> None:
-        """Remembers a model's speed instead of what was known."""
+        """Remember a model's speed instead of what was known."""
         new = Entry(host=self.host, software=self._software(speed.model), speed=speed)
         kept = [e for e in self._entries() if not (self._holds(e) and e.speed.model == speed.model)]
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        replace_text(self.path, _File(entries=(*kept, new)).model_dump_json(indent=2) + "\n")
+        replace_text(self.path, _CacheFile(entries=(*kept, new)).model_dump_json(indent=2) + "\n")
 
     def _holds(self, entry: Entry) -> bool:
         software = self._software(entry.speed.model)
@@ -109,7 +109,7 @@ class Speeds:
     def _entries(self) -> tuple[Entry, ...]:
         # A file of another version is as good as none: everything in it can be measured.
         with suppress(FileNotFoundError, ValidationError):
-            return _File.model_validate_json(self.path.read_bytes()).entries
+            return _CacheFile.model_validate_json(self.path.read_bytes()).entries
         return ()
 
 
@@ -128,23 +128,23 @@ def _dated(speed: ModelSpeed) -> str:
     )
 
 
-def host_identity(client: docker.DockerClient, cores: int, cpuinfo: Path = CPUINFO) -> str:
-    """The processor, how many cores of it, and the series of the kernel."""
+def host_identity(containers: Containers, cores: int, cpuinfo: Path = CPUINFO) -> str:
+    """Name the processor, how many cores of it, and the series of the kernel."""
     found: dict[str, str] = {}
     for line in cpuinfo.read_text(encoding="utf-8").splitlines():
         key, _, value = line.partition(":")
         if key.strip() in _CPU_KEYS:
             found.setdefault(key.strip(), value.strip())
     processor = ", ".join(f"{key} {value}" for key, value in found.items())
-    kernel = ".".join(str(client.info()["KernelVersion"]).split(".")[:2])
+    kernel = ".".join(containers.host().kernel.split(".")[:2])
     return f"{platform.machine()}, {processor}, {cores} cores, kernel {kernel}"
 
 
-def software_identity(client: docker.DockerClient, image: str, root: Path = ROOT) -> str:
-    """A hash of what decides how fast the image trains, with the image's tag before it."""
+def software_identity(containers: Containers, image: str, root: Path = ROOT) -> str:
+    """Hash what decides how fast the image trains; the image's tag stands before it."""
     pins = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
     facts = [json.dumps(pins["project"]["optional-dependencies"]["node"])]
-    facts.append(client.images.get(image).labels.get(INDEX_LABEL, ""))
+    facts.append((containers.image_labels(image) or {}).get(INDEX_LABEL, ""))
     digest = hashlib.sha256("\0".join(facts).encode())
     for path in (root / "docker/Dockerfile", *sorted((root / "fedbench/learning").glob("*.py"))):
         digest.update(f"\0{path.name}\0".encode() + path.read_bytes())

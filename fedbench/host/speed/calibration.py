@@ -1,6 +1,6 @@
 """Measures how fast this host trains each model: alone, on all cores, with threads, under quota.
 
-Each in a container like a client's, and once for each host, software and model (`speeds.py`).
+Each in a container like a client's, and once for each host, software and model (`cache`).
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from statistics import mean, median, stdev
 from time import monotonic
 from typing import NamedTuple
 
-import docker
 import psutil
 
+from fedbench.engines.containers.runtime.containers import Containers
 from fedbench.engines.containers.runtime.workbench import Workbench, workbench
 from fedbench.host.setup.machine import Say
 from fedbench.host.speed.cache import ModelSpeed, Speeds, host_identity, software_identity
@@ -35,7 +35,7 @@ SCATTER = 0.25
 
 
 def calibrate(
-    client: docker.DockerClient,
+    containers: Containers,
     image: str,
     models: Sequence[str],
     cache: Path,
@@ -44,7 +44,7 @@ def calibrate(
     cores: int,
     fresh: bool = False,
 ) -> dict[str, ModelSpeed]:
-    """How fast the first `cores` cores train each model: from `cache`, or measured now.
+    """Return how fast `cores` cores train each model: from `cache`, or measured now.
 
     Some 25 s for a model on two cores; `fresh` measures what is known, too.
 
@@ -52,12 +52,12 @@ def calibrate(
         ConfigError: there is no such model, or it cannot be trained.
         DockerError: the container that measures does not start, or ends.
     """
-    software = software_identity(client, image)
-    store = Speeds(cache, host_identity(client, cores), software, own.digest(own.FOLDER))
+    software = software_identity(containers, image)
+    store = Speeds(cache, host_identity(containers, cores), software, own.digest(own.FOLDER))
     speeds = {} if fresh else store.read(list(models), say)
     missing = [model for model in dict.fromkeys(models) if model not in speeds]
     if missing:
-        with workbench(client, image) as bench:
+        with workbench(containers, image) as bench:
             for model in missing:
                 speeds[model] = measure(bench, model, cores, say)
                 store.write(speeds[model])
@@ -67,7 +67,7 @@ def calibrate(
 def measure(
     bench: Workbench, model: str, cores: int, say: Say, seconds: float = SECONDS
 ) -> ModelSpeed:
-    """One model's speed on this host; each part takes `seconds` and a warm-up.
+    """Measure one model's speed on this host; each part takes `seconds` and a warm-up.
 
     Raises:
         DockerError: the container ended.
@@ -115,7 +115,7 @@ class Ratio(NamedTuple):
 def ratio(
     bench: Workbench, model: str, note: Callable[[Measurement], None] = lambda _: None
 ) -> Ratio:
-    """Measures two models in turns, until their ratio is known to `ENOUGH` or for `TURNS` times.
+    """Measure two models in turns, until their ratio is known to `ENOUGH` or for `TURNS` times.
 
     Each pair of processes has its own luck with caches: on a host whose neighbours keep its memory
     busy, ratios scatter by 4 to 8 %, however long one is measured. Its error is the standard error
@@ -147,7 +147,7 @@ def _by_threads(climbed: dict[int, Measurement]) -> dict[int, float]:
 
 
 def climb(run: Callable[[int], Measurement], cores: int) -> dict[int, Measurement]:
-    """Runs 1, 2, 4, … threads, up to the cores, as long as that gains 10 %; by threads."""
+    """Run 1, 2, 4, … threads, up to the cores, as long as that gains 10 %; by threads."""
     threads, gains = 1, True
     found = {1: run(1)}
     while threads < cores and gains:
@@ -167,11 +167,11 @@ class Noise:
         self._wall = monotonic()
 
     def note(self, ours: Measurement) -> None:
-        """A measurement that was ours."""
+        """Count a measurement that was ours."""
         self._ours += ours.cpu_seconds
 
     def words(self, cores: int, windows: Sequence[float]) -> str | None:
-        """What disturbed a measurement on so many cores, None where nothing did."""
+        """Say what disturbed a measurement on so many cores, None where nothing did."""
         used, stolen = (now - then for now, then in zip(_cpu_seconds(), self._start, strict=True))
         return disturbance(
             others=(used - self._ours) / (cores * (monotonic() - self._wall)),
@@ -181,7 +181,7 @@ class Noise:
 
 
 def disturbance(*, others: float, steal: float, windows: Sequence[float]) -> str | None:
-    """Shares of the host's CPUs that others and the hypervisor took, and windows -> a note."""
+    """Say what shares of the CPUs others and the hypervisor took, and how windows scatter."""
     middle = median(windows)
     off = max(max(windows) / middle - 1, 1 - min(windows) / middle)
     notes = (
@@ -193,7 +193,7 @@ def disturbance(*, others: float, steal: float, windows: Sequence[float]) -> str
 
 
 def table(speeds: Iterable[ModelSpeed]) -> tuple[Sequence[str], list[Sequence[str]]]:
-    """Header and rows: each model's speeds in samples/s, and how they were measured."""
+    """Return header and rows: each model's speeds in samples/s, and how they were measured."""
     header = (
         "model", "1 thread", "spread", "by threads", "all cores busy", "quota", "CPU ms / step",
         "measured (UTC)",
@@ -217,6 +217,6 @@ def _row(speed: ModelSpeed) -> Sequence[str]:
 
 
 def _cpu_seconds() -> tuple[float, float]:
-    """CPU seconds of the whole machine since its start: used, stolen by its hypervisor."""
+    """Return CPU seconds of the machine since its start: used, stolen by its hypervisor."""
     times = psutil.cpu_times()
     return times.user + times.nice + times.system + times.irq + times.softirq, times.steal

@@ -16,11 +16,16 @@ from typing import Any
 
 import psutil
 
+from fedbench.engines.containers.runtime import docker_containers
 from fedbench.engines.containers.runtime.stack import host_facts
 from fedbench.engines.containers.runtime.workbench import WORKLOAD, docker_run
 from fedbench.errors import HostError
 from fedbench.host.setup import bootstrap
-from fedbench.host.setup.machine import Machine, Say, cpu_model
+from fedbench.host.setup.machine import (
+    HostMachine,
+    Say,
+    cpu_model,
+)
 from fedbench.host.speed.calibration import GAIN, climb
 from fedbench.records.measurement import Measurement, parse
 
@@ -35,10 +40,10 @@ class Runner:
     command: Sequence[str]
     where: str
     hint: str
-    machine: Machine
+    machine: HostMachine
 
     def run(self, model: str, *options: str) -> list[Measurement]:
-        """One measurement, or as many as `--copies` asks for.
+        """Return one measurement, or as many as `--copies` asks for.
 
         Raises:
             ConfigError: there is no such model, or it cannot be trained.
@@ -53,31 +58,31 @@ class Runner:
 
 
 def find_runner(
-    root: Path, say: Say, *, in_image: bool | None = None, machine: Machine | None = None
+    root: Path, say: Say, *, in_image: bool | None = None, machine: HostMachine | None = None
 ) -> Runner:
-    """The image where a Docker daemon answers, else this Python; `in_image` insists on either.
+    """Choose the image where a Docker daemon answers, else this Python, unless `in_image` says.
 
     Raises:
         DockerError: `in_image`, and there is no Docker; or the image cannot be built.
     """
-    machine = machine or Machine()
-    client = None
+    machine = machine or HostMachine()
+    containers = None
     if in_image:
-        client = bootstrap.ensure_docker(say, machine)
+        containers = docker_containers.connect(say, machine)
     elif in_image is None:
-        client = bootstrap.find_docker(machine)
-    if client is None:
+        containers = docker_containers.find(machine)
+    if containers is None:
         hint = "pip install torch torchvision safetensors, or install Docker and use --image"
         command = [sys.executable, "-m", WORKLOAD]
         return Runner(command, f"Python {platform.python_version()}", hint, machine)
-    gpu = host_facts(client).gpus > 0
-    image = bootstrap.ensure_client_image(client, say, root=root, cuda=gpu, machine=machine)
+    gpu = host_facts(containers).gpus > 0
+    image = bootstrap.ensure_client_image(containers, say, root=root, cuda=gpu, machine=machine)
     command = docker_run(image, *(["--gpus=all"] if gpu else []))
     return Runner(command, f"image {image}", "--bare uses this Python instead", machine)
 
 
 def profile(runner: Runner, name: str, models: Sequence[str], say: Say) -> dict[str, Any]:
-    """The keys of this computer's device profile, as they are written in YAML.
+    """Return the keys of this computer's device profile, as they are written in YAML.
 
     Raises:
         HostError: the workload does not run here.
@@ -103,13 +108,13 @@ def profile(runner: Runner, name: str, models: Sequence[str], say: Say) -> dict[
 
 
 def default_name() -> str:
-    """The name of this computer, in the letters that a device's name may have."""
+    """Return this computer's name, in the letters that a device's name may have."""
     letters = re.sub("[^a-z0-9]+", "-", platform.node().lower()).strip("-")
     return letters[:41].strip("-") or "this-device"
 
 
 def _measure(runner: Runner, model: str) -> tuple[Measurement, float]:
-    """The best number of threads, and the samples/s of a process per hardware thread together."""
+    """Return the best number of threads, and the samples/s of a process for each together."""
     threads = psutil.cpu_count() or 1
     found = climb(lambda number: runner.run(model, f"--threads={number}")[0], threads)
     best = max(found.values(), key=lambda one: one.samples_per_second)

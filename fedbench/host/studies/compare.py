@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from fedbench.records import ClientRound, Record, RoundRecord
+from fedbench.records.clock import Dilation, WallSeconds
 from fedbench.records.runs import Run
 
 FEDERATION = "all clients"  # no client can be named so
@@ -44,7 +45,7 @@ class Twins(Record):
 
 
 @dataclass(frozen=True)
-class Metric:
+class ComparedMetric:
     """A figure of a round; `emulated` where it is wall time, which a dilation stretches."""
 
     name: str
@@ -53,13 +54,15 @@ class Metric:
 
 
 METRICS = (
-    Metric("local epoch s", lambda c: median(c.epoch_seconds) if c.epoch_seconds else None, True),
-    Metric("evaluation s", lambda c: c.evaluate_seconds, True),
-    Metric("download s", lambda c: c.download_seconds, True),
-    Metric("upload s", lambda c: c.upload_seconds, True),
-    Metric("CPU s", lambda c: c.cpu_seconds),
-    Metric("peak MiB", lambda c: c.peak_memory_bytes and c.peak_memory_bytes / 2**20),
-    Metric("local accuracy", lambda c: c.local_accuracy),
+    ComparedMetric(
+        "local epoch s", lambda c: median(c.epoch_seconds) if c.epoch_seconds else None, True
+    ),
+    ComparedMetric("evaluation s", lambda c: c.evaluate_seconds, True),
+    ComparedMetric("download s", lambda c: c.download_seconds, True),
+    ComparedMetric("upload s", lambda c: c.upload_seconds, True),
+    ComparedMetric("CPU s", lambda c: c.cpu_seconds),
+    ComparedMetric("peak MiB", lambda c: c.peak_memory_bytes and c.peak_memory_bytes / 2**20),
+    ComparedMetric("local accuracy", lambda c: c.local_accuracy),
 )
 
 _Figures = dict[int, float]  # by round
@@ -78,7 +81,9 @@ class Side:
         rounds, dilation = run.rounds(), run.summary().dilation
         devices = {c.client: c.device for record in rounds for c in record.clients}
         figures = {name: _of_client(name, rounds, dilation) for name in devices}
-        durations = {r.round: r.duration_seconds / dilation for r in rounds}
+        durations: dict[int, float] = {
+            r.round: dilation.emulated(r.duration_seconds) for r in rounds
+        }
         accuracies = {r.round: r.server_accuracy for r in rounds if r.server_accuracy is not None}
         figures[FEDERATION] = {"round s": durations, "server accuracy": accuracies}
         return cls(devices, figures)
@@ -122,19 +127,19 @@ def table(twins: Twins) -> tuple[Sequence[str], list[Sequence[str]]]:
 
 
 def _of_client(
-    name: str, rounds: Sequence[RoundRecord], dilation: float
+    name: str, rounds: Sequence[RoundRecord], dilation: Dilation
 ) -> dict[str, dict[int, float]]:
     own = {r.round: c for r in rounds for c in r.clients if c.client == name}
     return {metric.name: dict(_figures(metric, own, dilation)) for metric in METRICS}
 
 
 def _figures(
-    metric: Metric, own: Mapping[int, ClientRound], dilation: float
+    metric: ComparedMetric, own: Mapping[int, ClientRound], dilation: Dilation
 ) -> Iterator[tuple[int, float]]:
     for number, client in own.items():
         value = metric.of(client)
         if value is not None:
-            yield number, value / (dilation if metric.emulated else 1)
+            yield number, dilation.emulated(WallSeconds(value)) if metric.emulated else value
 
 
 def _comparison(

@@ -14,13 +14,14 @@ from fedbench.config.units import EPOCH_IMAGES
 from fedbench.errors import FidelityError
 from fedbench.host.report.tables.text_table import Table
 from fedbench.records import ClientRound, Record, replace_text
+from fedbench.records.clock import Dilation
 
 SETTLING_SECONDS = 15.0
 """Epochs that end in the first wall seconds of a round are not counted: quotas settle in them."""
 BARS = {"devices": 0.05, "ratios": 0.05, "held_out": 0.10, "interference": 0.05, "sharing": 0.10}
 
 
-class Row(Record):
+class FidelityRow(Record):
     """One comparison; `spread` is from the lowest to the highest of the `n` emulated figures."""
 
     name: str
@@ -36,11 +37,11 @@ class Fidelity(Record):
 
     profile: str
     dilation: float
-    devices: tuple[Row, ...] = ()
-    ratios: tuple[Row, ...] = ()
-    held_out: tuple[Row, ...] = ()
-    interference: tuple[Row, ...] = ()
-    sharing: tuple[Row, ...] = ()
+    devices: tuple[FidelityRow, ...] = ()
+    ratios: tuple[FidelityRow, ...] = ()
+    held_out: tuple[FidelityRow, ...] = ()
+    interference: tuple[FidelityRow, ...] = ()
+    sharing: tuple[FidelityRow, ...] = ()
     not_held: tuple[str, ...] = ()
     runs: tuple[str, ...] = ()
 
@@ -75,28 +76,25 @@ class Fidelity(Record):
         ]
 
 
-def epochs(client: ClientRound, dilation: float) -> list[float]:
+def epochs(client: ClientRound, dilation: Dilation) -> list[float]:
     """Emulated seconds of the epochs that count, as of 50,000 images.
 
     Those that ended while quotas settled are left out, unless there are no others.
     """
-    scale = EPOCH_IMAGES / client.samples / dilation
+    scale = EPOCH_IMAGES / client.samples
     ends, end = [], 0.0
     for seconds in client.epoch_seconds:
         end += seconds
         ends.append(end)
-    settled = [
-        seconds * scale
-        for seconds, end in zip(client.epoch_seconds, ends, strict=True)
-        if end > SETTLING_SECONDS
-    ]
-    return settled or [seconds * scale for seconds in client.epoch_seconds]
+    pairs = zip(client.epoch_seconds, ends, strict=True)
+    settled = [seconds for seconds, end in pairs if end > SETTLING_SECONDS]
+    return [dilation.emulated(seconds) * scale for seconds in settled or client.epoch_seconds]
 
 
-def row(name: str, target: float, figures: Sequence[float]) -> Row:
+def row(name: str, target: float, figures: Sequence[float]) -> FidelityRow:
     """The median of the figures against a target."""
     middle = median(figures)
-    return Row(
+    return FidelityRow(
         name=name,
         target=target,
         emulated=middle,
@@ -106,7 +104,7 @@ def row(name: str, target: float, figures: Sequence[float]) -> Row:
     )
 
 
-def ratios(rows: Iterable[Row]) -> list[Row]:
+def ratios(rows: Iterable[FidelityRow]) -> list[FidelityRow]:
     """Every pair of devices: how many times as long one takes as the other.
 
     The spread is of the slower one's fastest epoch to the faster one's slowest, and the reverse.
@@ -115,15 +113,17 @@ def ratios(rows: Iterable[Row]) -> list[Row]:
     return [_ratio(slow, fast) for slow, fast in pairs]
 
 
-def slowdowns(rows: Sequence[Row]) -> list[Row]:
+def slowdowns(rows: Sequence[FidelityRow]) -> list[FidelityRow]:
     """Each of the rows against the one before: what one more client costs the others."""
     return [_ratio(more, fewer) for fewer, more in pairwise(rows)]
 
 
-def interference(alone: Mapping[str, Sequence[float]], together: Iterable[Row]) -> list[Row]:
+def interference(
+    alone: Mapping[str, Sequence[float]], together: Iterable[FidelityRow]
+) -> list[FidelityRow]:
     """A device with all others training against itself alone, which is the target."""
     return [
-        Row(
+        FidelityRow(
             name=other.name,
             target=median(alone[other.name]),
             emulated=other.emulated,
@@ -136,9 +136,9 @@ def interference(alone: Mapping[str, Sequence[float]], together: Iterable[Row]) 
     ]
 
 
-def _ratio(one: Row, other: Row) -> Row:
+def _ratio(one: FidelityRow, other: FidelityRow) -> FidelityRow:
     target, found = one.target / other.target, one.emulated / other.emulated
-    return Row(
+    return FidelityRow(
         name=f"{one.name} : {other.name}",
         target=target,
         emulated=found,
@@ -165,7 +165,7 @@ def fidelity_tables(result: Fidelity) -> list[tuple[str, Table]]:
     ]
 
 
-def _fidelity_row(row: Row) -> Sequence[str]:
+def _fidelity_row(row: FidelityRow) -> Sequence[str]:
     low, high = row.spread
     return (
         row.name,

@@ -10,40 +10,43 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-import docker
-
 from fedbench.config import Experiment, ModelName, load_experiment
 from fedbench.config.units import EPOCH_IMAGES
-from fedbench.engines.containers.emulation import calibrated_for
-from fedbench.engines.containers.engine import Runner
+from fedbench.engines.containers.emulation import speeds_for
+from fedbench.engines.containers.engine import ContainersEngine
+from fedbench.engines.containers.runtime.containers import Containers
 from fedbench.engines.containers.runtime.stack import Stack
 from fedbench.engines.containers.runtime.workbench import workbench
 from fedbench.errors import RunError
-from fedbench.host.plan import targets
 from fedbench.host.plan.plan import ClientPlan
 from fedbench.host.setup.machine import Say
 from fedbench.host.speed.calibration import ENOUGH, REFERENCE, ratio
 from fedbench.host.studies import fidelity
-from fedbench.host.studies.fidelity import Fidelity, Row
+from fedbench.host.studies.fidelity import (
+    Fidelity,
+    FidelityRow,
+)
 from fedbench.records import ClientRound
+from fedbench.records.clock import EmulatedSeconds
 
 KNOWN: ModelName = REFERENCE
 HELD_OUT: tuple[ModelName, ...] = ("mobilenet_v1", "mobilenet_v3_small", "mobilenet_v3_large")
-EPOCHS = 6  # of the slowest device, after those in which quotas settle
+EPOCHS, SHORT_EPOCHS = 6, 5  # of the slowest device, after those in which quotas settle
+SHORT_PART = 5  # `short` trains a fifth of the images: whole batches
 
 
 class Measuring:
     """Runs on one stack; `short` measures less, with shorter epochs."""
 
     def __init__(
-        self, stack: Stack, client: docker.DockerClient, say: Say, *, short: bool = False
+        self, stack: Stack, containers: Containers, say: Say, *, short: bool = False
     ) -> None:
         self._stack = stack
-        self._client = client
+        self._containers = containers
         self._say = say
         self._short = short
-        self._host = calibrated_for(stack, client, say, KNOWN)
-        self._runner = Runner(stack, client, say)
+        self._speeds = speeds_for(stack, containers, say, KNOWN)
+        self._engine = ContainersEngine(stack, containers, say)
         self._runs: list[str] = []
         self._not_held: list[str] = []
 
@@ -68,13 +71,13 @@ class Measuring:
             runs=tuple(self._runs),
         )
 
-    def _devices(self, clients: Sequence[ClientPlan]) -> list[Row]:
+    def _devices(self, clients: Sequence[ClientPlan]) -> list[FidelityRow]:
         together = self._train(KNOWN, [plan.name for plan in clients], "all devices together")
         return [
             fidelity.row(name, self._target(name), figures) for name, figures in together.items()
         ]
 
-    def _interference(self, together: Sequence[Row]) -> list[Row]:
+    def _interference(self, together: Sequence[FidelityRow]) -> list[FidelityRow]:
         by_speed = sorted(together, key=lambda row: row.target)
         chosen = [by_speed[0], by_speed[-1]] if self._short else by_speed
         alone = {
@@ -83,7 +86,7 @@ class Measuring:
         }
         return fidelity.interference(alone, together)
 
-    def _held_out(self, devices: Sequence[Row]) -> list[Row]:
+    def _held_out(self, devices: Sequence[FidelityRow]) -> list[FidelityRow]:
         models = HELD_OUT[1:2] if self._short else HELD_OUT
         faster = self._ratios(models)
         rows = []
@@ -94,7 +97,7 @@ class Measuring:
                 rows.append(fidelity.row(f"{name}, {model}", predicted, seconds))
         return rows
 
-    def _sharing(self) -> list[Row]:
+    def _sharing(self) -> list[FidelityRow]:
         """Computers with several clients: one of them training, two, and so on."""
         rows = []
         for group in sorted({plan.group for plan in self._stack.clients if plan.group}):
@@ -103,17 +106,16 @@ class Measuring:
             rows += steps + fidelity.slowdowns(steps)
         return rows
 
-    def _shared(self, group: str, names: Sequence[str]) -> Row:
+    def _shared(self, group: str, names: Sequence[str]) -> FidelityRow:
         figures = self._train(KNOWN, names, f"{len(names)} clients on {group}")
         together = [second for seconds in figures.values() for second in seconds]
         target = self._target(names[0], len(names))
         return fidelity.row(f"{group}, clients: {len(names)}", target, together)
 
-    def _target(self, client: str, clients: int = 1) -> float:
+    def _target(self, client: str, clients: int = 1) -> EmulatedSeconds:
         """Seconds of an epoch on the real device, while so many clients train on it."""
         plan = next(plan for plan in self._stack.clients if plan.name == client)
-        device = self._stack.devices[plan.device]
-        return EPOCH_IMAGES / targets.speed(device, KNOWN, self._host).of_each(clients)
+        return EmulatedSeconds(EPOCH_IMAGES / self._speeds[plan.device].of_each(clients))
 
     def _computer(self, client: str) -> str:
         return next(plan.computer for plan in self._stack.clients if plan.name == client)
@@ -121,13 +123,14 @@ class Measuring:
     def _train(self, model: ModelName, names: Sequence[str], what: str) -> dict[str, list[float]]:
         """Emulated seconds of the epochs of each client, after one run."""
         computers = Counter(self._computer(name) for name in names)
-        slowest = self._stack.dilation * max(
-            self._target(name, computers[self._computer(name)]) for name in names
+        slowest = self._stack.dilation.wall(
+            max(self._target(name, computers[self._computer(name)]) for name in names)
         )
         experiment = load_experiment("fidelity", [f"model={model}"])
         samples = experiment.data.train_samples or EPOCH_IMAGES
-        samples = samples // 3 if self._short else samples
-        seconds = fidelity.SETTLING_SECONDS + EPOCHS * slowest * samples / EPOCH_IMAGES
+        samples = samples // SHORT_PART if self._short else samples
+        epochs = SHORT_EPOCHS if self._short else EPOCHS
+        seconds = fidelity.SETTLING_SECONDS + epochs * slowest * samples / EPOCH_IMAGES
         self._say(f"{what}: {seconds:.0f} s")
         chosen = experiment.model_copy(
             update={
@@ -139,8 +142,9 @@ class Measuring:
         return {c.client: fidelity.epochs(c, self._stack.dilation) for c in self._run(chosen)}
 
     def _run(self, experiment: Experiment) -> list[ClientRound]:
-        run = self._runner.create(experiment, None)
-        summary = self._runner.follow(run, self._runner.start(run), lambda: None)
+        run = self._engine.create(experiment, None)
+        self._engine.start(run)
+        summary = self._engine.follow(run, lambda: None)
         self._runs.append(run.id)
         clients = summary.rounds[-1].clients
         for client in clients:
@@ -153,7 +157,7 @@ class Measuring:
     def _ratios(self, models: Sequence[ModelName]) -> Mapping[ModelName, float]:
         """How many times as fast as the known model this host trains each, measured now."""
         self._say(f"how fast this host trains {', '.join(models)} beside {KNOWN}")
-        with workbench(self._client, self._stack.image) as bench:
+        with workbench(self._containers, self._stack.image) as bench:
             found = {model: ratio(bench, model) for model in models}
         self._not_held += [
             f"{model}: the host's speed of it scatters: known to {one.error:.1%}, not {ENOUGH:.0%}"

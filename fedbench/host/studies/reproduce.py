@@ -10,19 +10,20 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import fmean, median
-from typing import Any, Literal, Protocol
+from typing import Any
 
 from fedbench.config import Experiment, load_experiment
+from fedbench.engines.engine import Engine, EngineName
 from fedbench.errors import ConfigError
 from fedbench.host.report.tables import paper as reference
 from fedbench.host.report.tables.paper import Field, Figure, PaperRun
 from fedbench.host.setup.machine import Say
 from fedbench.host.watch.top.live import Lines
 from fedbench.records import ClientRound, Record, RoundRecord, Summary
+from fedbench.records.clock import EmulatedSeconds
 from fedbench.records.runs import Run, RunStore
 
 EXPERIMENT = "negi2023"
-Engine = Literal["containers", "in-process"]
 _TRAIN, _TEST = 50_000, 10_000  # images of CIFAR-10
 _OF_TIME = ("local_epoch_seconds", "server_epoch_seconds", "total_hours")
 
@@ -41,19 +42,6 @@ class Beside(Record):
         if "accuracy" in self.metric:
             return f"{100 * (self.ours - self.paper):+.1f} points"
         return f"{self.ours / self.paper - 1:+.0%}"
-
-
-class AnyRunner(Protocol):
-    """What makes and follows runs: on containers, or in one program."""
-
-    def create(self, experiment: Experiment, source: Path | None) -> Run:
-        """A new run's folder."""
-
-    def start(self, run: Run) -> Any:
-        """Starts it."""
-
-    def follow(self, run: Run, process: Any, look: Callable[[], None]) -> Summary:
-        """Waits for its end."""
 
 
 def choose(what: str | None, run: str | None, models: Sequence[str]) -> list[PaperRun]:
@@ -108,9 +96,9 @@ class Reproduction:
 
     def __init__(
         self,
-        prepare: Callable[[], AnyRunner],
+        prepare: Callable[[], Engine],
         store: RunStore,
-        engine: Engine,
+        engine: EngineName,
         say: Say,
         *,
         fresh: bool = False,
@@ -132,14 +120,15 @@ class Reproduction:
         if run and run.summary().status == "finished":
             self._say(f"run {run.id} is there already (--fresh repeats it)")
             return run.summary()
-        runner = self._prepare()
+        engine = self._prepare()
         if run:
             self._say(f"going on with run {run.id}")
-            run.prepare_resume()
+            run = engine.resume(run.id)
         else:
-            run = runner.create(chosen, source)
+            run = engine.create(chosen, source)
             self._say(f"run {run.id}")
-        return runner.follow(run, runner.start(run), Lines(run, self._say))
+        engine.start(run)
+        return engine.follow(run, Lines(run, self._say))
 
     def _find(self, original: PaperRun, chosen: Experiment) -> Run | None:
         wanted = chosen.model_dump(mode="json")
@@ -148,11 +137,11 @@ class Reproduction:
     def _is(self, run: Run, original: PaperRun, wanted: dict[str, Any]) -> bool:
         # As text: a run of an earlier version may have keys that are none any more.
         chosen = json.loads((run.path / "experiment.json").read_bytes())
-        kind: Engine = "containers" if run.emulates else "in-process"
-        return (chosen, run.facts()["profile"], kind) == (wanted, original.profile, self._engine)
+        kind: EngineName = "containers" if run.emulates else "in-process"
+        return (chosen, run.facts().profile, kind) == (wanted, original.profile, self._engine)
 
 
-def beside(original: PaperRun, summary: Summary, scale: float, engine: Engine) -> list[Beside]:
+def beside(original: PaperRun, summary: Summary, scale: float, engine: EngineName) -> list[Beside]:
     """Every figure of the paper that the run has one beside; times of a part are of the whole."""
     rows = []
     for figure in original.figures:
@@ -172,7 +161,7 @@ def _ours(figure: Figure, summary: Summary) -> float | None:
     if not rounds:
         return None
     if figure.field == "total_hours":
-        return summary.total_seconds / summary.dilation / 3600
+        return summary.emulated_seconds / 3600
     if figure.field in ("server_accuracy", "server_loss"):
         value: float | None = getattr(rounds[-1], figure.field)
         return value
@@ -183,10 +172,12 @@ def _ours(figure: Figure, summary: Summary) -> float | None:
     return median(every) if every else None
 
 
-_SECONDS: dict[Field, Callable[[ClientRound], list[float]]] = {
+_SECONDS: dict[Field, Callable[[ClientRound], list[EmulatedSeconds]]] = {
     "local_epoch_seconds": lambda client: client.emulated_epoch_seconds,
     "server_epoch_seconds": lambda client: (
-        [] if client.evaluate_seconds is None else [client.evaluate_seconds / client.dilation]
+        []
+        if client.evaluate_seconds is None
+        else [client.dilation.emulated(client.evaluate_seconds)]
     ),
 }
 
@@ -201,7 +192,7 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 
 def caveats(
-    scale: float, rounds: int | None, engine: Engine, *, tuned: bool = False
+    scale: float, rounds: int | None, engine: EngineName, *, tuned: bool = False
 ) -> Iterator[str]:
     """What the reader of the table must know."""
     if tuned:

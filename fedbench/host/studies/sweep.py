@@ -1,7 +1,7 @@
 """Runs a sweep: what is finished is skipped, what was interrupted or failed goes on.
 
 `runs/sweeps/<name>/` has `sweep.json` (which run is of which point), and the table as it stands,
-`table.md` and `table.csv`. Nothing here knows of Docker: runs are made by a `Runs`.
+`table.md` and `table.csv`. Runs are made by an `Engine`.
 """
 
 from __future__ import annotations
@@ -10,35 +10,29 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from fedbench.config import Experiment
+from fedbench.engines.engine import Engine, EngineName
 from fedbench.errors import ConfigError, DataError, FedbenchError, RunError, RunInterrupted
 from fedbench.host.data.prepare import Prepared
 from fedbench.host.report.tables.text_table import duration
 from fedbench.host.setup.machine import Say
 from fedbench.host.studies import sweep_table
 from fedbench.host.studies.grid import Point, Study, federation, identity
-from fedbench.host.studies.sweep_table import Outcome, Row
+from fedbench.host.studies.sweep_table import (
+    Outcome,
+    SweepRow,
+)
 from fedbench.records import Summary, replace_text
 from fedbench.records.runs import Run, RunStore
 
 Prepare = Callable[[Experiment], Prepared]
-Execute = Callable[[Run], Summary]
-
-
-class Runs(Protocol):
-    """Makes runs; `fedbench.engines.containers.engine.Runner` does so on a stack."""
-
-    def create(self, experiment: Experiment, source: Path | None) -> Run:
-        """A new run."""
-
-    def resume(self, name: str | None) -> Run:
-        """An ended run, ready to go on."""
+Follow = Callable[[Run], Summary]
 
 
 @dataclass(frozen=True)
-class Task:
+class PlannedRun:
     """A point, what it is known by, and the images that the client with most of them trains on."""
 
     point: Point
@@ -60,7 +54,7 @@ class Book:
             json.loads(path.read_text()) if path.exists() else {}
         )
 
-    def note(self, task: Task, run: Run | None, failure: str | None = None) -> None:
+    def note(self, task: PlannedRun, run: Run | None, failure: str | None = None) -> None:
         """Writes down a point's run, or why it failed."""
         self._points[task.id] = {
             "point": str(task.point),
@@ -69,13 +63,13 @@ class Book:
         }
         replace_text(self._path, json.dumps(self._points, indent=2) + "\n")
 
-    def run(self, task: Task) -> Run | None:
+    def run(self, task: PlannedRun) -> Run | None:
         """The run of a point, finished or not."""
         name = self._points.get(task.id, {}).get("run")
         run = Run(self._store.path / name) if name else None
         return run if run and (run.path / "run.json").exists() else None
 
-    def failure(self, task: Task) -> str | None:
+    def failure(self, task: PlannedRun) -> str | None:
         """Why it failed last."""
         failure: str | None = self._points.get(task.id, {}).get("failure")
         return failure
@@ -88,26 +82,34 @@ class Sweeping:
         DataError: the data of a point cannot be used; then nothing was started.
     """
 
-    def __init__(self, study: Study, store: RunStore, prepare: Prepare, say: Say) -> None:
+    def __init__(
+        self,
+        study: Study,
+        store: RunStore,
+        prepare: Prepare,
+        say: Say,
+        engine: EngineName = "containers",
+    ) -> None:
         self.study = study
-        self.name = study.sweep.name
+        # Runs in one program say nothing of any device: a table has runs of one engine only.
+        self.name = study.sweep.name + ("" if engine == "containers" else f"-{engine}")
         self.folder = store.path / "sweeps" / self.name
         self._say = say
         self._tasks = _tasks(study, prepare)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._book = Book(self.folder / "sweep.json", store)
 
-    def finished(self, task: Task) -> Summary | None:
+    def finished(self, task: PlannedRun) -> Summary | None:
         """The summary of a point's run, if it came to its end."""
         run = self._book.run(task)
         summary = run.summary() if run else None
         return summary if summary and summary.status == "finished" else None
 
-    def pending(self) -> list[Task]:
+    def pending(self) -> list[PlannedRun]:
         """The points that are still to be run."""
         return [task for task in self._tasks if not self.finished(task)]
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[SweepRow]:
         """The table as it stands."""
         return sweep_table.rows(self._outcome(task) for task in self._tasks)
 
@@ -123,7 +125,7 @@ class Sweeping:
         left = f"; {self._left()}" if pending else ""
         self._say(f"sweep {self.name}: {total} runs, {total - pending} of them finished{left}")
 
-    def run(self, runs: Runs, source: Path | None, execute: Execute) -> None:
+    def run(self, engine: Engine, source: Path | None, follow: Follow) -> None:
         """Runs every pending point, and writes the table after each.
 
         A point that fails is noted, and the others go on.
@@ -138,7 +140,7 @@ class Sweeping:
                 continue
             self._say(f"run {number}/{len(self._tasks)} ({task.point}), {self._left()}")
             try:
-                self._run(task, runs, source, execute)
+                self._run(task, engine, source, follow)
             except (KeyboardInterrupt, RunInterrupted):
                 raise self._interrupted() from None
             finally:
@@ -148,35 +150,36 @@ class Sweeping:
         """Each point that is not finished, and why."""
         return [failure for row in self.rows() for failure in row.failures]
 
-    def _run(self, task: Task, runs: Runs, source: Path | None, execute: Execute) -> None:
+    def _run(self, task: PlannedRun, engine: Engine, source: Path | None, follow: Follow) -> None:
         try:
-            run = self._open(task, runs, source)
+            run = self._open(task, engine, source)
         except (ConfigError, DataError) as error:
             self._failed(task, None, error)
             return
         self._book.note(task, run)
         try:
-            execute(run)
+            engine.start(run)
+            follow(run)
         except RunError as error:
             self._failed(task, run, error)
         if run.stop_requested():  # a Ctrl-C amid the last round lets the run finish
             raise self._interrupted()
 
-    def _open(self, task: Task, runs: Runs, source: Path | None) -> Run:
+    def _open(self, task: PlannedRun, engine: Engine, source: Path | None) -> Run:
         """The run that was begun, or else a new one."""
         begun = self._book.run(task)
         if begun is None:
-            return runs.create(task.point.experiment, source)
+            return engine.create(task.point.experiment, source)
         try:
-            run = runs.resume(begun.id)
+            run = engine.resume(begun.id)
         except RunError as error:
-            run = runs.create(task.point.experiment, source)
+            run = engine.create(task.point.experiment, source)
             self._say(f"{error.message}: it starts anew")
         else:
             self._say(f"going on with run {run.id} after round {len(run.rounds())}")
         return run
 
-    def _failed(self, task: Task, run: Run | None, error: FedbenchError) -> None:
+    def _failed(self, task: PlannedRun, run: Run | None, error: FedbenchError) -> None:
         self._book.note(task, run, error.message)
         self._say(f"failed: {error.message}")
 
@@ -188,7 +191,7 @@ class Sweeping:
             "the same command goes on from there; `make down` takes the federation down",
         )
 
-    def _outcome(self, task: Task) -> Outcome:
+    def _outcome(self, task: PlannedRun) -> Outcome:
         summary = self.finished(task)
         return Outcome(task.point, summary, None if summary else self._book.failure(task))
 
@@ -202,13 +205,13 @@ class Sweeping:
             else (f"about {duration(seconds)} left")
         )
 
-    def _rounds_left(self, task: Task) -> int:
+    def _rounds_left(self, task: PlannedRun) -> int:
         run = self._book.run(task)
         return task.point.experiment.rounds - (len(run.rounds()) if run else 0)
 
 
 def seconds_left(
-    done: Sequence[tuple[Task, Summary]], left: Sequence[tuple[Task, int]]
+    done: Sequence[tuple[PlannedRun, Summary]], left: Sequence[tuple[PlannedRun, int]]
 ) -> float | None:
     """Wall seconds of so many rounds of each task, as fast as those that are done.
 
@@ -232,7 +235,7 @@ def seconds_left(
     )
 
 
-def _tasks(study: Study, prepare: Prepare) -> list[Task]:
+def _tasks(study: Study, prepare: Prepare) -> list[PlannedRun]:
     """Points with their data, which is prepared once where several have the same."""
     known: dict[str, Prepared] = {}
     on: Mapping[str, Any] = federation(study.profile, study.devices)
@@ -243,5 +246,5 @@ def _tasks(study: Study, prepare: Prepare) -> list[Task]:
             known[wanted] = prepare(point.experiment)
         data = known[wanted]
         id_ = identity(point.experiment, data.key, on)
-        tasks.append(Task(point, id_, max(data.samples.values())))
+        tasks.append(PlannedRun(point, id_, max(data.samples.values())))
     return tasks

@@ -12,6 +12,7 @@ from fedbench.host.report.tables import energy
 from fedbench.host.report.tables.text_table import Table, csv_text, markdown
 from fedbench.host.studies.grid import Point, Sweep, shown
 from fedbench.records import Record, Summary
+from fedbench.records.clock import WallSeconds
 
 _FIGURES = ("accuracy", "loss", "emulated_seconds", "wall_seconds", "energy_joules")
 _PARTS = ("mean", "deviation", "lowest", "highest")
@@ -34,7 +35,7 @@ class Spread(Record):
     highest: float
 
 
-class Row(Record):
+class SweepRow(Record):
     """One point of the grid; `wanted` runs, of which `runs` are finished.
 
     Accuracy and loss are the server's after the last round, and None where a run has none, as when
@@ -64,7 +65,7 @@ class Outcome:
     failure: str | None = None
 
 
-def rows(outcomes: Iterable[Outcome]) -> list[Row]:
+def rows(outcomes: Iterable[Outcome]) -> list[SweepRow]:
     """A row for each point without its seed, in the order of the sweep."""
     groups: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
@@ -72,7 +73,7 @@ def rows(outcomes: Iterable[Outcome]) -> list[Row]:
     return [_row(group) for group in groups.values()]
 
 
-def table(found: Sequence[Row]) -> Table:
+def table(found: Sequence[SweepRow]) -> Table:
     """The rows as text: mean ± sample standard deviation, lowest to highest."""
     header = (
         *(found[0].settings if found else ()),
@@ -88,7 +89,7 @@ def table(found: Sequence[Row]) -> Table:
     return header, [_cells(row) for row in found]
 
 
-def report(sweep: Sweep, found: Sequence[Row]) -> str:
+def report(sweep: Sweep, found: Sequence[SweepRow]) -> str:
     """The whole of `table.md`."""
     fixed = "".join(f", {key}={shown(value)}" for key, value in sweep.set.items())
     parts = [
@@ -108,30 +109,34 @@ def report(sweep: Sweep, found: Sequence[Row]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def as_csv(found: Mapping[str, Sequence[Row]]) -> str:
+def as_csv(found: Mapping[str, Sequence[SweepRow]]) -> str:
     """The rows of several sweeps, by name; their keys are the first columns."""
     keys = dict.fromkeys(key for rows in found.values() for row in rows for key in row.settings)
     records = (_record(name, row) for name, rows in found.items() for row in rows)
     return csv_text(["sweep", *keys, *_COLUMNS], records)
 
 
-def _row(outcomes: Sequence[Outcome]) -> Row:
+def _row(outcomes: Sequence[Outcome]) -> SweepRow:
     done = [outcome.summary for outcome in outcomes if outcome.summary]
     last = [summary.rounds[-1] for summary in done]
-    wall = [sum(record.duration_seconds for record in summary.rounds) for summary in done]
-    dilations = [summary.dilation for summary in done]
-    return Row(
+    wall = [_round_seconds(summary) for summary in done]
+    emulated = [summary.dilation.emulated(_round_seconds(summary)) for summary in done]
+    return SweepRow(
         settings=outcomes[0].point.settings,
         wanted=len(outcomes),
         runs=tuple(summary.run for summary in done),
         accuracy=spread([record.server_accuracy for record in last]),
         loss=spread([record.server_loss for record in last]),
-        emulated_seconds=spread([s / by for s, by in zip(wall, dilations, strict=True)]),
+        emulated_seconds=spread(emulated),
         wall_seconds=spread(wall),
         energy_joules=spread([energy.of_run(summary) for summary in done]),
         not_held=sum(sum(summary.rounds_not_held.values()) for summary in done),
         failures=tuple(f"{o.point}: {o.failure}" for o in outcomes if o.failure),
     )
+
+
+def _round_seconds(summary: Summary) -> WallSeconds:
+    return WallSeconds(sum(record.duration_seconds for record in summary.rounds))
 
 
 def spread(values: Sequence[float | None]) -> Spread | None:
@@ -148,7 +153,7 @@ def spread(values: Sequence[float | None]) -> Spread | None:
     )
 
 
-def _cells(row: Row) -> Sequence[str]:
+def _cells(row: SweepRow) -> Sequence[str]:
     return (
         *map(shown, row.settings.values()),
         f"{len(row.runs)}/{row.wanted}",
@@ -169,7 +174,7 @@ def _mean(figures: Spread | None, form: str) -> str:
     return mean if figures.deviation is None else f"{mean} ± {figures.deviation:{form}}"
 
 
-def _record(sweep: str, row: Row) -> dict[str, object]:
+def _record(sweep: str, row: SweepRow) -> dict[str, object]:
     settings = {key: shown(value) for key, value in row.settings.items()}
     figures = {
         f"{name}_{part}": getattr(getattr(row, name), part, None)  # empty where there are none

@@ -1,7 +1,7 @@
-"""The federation's containers, and what each of them logs.
+"""The federation's containers on this host, and what each of them logs.
 
-Those of the compose project and those that joined from this host. Docker keeps what they wrote, and
-says of each line when it came; `loglines` says what is in one.
+They are those of the compose project and those that joined. Docker keeps what they wrote, with the
+time of each line; `log_lines` says what is in a line.
 """
 
 from __future__ import annotations
@@ -14,18 +14,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-import docker
-from docker.errors import DockerException, NotFound
-from docker.models.containers import Container
-
-from fedbench.engines.containers.runtime.stack import JOINED_LABEL, nothing_up
-from fedbench.errors import DockerError
+from fedbench.engines.containers.runtime.containers import Container, Containers
+from fedbench.engines.containers.runtime.stack import nothing_up
 from fedbench.host.setup.places import PROJECT
 from fedbench.host.watch.log_lines import Choice, Line, parse_level, parse_since, read, require
 from fedbench.records.runs import Run
 
-PROJECT_LABEL = "com.docker.compose.project"
-SERVICE_LABEL = "com.docker.compose.service"
 MONITORING = ("prometheus", "grafana")
 TAIL = 200  # unless a time or a run is asked for
 GATHER_SECONDS = 0.3  # lines that come this close to each other are put in order
@@ -33,7 +27,7 @@ LOOK_SECONDS = 2.0  # for containers that came or came back
 
 
 @dataclass(frozen=True)
-class Wanted:
+class LogFilter:
     """Whose lines, of which kind, since when; the last `tail` of them, or all."""
 
     names: tuple[str, ...] = ()
@@ -51,8 +45,8 @@ class Wanted:
         run: Run | None = None,
         level: str = "info",
         tail: int | None = None,
-    ) -> Wanted:
-        """From a command's arguments.
+    ) -> LogFilter:
+        """Make it of a command's arguments.
 
         Raises:
             ConfigError: no such level, or not a time.
@@ -63,14 +57,14 @@ class Wanted:
         return cls(tuple(names), parse_level(level), run, moment, last)
 
     def choice(self) -> Choice:
-        """Which lines of these containers, as the run's records have it now."""
+        """Choose lines of these containers, as the run's records have it now."""
         if self.run is None:
             return Choice(self.level)
-        here = self.run.facts().get("project") == PROJECT
+        here = self.run.facts().project == PROJECT
         return Choice(self.level, self.run.id, self.run.periods() if here else ())
 
     def has(self, name: str) -> bool:
-        """Whether these are among them; without names, server and clients are."""
+        """Tell whether this container is chosen; without names, server and clients are."""
         return name in self.names if self.names else name not in MONITORING
 
 
@@ -78,31 +72,21 @@ class Wanted:
 class Sources:
     """The containers of one federation on this host."""
 
-    client: docker.DockerClient
+    containers: Containers
     project: str
 
     def all(self) -> dict[str, Container]:
-        """By name of the service, or of the client that joined; stopped ones included.
+        """Return them by name of the service or of the client that joined, stopped ones too.
 
         Raises:
             DockerError: Docker does not answer.
         """
-        try:
-            found = [
-                container
-                for label in (PROJECT_LABEL, JOINED_LABEL)
-                for container in self.client.containers.list(
-                    all=True,
-                    filters={"label": f"{label}={self.project}"},
-                    ignore_removed=True,  # one may go while they are looked at
-                )
-            ]
-        except (DockerException, OSError) as error:  # requests' own are OSErrors
-            raise DockerError(f"Docker lists no containers: {error}") from None
-        return {_name(container, self.project): container for container in found}
+        project = self.containers.of_project(self.project)
+        listed = [*project, *self.containers.joined(self.project)]
+        return {container.service: container for container in listed}
 
     def chosen(self, names: Collection[str]) -> dict[str, Container]:
-        """Those of these names; without any, server and clients.
+        """Return those of these names; without any, server and clients.
 
         Raises:
             FedbenchError: no container is there at all.
@@ -113,25 +97,30 @@ class Sources:
             raise nothing_up()
         for name in names:
             require("client or service", name, there)
-        wanted = Wanted(tuple(names))
-        return {name: container for name, container in there.items() if wanted.has(name)}
+        chosen = LogFilter(tuple(names))
+        return {name: container for name, container in there.items() if chosen.has(name)}
+
+    def logged(
+        self,
+        chosen: Mapping[str, Container],
+        wanted: LogFilter,
+        until: datetime | None = None,
+    ) -> Iterator[Line]:
+        """Yield the lines that are wanted, of one container after the other.
+
+        Raises:
+            DockerError: Docker does not say what one logged.
+        """
+        choice = wanted.choice()
+        for name, container in chosen.items():
+            for raw in self.containers.logs(container, wanted.since, until):
+                line = read(name, raw)
+                if choice.takes(line):
+                    yield line
 
 
-def logged(
-    containers: Mapping[str, Container], wanted: Wanted, until: datetime | None = None
-) -> Iterator[Line]:
-    """Lines that are wanted, of one container after the other.
-
-    Raises:
-        DockerError: Docker does not say what one logged.
-    """
-    choice = wanted.choice()
-    for name, container in containers.items():
-        yield from filter(choice.takes, _lines(name, container, wanted.since, until))
-
-
-def live(sources: Sources, wanted: Wanted, since: datetime) -> Iterator[Line]:
-    """Lines as they come, from `since` on, for as long as someone asks for them.
+def live(sources: Sources, wanted: LogFilter, since: datetime) -> Iterator[Line]:
+    """Yield lines as they come, from `since` on, for as long as someone asks for them.
 
     A container that starts again, or joins, is followed from then on.
     """
@@ -141,7 +130,8 @@ def live(sources: Sources, wanted: Wanted, since: datetime) -> Iterator[Line]:
     while True:
         for name, container in sources.all().items():
             if wanted.has(name) and not (name in streams and streams[name].is_alive()):
-                arguments = (name, container, began.get(name, since), incoming.put)
+                lines = sources.containers.follow(container, began.get(name, since))
+                arguments = (name, lines, incoming.put)
                 streams[name] = threading.Thread(target=_stream, args=arguments, daemon=True)
                 streams[name].start()
         choice = wanted.choice()
@@ -153,45 +143,16 @@ def live(sources: Sources, wanted: Wanted, since: datetime) -> Iterator[Line]:
                     yield line
 
 
-def _lines(
-    name: str, container: Container, since: datetime | None, until: datetime | None
-) -> Iterator[Line]:
-    try:
-        written = container.logs(
-            timestamps=True,
-            since=since and since.timestamp(),
-            until=until and until.timestamp(),
-        )
-    except NotFound:  # removed since it was listed
-        return
-    except (DockerException, OSError) as error:
-        raise DockerError(f"the log of {name} cannot be had: {error}") from None
-    for raw in written.split(b"\n"):
-        if raw:
-            yield read(name, raw.decode(errors="replace"))
-
-
-def _stream(name: str, container: Container, since: datetime, put: Callable[[Line], None]) -> None:
-    """Hands on what the container logs until it ends, or is removed."""
-    left = b""
-    with suppress(DockerException, OSError):
-        for chunk in container.logs(
-            stream=True, follow=True, timestamps=True, since=since.timestamp()
-        ):
-            *whole, left = (left + chunk).split(b"\n")
-            for raw in whole:
-                put(read(name, raw.decode(errors="replace")))
+def _stream(name: str, lines: Iterable[str], put: Callable[[Line], None]) -> None:
+    """Hand on what a container logs until it ends, or is removed."""
+    for raw in lines:
+        put(read(name, raw))
 
 
 def _gathered(incoming: queue.Queue[Line]) -> list[Line]:
-    """What comes within a moment, in the order of time."""
+    """Return what comes within a moment, in the order of time."""
     deadline, lines = time.monotonic() + GATHER_SECONDS, []
     while (left := deadline - time.monotonic()) > 0:
         with suppress(queue.Empty):
             lines.append(incoming.get(timeout=left))
     return sorted(lines, key=lambda line: line.time)
-
-
-def _name(container: Container, project: str) -> str:
-    joined = str(container.name).removeprefix(f"{project}-joined-")
-    return str(container.labels.get(SERVICE_LABEL, joined))

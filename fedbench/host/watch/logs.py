@@ -1,6 +1,6 @@
 """What the federation's containers logged, all of them merged in the order of time.
 
-A run keeps its own lines in its folder, which outlives the containers (`logsources`).
+A run keeps its own lines in its folder, which outlives the containers.
 """
 
 from __future__ import annotations
@@ -10,24 +10,23 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-import docker
-
+from fedbench.engines.containers.runtime import docker_containers
+from fedbench.engines.containers.runtime.containers import Containers
 from fedbench.engines.containers.runtime.stack import nothing_up
 from fedbench.errors import FedbenchError
-from fedbench.host.setup import bootstrap
 from fedbench.host.setup.locks import locked
 from fedbench.host.setup.machine import Say
 from fedbench.host.setup.places import PROJECT, Places
 from fedbench.host.watch.log_lines import Choice, Line, require
-from fedbench.host.watch.log_sources import MONITORING, Sources, Wanted, live, logged
+from fedbench.host.watch.log_sources import MONITORING, LogFilter, Sources, live
 from fedbench.records import read_lines, replace_text
 from fedbench.records.runs import Run, RunStore
 
 FILE = "logs.jsonl"
 
 
-def lines(wanted: Wanted, *, follow: bool) -> Iterator[Line]:
-    """What was logged, oldest first, and where asked for what is logged from now on.
+def lines(wanted: LogFilter, *, follow: bool) -> Iterator[Line]:
+    """Yield what was logged, oldest first, and where asked for what is logged from now on.
 
     Those of a run also from its folder, whether or not its containers are there.
 
@@ -38,25 +37,26 @@ def lines(wanted: Wanted, *, follow: bool) -> Iterator[Line]:
     if wanted.run and not follow:
         yield from of_run(wanted.run, wanted)
         return
-    if (client := bootstrap.find_docker()) is None:
+    if (containers := docker_containers.find()) is None:
         raise nothing_up()
-    sources = Sources(client, PROJECT)
+    sources = Sources(containers, PROJECT)
     now = datetime.now(UTC)
     yield from history(sources, wanted, until=now)
     if follow:
         yield from live(sources, wanted, now)
 
 
-def history(sources: Sources, wanted: Wanted, until: datetime | None = None) -> list[Line]:
-    """The lines of all containers together, in the order of time."""
-    return _last(logged(sources.chosen(wanted.names), wanted, until), wanted)
+def history(sources: Sources, wanted: LogFilter, until: datetime | None = None) -> list[Line]:
+    """Return the lines of all containers together, in the order of time."""
+    return _last(sources.logged(sources.chosen(wanted.names), wanted, until), wanted)
 
 
-def of_run(run: Run, wanted: Wanted) -> list[Line]:
-    """What its folder has and, where that may not be all, what containers still have."""
+def of_run(run: Run, wanted: LogFilter) -> list[Line]:
+    """Return what its folder has and, where that may not be all, what containers still have."""
     written = kept(run)
-    client = None if _has_all(run, wanted) else bootstrap.find_docker()
-    there = Sources(client, PROJECT).all() if client else {}
+    containers = None if _has_all(run, wanted) else docker_containers.find()
+    sources = Sources(containers, PROJECT) if containers else None
+    there = sources.all() if sources else {}
     if not there and not (run.path / FILE).exists():
         raise nothing_up()
     for name in wanted.names:
@@ -68,11 +68,12 @@ def of_run(run: Run, wanted: Wanted) -> list[Line]:
         for line in written
         if wanted.has(line.source) and of_level.takes(line) and not (since and line.time < since)
     ]
-    return _last([*before, *_unkept(logged(asked, wanted), before)], wanted)
+    since_then = sources.logged(asked, wanted) if sources else ()
+    return _last([*before, *_unkept(since_then, before)], wanted)
 
 
 def keep(sources: Sources, run: Run) -> None:
-    """Writes what was logged since the run was made to its folder, which outlives containers.
+    """Write what was logged since the run was made to its folder, which outlives containers.
 
     But not those of debug, for they are many. What is there already stays, once: a run may go on,
     and who watches over it may keep its lines while another takes the federation down.
@@ -82,20 +83,20 @@ def keep(sources: Sources, run: Run) -> None:
         OSError: the folder is gone, or its disk is full.
     """
     path = run.path / FILE
-    made = datetime.fromisoformat(run.facts()["created"])
+    made = run.facts().created_at
     with locked(run.path):
-        before, wanted = kept(run), Wanted(run=run, since=made)
+        before, wanted = kept(run), LogFilter(run=run, since=made)
         whole = _last([*before, *_unkept(history(sources, wanted), before)], wanted)
         replace_text(path, "".join(line.json() + "\n" for line in whole))
 
 
-def keep_all(places: Places, client: docker.DockerClient, say: Say) -> None:
-    """Keeps the lines of every run here before containers go, or says why one's cannot be.
+def keep_all(places: Places, containers: Containers, say: Say) -> None:
+    """Keep the lines of every run here before containers go, or say why one's cannot be.
 
     Runs before the last, kept when they had ended, need no second time; of the last, a client that
     was late may have logged more since.
     """
-    sources = Sources(client, PROJECT)
+    sources = Sources(containers, PROJECT)
     with _told(say):
         runs = RunStore(places.runs).of(PROJECT) if sources.all() else []
         for run in [*(run for run in runs[:-1] if not _is_kept(run)), *runs[-1:]]:
@@ -105,7 +106,7 @@ def keep_all(places: Places, client: docker.DockerClient, say: Say) -> None:
 
 @contextmanager
 def _told(say: Say) -> Iterator[None]:
-    """Says in one line why something cannot be kept: containers go all the same."""
+    """Say in one line why something cannot be kept: containers go all the same."""
     try:
         yield
     except FedbenchError as error:
@@ -120,14 +121,14 @@ def _is_kept(run: Run) -> bool:
     return file.exists() and end.exists() and file.stat().st_mtime >= end.stat().st_mtime
 
 
-def _has_all(run: Run, wanted: Wanted) -> bool:
-    """Whether its folder has all that is wanted: `keep` leaves out debug and the monitoring."""
+def _has_all(run: Run, wanted: LogFilter) -> bool:
+    """Tell whether its folder has all that is wanted: no debug lines, none of the monitoring."""
     names = wanted.names
     return _is_kept(run) and wanted.level != "debug" and not set(names).intersection(MONITORING)
 
 
 def kept(run: Run) -> list[Line]:
-    """The lines in a run's folder; none where nobody kept them yet."""
+    """Return the lines in a run's folder; none where nobody kept them yet."""
     return [Line.of(fields) for fields in read_lines(run.path / FILE)]
 
 
@@ -136,5 +137,5 @@ def _unkept(lines: Iterable[Line], before: Iterable[Line]) -> list[Line]:
     return [line for line in lines if line.json() not in there]
 
 
-def _last(lines: Iterable[Line], wanted: Wanted) -> list[Line]:
+def _last(lines: Iterable[Line], wanted: LogFilter) -> list[Line]:
     return list(deque(sorted(lines, key=lambda line: line.time), wanted.tail))

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from docker.models.containers import Container
-
+from fedbench.engines.containers.runtime import docker_containers
+from fedbench.engines.containers.runtime.containers import Container
 from fedbench.engines.containers.runtime.stack import Stack
 from fedbench.errors import RunError
-from fedbench.host.setup import bootstrap
 from fedbench.records.runs import RunStore
 
 
 def status(stack: Stack) -> dict[str, Any]:
-    """The stack's containers, its newest run and where to look."""
-    client = bootstrap.ensure_docker(lambda _: None)
-    containers = sorted(stack.containers(client).items())
+    """Return the stack's containers, its newest run and where to look."""
+    services = stack.services(docker_containers.connect(lambda _: None))
     try:
         run = RunStore(stack.places.runs).find(None)
     except RunError:
@@ -23,7 +21,7 @@ def status(stack: Stack) -> dict[str, Any]:
     return {
         "profile": stack.profile.name,
         "dilation": stack.dilation,
-        "containers": [_row(service, container) for service, container in containers],
+        "containers": [_row(services[name]) for name in sorted(services)],
         "run": run and run.id,
         "run_status": run and run.state(),
         "prometheus": stack.prometheus_url,
@@ -31,15 +29,13 @@ def status(stack: Stack) -> dict[str, Any]:
     }
 
 
-def _row(service: str, container: Container) -> dict[str, Any]:
-    limits, state = container.attrs["HostConfig"], container.attrs["State"]
-    quota = limits["CpuQuota"] / limits["CpuPeriod"] if limits["CpuQuota"] > 0 else "all"
-    memory = limits["Memory"]
+def _row(container: Container) -> dict[str, Any]:
+    quota = "all" if container.cpus is None else container.cpus
     return {
-        "service": service,
-        "state": state["Status"],
-        "health": state.get("Health", {}).get("Status", "-"),
-        "cpus": limits["CpusetCpus"] or quota,
-        "memory": f"{memory / 2**20:.0f} MiB" if memory else "-",
-        "killed_for_memory": state["OOMKilled"],
+        "service": container.service,
+        "state": container.status,
+        "health": container.health or "-",
+        "cpus": container.cpuset or quota,
+        "memory": f"{container.memory / 2**20:.0f} MiB" if container.memory else "-",
+        "killed_for_memory": container.killed_for_memory,
     }

@@ -48,7 +48,7 @@ class Target:
 class Prometheus:
     """The Prometheus at `url`, for example `http://127.0.0.1:9090`.
 
-    All that ask it raise HostError where something else answers there, too.
+    Every question also raises HostError if something else answers there.
     """
 
     def __init__(self, url: str) -> None:
@@ -58,7 +58,7 @@ class Prometheus:
         self._session.trust_env = False
 
     def ready(self) -> bool:
-        """Whether it has started and answers queries."""
+        """Say whether it has started and answers queries."""
         try:
             return self._session.get(f"{self.url}/-/ready", timeout=_TIMEOUT_SECONDS).ok
         except requests.RequestException:
@@ -78,8 +78,7 @@ class Prometheus:
     def query_range(self, expression: str, seconds: int, step: int) -> list[Series]:
         """Evaluate PromQL every `step` seconds of the last `seconds`.
 
-        As a subquery: the last seconds are those of Prometheus' own clock, which on another machine
-        need not agree with the one here.
+        It is a subquery, since the clock of Prometheus' machine need not agree with the one here.
 
         Raises:
             HostError: Prometheus does not answer, or refuses the expression.
@@ -91,7 +90,7 @@ class Prometheus:
         ]
 
     def recording_rules(self) -> set[str]:
-        """The names of the series that it records by rules of its own.
+        """List the names of the series that it records by rules of its own.
 
         Raises:
             HostError: Prometheus does not answer.
@@ -118,7 +117,7 @@ class Prometheus:
         return sorted(targets, key=lambda target: (target.job, target.client))
 
     def _get(self, path: str, holds: str, **parameters: str) -> dict[str, Any]:
-        """The data of an answer, which has to hold this key."""
+        """Return the data of an answer. It has to hold the key `holds`."""
         response = self._response(path, parameters)
         try:
             answer = response.json()

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_containers import FakeContainers
 
 from fedbench.config import Profile, load_devices, load_experiment, load_profile
 from fedbench.engines.containers.bring_up import bring_up, preview
+from fedbench.engines.containers.runtime import docker_containers
 from fedbench.engines.containers.runtime import workbench as workbenches
 from fedbench.engines.containers.runtime.compose import Compose
 from fedbench.engines.containers.runtime.stack import Stack, paths
@@ -35,56 +37,15 @@ SPEEDS = {"mobilenet_v2": Assumed(600)}
 PAIR = "machines=[{device: legacy-pc, count: 2}]"
 
 
-class FakeContainer:
-    """A healthy container that publishes a port; `quotas` are those that it was given."""
-
-    def __init__(self, service: str, port: int = 0) -> None:
-        self.quotas: list[int] = []
-        self.id = service
-        self.name = f"{PROJECT}-{service}-1"
-        self.status = "running"
-        self.processes: list[str] = []
-        self.labels = {"com.docker.compose.service": service}
-        self.attrs: dict[str, Any] = {
-            "RestartCount": 0,
-            "HostConfig": {"CpuQuota": 100_000},
-            "State": {"Status": "running", "StartedAt": "", "Health": {"Status": "healthy"}},
-            "NetworkSettings": {"Ports": {"9092/tcp": [{"HostPort": str(port)}]}},
-        }
-
-    def top(self) -> dict[str, Any]:
-        return {"Processes": [["7", process] for process in self.processes]}
-
-    def update(self, *, cpu_period: int, cpu_quota: int) -> None:
-        self.quotas.append(cpu_quota)
-        self.attrs["HostConfig"]["CpuQuota"] = cpu_quota
-
-
-class FakeDocker:
-    """A Docker of two cores, with the containers that run already."""
-
-    def __init__(self, *containers: FakeContainer) -> None:
-        self.containers = self
-        self.running = containers
-
-    def info(self) -> dict[str, Any]:
-        return {"NCPU": 2, "MemTotal": 8 * 2**30, "CgroupDriver": "cgroupfs"}
-
-    def list(self, **_: object) -> tuple[FakeContainer, ...]:
-        return self.running
-
-
 @pytest.fixture
 def places(tmp_path: Path) -> Places:
     return Places(tmp_path / "checkout")
 
 
 @pytest.fixture
-def daemon(monkeypatch: pytest.MonkeyPatch) -> FakeDocker:
-    fake = FakeDocker()
+def daemon(fake: FakeContainers, monkeypatch: pytest.MonkeyPatch) -> FakeContainers:
+    """Containers of a host of two cores that has the images, and was calibrated."""
     images = Images(fedbench="fedbench:cpu", prometheus="prom/prometheus", grafana=None)
-    monkeypatch.setattr(bootstrap, "find_docker", lambda: fake)
-    monkeypatch.setattr(bootstrap, "ensure_docker", lambda say: fake)
     monkeypatch.setattr(bootstrap, "ensure_images", lambda *_, **__: images)
     monkeypatch.setattr(calibration, "calibrate", lambda *_, **__: SPEEDS)
     return fake
@@ -114,7 +75,7 @@ def up(places: Places) -> Up:
     return bring
 
 
-def test_a_preview_is_the_plan_for_dockers_machine(places: Places, daemon: FakeDocker) -> None:
+def test_a_preview_is_the_plan_for_dockers_machine(places: Places, daemon: FakeContainers) -> None:
     profile = load_profile("legacy-pair")
     planned, project = preview(places, profile, load_devices(profile))
     assert planned.clients == plan(profile, load_devices(profile), HostFacts(2, 8 * 2**30)).clients
@@ -126,7 +87,7 @@ def test_a_preview_is_the_plan_for_dockers_machine(places: Places, daemon: FakeD
 def test_without_docker_a_preview_is_for_this_machine(
     places: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bootstrap, "find_docker", lambda: None)
+    monkeypatch.setattr(docker_containers, "find", lambda: None)
     monkeypatch.setattr("psutil.cpu_count", lambda: 4)
     profile = load_profile("legacy-pair", [PAIR])
     planned, _ = preview(places, profile, load_devices(profile))
@@ -135,7 +96,7 @@ def test_without_docker_a_preview_is_for_this_machine(
 
 
 def test_a_federation_is_brought_up(
-    places: Places, daemon: FakeDocker, docker_command: Any, up: Up, ports: list[str]
+    places: Places, daemon: FakeContainers, docker_command: Any, up: Up, ports: list[str]
 ) -> None:
     said: list[str] = []
     profile = load_profile("heterogeneous", [*ports, "machines=[{device: laptop}]"])
@@ -164,29 +125,28 @@ def test_a_federation_is_brought_up(
 
 def test_clients_start_without_their_quotas_and_have_them_when_they_are_up(
     places: Places,
-    daemon: FakeDocker,
+    daemon: FakeContainers,
     docker_command: Any,
     up: Up,
     ports: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    new, running = FakeContainer("legacy-pc-1"), FakeContainer("legacy-pc-2")
-    daemon.running = (running,)
-    monkeypatch.setattr(Compose, "up", lambda _: setattr(daemon, "running", (new, running)))
+    limited = {"cpu_period": 100_000, "cpu_quota": 100_000}
+    daemon.add("legacy-pc-2", **limited)
+    monkeypatch.setattr(Compose, "up", lambda _: daemon.add("legacy-pc-1", **limited))
     stack = up(load_profile("legacy-pair", [*ports, PAIR]))
-    assert (new.quotas, running.quotas) == ([-1, stack.clients[0].quota], [])
+    assert daemon.quotas == {"legacy-pc-1": [-1, stack.clients[0].quota]}
 
 
 def test_a_federation_is_not_replaced_beneath_a_run(
-    places: Places, daemon: FakeDocker, docker_command: Any, up: Up, ports: list[str]
+    places: Places, daemon: FakeContainers, docker_command: Any, up: Up, ports: list[str]
 ) -> None:
     profile = load_profile("legacy-pair", ports)
     up(profile)
     run = places.runs / "r1"
     shutil.copytree(GOLDEN, run)
-    server = FakeContainer("server", profile.ports.server)
-    server.processes = ["python -m fedbench.server.launch /runs/r1"]
-    daemon.running = (server,)
+    daemon.add("server", ports=(profile.ports.server,))
+    daemon.run("server", "python -m fedbench.server.launch /runs/r1")
     before = len(docker_command.calls)
     with pytest.raises(RunError, match="run r1 is in progress"):
         up(load_profile("heterogeneous", ports))
@@ -196,22 +156,22 @@ def test_a_federation_is_not_replaced_beneath_a_run(
 
 
 def test_a_federation_that_is_up_may_be_brought_up_again(
-    places: Places, daemon: FakeDocker, docker_command: Any, up: Up, ports: list[str]
+    places: Places, daemon: FakeContainers, docker_command: Any, up: Up, ports: list[str]
 ) -> None:
     profile = load_profile("legacy-pair", ports)
     up(profile)
     with socket.create_server(("127.0.0.1", profile.ports.server)):
-        daemon.running = (FakeContainer("server", profile.ports.server),)
+        daemon.add("server", ports=(profile.ports.server,))
         up(profile)
         assert len(docker_command.calls) == 2
-        daemon.running = ()
+        daemon.drop("server")
         with pytest.raises(HostError, match=rf"port {profile.ports.server} \(server\) is taken"):
             up(profile)
 
 
 def test_a_host_that_is_fast_enough_is_not_refused_for_what_hosts_usually_are(
     places: Places,
-    daemon: FakeDocker,
+    daemon: FakeContainers,
     docker_command: Any,
     up: Up,
     ports: list[str],
@@ -251,7 +211,7 @@ def test_what_is_refused_starts_nothing(
     error: type[FedbenchError],
     message: str,
     places: Places,
-    daemon: FakeDocker,
+    daemon: FakeContainers,
     docker_command: Any,
     up: Up,
     ports: list[str],
@@ -263,7 +223,7 @@ def test_what_is_refused_starts_nothing(
 
 
 def test_a_model_that_cannot_be_trained_starts_nothing(
-    places: Places, daemon: FakeDocker, ports: list[str], monkeypatch: pytest.MonkeyPatch
+    places: Places, daemon: FakeContainers, ports: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The real workload says so, as in its container."""
 
@@ -288,13 +248,13 @@ def test_data_is_looked_at_before_docker_is(
     def fail(say: object) -> None:
         raise AssertionError("Docker was asked for")
 
-    monkeypatch.setattr(bootstrap, "ensure_docker", fail)
+    monkeypatch.setattr(docker_containers, "connect", fail)
     with pytest.raises(DataError, match="the data set digits is embedded"):
         up(load_profile("legacy-pair"), source=tmp_path)
 
 
 def test_a_stack_that_does_not_start_can_be_taken_down(
-    places: Places, daemon: FakeDocker, docker_command: Any, up: Up, ports: list[str]
+    places: Places, daemon: FakeContainers, docker_command: Any, up: Up, ports: list[str]
 ) -> None:
     docker_command.answer(errors="no space left on device", code=1)
     with pytest.raises(HostError, match="no space left on device"):

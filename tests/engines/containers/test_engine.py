@@ -7,76 +7,30 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
+from unittest.mock import patch
 
-import docker
 import pytest
-from docker.models.containers import Container
+from fake_containers import HOST, FakeContainers
 
 from fedbench import __version__
 from fedbench.config import Experiment, load_devices, load_experiment, load_profile
-from fedbench.engines import following
+from fedbench.engines import engine as engines
 from fedbench.engines.containers import emulation
-from fedbench.engines.containers.engine import Runner
+from fedbench.engines.containers.engine import ContainersEngine
+from fedbench.engines.containers.runtime.containers import (
+    CommandAnswer,
+)
 from fedbench.engines.containers.runtime.stack import Stack
 from fedbench.errors import ConfigError, DockerError, RunError, RunInterrupted
 from fedbench.host.plan.plan import HostFacts, plan
-from fedbench.host.plan.targets import ASSUMED
+from fedbench.host.plan.targets import ASSUMED, Assumed
 from fedbench.host.setup.places import PROJECT, Places
+from fedbench.records import Summary
 from fedbench.records.runs import Run
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "runs" / "20260102-030405-digits"
 VERSIONS = {"python": "3.11.2", "flwr": "1.41.0"}
-
-
-class FakeServer:
-    """The server's container: its processes, and what it answers to a command."""
-
-    def __init__(self, status: str = "running", processes: tuple[str, ...] = ()) -> None:
-        self.labels = {"com.docker.compose.service": "server"}
-        self.status = status
-        self.image = cast("Any", type("Image", (), {"id": "sha256:abc"}))
-        self._processes = ["python -m fedbench.server", *processes]
-
-    def top(self) -> dict[str, Any]:
-        return {"Titles": ["PID", "CMD"], "Processes": [["7", p] for p in self._processes]}
-
-    def exec_run(self, argv: list[str]) -> tuple[int, bytes]:
-        assert argv[:2] == ["python", "-c"]
-        return 0, json.dumps(VERSIONS).encode() + b"\n"
-
-
-class FakeClient:
-    """A client's container whose host died while it was starting; `quotas` are those it got."""
-
-    def __init__(self, name: str) -> None:
-        self.labels = {"com.docker.compose.service": name}
-        self.attrs = {"HostConfig": {"CpuQuota": -1}}
-        self.quotas: list[int] = []
-
-    def update(self, *, cpu_period: int, cpu_quota: int) -> None:
-        self.quotas.append(cpu_quota)
-
-
-class FakeDocker:
-    """Docker with a few containers, or none."""
-
-    def __init__(self, *found: FakeServer | FakeClient) -> None:
-        self.containers = self
-        self._found = found
-
-    def list(self, **_: object) -> list[Container]:
-        return [cast("Container", container) for container in self._found]
-
-    def info(self) -> dict[str, Any]:
-        return {
-            "ServerVersion": "26.1.5",
-            "KernelVersion": "6.1",
-            "OperatingSystem": "Debian GNU/Linux 12",
-            "NCPU": 2,
-            "MemTotal": 2**34,
-            "CgroupDriver": "cgroupfs",
-        }
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +41,7 @@ def calibrated(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(engines, "POLL_SECONDS", 0.01)
 
 
 @pytest.fixture(autouse=True)
@@ -106,13 +60,19 @@ def stack(tmp_path: Path) -> Stack:
     return Stack.write(Places(tmp_path / "checkout"), planned, load_devices(profile), images)
 
 
-def fake(*found: FakeServer | FakeClient) -> docker.DockerClient:
-    return cast("docker.DockerClient", FakeDocker(*found))
+@pytest.fixture
+def up(fake: FakeContainers) -> FakeContainers:
+    """The federation's server, which runs nothing and says its versions."""
+    fake.answers["importlib.metadata"] = CommandAnswer(0, json.dumps(VERSIONS) + "\n")
+    fake.add("server")
+    fake.run("server", "python -m fedbench.server")
+    return fake
 
 
-def runner(stack: Stack, server: FakeServer | None, said: list[str] | None = None) -> Runner:
-    docker_client = fake(server) if server else fake()
-    return Runner(stack, docker_client, (said if said is not None else []).append)
+def runner(
+    stack: Stack, containers: FakeContainers, said: list[str] | None = None
+) -> ContainersEngine:
+    return ContainersEngine(stack, containers, (said if said is not None else []).append)
 
 
 @pytest.fixture
@@ -168,10 +128,25 @@ def press_ctrl_c() -> None:
 # -- follow
 
 
-def test_a_run_is_followed_to_its_end(stack: Stack, run: Run, spawn: Spawn) -> None:
+def follow(
+    engine: ContainersEngine,
+    run: Run,
+    process: subprocess.Popen[bytes],
+    look: Callable[[], None],
+) -> Summary:
+    """Follow a run whose process is this one."""
+    with patch.object(engine, "launch", lambda _: process):
+        engine.start(run)
+    return engine.follow(run, look)
+
+
+def test_a_run_is_followed_to_its_end(
+    stack: Stack, fake: FakeContainers, run: Run, spawn: Spawn
+) -> None:
     looks: list[str] = []
     process = spawn(tell("finished"))
-    summary = runner(stack, None).follow(run, process, lambda: looks.append(run.state()))
+    engine = runner(stack, FakeContainers())
+    summary = follow(engine, run, process, lambda: looks.append(run.state()))
     assert (summary.status, len(summary.rounds), summary.total_seconds) == ("finished", 2, 60.0)
     assert json.loads((run.path / "summary.json").read_text()) == summary.model_dump()
     assert looks[-1] == "running"  # a last look, at what came since the one before
@@ -189,7 +164,7 @@ def test_a_run_that_failed_says_why(
     script: str, why: str, stack: Stack, run: Run, spawn: Spawn
 ) -> None:
     with pytest.raises(RunError) as caught:
-        runner(stack, None).follow(run, spawn(script), lambda: None)
+        follow(runner(stack, FakeContainers()), run, spawn(script), lambda: None)
     assert caught.value.message == f"run {run.id} failed: {why}"
     assert caught.value.hint == "`make logs` shows why"
     assert run.state() == "failed"
@@ -204,7 +179,7 @@ def test_ctrl_c_stops_the_run_keeps_its_records_and_says_how_to_go_on(
     said: list[str] = []
     process = spawn(STOPPABLE + tell("stopped"))
     with pytest.raises(RunInterrupted) as caught:
-        runner(stack, None, said).follow(run, process, once(press_ctrl_c))
+        follow(runner(stack, FakeContainers(), said), run, process, once(press_ctrl_c))
     assert said == ["stopping the run (Ctrl-C again leaves at once)"]
     assert (run.path / "stop").exists()
     assert process.returncode == 0
@@ -224,14 +199,14 @@ def test_ctrl_c_amid_the_last_round_does_not_spoil_a_finished_run(
     stack: Stack, run: Run, spawn: Spawn
 ) -> None:
     process = spawn(STOPPABLE + tell("finished"))
-    summary = runner(stack, None).follow(run, process, once(press_ctrl_c))
+    summary = follow(runner(stack, FakeContainers()), run, process, once(press_ctrl_c))
     assert summary.status == "finished"
 
 
 def test_a_second_ctrl_c_leaves_at_once(stack: Stack, run: Run, spawn: Spawn) -> None:
     process = spawn(STOPPABLE + f"kill -INT {os.getpid()}; exec sleep 60")
     with pytest.raises(KeyboardInterrupt):
-        runner(stack, None).follow(run, process, once(press_ctrl_c))
+        follow(runner(stack, FakeContainers()), run, process, once(press_ctrl_c))
     assert process.poll() is None
     assert (run.path / "stop").exists()
     assert run.state() == "running"
@@ -240,11 +215,12 @@ def test_a_second_ctrl_c_leaves_at_once(stack: Stack, run: Run, spawn: Spawn) ->
 # -- idle?
 
 
-def test_a_second_run_waits_for_the_first(stack: Stack) -> None:
-    busy = FakeServer(processes=(f"python -m fedbench.server.launch /runs/{GOLDEN.name}",))
+def test_a_second_run_waits_for_the_first(stack: Stack, up: FakeContainers) -> None:
+    launch = f"python -m fedbench.server.launch /runs/{GOLDEN.name}"
+    up.run("server", "python -m fedbench.server", launch)
     starts: list[Callable[[], Run]] = [
-        lambda: runner(stack, busy).create(load_experiment("digits"), None),
-        lambda: runner(stack, busy).resume(None),
+        lambda: runner(stack, up).create(load_experiment("digits"), None),
+        lambda: runner(stack, up).resume(None),
     ]
     for start in starts:
         with pytest.raises(RunError) as caught:
@@ -253,10 +229,12 @@ def test_a_second_run_waits_for_the_first(stack: Stack) -> None:
         assert caught.value.hint == f"wait for it, or stop it: touch runs/{GOLDEN.name}/stop"
 
 
-@pytest.mark.parametrize("server", [None, FakeServer(status="exited")])
-def test_without_its_server_nothing_runs(server: FakeServer | None, stack: Stack) -> None:
+@pytest.mark.parametrize("there", [False, True])
+def test_without_its_server_nothing_runs(there: bool, stack: Stack, fake: FakeContainers) -> None:
+    if there:
+        fake.add("server", status="exited")
     with pytest.raises(DockerError) as caught:
-        runner(stack, server).create(load_experiment("digits"), None)
+        runner(stack, fake).create(load_experiment("digits"), None)
     assert caught.value.message == "the server is not running"
     assert list(stack.places.runs.iterdir()) == []
 
@@ -265,11 +243,11 @@ def test_without_its_server_nothing_runs(server: FakeServer | None, stack: Stack
 
 
 def test_a_new_run_holds_everything_that_it_takes_to_repeat_it(
-    stack: Stack, docker_command: Any
+    stack: Stack, up: FakeContainers, docker_command: Any
 ) -> None:
     docker_command.answer("name: fedbench\n")
     experiment = load_experiment("digits")
-    run = runner(stack, FakeServer()).create(experiment, None)
+    run = runner(stack, up).create(experiment, None)
     assert sorted(path.name for path in run.path.iterdir()) == [
         "compose.yaml",
         "experiment.json",
@@ -302,48 +280,87 @@ def test_a_new_run_holds_everything_that_it_takes_to_repeat_it(
     versions = json.loads((run.path / "versions.json").read_text())
     assert VERSIONS.items() <= versions.items()
     assert (versions["fedbench"], versions["image"]) == (__version__, "sha256:abc")
-    assert (versions["docker"], versions["cores"], versions["memory_bytes"]) == ("26.1.5", 2, 2**34)
+    assert (versions["docker"], versions["kernel"], versions["os"]) == (
+        HOST.version, HOST.kernel, HOST.system,
+    )  # fmt: skip
+    assert (versions["cores"], versions["memory_bytes"]) == (HOST.cpus, HOST.memory)
     assert versions["dilation"] == stack.dilation
     assert versions["cpu"]
 
 
+def targets(run: Run) -> dict[str, float]:
+    emulation = run.facts().emulation
+    assert emulation is not None
+    return emulation.targets
+
+
+def test_a_later_calibration_does_not_move_the_targets_of_the_plans_model(
+    up: FakeContainers, tmp_path: Path, docker_command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The quotas are made for them. Of another model nobody planned: what is known now counts."""
+    docker_command.answer("name: fedbench\n")
+    profile = load_profile("heterogeneous")
+    devices, images = load_devices(profile), {"fedbench": "f", "prometheus": "p", "grafana": None}
+    planned_for, other = "mobilenet_v3_large", "mobilenet_v1"  # predicted from V2, both
+    host = HostFacts(cpus=64, memory=128 * 2**30)
+    planned = plan(profile, devices, host, ASSUMED, planned_for)
+    stack = Stack.write(Places(tmp_path / "checkout"), planned, devices, images)
+    models = [load_experiment("digits", [f"model={name}"]) for name in (planned_for, other)]
+
+    before = [targets(runner(stack, up).create(model, None)) for model in models]
+    faster = dict(ASSUMED) | {name: Assumed(2_000.0) for name in (planned_for, other)}
+    monkeypatch.setattr(emulation.calibration, "calibrate", lambda *_, **__: faster)
+    loaded = Stack.load(stack.places)
+    assert loaded is not None
+    after = [targets(runner(loaded, up).create(model, None)) for model in models]
+
+    assert after[0] == before[0]
+    assert {name: before[0][name] for name in stack.speeds} == {
+        name: speed.single for name, speed in planned.speeds.items()
+    }
+    for client, speed in before[1].items():
+        assert after[1][client] == pytest.approx(speed * 2_000 / 830)
+
+
 @pytest.mark.parametrize(("stride", "notes"), [(2, 0), (1, 1)])
 def test_a_stride_that_no_device_has_a_speed_of_is_said(
-    stack: Stack, docker_command: Any, stride: int, notes: int
+    stack: Stack, up: FakeContainers, docker_command: Any, stride: int, notes: int
 ) -> None:
     docker_command.answer("name: fedbench\n")
     said: list[str] = []
     experiment = load_experiment("digits", [f"stem_stride={stride}"])
-    runner(stack, FakeServer(), said).create(experiment, None)
+    runner(stack, up, said).create(experiment, None)
     assert sum("emulated seconds are too few" in line for line in said) == notes
 
 
 def test_initial_weights_are_copied_into_the_run(
-    stack: Stack, docker_command: Any, tmp_path: Path
+    stack: Stack, up: FakeContainers, docker_command: Any, tmp_path: Path
 ) -> None:
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(b"weights")
     experiment = load_experiment("digits", [f"initial_weights={weights}"])
-    run = runner(stack, FakeServer()).create(experiment, None)
+    run = runner(stack, up).create(experiment, None)
     assert (run.path / "initial.safetensors").read_bytes() == b"weights"
 
 
 def test_the_users_own_models_are_kept_with_the_run(
-    stack: Stack, docker_command: Any, own_models: Path
+    stack: Stack, up: FakeContainers, docker_command: Any, own_models: Path
 ) -> None:
     (own_models / "mine.py").write_text("def net(classes): ...")
     (own_models / "__pycache__").mkdir()
-    run = runner(stack, FakeServer()).create(load_experiment("digits", ["model=mine:net"]), None)
+    run = runner(stack, up).create(load_experiment("digits", ["model=mine:net"]), None)
     (kept,) = (run.path / "models").iterdir()
     assert kept.read_text() == "def net(classes): ..."
-    plain = runner(stack, FakeServer()).create(load_experiment("digits"), None)
+    plain = runner(stack, up).create(load_experiment("digits"), None)
     assert not (plain.path / "models").exists()
 
 
-def test_initial_weights_that_are_not_there_are_refused(stack: Stack, tmp_path: Path) -> None:
+def test_initial_weights_that_are_not_there_are_refused(
+    stack: Stack, up: FakeContainers, tmp_path: Path
+) -> None:
     experiment = Experiment(name="mine", initial_weights=f"{tmp_path}/none.safetensors")
     with pytest.raises(ConfigError) as caught:
-        runner(stack, FakeServer()).create(experiment, None)
+        runner(stack, up).create(experiment, None)
     assert caught.value.message == (
         f"experiment mine: initial_weights: no such file: {tmp_path}/none.safetensors"
     )
@@ -353,30 +370,32 @@ def test_initial_weights_that_are_not_there_are_refused(stack: Stack, tmp_path: 
 # -- resume, start
 
 
-def test_a_run_goes_on_where_it_stopped(stack: Stack, run: Run) -> None:
+def test_a_run_goes_on_where_it_stopped(stack: Stack, up: FakeContainers, run: Run) -> None:
     run.request_stop()
-    resumed = runner(stack, FakeServer()).resume(run.id)
+    resumed = runner(stack, up).resume(run.id)
     assert resumed == run
     assert not (run.path / "stop").exists()
 
 
-def test_a_run_of_another_federation_does_not_go_on_here(stack: Stack, run: Run) -> None:
+def test_a_run_of_another_federation_does_not_go_on_here(
+    stack: Stack, up: FakeContainers, run: Run
+) -> None:
     other = load_profile("legacy-pair")
     (run.path / "profile.json").write_text(other.model_dump_json())
     with pytest.raises(RunError) as caught:
-        runner(stack, FakeServer()).resume(run.id)
+        runner(stack, up).resume(run.id)
     assert caught.value.message == f"run {run.id} belongs to another federation (legacy-pair)"
     assert caught.value.hint == "make up PROFILE=legacy-pair brings it up"
 
 
 def test_a_run_is_launched_in_the_servers_container(
-    stack: Stack, run: Run, docker_command: Any
+    stack: Stack, run: Run, up: FakeContainers, docker_command: Any
 ) -> None:
     docker_command.answer("what it printed\n", "what it complained of\n", code=3)
-    unlimited = FakeClient("laptop")
-    process = Runner(stack, fake(FakeServer(), unlimited), lambda _: None).start(run)
+    up.add("laptop", cpu_quota=-1)  # its host died while it was starting
+    process = runner(stack, up).launch(run)
     quotas = {planned.name: planned.quota for planned in stack.clients}
-    assert unlimited.quotas == [quotas["laptop"]]
+    assert up.quotas == {"laptop": [quotas["laptop"]]}
     assert os.getsid(process.pid) == process.pid  # Ctrl-C in the terminal does not reach it
     assert process.wait() == 3
     assert docker_command.calls == [

@@ -1,23 +1,30 @@
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import pytest
+from fake_containers import FakeContainers
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedbench.config import load_devices, load_profile
+from fedbench.engines.containers import governor
 from fedbench.engines.containers.governor import (
     LATE_SECONDS,
     Governor,
     Observation,
-    Reading,
     corrected,
     observe,
     together,
 )
-from fedbench.host.plan.plan import ClientPlan
+from fedbench.engines.containers.runtime.stack import Stack, require
+from fedbench.host.plan.plan import ClientPlan, HostFacts, plan
 from fedbench.host.plan.shares import MARGIN
-from fedbench.host.watch.prometheus import Sample
+from fedbench.host.setup.places import Places
+from fedbench.records import pacing, quota_corrections
+from fedbench.records.pacing import Pacing
 
 QUOTAS = st.floats(0.01, 64)
 OBSERVATIONS = st.builds(Observation, late=st.floats(0, 100), used=st.floats(0.001, 64))
@@ -69,10 +76,11 @@ def test_the_loop_settles(need: float, wrong: float) -> None:
 
 
 def test_a_tick_without_training_says_nothing() -> None:
-    start = Reading(wall=20, training=10, cpu=5, late=0)
-    assert observe(start, Reading(wall=24, training=12, cpu=6, late=0)) is None
-    assert observe(start, start) is None  # not scraped since
-    seen = observe(start, Reading(wall=24, training=13.9, cpu=6, late=0.5))
+    start = Pacing(wall=20, training=10, cpu=5, late=0)
+    assert observe(start, Pacing(wall=24, training=12, cpu=6, late=0)) is None
+    assert observe(start, start) is None  # it said nothing since
+    assert observe(start, Pacing(wall=3, training=3, cpu=1, late=0)) is None  # it started again
+    seen = observe(start, Pacing(wall=24, training=13.9, cpu=6, late=0.5))
     assert seen == Observation(0.5, 0.25)
 
 
@@ -100,36 +108,29 @@ class Quotas:
 
 @dataclass
 class Clients:
-    """What Prometheus would say of clients that train all the time."""
+    """What clients say that train all the time."""
 
-    readings: dict[str, Reading]
+    paces: dict[str, Pacing]
 
     def pass_by(self, seconds: float, used: dict[str, float], late: dict[str, float]) -> None:
-        for name, reading in self.readings.items():
-            self.readings[name] = Reading(
-                reading.wall + seconds,
-                reading.training + seconds,
-                reading.cpu + used[name] * seconds,
-                late[name],
+        for name, pace in self.paces.items():
+            self.paces[name] = Pacing(
+                wall=pace.wall + seconds,
+                training=pace.training + seconds,
+                cpu=pace.cpu + used[name] * seconds,
+                late=late[name],
             )
 
-    def query(self, expression: str) -> list[Sample]:
-        words = (("wall", "sum by"), ("training", "phase"), ("cpu", "cpu"), ("late", "late"))
-        name = next(field for field, word in words if word in expression)
-        samples = [
-            Sample({"client": client}, getattr(reading, name))
-            for client, reading in self.readings.items()
-        ]
-        return [*samples, Sample({"role": "server"}, 3.0)]
 
-
+START = Pacing(wall=0, training=0, cpu=0, late=0)
 PLAN = ClientPlan("laptop", "laptop", 1, 0.4, 50_000, 100_000, None, 2**30)  # half a CPU
 
 
 def governed(plans: list[ClientPlan], quotas: dict[str, float], cpus: float = 2) -> tuple:
     state = Quotas(quotas)
-    clients = Clients({plan.name: Reading(0, 0, 0, 0) for plan in plans})
-    return Governor(plans, lambda: state, clients, cpus), state, clients  # type: ignore[arg-type]
+    clients = Clients({plan.name: START for plan in plans})
+    governor = Governor(plans, lambda: state, lambda: clients.paces, cpus)  # type: ignore[arg-type,return-value]
+    return governor, state, clients
 
 
 def test_a_late_client_is_corrected_and_the_correction_told() -> None:
@@ -171,7 +172,73 @@ def test_the_clients_of_a_computer_are_one() -> None:
 
 def test_a_visitor_without_a_plan_is_left_alone() -> None:
     governor, _, clients = governed([PLAN], {"laptop": 0.5})
-    clients.readings["visitor"] = Reading(0, 0, 0, 0)
+    clients.paces["visitor"] = START
     governor.tick()
     clients.pass_by(4, {"laptop": 0.4, "visitor": 2}, {"laptop": 0, "visitor": 5})
     assert governor.tick() == []
+
+
+def test_a_client_that_said_nothing_new_changes_nothing() -> None:
+    governor, quotas, clients = governed([PLAN], {"laptop": 0.5})
+    governor.tick()
+    clients.pass_by(5, {"laptop": 0.49}, {"laptop": 0.7})
+    assert len(governor.tick()) == 1
+    assert governor.tick() == []
+    assert quotas.values == {"laptop": 0.625}
+
+
+# -- a run's governor, with containers and no monitoring at all
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """The folder of a run on one legacy PC under half a CPU."""
+    places = Places(tmp_path)
+    profile = load_profile("legacy-pair", ["machines=[{device: legacy-pc}]", "dilation=8"])
+    made = plan(profile, load_devices(profile), HostFacts(cpus=2, memory=8 * 2**30))
+    images = {"fedbench": "fedbench:cpu", "prometheus": "p", "grafana": None}
+    Stack.write(places, made, load_devices(profile), images)
+    folder = places.runs / "r1"
+    folder.mkdir()
+    (folder / "run.json").write_text(
+        json.dumps(
+            {
+                "run": "r1",
+                "experiment": "digits",
+                "profile": "legacy-pc",
+                "created": "2026-01-02T03:04:05+00:00",
+            }
+        )
+    )
+    return folder
+
+
+def test_a_run_is_governed_by_what_its_folder_says(
+    run: Path, fake: FakeContainers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack = require(Places(run.parents[1]))
+    (client,) = stack.clients
+    fake.add(client.name, cpu_period=client.period, cpu_quota=client.quota)
+    fake.add("server")
+    fake.say("server", (1, '{"level": "info", "message": "hello", "run": "r1"}'))
+    used, late = 0.99 * client.cpus, 2.0
+    paces = [
+        START,
+        Pacing(wall=5, training=5, cpu=5 * used, late=late),
+        Pacing(wall=10, training=10, cpu=10 * used, late=late),
+    ]
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pacing.write(run, {client.name: paces[len(pauses)]})
+        pauses.append(seconds)
+
+    monkeypatch.setattr("time.sleep", pause)
+    monkeypatch.setattr("psutil.pid_exists", lambda _: len(pauses) < len(paces))
+    governor.main(run, 1)
+    given = [quota / client.period for quota in fake.quotas[client.name]]
+    assert given == [pytest.approx(1.25 * client.cpus, rel=1e-3)]
+    (correction,) = quota_corrections.read(run)
+    assert (correction.computer, correction.late) == (client.name, late)
+    assert correction.quota_after == pytest.approx(given[0], rel=1e-3)
+    assert "hello" in (run / "logs.jsonl").read_text()

@@ -6,23 +6,23 @@ import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from math import floor
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import docker
 import pytest
-import yaml
-from docker.errors import APIError
+from fake_containers import FakeContainers
 
 from fedbench.config import load_device, load_devices, load_experiment, load_profile
 from fedbench.engines.containers import join as joining
-from fedbench.engines.containers.join import Offer, Request, ask, container_options, join
+from fedbench.engines.containers.join import Offer, Request, ask, join, joining_container
 from fedbench.engines.containers.runtime import certificates
-from fedbench.engines.containers.runtime.stack import JOINED_LABEL, Stack, container_user
+from fedbench.engines.containers.runtime.containers import JOINED_LABEL
+from fedbench.engines.containers.runtime.stack import Stack, container_user
 from fedbench.errors import ConfigError, DockerError, HostError
+from fedbench.host.plan.client_container import ClientContainer
 from fedbench.host.plan.plan import HostFacts, plan
 from fedbench.host.plan.shares import Part
 from fedbench.host.plan.targets import Assumed
@@ -106,6 +106,16 @@ def test_no_proxy_is_between_a_device_and_its_server(
     for variable in ("https_proxy", "HTTPS_PROXY", "all_proxy"):
         monkeypatch.setenv(variable, "http://127.0.0.1:9")
     assert ask(server.address, federation / "ca.pem").data == KEY
+
+
+def test_only_the_certificate_that_is_passed_is_trusted(
+    server: Server, federation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificates.ensure(tmp_path / "other", certificates.SERVER_NAMES)
+    for variable in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
+        monkeypatch.setenv(variable, str(federation / "ca.pem"))
+    with pytest.raises(HostError, match="is not the server of this certificate"):
+        ask(server.address, tmp_path / "other" / "ca.pem")
 
 
 def test_a_server_without_a_run_has_nothing_to_join(server: Server, federation: Path) -> None:
@@ -196,6 +206,7 @@ def test_a_file_that_is_no_certificate_is_refused(tmp_path: Path) -> None:
 LEGACY = load_device("legacy-pc")
 HOST = HostFacts(cpus=2, memory=8 * 2**30)
 WHOLE = Part(4, 4, 4)
+NAME = f"{PROJECT}-joined-visitor"
 
 
 def request(server: str = "192.168.1.20:9092", **changes: Any) -> Request:
@@ -203,16 +214,22 @@ def request(server: str = "192.168.1.20:9092", **changes: Any) -> Request:
     return replace(whole, **changes)
 
 
+def described(
+    asked: Request, host: HostFacts = HOST, part: Part = WHOLE, folder: Path = Path("/d")
+) -> ClientContainer:
+    return joining_container(asked, "fedbench:cpu", host, part, folder, Path("/ca/ca.pem"))
+
+
 def test_a_device_on_the_lan_runs_within_its_own_limits() -> None:
-    options = container_options(
-        request(), HostFacts(16, 64 * 2**30), WHOLE, Path("/data/joined"), Path("/ca/ca.pem")
-    )
-    assert options == {
-        "name": f"{PROJECT}-joined-visitor",
-        "command": ["python", "-m", "fedbench.client"],
-        "hostname": "visitor",
-        "labels": {JOINED_LABEL: PROJECT},
-        "environment": {
+    container = described(request(), HostFacts(16, 64 * 2**30), folder=Path("/data/joined"))
+    assert container == ClientContainer(
+        image="fedbench:cpu",
+        user=container_user(),
+        models=ROOT / "models",
+        command=("python", "-m", "fedbench.client"),
+        hostname="visitor",
+        labels={JOINED_LABEL: PROJECT},
+        environment={
             "FEDBENCH_CLIENT": "visitor",
             "FEDBENCH_DEVICE": "legacy-pc",
             "FEDBENCH_SERVER": "192.168.1.20:9092",
@@ -221,114 +238,45 @@ def test_a_device_on_the_lan_runs_within_its_own_limits() -> None:
             "OMP_NUM_THREADS": "4",
             "FEDBENCH_WATTS": "45,115",
         },
-        "extra_hosts": {},
-        "ports": {"9101/tcp": 9111},
-        "nano_cpus": 4_000_000_000,
-        "mem_limit": 4 * 2**30,
-        "memswap_limit": 4 * 2**30,
-        "volumes": [
-            "/data/joined/visitor:/data:ro",
-            "/ca/ca.pem:/tls/ca.pem:ro",
-            f"{ROOT}/models:/models:ro",
-        ],
-        "user": container_user(),
-        "init": True,
-        "read_only": True,
-        "tmpfs": {"/tmp": "size=256m,mode=1777"},
-        "cap_drop": ["ALL"],
-        "security_opt": ["no-new-privileges:true"],
-        "pids_limit": 512,
-        "restart_policy": {"Name": "always"},
-        "log_config": {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "4"}},
-    }
-
-
-def test_it_is_confined_and_logs_as_a_client_of_the_project() -> None:
-    client = yaml.safe_load((ROOT / "compose/client.yaml").read_text())["services"]["client"]
-    options = container_options(request(), HOST, WHOLE, Path("/d"), Path("/c"))
-    same = ("command", "init", "read_only", "cap_drop", "security_opt", "pids_limit")
-    assert {key: options[key] for key in same} == {key: client[key] for key in same}
-    assert options["restart_policy"] == {"Name": client["restart"]}
-    assert [":".join(each) for each in options["tmpfs"].items()] == client["tmpfs"]
-    log, logging = options["log_config"], client["logging"]
-    assert (log["Type"], log["Config"]) == (logging["driver"], logging["options"])
+        ports={9101: 9111},
+        cpu_period=100_000,
+        cpu_quota=400_000,
+        memory=4 * 2**30,
+        mounts=("/data/joined/visitor:/data:ro", "/ca/ca.pem:/tls/ca.pem:ro"),
+    )
 
 
 @pytest.mark.parametrize("address", ["localhost", "127.0.0.1", "[::1]"])
 def test_on_the_servers_own_host_the_container_finds_it_by_name(address: str) -> None:
-    options = container_options(request(f"{address}:9092"), HOST, WHOLE, Path("/d"), Path("/c"))
-    assert options["environment"]["FEDBENCH_SERVER"] == "fedbench-host:9092"
-    assert options["extra_hosts"] == {"fedbench-host": "host-gateway"}
+    container = described(request(f"{address}:9092"))
+    assert container.environment["FEDBENCH_SERVER"] == "fedbench-host:9092"
+    assert container.extra_hosts == {"fedbench-host": "host-gateway"}
     assert "fedbench-host" in certificates.SERVER_NAMES
 
 
 @pytest.mark.parametrize(
-    ("host", "cpus", "nano_cpus", "threads", "memory"),
+    ("host", "cpus", "quota", "threads", "memory"),
     [
-        (HostFacts(2, 3 * 2**30), 2.0, 2_000_000_000, "2", 3 * 2**30),
-        (HostFacts(64, 64 * 2**30), 0.182, 180_000_000, "1", 4 * 2**30),
-        (HostFacts(64, 64 * 2**30), 0.004, 10_000_000, "1", 4 * 2**30),  # 0 would be no limit
+        (HostFacts(2, 3 * 2**30), 2.0, 200_000, "2", 3 * 2**30),
+        (HostFacts(64, 64 * 2**30), 0.182, 18_000, "1", 4 * 2**30),
+        (HostFacts(64, 64 * 2**30), 0.004, 1_000, "1", 4 * 2**30),  # 0 would be no limit
     ],
 )
 def test_limits_are_those_of_a_smaller_host_or_of_the_federation_there(
-    host: HostFacts, cpus: float, nano_cpus: int, threads: str, memory: int
+    host: HostFacts, cpus: float, quota: int, threads: str, memory: int
 ) -> None:
-    part = Part(int(threads), cpus, cpus)
-    options = container_options(request(), host, part, Path("/d"), Path("/c"))
-    assert options["nano_cpus"] == nano_cpus
-    assert options["environment"]["OMP_NUM_THREADS"] == threads
-    assert (options["mem_limit"], options["memswap_limit"]) == (memory, memory)
+    container = described(request(), host, Part(int(threads), cpus, cpus))
+    assert (container.cpu_quota, container.cpu_period) == (quota, 100_000)
+    assert container.environment["OMP_NUM_THREADS"] == threads
+    assert container.memory == memory
 
 
 # -- join
 
 
-@dataclass
-class FakeContainer:
-    name: str
-    status: str
-    removed: bool = False
-
-    def remove(self) -> None:
-        self.removed = True
-
-
-class FakeDocker:
-    """Docker with some containers of the name that is asked for; it notes what it runs."""
-
-    def __init__(self, *containers: FakeContainer) -> None:
-        self.containers = self
-        self.found = list(containers)
-        self.ran: list[tuple[str, dict[str, Any]]] = []
-        self.refusal = ""
-
-    def info(self) -> dict[str, Any]:
-        return {"NCPU": 2, "MemTotal": 8 * 2**30, "CgroupDriver": "cgroupfs"}
-
-    def list(
-        self,
-        *,
-        all: bool,  # noqa: A002
-        filters: dict[str, str],
-        ignore_removed: bool,  # one may go while they are looked at
-    ) -> list[FakeContainer]:
-        assert (all, ignore_removed) == (True, True)
-        assert filters == {"name": f"^{PROJECT}-joined-visitor$"}
-        return self.found
-
-    def run(self, image: str, *, detach: bool, **options: Any) -> FakeContainer:
-        assert detach
-        self.ran.append((image, options))
-        if self.refusal:
-            raise APIError(self.refusal)
-        return FakeContainer(options["name"], "created")
-
-
 @pytest.fixture
-def daemon(monkeypatch: pytest.MonkeyPatch) -> FakeDocker:
-    fake = FakeDocker()
-    client = cast("docker.DockerClient", fake)
-    monkeypatch.setattr(bootstrap, "ensure_docker", lambda say: client)
+def daemon(fake: FakeContainers, monkeypatch: pytest.MonkeyPatch) -> FakeContainers:
+    """Containers of a host of two cores that has the image, and was calibrated."""
     monkeypatch.setattr(bootstrap, "ensure_client_image", lambda *_, **__: "fedbench:cpu")
     speeds = {"mobilenet_v2": Assumed(600)}
     monkeypatch.setattr(calibration, "calibrate", lambda *_, **__: speeds)
@@ -348,15 +296,16 @@ def places(tmp_path: Path) -> Places:
 
 
 def test_a_device_joins(
-    server: Server, federation: Path, daemon: FakeDocker, places: Places, port: int
+    server: Server, federation: Path, daemon: FakeContainers, places: Places, port: int
 ) -> None:
     one = request(server.address, ca=federation / "ca.pem", samples=100, metrics_port=port)
-    assert join(places, one, lambda _: None) == f"{PROJECT}-joined-visitor"
+    assert join(places, one, lambda _: None) == NAME
     root = places.data / "joined"
     assert (root / "visitor" / KEY / "train.safetensors").is_file()
-    host = HostFacts(2, 8 * 2**30)
-    options = container_options(one, host, Part(2, 2, 2), root, federation / "ca.pem")
-    assert daemon.ran == [("fedbench:cpu", options)]
+    certificate = federation / "ca.pem"
+    part = Part(2, 2, 2)
+    container = joining_container(one, "fedbench:cpu", HOST, part, root, certificate)
+    assert daemon.started == {NAME: container}
 
 
 @pytest.mark.parametrize(
@@ -364,7 +313,7 @@ def test_a_device_joins(
     [("iid", None), ("dirichlet", "dirichlet 0.5"), ("shards", "shards 2")],
 )
 def test_who_joins_is_told_that_its_images_are_divided_otherwise(
-    partition: str, title: str | None, server: Server, federation: Path, daemon: FakeDocker,
+    partition: str, title: str | None, server: Server, federation: Path, daemon: FakeContainers,
     places: Places, port: int,
 ) -> None:  # fmt: skip
     experiment = load_experiment("digits", [f"data.partition={partition}"])
@@ -387,7 +336,7 @@ def test_a_device_trains_with_as_many_threads_as_make_it_fastest() -> None:
 
 def test_who_joins_on_the_federations_host_gets_what_the_device_would_get_there(
     server: Server,
-    daemon: FakeDocker,
+    daemon: FakeContainers,
     places: Places,
     port: int,
     monkeypatch: pytest.MonkeyPatch,
@@ -401,50 +350,48 @@ def test_who_joins_on_the_federations_host_gets_what_the_device_would_get_there(
     own = places.state / "tls"
     server.use(own)
     join(places, request(server.address, metrics_port=port), lambda _: None)
-    _, options = daemon.ran[0]
+    container = daemon.started[NAME]
     need = planned.clients[-1].need
-    assert options["nano_cpus"] == floor(100 * need) * 10**7 > 0
-    assert options["volumes"][1] == f"{own}/ca.pem:/tls/ca.pem:ro"
+    assert container.cpu_quota == floor(100 * need) * 1000 > 0
+    assert container.mounts[1] == f"{own}/ca.pem:/tls/ca.pem:ro"
 
 
 def test_an_ended_container_of_that_name_makes_room(
-    server: Server, federation: Path, daemon: FakeDocker, places: Places, port: int
+    server: Server, federation: Path, daemon: FakeContainers, places: Places, port: int
 ) -> None:
-    ended = FakeContainer(f"{PROJECT}-joined-visitor", "exited")
-    daemon.found = [ended]
+    daemon.add_joined("visitor", status="exited")
     one = request(server.address, ca=federation / "ca.pem", metrics_port=port)
     join(places, one, lambda _: None)
-    assert (ended.removed, len(daemon.ran)) == (True, 1)
+    assert (daemon.calls, len(daemon.started)) == ([("remove", "visitor")], 1)
 
 
 def test_a_running_container_of_that_name_is_left_alone(
-    server: Server, federation: Path, daemon: FakeDocker, places: Places, port: int
+    server: Server, federation: Path, daemon: FakeContainers, places: Places, port: int
 ) -> None:
-    running = FakeContainer(f"{PROJECT}-joined-visitor", "running")
-    daemon.found = [running]
+    daemon.add_joined("visitor")
     one = request(server.address, ca=federation / "ca.pem", metrics_port=port)
     with pytest.raises(DockerError) as caught:
         join(places, one, lambda _: None)
     assert caught.value.message == f"container {PROJECT}-joined-visitor is running already"
     assert caught.value.hint == f"docker rm -f {PROJECT}-joined-visitor"
-    assert (running.removed, daemon.ran) == (False, [])
+    assert (daemon.calls, daemon.started) == ([], {})
 
 
 def test_a_metrics_port_that_is_taken_is_refused(
-    server: Server, federation: Path, daemon: FakeDocker, places: Places
+    server: Server, federation: Path, daemon: FakeContainers, places: Places
 ) -> None:
     taken = server.server_port
     one = request(server.address, ca=federation / "ca.pem", metrics_port=taken)
     with pytest.raises(HostError, match=rf"^port {taken} \(metrics\) is taken by ") as caught:
         join(places, one, lambda _: None)
     assert "--metrics-port " in caught.value.hint
-    assert daemon.ran == []
+    assert daemon.started == {}
 
 
 def test_what_docker_refuses_is_said(
-    server: Server, federation: Path, daemon: FakeDocker, places: Places, port: int
+    server: Server, federation: Path, daemon: FakeContainers, places: Places, port: int
 ) -> None:
-    daemon.refusal = "no space left on device"
+    daemon.refusals["start"] = "no space left on device"
     one = request(server.address, ca=federation / "ca.pem", metrics_port=port)
     with pytest.raises(DockerError) as caught:
         join(places, one, lambda _: None)

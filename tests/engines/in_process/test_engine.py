@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,11 @@ from pictures import write_parquet
 from fedbench import cli
 from fedbench.cli import checkout
 from fedbench.config import Experiment, load_experiment, load_profile
-from fedbench.engines.in_process.engine import InProcess
-from fedbench.errors import HostError, RunError
+from fedbench.engines.in_process.engine import InProcessEngine
+from fedbench.errors import HostError, RunError, RunInterrupted
 from fedbench.host.setup.places import Places
+from fedbench.records import Summary
+from fedbench.records.runs import Run
 
 SMALL = [
     "model=mobilenet_v3_small", "rounds=1", "local_epochs=1",
@@ -29,18 +32,23 @@ def places(tmp_path: Path) -> Places:
 
 
 @pytest.fixture
-def runner(places: Places) -> InProcess:
-    return InProcess(places, load_profile("legacy-pair"), lambda _: None, workers=0)
+def runner(places: Places) -> InProcessEngine:
+    return InProcessEngine(places, load_profile("legacy-pair"), lambda _: None, workers=0)
+
+
+def follow(runner: InProcessEngine, run: Run, look: Callable[[], None]) -> Summary:
+    runner.start(run)
+    return runner.follow(run, look)
 
 
 def chosen(*settings: str) -> Experiment:
     return load_experiment("digits", [*SMALL, *settings])
 
 
-def test_a_run_is_prepared_and_followed_to_its_end(runner: InProcess) -> None:
+def test_a_run_is_prepared_and_followed_to_its_end(runner: InProcessEngine) -> None:
     run = runner.create(chosen(), None)
     looked: list[str] = []
-    summary = runner.follow(run, runner.start(run), lambda: looked.append(run.state()))
+    summary = follow(runner, run, lambda: looked.append(run.state()))
     assert summary.status == "finished"
     (record,) = summary.rounds
     assert [(c.client, c.device, c.samples) for c in record.clients] == [
@@ -50,18 +58,20 @@ def test_a_run_is_prepared_and_followed_to_its_end(runner: InProcess) -> None:
     assert json.loads((run.path / "versions.json").read_text())["python"] == sys.version.split()[0]
 
 
-def test_clients_that_hold_the_same_hold_it_once(runner: InProcess, places: Places) -> None:
+def test_clients_that_hold_the_same_hold_it_once(runner: InProcessEngine, places: Places) -> None:
     run = runner.create(chosen("data.partition=replicated"), None)
-    folders = {client["data"] for client in run.facts()["engine"]["clients"]}
+    engine = run.facts().engine
+    assert engine is not None
+    folders = {client.data for client in engine.clients}
     assert folders == {str((places.in_process / "legacy-pc-1").absolute())}
-    assert run.facts()["engine"]["samples"] == 2 * 60
+    assert engine.samples == 2 * 60
 
 
-def test_a_run_that_fails_says_where_to_look(runner: InProcess) -> None:
+def test_a_run_that_fails_says_where_to_look(runner: InProcessEngine) -> None:
     run = runner.create(chosen(), None)
     (run.path / "experiment.json").write_text("{}")
     with pytest.raises(RunError) as caught:
-        runner.follow(run, runner.start(run), lambda: None)
+        follow(runner, run, lambda: None)
     assert caught.value.hint == f"{run.path / 'engine.log'} shows why"
     assert "ValidationError" in (run.path / "engine.log").read_text()
 
@@ -71,7 +81,7 @@ def test_without_torch_it_says_what_installs_it(
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(HostError, match="torch is not installed here") as caught:
-        InProcess(places, load_profile("legacy-pair"), lambda _: None)
+        InProcessEngine(places, load_profile("legacy-pair"), lambda _: None)
     assert "make reproduce" in caught.value.hint
 
 
@@ -102,3 +112,26 @@ def test_the_paper_is_reproduced_by_a_command(
     assert "| mobilenet_v3_small | server_accuracy" in printed.out
     assert "after 1 rounds" in printed.err
     assert ("trained as the tuned experiments do" in printed.err) is bool(options)
+
+
+def test_a_run_goes_on_from_its_own_record(runner: InProcessEngine) -> None:
+    run = runner.create(chosen(), None)
+    run.request_stop()
+    with pytest.raises(RunInterrupted) as caught:
+        follow(runner, run, lambda: None)
+    assert caught.value.hint == f"the same command with --resume {run.id} goes on from there"
+    assert runner.resume(run.id) == run
+    assert follow(runner, run, lambda: None).status == "finished"
+    with pytest.raises(RunError, match="is finished"):
+        runner.resume(run.id)
+
+
+def test_a_run_of_others_does_not_go_on_here(runner: InProcessEngine, places: Places) -> None:
+    run = runner.create(chosen(), None)
+    run.request_stop()
+    other = InProcessEngine(places, load_profile("heterogeneous"), lambda _: None)
+    with pytest.raises(RunError, match="belongs to another federation"):
+        other.resume(run.id)
+    run.facts().model_copy(update={"engine": None}).write(run.path)
+    with pytest.raises(RunError, match="was made in containers"):
+        runner.resume(run.id)

@@ -22,7 +22,7 @@ from PIL import Image
 from fedbench.errors import DataError
 from fedbench.host.data import digits, sources
 from fedbench.host.data.image_folders import decode
-from fedbench.host.data.parquet_columns import Wanted
+from fedbench.host.data.parquet_columns import ColumnNames
 from fedbench.host.data.sources import CIFAR10_CLASSES, Hub, open_data_set
 
 REAL_CIFAR10 = Path("/work/shared/data/cifar10-jpeg")
@@ -172,7 +172,7 @@ def test_of_several_columns_that_fit_the_metadata_or_the_user_chooses(tmp_path: 
     data = open_data_set("folder", tmp_path).load(tmp_path / "cache", print)
     assert (data.classes, data.train.labels.tolist()) == (("fox", "oak"), [1, 0])
     assert data.train.images[:, 0, 0, 0].tolist() == [0, 50]
-    wanted = Wanted("mask", "coarse")
+    wanted = ColumnNames("mask", "coarse")
     data = open_data_set("folder", tmp_path, wanted).load(tmp_path / "cache", print)
     assert (data.classes, data.train.labels.tolist()) == (("animal", "plant"), [1, 0])
     assert data.train.images[:, 0, 0, 0].tolist() == [100, 150]
@@ -327,6 +327,18 @@ def test_what_was_decoded_is_read_from_the_cache_until_a_file_changes(tmp_path: 
     assert len(list(cache.iterdir())) == 1
 
 
+def test_a_fingerprint_stays_what_it_was(tmp_path: Path) -> None:
+    """Else the keys of data that is there already, and that runs name, would change."""
+    write_parquet(tmp_path)
+    lines = ["folder Wanted(image='img', label=None)"]
+    for split in ("train", "test"):
+        file = tmp_path / f"{split}-00000-of-00001.parquet"
+        os.utime(file, ns=(0, 5))
+        lines.append(f"{file} {file.stat().st_size} 5\n")
+    expected = hashlib.sha256("".join(lines).encode()).hexdigest()
+    assert open_data_set("folder", tmp_path, ColumnNames("img")).fingerprint == expected
+
+
 def test_a_broken_cache_is_made_again(tmp_path: Path) -> None:
     write_parquet(tmp_path)
     first = open_data_set("cifar10", tmp_path).load(tmp_path / "cache", print)
@@ -342,7 +354,7 @@ from pathlib import Path
 from fedbench.errors import DataError
 from fedbench.host.data import sources
 from fedbench.host.data.sources import open_data_set
-sources.LOCAL_CIFAR10 = ()  # this machine may have one
+sources.LOCAL_CIFAR10 = Path(sys.argv[1]) / "nothing"  # the checkout may have one
 try:
     data = open_data_set("cifar10", None).load(Path(sys.argv[1]), lambda _: None)
     print(json.dumps([len(data.train.labels), len(data.test.labels), data.classes]))
@@ -379,11 +391,19 @@ def test_without_a_network_the_error_says_to_pass_a_folder(tmp_path: Path) -> No
         "cifar10: the Hugging Face data set uoft-cs/cifar10 cannot be fetched: "
     )
     assert str(hint).startswith("pass DATA=<folder> with CIFAR-10")
+    assert str(hint).endswith("or put it into data/cifar10 of this checkout")
+
+
+def test_a_hub_that_breaks_off_is_no_different(tmp_path: Path) -> None:
+    with fake_hub(tmp_path, break_off=True) as endpoint:
+        message, hint = load_from_hub(endpoint, tmp_path)
+    assert "cannot be fetched: peer closed connection" in str(message)
+    assert str(hint).startswith("pass DATA=<folder> with CIFAR-10")
 
 
 @contextmanager
-def fake_hub(folder: Path) -> Iterator[str]:
-    """The four requests of a snapshot download, answered from `folder`."""
+def fake_hub(folder: Path, *, break_off: bool = False) -> Iterator[str]:
+    """The four requests of a snapshot download, answered from `folder`, or half answered."""
     commit = "a" * 40
     files = sorted(folder.rglob("*.parquet"))
     names = [str(file.relative_to(folder)) for file in files]
@@ -400,7 +420,7 @@ def fake_hub(folder: Path) -> Iterator[str]:
             return (folder / path.partition(f"{commit}/")[2]).read_bytes()
         return json.dumps(info).encode()
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _handler(body, commit))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _handler(body, commit, break_off))
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
@@ -411,7 +431,9 @@ def fake_hub(folder: Path) -> Iterator[str]:
         thread.join()
 
 
-def _handler(body: Callable[[str], bytes], commit: str) -> type[http.server.BaseHTTPRequestHandler]:
+def _handler(
+    body: Callable[[str], bytes], commit: str, break_off: bool
+) -> type[http.server.BaseHTTPRequestHandler]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
             content = body(self.path)
@@ -423,7 +445,8 @@ def _handler(body: Callable[[str], bytes], commit: str) -> type[http.server.Base
 
         def do_GET(self) -> None:
             self.do_HEAD()
-            self.wfile.write(body(self.path))
+            content = body(self.path)
+            self.wfile.write(content[: len(content) // 2] if break_off else content)
 
         def log_message(self, *_: object) -> None:
             pass
@@ -431,18 +454,20 @@ def _handler(body: Callable[[str], bytes], commit: str) -> type[http.server.Base
     return Handler
 
 
-def test_a_copy_of_cifar10_in_or_beside_the_checkout_is_found(
+def test_a_copy_of_cifar10_in_the_checkout_is_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own, beside = tmp_path / "own", tmp_path / "beside"
-    monkeypatch.setattr(sources, "LOCAL_CIFAR10", (own, beside))
+    copy, said = tmp_path / "cifar10", list[str]()
+    monkeypatch.setattr(sources, "LOCAL_CIFAR10", copy)
     assert isinstance(open_data_set("cifar10", None), Hub)
-    for copy in (beside, own):  # the checkout's own comes first
-        copy.mkdir()
-        write_parquet(copy)
-        said: list[str] = []
-        data = open_data_set("cifar10", None).load(tmp_path / "cache", said.append)
-        assert data.classes == CIFAR10_CLASSES
-        assert said[0] == f"CIFAR-10 is the copy in {copy} (--data names another)"
-    open_data_set("cifar10", beside).load(tmp_path / "cache", said.append)
+    copy.mkdir()
+    write_parquet(copy)
+    data = open_data_set("cifar10", None).load(tmp_path / "cache", said.append)
+    assert data.classes == CIFAR10_CLASSES
+    assert said[0] == f"CIFAR-10 is the copy in {copy} (--data names another)"
+    open_data_set("cifar10", copy).load(tmp_path / "cache", said.append)
     assert len(said) == 2, "nothing is said of a folder that was asked for"
+
+
+def test_the_checkouts_copy_of_cifar10_lies_under_data() -> None:
+    assert Path(__file__).resolve().parents[3] / "data" / "cifar10" == sources.LOCAL_CIFAR10

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
+import golden
 import pytest
 import yaml
 from hypothesis import given
@@ -20,7 +20,6 @@ from fedbench.host.plan.targets import Assumed
 from fedbench.telemetry.cgroup import Cgroup
 
 GIB = 2**30
-GOLDEN = Path(__file__).parents[2] / "golden"
 PATHS = Paths(
     Path("/fedbench"),
     Path("/fedbench/data/fedbench"),
@@ -49,18 +48,14 @@ def planned(case: str) -> Plan:
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_project_is_the_golden_one(case: str) -> None:
-    """`UPDATE_GOLDEN=1 pytest tests/host/test_plan.py` writes the files anew: read the diff."""
     made = planned(case)
     project = compose_project(made, PATHS)
     text = "".join(f"# {note}\n" for note in made.notes) + yaml.safe_dump(project, sort_keys=False)
-    golden = GOLDEN / f"{case}.yaml"
-    if os.environ.get("UPDATE_GOLDEN"):
-        golden.write_text(text)
-    assert text == golden.read_text()
+    golden.check(golden.GOLDEN / f"{case}.yaml", text)
 
 
 def test_every_golden_project_is_tested() -> None:
-    assert {path.stem for path in GOLDEN.glob("*.yaml")} == CASES.keys()
+    assert {path.stem for path in golden.GOLDEN.glob("*.yaml")} == CASES.keys()
 
 
 # -- examples

@@ -14,7 +14,12 @@ from docker.errors import DockerException
 
 from fedbench.errors import DockerError
 from fedbench.host.setup import bootstrap
-from fedbench.host.setup.machine import LOCAL_SOCKET, Done, Machine, execute
+from fedbench.host.setup.machine import (
+    LOCAL_SOCKET,
+    Done,
+    HostMachine,
+    execute,
+)
 
 CHECKS = [["docker", "compose", "version", "--short"], ["docker", "buildx", "version"]]
 ROOT = Path(__file__).resolve().parents[3]
@@ -35,9 +40,9 @@ def after(failures: int, connect: Callable[[], docker.DockerClient]) -> Any:
 
 
 @pytest.fixture
-def machine(commands: Any, daemon: Any, tmp_path: Path) -> Machine:
+def machine(commands: Any, daemon: Any, tmp_path: Path) -> HostMachine:
     """A Debian host without systemd, with a daemon that runs; this process is root."""
-    return Machine(
+    return HostMachine(
         execute=commands,
         endpoint=LOCAL_SOCKET,
         connect=daemon.connect,
@@ -52,18 +57,18 @@ def machine(commands: Any, daemon: Any, tmp_path: Path) -> Machine:
 
 
 @pytest.fixture
-def without_daemon(machine: Machine) -> Machine:
+def without_daemon(machine: HostMachine) -> HostMachine:
     return replace(machine, connect=nobody_answers)
 
 
-def refusal(machine: Machine) -> tuple[str, str]:
+def refusal(machine: HostMachine) -> tuple[str, str]:
     with pytest.raises(DockerError) as caught:
         bootstrap.ensure_docker(lambda _: None, machine)
     assert caught.value.exit_code == 3
     return caught.value.message, caught.value.hint
 
 
-def test_a_daemon_that_answers_is_used_silently(machine: Machine, commands: Any) -> None:
+def test_a_daemon_that_answers_is_used_silently(machine: HostMachine, commands: Any) -> None:
     said: list[str] = []
     client = bootstrap.ensure_docker(said.append, machine)
     assert client.version()["Version"] == "26.1.5"
@@ -73,7 +78,7 @@ def test_a_daemon_that_answers_is_used_silently(machine: Machine, commands: Any)
     assert not bootstrap.daemon_is_ours(machine)
 
 
-def test_find_docker_starts_nothing(machine: Machine, commands: Any) -> None:
+def test_find_docker_starts_nothing(machine: HostMachine, commands: Any) -> None:
     client = bootstrap.find_docker(machine)
     assert client is not None
     client.close()
@@ -81,7 +86,7 @@ def test_find_docker_starts_nothing(machine: Machine, commands: Any) -> None:
     assert commands.calls == []
 
 
-def test_engine_too_old(machine: Machine, daemon: Any) -> None:
+def test_engine_too_old(machine: HostMachine, daemon: Any) -> None:
     daemon.version = {"Version": "20.10.24", "ApiVersion": "1.41"}
     message, hint = refusal(machine)
     assert message == (
@@ -101,13 +106,13 @@ def test_engine_too_old(machine: Machine, daemon: Any) -> None:
     ],
 )  # fmt: skip
 def test_command_line_not_complete(
-    machine: Machine, commands: Any, command: str, answer: Done, expected: str
+    machine: HostMachine, commands: Any, command: str, answer: Done, expected: str
 ) -> None:
     commands.answers[f"docker {command} version"] = answer
     assert refusal(machine)[0] == expected
 
 
-def test_no_permission(without_daemon: Machine) -> None:
+def test_no_permission(without_daemon: HostMachine) -> None:
     def forbidden() -> docker.DockerClient:
         raise DockerException(
             "Error: ('Connection aborted.', PermissionError(13, 'Permission denied'))"
@@ -119,7 +124,7 @@ def test_no_permission(without_daemon: Machine) -> None:
 
 
 def test_a_daemon_elsewhere_is_never_replaced_by_a_local_one(
-    without_daemon: Machine, commands: Any
+    without_daemon: HostMachine, commands: Any
 ) -> None:
     message, hint = refusal(replace(without_daemon, endpoint="tcp://lab:2376"))
     assert message == "no Docker daemon answers at tcp://lab:2376"
@@ -132,27 +137,27 @@ def test_a_daemon_elsewhere_is_never_replaced_by_a_local_one(
     [{"is_root": False}, {"distribution": "fedora"}, {"confirm": lambda _: False}],
     ids=["not root", "not Debian", "declined"],
 )
-def test_not_installed(without_daemon: Machine, commands: Any, change: dict[str, Any]) -> None:
+def test_not_installed(without_daemon: HostMachine, commands: Any, change: dict[str, Any]) -> None:
     message, hint = refusal(replace(without_daemon, which=lambda _: None, **change))
     assert message == "Docker is not installed"
     assert hint.startswith("install Docker Engine 25 or newer with Compose 2.20 or newer")
     assert commands.calls == []
 
 
-def test_installation_fails(without_daemon: Machine, commands: Any) -> None:
+def test_installation_fails(without_daemon: HostMachine, commands: Any) -> None:
     commands.answers["install-docker.sh"] = Done(100, "E: Unable to locate package docker.io\n")
     message, _ = refusal(replace(without_daemon, which=lambda _: None))
     assert message == "Docker could not be installed:\nE: Unable to locate package docker.io"
 
 
-def test_not_running_and_not_root(without_daemon: Machine) -> None:
+def test_not_running_and_not_root(without_daemon: HostMachine) -> None:
     assert refusal(replace(without_daemon, is_root=False)) == (
         "the Docker daemon is not running",
         "start it: sudo systemctl start docker",
     )
 
 
-def test_systemd_starts_it(without_daemon: Machine, commands: Any, daemon: Any) -> None:
+def test_systemd_starts_it(without_daemon: HostMachine, commands: Any, daemon: Any) -> None:
     said: list[str] = []
     machine = replace(without_daemon, has_systemd=True, connect=after(1, daemon.connect))
     bootstrap.ensure_docker(said.append, machine).close()
@@ -161,7 +166,7 @@ def test_systemd_starts_it(without_daemon: Machine, commands: Any, daemon: Any) 
     assert not bootstrap.daemon_is_ours(machine)
 
 
-def test_systemd_cannot_start_it(without_daemon: Machine, commands: Any) -> None:
+def test_systemd_cannot_start_it(without_daemon: HostMachine, commands: Any) -> None:
     commands.answers["systemctl"] = Done(1, "Job for docker.service failed.\n")
     message, hint = refusal(replace(without_daemon, has_systemd=True))
     assert message == "the Docker daemon does not start:\nJob for docker.service failed."
@@ -170,11 +175,11 @@ def test_systemd_cannot_start_it(without_daemon: Machine, commands: Any) -> None
 
 @pytest.fixture
 def fake_dockerd(
-    without_daemon: Machine, commands: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[str], Machine]:
+    without_daemon: HostMachine, commands: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], HostMachine]:
     """A machine whose `dockerd` is a real process that runs the given shell line."""
 
-    def make(line: str) -> Machine:
+    def make(line: str) -> HostMachine:
         program = tmp_path / "bin" / "dockerd"
         program.parent.mkdir()
         program.write_text(f"#!/bin/sh\n{line}\n")
@@ -191,7 +196,7 @@ def fake_dockerd(
 
 
 def test_installs_and_starts_by_hand_and_stops_only_that_daemon(
-    fake_dockerd: Callable[[str], Machine], commands: Any, daemon: Any
+    fake_dockerd: Callable[[str], HostMachine], commands: Any, daemon: Any
 ) -> None:
     machine = replace(
         fake_dockerd("sleep 600 & exec sleep 600"),
@@ -218,8 +223,8 @@ def test_installs_and_starts_by_hand_and_stops_only_that_daemon(
     assert not bootstrap.stop_daemon(said.append, machine)
 
 
-def test_a_daemon_with_which_another_fedbench_builds_goes_on(
-    fake_dockerd: Callable[[str], Machine], daemon: Any, held: Any
+def test_a_daemon_that_another_fedbench_needs_goes_on(
+    fake_dockerd: Callable[[str], HostMachine], daemon: Any, held: Any
 ) -> None:
     machine = replace(fake_dockerd("exec sleep 600"), connect=after(1, daemon.connect))
     bootstrap.ensure_docker(lambda _: None, machine).close()
@@ -227,12 +232,58 @@ def test_a_daemon_with_which_another_fedbench_builds_goes_on(
     with held(machine.daemon_record, "shared"):
         assert not bootstrap.stop_daemon(said.append, machine)
         assert bootstrap.daemon_is_ours(machine)
-    assert said == ["the Docker daemon goes on: another fedbench builds an image with it"]
+    assert said == ["the Docker daemon goes on: another fedbench needs it"]
     assert bootstrap.stop_daemon(said.append, machine)
     assert not bootstrap.daemon_is_ours(machine)
 
 
-def test_the_daemon_ends_at_once(fake_dockerd: Callable[[str], Machine]) -> None:
+def test_no_other_stops_the_daemon_of_a_session_and_its_end_does(
+    fake_dockerd: Callable[[str], HostMachine], daemon: Any
+) -> None:
+    """As a benchmark needs it, between two parts that each take their federation down."""
+    machine = replace(fake_dockerd("exec sleep 600"), connect=after(1, daemon.connect))
+    said: list[str] = []
+    with bootstrap.docker_session(said.append, machine) as client:
+        assert client.version()["Version"] == "26.1.5"
+        assert not bootstrap.stop_daemon(said.append, machine)
+        assert bootstrap.daemon_is_ours(machine)
+    assert not bootstrap.daemon_is_ours(machine)
+    assert said[1:] == [
+        "the Docker daemon goes on: another fedbench needs it",
+        "stopping the Docker daemon that fedbench started",
+    ]
+
+
+def test_a_session_leaves_the_daemon_to_those_who_still_need_it(
+    fake_dockerd: Callable[[str], HostMachine], daemon: Any, held: Any
+) -> None:
+    machine = replace(fake_dockerd("exec sleep 600"), connect=after(1, daemon.connect))
+    with bootstrap.docker_session(lambda _: None, machine):
+        daemon.running = ["postgres"]
+    assert bootstrap.daemon_is_ours(machine)
+
+    daemon.running = []
+    with (
+        held(machine.daemon_record, "shared"),
+        bootstrap.docker_session(lambda _: None, machine),
+    ):
+        pass
+    assert bootstrap.daemon_is_ours(machine)
+
+    with pytest.raises(KeyboardInterrupt), bootstrap.docker_session(lambda _: None, machine):
+        raise KeyboardInterrupt
+    assert not bootstrap.daemon_is_ours(machine)
+
+
+def test_a_session_does_not_stop_a_daemon_that_others_started(
+    machine: HostMachine, commands: Any
+) -> None:
+    with bootstrap.docker_session(lambda _: None, machine):
+        pass
+    assert commands.calls == CHECKS
+
+
+def test_the_daemon_ends_at_once(fake_dockerd: Callable[[str], HostMachine]) -> None:
     machine = fake_dockerd("echo no iptables; exit 1")
     message, hint = refusal(machine)
     assert message == "the Docker daemon does not start:\nno iptables"
@@ -240,7 +291,7 @@ def test_the_daemon_ends_at_once(fake_dockerd: Callable[[str], Machine]) -> None
     assert not bootstrap.daemon_is_ours(machine)
 
 
-def test_another_process_with_the_recorded_pid_is_left_alone(machine: Machine) -> None:
+def test_another_process_with_the_recorded_pid_is_left_alone(machine: HostMachine) -> None:
     machine.state.mkdir()
     record = {"pid": os.getpid(), "created": psutil.Process().create_time() - 100}
     (machine.state / "dockerd.json").write_text(json.dumps(record))

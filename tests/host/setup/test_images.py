@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from fedbench import __version__
+from fedbench.engines.containers.runtime.docker_containers import DockerContainers
 from fedbench.errors import DockerError
 from fedbench.host.setup import images as build
 from fedbench.host.setup.images import (
@@ -20,7 +21,10 @@ from fedbench.host.setup.images import (
     content_hash,
 )
 from fedbench.host.setup.locks import locked
-from fedbench.host.setup.machine import Done, Machine
+from fedbench.host.setup.machine import (
+    Done,
+    HostMachine,
+)
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
@@ -41,10 +45,10 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def machine(commands: Any, tmp_path: Path) -> Machine:
+def machine(commands: Any, tmp_path: Path) -> HostMachine:
     """A host without a registry, as root on Debian; PyTorch's index is reachable."""
     commands.answers["docker pull"] = NO_REGISTRY
-    return Machine(
+    return HostMachine(
         execute=commands,
         is_root=True,
         distribution="debian",
@@ -54,11 +58,15 @@ def machine(commands: Any, tmp_path: Path) -> Machine:
     )
 
 
-def ensure(daemon: Any, machine: Machine, root: Path, **options: bool) -> tuple[Images, list[str]]:
+def ensure(
+    daemon: Any, machine: HostMachine, root: Path, **options: bool
+) -> tuple[Images, list[str]]:
     said: list[str] = []
     client = daemon.connect()
     try:
-        images = build.ensure_images(client, said.append, root=root, machine=machine, **options)
+        images = build.ensure_images(
+            DockerContainers(client), said.append, root=root, machine=machine, **options
+        )
     finally:
         client.close()
     return images, said
@@ -77,7 +85,7 @@ def docker_commands(commands: Any) -> list[list[str]]:
 
 
 def test_nothing_is_built_when_the_sources_did_not_change(
-    daemon: Any, machine: Machine, root: Path, commands: Any
+    daemon: Any, machine: HostMachine, root: Path, commands: Any
 ) -> None:
     daemon.add("fedbench:cpu", {"fedbench.content": content_hash(root)})
     for image in (PROMETHEUS, GRAFANA):
@@ -86,7 +94,7 @@ def test_nothing_is_built_when_the_sources_did_not_change(
     assert commands.calls == []
 
 
-def test_the_build_command(daemon: Any, machine: Machine, root: Path, commands: Any) -> None:
+def test_the_build_command(daemon: Any, machine: HostMachine, root: Path, commands: Any) -> None:
     daemon.add("fedbench:cpu", {"fedbench.content": "of older sources"})
     for image in (PYTHON, PROMETHEUS, GRAFANA):
         daemon.add(image)
@@ -112,7 +120,7 @@ def test_the_build_command(daemon: Any, machine: Machine, root: Path, commands: 
 
 @pytest.mark.parametrize("make", [build.ensure_images, build.ensure_client_image])
 def test_the_daemon_that_fedbench_started_is_in_use_while_it_builds(
-    make: Any, daemon: Any, machine: Machine, root: Path, commands: Any
+    make: Any, daemon: Any, machine: HostMachine, root: Path, commands: Any
 ) -> None:
     for image in (PYTHON, PROMETHEUS, GRAFANA):
         daemon.add(image)
@@ -126,7 +134,7 @@ def test_the_daemon_that_fedbench_started_is_in_use_while_it_builds(
         return done
 
     client = daemon.connect()
-    make(client, lambda _: None, root=root, machine=replace(machine, execute=run))
+    make(DockerContainers(client), lambda _: None, root=root, machine=replace(machine, execute=run))
     client.close()
     assert (in_use, is_locked(machine.daemon_record)) == ([True], False)
 
@@ -140,7 +148,7 @@ def is_locked(path: Path) -> bool:
 
 
 def test_what_the_host_has_is_passed_to_the_build(
-    daemon: Any, machine: Machine, root: Path, commands: Any, tmp_path: Path
+    daemon: Any, machine: HostMachine, root: Path, commands: Any, tmp_path: Path
 ) -> None:
     for image in (PYTHON, PROMETHEUS, GRAFANA):
         daemon.add(image)
@@ -166,7 +174,7 @@ def test_what_the_host_has_is_passed_to_the_build(
 @pytest.mark.parametrize("index", ["", TORCH_INDEX])
 @pytest.mark.parametrize("reachable", [True, False])
 def test_a_rebuild_takes_torch_from_where_it_came_before(
-    daemon: Any, machine: Machine, root: Path, commands: Any, index: str, reachable: bool
+    daemon: Any, machine: HostMachine, root: Path, commands: Any, index: str, reachable: bool
 ) -> None:
     """Or all packages would be downloaded and installed once more, or could not be."""
     labels = {"fedbench.content": "of older sources", "fedbench.torch-index": index}
@@ -179,7 +187,7 @@ def test_a_rebuild_takes_torch_from_where_it_came_before(
 
 
 def test_the_cuda_image_has_neither_the_cpu_index_nor_the_hosts_wheels(
-    daemon: Any, machine: Machine, root: Path, commands: Any, tmp_path: Path
+    daemon: Any, machine: HostMachine, root: Path, commands: Any, tmp_path: Path
 ) -> None:
     for image in (PYTHON, PROMETHEUS, GRAFANA):
         daemon.add(image)
@@ -193,7 +201,7 @@ def test_the_cuda_image_has_neither_the_cpu_index_nor_the_hosts_wheels(
 
 
 def test_images_are_pulled_where_there_is_a_registry(
-    daemon: Any, machine: Machine, root: Path, commands: Any
+    daemon: Any, machine: HostMachine, root: Path, commands: Any
 ) -> None:
     commands.answers["docker pull"] = Done(0)
     images, said = ensure(daemon, machine, root)
@@ -209,7 +217,7 @@ def test_images_are_pulled_where_there_is_a_registry(
 
 
 def test_without_a_registry_they_are_made_and_grafana_is_left_out(
-    daemon: Any, machine: Machine, root: Path, commands: Any
+    daemon: Any, machine: HostMachine, root: Path, commands: Any
 ) -> None:
     def run(argv: list[str], **options: Any) -> Done:
         if argv[0].endswith("make-base-images.sh"):
@@ -244,7 +252,7 @@ def test_without_a_registry_they_are_made_and_grafana_is_left_out(
 
 @pytest.mark.parametrize("change", [{"is_root": False}, {"distribution": "fedora"}])
 def test_no_registry_and_no_right_to_make_the_base_images(
-    daemon: Any, machine: Machine, root: Path, change: dict[str, Any]
+    daemon: Any, machine: HostMachine, root: Path, change: dict[str, Any]
 ) -> None:
     with pytest.raises(DockerError) as caught:
         ensure(daemon, replace(machine, **change), root)
@@ -256,7 +264,7 @@ def test_no_registry_and_no_right_to_make_the_base_images(
 
 
 def test_a_failed_build_shows_its_last_20_lines(
-    daemon: Any, machine: Machine, root: Path, commands: Any
+    daemon: Any, machine: HostMachine, root: Path, commands: Any
 ) -> None:
     daemon.add(PYTHON)
     commands.answers["docker build"] = Done(1, "".join(f"line {n}\n" for n in range(50)))
@@ -305,7 +313,7 @@ def test_content_names_the_package_without_its_host_part(root: Path) -> None:
 
 
 def test_one_line_for_every_build_step_that_does_something(
-    daemon: Any, machine: Machine, root: Path
+    daemon: Any, machine: HostMachine, root: Path
 ) -> None:
     progress = [
         "#1 [internal] load build definition from Dockerfile",

@@ -9,7 +9,12 @@ from typing import Any
 import pytest
 from docker.errors import DockerException
 
-from fedbench.host.setup.machine import LOCAL_SOCKET, Done, Machine, execute
+from fedbench.host.setup.machine import (
+    LOCAL_SOCKET,
+    Done,
+    HostMachine,
+    execute,
+)
 
 
 def test_output_is_kept_and_given_line_by_line() -> None:
@@ -49,7 +54,7 @@ def test_tail_has_the_last_lines() -> None:
     ],
 )
 def test_who_can_install(is_root: bool, distribution: str, expected: bool) -> None:
-    assert Machine(is_root=is_root, distribution=distribution).can_install is expected
+    assert HostMachine(is_root=is_root, distribution=distribution).can_install is expected
 
 
 @pytest.fixture
@@ -62,12 +67,12 @@ def contexts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_local_socket_is_the_default_endpoint(contexts: Path) -> None:
-    assert Machine().endpoint == LOCAL_SOCKET
+    assert HostMachine().endpoint == LOCAL_SOCKET
 
 
 def test_docker_host_wins(contexts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "tcp://lab:2376")
-    assert Machine().endpoint == "tcp://lab:2376"
+    assert HostMachine().endpoint == "tcp://lab:2376"
 
 
 def test_the_current_context_names_the_endpoint(contexts: Path, daemon: Any) -> None:
@@ -76,7 +81,7 @@ def test_the_current_context_names_the_endpoint(contexts: Path, daemon: Any) -> 
     meta.parent.mkdir(parents=True)
     endpoint = {"Host": daemon.url, "SkipTLSVerify": False}
     meta.write_text(json.dumps({"Name": "lab", "Metadata": {}, "Endpoints": {"docker": endpoint}}))
-    machine = Machine()
+    machine = HostMachine()
     assert machine.endpoint == daemon.url
     client = machine.connect()
     assert client.version() == daemon.version
@@ -86,4 +91,4 @@ def test_the_current_context_names_the_endpoint(contexts: Path, daemon: Any) -> 
 def test_nobody_answers(contexts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{contexts}/docker.sock")
     with pytest.raises(DockerException, match="No such file or directory"):
-        Machine().connect()
+        HostMachine().connect()

@@ -6,16 +6,19 @@ from typing import Any
 
 import pytest
 
-from fedbench.host.setup.machine import Done, Machine
+from fedbench.host.setup.machine import (
+    Done,
+    HostMachine,
+)
 from fedbench.host.setup.pip import PipSettings, settings
 
 
 @pytest.fixture
-def machine(commands: Any) -> Machine:
-    return Machine(execute=commands, environment={})
+def machine(commands: Any) -> HostMachine:
+    return HostMachine(execute=commands, environment={})
 
 
-def test_nothing_configured(machine: Machine, commands: Any) -> None:
+def test_nothing_configured(machine: HostMachine, commands: Any) -> None:
     found = settings(machine)
     assert found == PipSettings()
     assert found.build_options(wheels=True) == []
@@ -23,12 +26,12 @@ def test_nothing_configured(machine: Machine, commands: Any) -> None:
     assert commands.calls == [[sys.executable, "-m", "pip", "config", "list"]]
 
 
-def test_a_python_without_pip_has_no_settings(machine: Machine, commands: Any) -> None:
+def test_a_python_without_pip_has_no_settings(machine: HostMachine, commands: Any) -> None:
     commands.answers["pip config"] = Done(1, "/usr/bin/python: No module named pip\n")
     assert settings(machine) == PipSettings()
 
 
-def test_only_what_a_build_can_reach_is_handed_on(machine: Machine, commands: Any) -> None:
+def test_only_what_a_build_can_reach_is_handed_on(machine: HostMachine, commands: Any) -> None:
     commands.answers["pip config"] = Done(
         0,
         ":env:.timeout='60'\n"
@@ -51,7 +54,7 @@ def test_only_what_a_build_can_reach_is_handed_on(machine: Machine, commands: An
     assert found.environment() == {"FEDBENCH_PIP_CONF": found.conf}
 
 
-def test_the_environment_overrides_the_files(machine: Machine, commands: Any) -> None:
+def test_the_environment_overrides_the_files(machine: HostMachine, commands: Any) -> None:
     commands.answers["pip config"] = Done(
         0,
         ":env:.index-url='https://env.example/'\n"
@@ -62,7 +65,7 @@ def test_the_environment_overrides_the_files(machine: Machine, commands: Any) ->
 
 
 def test_the_first_folder_with_a_torch_wheel(
-    machine: Machine, commands: Any, tmp_path: Path
+    machine: HostMachine, commands: Any, tmp_path: Path
 ) -> None:
     empty, full = tmp_path / "empty", tmp_path / "full"
     for folder in (empty, full):
@@ -82,7 +85,7 @@ def test_certificates_are_handed_on(commands: Any, tmp_path: Path, source: str) 
     bundle.touch()
     if source == "cert":
         commands.answers["pip config"] = Done(0, f"global.cert='{bundle}'\n")
-    found = settings(Machine(execute=commands, environment={source: str(bundle)}))
+    found = settings(HostMachine(execute=commands, environment={source: str(bundle)}))
     assert found.conf == "[global]\ncert = /run/secrets/ca\n"
     assert found.build_options(wheels=True) == [
         "--secret=id=pip,env=FEDBENCH_PIP_CONF",
@@ -91,5 +94,5 @@ def test_certificates_are_handed_on(commands: Any, tmp_path: Path, source: str) 
 
 
 def test_a_bundle_that_does_not_exist_is_not_handed_on(commands: Any) -> None:
-    machine = Machine(execute=commands, environment={"SSL_CERT_FILE": "/nonexistent.crt"})
+    machine = HostMachine(execute=commands, environment={"SSL_CERT_FILE": "/nonexistent.crt"})
     assert settings(machine) == PipSettings()

@@ -7,18 +7,19 @@ from dataclasses import dataclass, field
 from itertools import cycle, pairwise
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
-import docker
 import psutil
 import pytest
-from docker.errors import APIError
+from fake_containers import FakeContainers
+from harness import PROJECT
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedbench.engines.containers.runtime import workbench as benches
+from fedbench.engines.containers.runtime.containers import Container, Containers
 from fedbench.engines.containers.runtime.workbench import NAME, Workbench, workbench
 from fedbench.errors import ConfigError, DockerError
-from fedbench.host.setup.bootstrap import ensure_client_image
 from fedbench.host.speed import calibration as calibrating
 from fedbench.host.speed.cache import ModelSpeed
 from fedbench.host.speed.calibration import (
@@ -71,38 +72,15 @@ for line in sys.stdin:
 
 
 @dataclass
-class FakeDocker:
-    """The daemon's side: it sets quotas, and says what the host and its images are."""
+class Bench(FakeContainers):
+    """Runs the workload's stand-in, which finds in a file the quota that it is under."""
 
-    folder: Path
-    updates: list[dict[str, int]] = field(default_factory=list)
-    refusal: str = ""
-    labels: dict[str, str] = field(default_factory=dict)
+    folder: Path = field(kw_only=True)
 
-    @property
-    def containers(self) -> FakeDocker:
-        return self
-
-    @property
-    def images(self) -> Any:
-        return SimpleNamespace(get=lambda _: self)
-
-    def info(self) -> dict[str, Any]:
-        return {"NCPU": 4, "MemTotal": 2**33, "KernelVersion": "6.1.0-13", "CgroupDriver": "x"}
-
-    def get(self, name: str) -> FakeDocker:
-        assert name == NAME
-        return self
-
-    def update(self, **limits: int) -> None:
-        if self.refusal:
-            raise APIError(self.refusal)
-        self.updates.append(limits)
-        (self.folder / "quota").write_text(str(limits["cpu_quota"]))
-
-    @property
-    def client(self) -> docker.DockerClient:
-        return cast("docker.DockerClient", self)
+    def set_quota(self, container: Container, period: int, quota: int) -> None:
+        assert (container.name, period) == (NAME, 100_000)
+        super().set_quota(container, period, quota)
+        (self.folder / "quota").write_text(str(quota))
 
     @property
     def requests(self) -> list[str]:
@@ -110,32 +88,31 @@ class FakeDocker:
 
 
 @pytest.fixture
-def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeDocker:
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     program = tmp_path / "docker"
     program.write_text(FAKE.format(python=sys.executable, folder=str(tmp_path)))
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.setattr(calibrating, "_cpu_seconds", lambda: (0.0, 0.0))  # nobody else is at work
-    return FakeDocker(tmp_path)
+    bench = Bench(folder=tmp_path, images={"i": {}, "fedbench:cpu": {}})
+    bench.add("calibrate", name=NAME)
+    return bench
 
 
 def test_a_model_is_measured_alone_with_threads_on_all_cores_and_under_a_quota(
-    daemon: FakeDocker, tmp_path: Path
+    bench: Bench, tmp_path: Path
 ) -> None:
     said: list[str] = []
     cache = tmp_path / "state" / "calibration.json"
-    speeds = calibrate(daemon.client, "fedbench:cpu", ["mobilenet_v2"], cache, said.append, cores=4)
-    assert daemon.requests == [
+    speeds = calibrate(bench, "fedbench:cpu", ["mobilenet_v2"], cache, said.append, cores=4)
+    assert bench.requests == [
         "mobilenet_v2 --threads=1 --copies=1 --seconds=5 -1",
         "mobilenet_v2 --threads=2 --copies=1 --seconds=5 -1",
         "mobilenet_v2 --threads=4 --copies=1 --seconds=5 -1",
         "mobilenet_v2 --threads=1 --copies=4 --seconds=5 -1",
         "mobilenet_v2 --threads=1 --copies=1 --seconds=5 25000",
     ]
-    assert daemon.updates == [
-        {"cpu_period": 100_000, "cpu_quota": 25_000},
-        {"cpu_period": 100_000, "cpu_quota": -1},
-    ]
+    assert bench.quotas == {"calibrate": [25_000, -1]}
     speed = speeds["mobilenet_v2"]
     assert (speed.by_threads, speed.busy) == ({1: 100, 2: 135, 4: 144}, 87)
     assert (speed.quota_efficiency, speed.step_cpu_seconds) == (0.9, 0.32)
@@ -144,80 +121,80 @@ def test_a_model_is_measured_alone_with_threads_on_all_cores_and_under_a_quota(
     assert said[1].startswith("mobilenet_v2: 100 samples/s with one thread, 87 with all cores busy")
 
 
-def test_the_container_is_as_confined_as_a_client(daemon: FakeDocker) -> None:
-    with workbench(daemon.client, "fedbench:cpu"):
+def test_the_container_is_as_confined_as_a_client(bench: Bench) -> None:
+    with workbench(bench, "fedbench:cpu"):
         pass
-    argv = json.loads((daemon.folder / "argv").read_text())
+    argv = json.loads((bench.folder / "argv").read_text())
     assert argv[0] == "run"
     assert {"--rm", "--network=none", "--read-only", "--cap-drop=ALL", "--interactive"} < set(argv)
     assert f"--volume={ROOT}/models:/models:ro" in argv
     assert argv[-4:] == ["fedbench:cpu", "python", "-m", "fedbench.client.workload"]
 
 
-def test_what_is_known_is_not_measured_again(daemon: FakeDocker, tmp_path: Path) -> None:
+def test_what_is_known_is_not_measured_again(bench: Bench, tmp_path: Path) -> None:
     cache, said = tmp_path / "calibration.json", list[str]()
-    one = calibrate(daemon.client, "i", ["mobilenet_v2"], cache, said.append, cores=1)
+    one = calibrate(bench, "i", ["mobilenet_v2"], cache, said.append, cores=1)
     said.clear()
     both = ["mobilenet_v3_small", "mobilenet_v2"]
-    speeds = calibrate(daemon.client, "i", both, cache, said.append, cores=1)
+    speeds = calibrate(bench, "i", both, cache, said.append, cores=1)
     assert list(speeds) == both
     assert speeds["mobilenet_v2"] == one["mobilenet_v2"]
     assert all("mobilenet_v3_small" in line for line in said)
     (tmp_path / "requests").unlink()
-    assert calibrate(daemon.client, "i", both, cache, said.append, cores=1) == speeds
+    assert calibrate(bench, "i", both, cache, said.append, cores=1) == speeds
     assert not (tmp_path / "requests").exists()
 
 
-def test_fresh_measures_what_is_known(daemon: FakeDocker, tmp_path: Path) -> None:
+def test_fresh_measures_what_is_known(bench: Bench, tmp_path: Path) -> None:
     cache = tmp_path / "calibration.json"
-    options = (daemon.client, "i", ["mobilenet_v2"], cache, lambda _: None)
+    options = (bench, "i", ["mobilenet_v2"], cache, lambda _: None)
     before = calibrate(*options, cores=1)["mobilenet_v2"].measured_at
     after = calibrate(*options, cores=1, fresh=True)["mobilenet_v2"].measured_at
     assert before < after == calibrate(*options, cores=1)["mobilenet_v2"].measured_at
 
 
-def test_what_was_measured_before_a_failure_is_kept(daemon: FakeDocker, tmp_path: Path) -> None:
+def test_what_was_measured_before_a_failure_is_kept(bench: Bench, tmp_path: Path) -> None:
     cache = tmp_path / "calibration.json"
     models = ["mobilenet_v2", "mobilenet_v1"]
     with pytest.raises(DockerError) as caught:
-        calibrate(daemon.client, "i", models, cache, lambda _: None, cores=1)
+        calibrate(bench, "i", models, cache, lambda _: None, cores=1)
     assert caught.value.message == f"container {NAME} ended with code 1:\nKilled"
     (tmp_path / "requests").unlink()
-    calibrate(daemon.client, "i", ["mobilenet_v2"], cache, lambda _: None, cores=1)
+    calibrate(bench, "i", ["mobilenet_v2"], cache, lambda _: None, cores=1)
     assert not (tmp_path / "requests").exists()
 
 
-def test_a_model_that_is_refused_says_why(daemon: FakeDocker, tmp_path: Path) -> None:
+def test_a_model_that_is_refused_says_why(bench: Bench, tmp_path: Path) -> None:
     cache = tmp_path / "calibration.json"
     with pytest.raises(ConfigError) as caught:
-        calibrate(daemon.client, "i", ["lenet"], cache, lambda _: None, cores=1)
+        calibrate(bench, "i", ["lenet"], cache, lambda _: None, cores=1)
     assert caught.value.message == "model lenet: not in torchvision"
     assert caught.value.hint.startswith("change `model` of the experiment")
-    assert len(daemon.requests) == 1
+    assert len(bench.requests) == 1
     assert not cache.exists()
 
 
 def test_the_users_models_are_measured_anew_when_they_change(
-    daemon: FakeDocker, tmp_path: Path, own_models: Path
+    bench: Bench, tmp_path: Path, own_models: Path
 ) -> None:
     cache, models = tmp_path / "calibration.json", ["mine:net", "mobilenet_v2"]
     for code, measured in (("a = 1", set(models)), ("a = 1", set()), ("a = 2", {"mine:net"})):
         (own_models / "mine.py").write_text(code)
         said: list[str] = []
-        calibrate(daemon.client, "i", models, cache, said.append, cores=1)
+        calibrate(bench, "i", models, cache, said.append, cores=1)
         assert {line.split()[1].rstrip(":") for line in said if "calibrating" in line} == measured
 
 
-def test_a_container_that_does_not_start_says_why(daemon: FakeDocker, tmp_path: Path) -> None:
+def test_a_container_that_does_not_start_says_why(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "refuse").touch()
     with pytest.raises(DockerError, match=r"Conflict\. The name is in use"):
-        calibrate(daemon.client, "i", ["mobilenet_v2"], tmp_path / "c", lambda _: None, cores=1)
+        calibrate(bench, "i", ["mobilenet_v2"], tmp_path / "c", lambda _: None, cores=1)
 
 
-def test_a_quota_that_is_refused_says_why(daemon: FakeDocker, tmp_path: Path) -> None:
-    daemon.refusal = "no such thing"
-    with pytest.raises(DockerError, match="its CPU quota cannot be set: no such thing"):
-        calibrate(daemon.client, "i", ["mobilenet_v2"], tmp_path / "c", lambda _: None, cores=1)
+def test_a_quota_that_is_refused_says_why(bench: Bench, tmp_path: Path) -> None:
+    bench.refusals["set_quota"] = "no such thing"
+    with pytest.raises(DockerError, match="its CPU quota cannot be changed: no such thing"):
+        calibrate(bench, "i", ["mobilenet_v2"], tmp_path / "c", lambda _: None, cores=1)
 
 
 def fake(speed: float) -> Measurement:
@@ -278,9 +255,9 @@ def test_our_own_cpu_time_is_no_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     assert noise.words(2, [100.0]) == "others used 20% of the CPUs; the hypervisor took 10% of them"
 
 
-def test_the_table_shows_what_was_measured(daemon: FakeDocker) -> None:
-    with workbench(daemon.client, "fedbench:cpu") as bench:
-        speed = measure(bench, "mobilenet_v2", 2, lambda _: None)
+def test_the_table_shows_what_was_measured(bench: Bench) -> None:
+    with workbench(bench, "fedbench:cpu") as opened:
+        speed = measure(opened, "mobilenet_v2", 2, lambda _: None)
     header, (row,) = table([speed])
     assert len(header) == len(row)
     assert row[:7] == (
@@ -289,11 +266,14 @@ def test_the_table_shows_what_was_measured(daemon: FakeDocker) -> None:
 
 
 @pytest.mark.docker
-def test_this_host_is_calibrated(docker_client: docker.DockerClient, tmp_path: Path) -> None:
-    image = ensure_client_image(docker_client, print, root=ROOT)
-    cores = min(2, int(docker_client.info()["NCPU"]))
-    with workbench(docker_client, image) as bench:
-        speed = measure(bench, "mobilenet_v3_small", cores, print, seconds=1.0)
+def test_this_host_is_calibrated(
+    docker_containers: Containers, helper_image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"{PROJECT}-calibrate"
+    monkeypatch.setattr(benches, "NAME", name)
+    cores = min(2, docker_containers.host().cpus)
+    with workbench(docker_containers, helper_image) as opened:
+        speed = measure(opened, "mobilenet_v3_small", cores, print, seconds=1.0)
     assert set(speed.by_threads) == {1, cores}
     # A step takes a core some tens of milliseconds; far off means that a figure is another's.
     assert 10 < speed.by_threads[1] < 100_000
@@ -302,20 +282,18 @@ def test_this_host_is_calibrated(docker_client: docker.DockerClient, tmp_path: P
     assert speed.step_cpu_seconds * speed.by_threads[1] == pytest.approx(32, rel=0.5)
     assert speed.spread[0] <= speed.by_threads[1] <= speed.spread[1]
     assert ModelSpeed.model_validate_json(speed.model_dump_json()) == speed
-    assert docker_client.containers.list(all=True, filters={"name": NAME}) == []
+    assert docker_containers.named(name) is None
 
 
-def test_another_model_is_held_against_the_reference_in_turns(
-    daemon: FakeDocker, tmp_path: Path
-) -> None:
+def test_another_model_is_held_against_the_reference_in_turns(bench: Bench, tmp_path: Path) -> None:
     cache = tmp_path / "calibration.json"
     speeds = calibrate(
-        daemon.client, "fedbench:cpu", ["mobilenet_v3_small"], cache, lambda _: None, cores=1
+        bench, "fedbench:cpu", ["mobilenet_v3_small"], cache, lambda _: None, cores=1
     )
     assert speeds["mobilenet_v3_small"].of_reference == 1.0  # the fake trains all alike
     turn = "mobilenet_v3_small --against=mobilenet_v2 --threads=1 --seconds=1.2 -1"
-    assert daemon.requests[-TURNS[0] :] == [turn] * TURNS[0]
-    assert daemon.requests[-TURNS[0] - 1] != turn
+    assert bench.requests[-TURNS[0] :] == [turn] * TURNS[0]
+    assert bench.requests[-TURNS[0] - 1] != turn
 
 
 @dataclass

@@ -17,7 +17,10 @@ from fedbench.config import load_device, parse_name
 from fedbench.errors import ConfigError, DockerError, HostError
 from fedbench.host.plan.plan import HostFacts
 from fedbench.host.setup import bootstrap
-from fedbench.host.setup.machine import Done, Machine
+from fedbench.host.setup.machine import (
+    Done,
+    HostMachine,
+)
 from fedbench.host.speed import profiling
 from fedbench.host.speed.profiling import Runner, default_name, find_runner, profile
 
@@ -58,7 +61,7 @@ def computer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def runner(workload: Callable[..., Done]) -> Runner:
-    return Runner(BARE, "Python 3.11.7", "do that", Machine(execute=workload))
+    return Runner(BARE, "Python 3.11.7", "do that", HostMachine(execute=workload))
 
 
 def written(folder: Path, values: dict[str, Any]) -> Path:
@@ -107,7 +110,7 @@ def test_a_board_that_names_itself_is_named(computer: Path) -> None:
 
 
 def test_a_python_without_torch_is_refused_with_what_to_do() -> None:
-    machine = Machine(execute=lambda *_, **__: Done(1, "ModuleNotFoundError: no torch\n"))
+    machine = HostMachine(execute=lambda *_, **__: Done(1, "ModuleNotFoundError: no torch\n"))
     bare = find_runner(ROOT, print, in_image=False, machine=machine)
     with pytest.raises(HostError, match="the workload fails in Python 3") as caught:
         bare.run("mobilenet_v2", "--threads=1")
@@ -120,7 +123,7 @@ def nobody() -> Any:
 
 
 def test_without_docker_it_runs_bare_unless_the_image_is_asked_for() -> None:
-    machine = Machine(connect=nobody, endpoint="tcp://nowhere:1")
+    machine = HostMachine(connect=nobody, endpoint="tcp://nowhere:1")
     assert find_runner(ROOT, print, machine=machine).command == BARE
     with pytest.raises(DockerError, match="no Docker daemon answers at tcp://nowhere:1"):
         find_runner(ROOT, print, in_image=True, machine=machine)
@@ -137,7 +140,7 @@ def test_with_docker_it_runs_in_the_image(gpus: int, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(bootstrap, "ensure_client_image", image)
     monkeypatch.setattr(profiling, "host_facts", lambda _: HostFacts(2, 2**33, gpus, "cgroupfs"))
     connect: Any = SimpleNamespace
-    found = find_runner(ROOT, print, machine=Machine(connect=connect))
+    found = find_runner(ROOT, print, machine=HostMachine(connect=connect))
     tag = "fedbench:cuda" if gpus else "fedbench:cpu"
     assert asked == [bool(gpus)]
     assert found.where == f"image {tag}"

@@ -54,7 +54,9 @@ def clients(record: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def dilate(run: Run, factor: float) -> None:
     """As an emulated run has it: wall seconds are longer, and run.json says by how much."""
-    facts = run.facts() | {"emulation": {"dilation": factor, "targets": {}}}
+    facts = run.facts().model_dump(exclude_unset=True) | {
+        "emulation": {"dilation": factor, "targets": {}}
+    }
     (run.path / "run.json").write_text(json.dumps(facts))
 
     def slow(record: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from fedbench.host.studies.fidelity import (
     slowdowns,
 )
 from fedbench.records import ClientRound
+from fedbench.records.clock import Dilation
 
 SECONDS = st.lists(st.floats(0.1, 1000), min_size=1, max_size=20)
 
@@ -28,12 +29,12 @@ def client(*seconds: float, samples: int = 500) -> ClientRound:
 
 
 def test_an_epoch_is_that_of_50_000_images_in_emulated_seconds() -> None:
-    assert epochs(client(16.0, 4.0, 5.0), 2.0) == [800.0, 200.0, 250.0]
+    assert epochs(client(16.0, 4.0, 5.0), Dilation(2.0)) == [800.0, 200.0, 250.0]
 
 
 def test_epochs_in_which_quotas_settled_do_not_count_unless_there_are_no_others() -> None:
-    assert epochs(client(10.0, 4.0, 3.0, 2.0), 1.0) == [300.0, 200.0]
-    assert epochs(client(5.0, 4.0), 1.0) == [500.0, 400.0]
+    assert epochs(client(10.0, 4.0, 3.0, 2.0), Dilation(1.0)) == [300.0, 200.0]
+    assert epochs(client(5.0, 4.0), Dilation(1.0)) == [500.0, 400.0]
 
 
 @given(SECONDS, st.floats(1, 1000))

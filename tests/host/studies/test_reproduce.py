@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_engine import FakeEngine
 
-from fedbench.config import Experiment, load_experiment, load_profile
+from fedbench.config import load_experiment
+from fedbench.engines.engine import EngineName
 from fedbench.errors import ConfigError
 from fedbench.host.report.tables import paper
 from fedbench.host.studies.reproduce import (
-    Engine,
     Reproduction,
     beside,
     caveats,
@@ -21,7 +22,8 @@ from fedbench.host.studies.reproduce import (
     table,
 )
 from fedbench.records import ClientRound, RoundRecord, Summary
-from fedbench.records.runs import Run, RunStore
+from fedbench.records.facts import InProcessFacts, RunInputs
+from fedbench.records.runs import RunStore
 
 (STUDY,) = paper.table2()
 STARTED = "2026-11-24T00:00:00+00:00"
@@ -51,40 +53,15 @@ def summary(*rounds: RoundRecord, status: str = "finished") -> Summary:
     )  # fmt: skip
 
 
-class FakeRunner:
-    """Finishes each run after one more round, with no training in between."""
-
-    def __init__(self, store: RunStore, engine: Engine) -> None:
-        self.store = store
-        self.facts = {"engine": {}} if engine == "in-process" else {}
-        self.created: list[str] = []
-
-    def create(self, experiment: Experiment, source: Path | None) -> Run:
-        run = self.store.create(experiment, load_profile("heterogeneous"), dict(self.facts))
-        self.created.append(run.id)
-        return run
-
-    def start(self, run: Run) -> None:
-        (run.path / "events.jsonl").touch()
-
-    def follow(self, run: Run, process: Any, look: Callable[[], None]) -> Summary:
-        look()
-        return self.end(run, "finished")
-
-    def end(self, run: Run, status: str) -> Summary:
-        result = summary(record(1), status=status).model_copy(update={"run": run.id})
-        (run.path / "summary.json").write_text(result.model_dump_json())
-        return result
-
-
-Reproduce = Callable[..., tuple[Reproduction, FakeRunner]]
+Reproduce = Callable[..., tuple[Reproduction, FakeEngine]]
 
 
 @pytest.fixture
 def reproduce(tmp_path: Path) -> Reproduce:
-    def made(engine: Engine = "in-process", *, fresh: bool = False) -> Any:
+    def made(engine: EngineName = "in-process", *, fresh: bool = False) -> Any:
         store = RunStore(tmp_path / "runs")
-        runner = FakeRunner(store, engine)
+        inputs = RunInputs(engine=InProcessFacts() if engine == "in-process" else None)
+        runner = FakeEngine(store, inputs=inputs)
         return Reproduction(lambda: runner, store, engine, lambda _: None, fresh=fresh), runner
 
     return made
@@ -120,7 +97,7 @@ def test_a_tuned_run_is_not_the_papers(reproduce: Reproduce) -> None:
     reproduce()[0].run(STUDY, CHOSEN, None)
     other, runner = reproduce()
     other.run(STUDY, experiment(STUDY, 0.1, None, 0, tuned=True), None)
-    assert len(runner.created) == 1
+    assert len(runner.calls) == 1
 
 
 def test_what_is_finished_needs_nothing_that_makes_runs(
@@ -136,7 +113,7 @@ def test_a_finished_run_is_taken_as_it_is(reproduce: Reproduce) -> None:
     first = reproduce()[0].run(STUDY, CHOSEN, None)
     again, runner = reproduce()
     assert again.run(STUDY, CHOSEN, None).run == first.run
-    assert runner.created == []
+    assert runner.calls == []
 
 
 @pytest.mark.parametrize("change", ["fresh", "engine", "scale"])
@@ -146,16 +123,16 @@ def test_what_is_not_the_same_is_run(reproduce: Reproduce, change: str) -> None:
         "containers" if change == "engine" else "in-process", fresh=change == "fresh"
     )
     other.run(STUDY, experiment(STUDY, 0.2, None, 0) if change == "scale" else CHOSEN, None)
-    assert len(runner.created) == 1
+    assert len(runner.calls) == 1
 
 
 def test_an_interrupted_run_goes_on(reproduce: Reproduce) -> None:
     first, runner = reproduce()
     run = runner.create(CHOSEN, None)
-    runner.end(run, "interrupted")
+    (run.path / "summary.json").write_text(summary(status="interrupted").model_dump_json())
     (run.path / "stop").touch()
     assert first.run(STUDY, CHOSEN, None).run == run.id
-    assert runner.created == [run.id]
+    assert runner.calls[1:] == [f"resume {run.id}"]
     assert not (run.path / "stop").exists()
 
 

@@ -10,8 +10,8 @@ from fedbench.config import load_experiment
 from fedbench.host.studies.grid import Point, Sweep
 from fedbench.host.studies.sweep_table import (
     Outcome,
-    Row,
     Spread,
+    SweepRow,
     as_csv,
     report,
     rows,
@@ -19,6 +19,7 @@ from fedbench.host.studies.sweep_table import (
     table,
 )
 from fedbench.records import Summary, summarise
+from fedbench.records.clock import Dilation
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "runs" / "20260102-030405-digits"
 SWEEP = Sweep(
@@ -34,7 +35,7 @@ def summary(accuracy: float | None, dilation: float = 1.0) -> Summary:
     """Two rounds of 22.5 and 9 wall seconds."""
     found = summarise(GOLDEN)
     last = found.rounds[-1].model_copy(update={"server_accuracy": accuracy})
-    update = {"rounds": [found.rounds[0], last], "dilation": dilation}
+    update = {"rounds": [found.rounds[0], last], "dilation": Dilation(dilation)}
     return found.model_copy(update=update | {"rounds_not_held": {"laptop": 2, "legacy-pc": 1}})
 
 
@@ -44,7 +45,7 @@ def point(seed: int, partition: str = "iid") -> Point:
 
 
 @pytest.fixture
-def found() -> list[Row]:
+def found() -> list[SweepRow]:
     """Two of two runs are finished; one of three, one of them failed."""
     return rows(
         [
@@ -57,7 +58,7 @@ def found() -> list[Row]:
     )
 
 
-def test_runs_that_differ_by_the_seed_are_one_row(found: list[Row]) -> None:
+def test_runs_that_differ_by_the_seed_are_one_row(found: list[SweepRow]) -> None:
     assert [(row.settings, len(row.runs), row.wanted, row.not_held) for row in found] == [
         ({"data.partition": "iid"}, 2, 2, 6),
         ({"data.partition": "replicated"}, 1, 3, 3),
@@ -69,7 +70,7 @@ def test_runs_that_differ_by_the_seed_are_one_row(found: list[Row]) -> None:
     assert found[1].accuracy == Spread(n=1, mean=0.25, deviation=None, lowest=0.25, highest=0.25)
 
 
-def test_seconds_are_those_of_the_rounds(found: list[Row]) -> None:
+def test_seconds_are_those_of_the_rounds(found: list[SweepRow]) -> None:
     """The summary's own total has the time in which the run was interrupted, too."""
     seconds = [(row.wall_seconds, row.emulated_seconds) for row in found]
     assert [(wall and wall.mean, em and em.mean) for wall, em in seconds] == [
@@ -83,7 +84,7 @@ def test_a_run_that_diverged_leaves_no_mean_of_the_others() -> None:
     assert spread([]) is None
 
 
-def test_the_table_has_mean_and_spread(found: list[Row]) -> None:
+def test_the_table_has_mean_and_spread(found: list[SweepRow]) -> None:
     assert table(found) == (
         (
             "data.partition", "n", "server accuracy", "lowest to highest", "server loss",
@@ -121,7 +122,7 @@ def test_what_has_not_run_yet_is_a_dash() -> None:
     assert row == ("iid", "0/1", "-", "-", "-", "-", "-", "-", "0")
 
 
-def test_the_report_says_what_it_is_of_and_what_failed(found: list[Row]) -> None:
+def test_the_report_says_what_it_is_of_and_what_failed(found: list[SweepRow]) -> None:
     text = report(SWEEP, found)
     assert text.startswith(
         "# Sweep mine\n\nWhat it is for\n\nExperiment digits, batch_size=8 on profile "
@@ -132,7 +133,7 @@ def test_the_report_says_what_it_is_of_and_what_failed(found: list[Row]) -> None
     )
 
 
-def test_sweeps_of_other_keys_share_a_csv(found: list[Row]) -> None:
+def test_sweeps_of_other_keys_share_a_csv(found: list[SweepRow]) -> None:
     other = Point({"rounds": 3}, load_experiment("digits"))
     text = as_csv({"mine": found, "other": rows([Outcome(other)])})
     first, second, third = csv.DictReader(StringIO(text))

@@ -4,67 +4,23 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
-from docker.errors import DockerException, NotFound
-from requests import ReadTimeout
-from vanishing import vanishing_docker
+from fake_containers import START, FakeContainers
 
+from fedbench.engines.containers.runtime import docker_containers
 from fedbench.errors import ConfigError, DockerError, FedbenchError
-from fedbench.host.setup import bootstrap
 from fedbench.host.setup.places import PROJECT, Places
 from fedbench.host.watch import log_sources, logs
 from fedbench.host.watch.log_lines import Line
-from fedbench.host.watch.log_sources import Sources, Wanted
+from fedbench.host.watch.log_sources import LogFilter, Sources
 from fedbench.records.runs import Run
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "runs" / "20260102-030405-digits"
-START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 R1 = GOLDEN.name
-
-
-class FakeContainer:
-    """A container whose log is lines with the seconds at which they came."""
-
-    def __init__(self, name: str, *lines: tuple[float, str], joined: bool = False) -> None:
-        self.name = f"{PROJECT}-joined-{name}" if joined else f"{PROJECT}-{name}-1"
-        service = {"com.docker.compose.project": PROJECT, "com.docker.compose.service": name}
-        self.labels = {"fedbench.joined": PROJECT} if joined else service
-        self.lines = list(lines)
-        self.broken = False
-
-    def logs(self, *, stream: bool = False, since: float | None = None, **options: Any) -> Any:
-        assert options.pop("timestamps")
-        if self.broken:
-            raise DockerException("no such container")
-        until = options.pop("until", None) or float("inf")
-        came = [(START + timedelta(seconds=second), text) for second, text in self.lines]
-        raw = b"".join(
-            f"{moment:%Y-%m-%dT%H:%M:%S.%f}000Z {text}\n".encode()
-            for moment, text in came
-            if (since or 0) <= moment.timestamp() <= until
-        )
-        return self._pieces(raw) if stream else raw
-
-    def _pieces(self, raw: bytes) -> Iterator[bytes]:
-        for start in range(0, len(raw), 7):  # wherever a packet ends
-            yield raw[start : start + 7]
-        self.lines.clear()  # it is read no second time
-
-
-class FakeDocker:
-    def __init__(self, *containers: FakeContainer) -> None:
-        self.containers = self
-        self.found = list(containers)
-
-    def list(self, *, filters: dict[str, str], **_: object) -> list[FakeContainer]:
-        label, _, value = filters["label"].partition("=")
-        return [one for one in self.found if one.labels.get(label) == value]
 
 
 def ours(message: str, level: str = "info", run: str | None = R1, **who: str) -> str:
@@ -72,26 +28,25 @@ def ours(message: str, level: str = "info", run: str | None = R1, **who: str) ->
     return json.dumps(fields | (who or {"client": "laptop"}))
 
 
-@pytest.fixture
-def docker() -> FakeDocker:
-    return FakeDocker(
-        FakeContainer("server", (1, ours("round", service="server")), (4, "Segmentation fault")),
-        FakeContainer(
-            "laptop", (0, ours("here", run=None)), (2, ours("training")), (3, ours("x", "debug"))
-        ),
-        FakeContainer("visitor", (2.5, ours("late", "warning", client="visitor")), joined=True),
-        FakeContainer("prometheus", (0.5, "level=INFO msg=ready")),
-    )
+@pytest.fixture(autouse=True)
+def logged(fake: FakeContainers) -> None:
+    """What each container of a federation has logged."""
+    for name in ("server", "laptop", "prometheus"):
+        fake.add(name)
+    fake.add_joined("visitor")
+    fake.say("server", (1, ours("round", service="server")), (4, "Segmentation fault"))
+    fake.say("laptop", (0, ours("here", run=None)), (2, ours("training")), (3, ours("x", "debug")))
+    fake.say("visitor", (2.5, ours("late", "warning", client="visitor")))
+    fake.say("prometheus", (0.5, "level=INFO msg=ready"))
 
 
 @pytest.fixture
-def sources(docker: FakeDocker) -> Sources:
-    return Sources(cast("Any", docker), PROJECT)
+def sources(fake: FakeContainers) -> Sources:
+    return Sources(fake, PROJECT)
 
 
 @pytest.fixture
-def places(docker: FakeDocker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
-    monkeypatch.setattr(bootstrap, "find_docker", lambda: docker)
+def places(tmp_path: Path) -> Places:
     make_run(tmp_path / "runs" / R1)
     return Places(tmp_path)
 
@@ -109,7 +64,7 @@ def told(lines: list[Line]) -> list[tuple[str, str]]:
 
 
 def test_lines_of_all_are_in_the_order_of_time(sources: Sources) -> None:
-    assert told(logs.history(sources, Wanted())) == [
+    assert told(logs.history(sources, LogFilter())) == [
         ("laptop", "here"), ("server", "round"), ("laptop", "training"), ("visitor", "late"),
         ("server", "Segmentation fault"),
     ]  # fmt: skip
@@ -118,57 +73,58 @@ def test_lines_of_all_are_in_the_order_of_time(sources: Sources) -> None:
 @pytest.mark.parametrize(
     ("wanted", "messages"),
     [
-        (Wanted(("visitor",)), ["late"]),
-        (Wanted(("prometheus", "server")), ["level=INFO msg=ready", "round", "Segmentation fault"]),
-        (Wanted(level="debug", since=START + timedelta(seconds=2.5)),
+        (LogFilter(("visitor",)), ["late"]),
+        (LogFilter(("prometheus", "server")),
+         ["level=INFO msg=ready", "round", "Segmentation fault"]),
+        (LogFilter(level="debug", since=START + timedelta(seconds=2.5)),
          ["late", "x", "Segmentation fault"]),
-        (Wanted(level="warning"), ["late"]),
-        (Wanted(tail=2), ["late", "Segmentation fault"]),
-        (Wanted(tail=0), []),
+        (LogFilter(level="warning"), ["late"]),
+        (LogFilter(tail=2), ["late", "Segmentation fault"]),
+        (LogFilter(tail=0), []),
     ],
 )  # fmt: skip
-def test_lines_are_chosen(wanted: Wanted, messages: list[str], sources: Sources) -> None:
+def test_lines_are_chosen(wanted: LogFilter, messages: list[str], sources: Sources) -> None:
     assert [message for _, message in told(logs.history(sources, wanted))] == messages
 
 
 def test_an_unknown_client_is_an_error_that_names_those_there_are(sources: Sources) -> None:
     with pytest.raises(ConfigError) as caught:
-        logs.history(sources, Wanted(("desktop",)))
+        logs.history(sources, LogFilter(("desktop",)))
     assert caught.value.message == "no client or service 'desktop'"
     assert caught.value.hint == "there are laptop, prometheus, server, visitor"
 
 
 def test_without_containers_there_is_no_federation() -> None:
     with pytest.raises(FedbenchError, match="no federation is up"):
-        logs.history(Sources(cast("Any", FakeDocker()), PROJECT), Wanted())
+        logs.history(Sources(FakeContainers(), PROJECT), LogFilter())
 
 
 def test_without_a_daemon_there_is_no_federation(
     places: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bootstrap, "find_docker", lambda: None)
+    monkeypatch.setattr(docker_containers, "find", lambda: None)
     with pytest.raises(FedbenchError, match="no federation is up"):
-        list(logs.lines(Wanted(), follow=False))
+        list(logs.lines(LogFilter(), follow=False))
 
 
-def test_a_log_that_cannot_be_had_is_an_error(docker: FakeDocker, sources: Sources) -> None:
-    docker.found[0].broken = True
+def test_a_log_that_cannot_be_had_is_an_error(fake: FakeContainers, sources: Sources) -> None:
+    fake.refusals["logs server"] = "no such container"
     with pytest.raises(DockerError, match="the log of server cannot be had: no such container"):
-        logs.history(sources, Wanted())
+        logs.history(sources, LogFilter())
 
 
 def test_arguments_of_the_command() -> None:
-    assert Wanted.parse([]) == Wanted(tail=200)
-    assert Wanted.parse(["laptop"], tail=0).tail == 0
+    assert LogFilter.parse([]) == LogFilter(tail=200)
+    assert LogFilter.parse(["laptop"], tail=0).tail == 0
     run = Run(GOLDEN)
-    assert Wanted.parse([], run=run, level="error") == Wanted((), "error", run)
-    since = Wanted.parse([], since="5m")
+    assert LogFilter.parse([], run=run, level="error") == LogFilter((), "error", run)
+    since = LogFilter.parse([], since="5m")
     assert since.tail is None
     assert since.since is not None
 
 
 def test_live_lines_are_in_order_and_whole(sources: Sources) -> None:
-    live = log_sources.live(sources, Wanted(), START + timedelta(seconds=1))
+    live = log_sources.live(sources, LogFilter(), START + timedelta(seconds=1))
     assert told(list(islice(live, 4))) == [
         ("server", "round"), ("laptop", "training"), ("visitor", "late"),
         ("server", "Segmentation fault"),
@@ -176,65 +132,66 @@ def test_live_lines_are_in_order_and_whole(sources: Sources) -> None:
 
 
 def test_a_container_that_comes_later_is_followed(
-    docker: FakeDocker, sources: Sources, monkeypatch: pytest.MonkeyPatch
+    fake: FakeContainers, sources: Sources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(log_sources, "LOOK_SECONDS", 0.05)
     monkeypatch.setattr(log_sources, "GATHER_SECONDS", 0.02)
-    live = log_sources.live(sources, Wanted(("server", "guest")), START + timedelta(seconds=4))
+    live = log_sources.live(sources, LogFilter(("server", "guest")), START + timedelta(seconds=4))
     assert told([next(live)]) == [("server", "Segmentation fault")]
-    docker.found.append(FakeContainer("guest", (6, ours("hello", client="guest"))))
-    docker.found[0].lines = [(4, "old"), (7, "back again")]
+    fake.add("guest")
+    fake.say("guest", (6, ours("hello", client="guest")))
+    fake.say("server", (4, "old"), (7, "back again"))
     assert sorted(told([next(live), next(live)])) == [("guest", "hello"), ("server", "back again")]
 
 
 def test_a_run_has_the_lines_that_name_it_and_those_of_no_run_in_its_time(
-    docker: FakeDocker, places: Places, sources: Sources
+    fake: FakeContainers, places: Places, sources: Sources
 ) -> None:
     """SuperLink's, a stock ClientApp's and a crash's last words name no run."""
-    docker.found[0].lines += [(-1, "before"), (35, "at its end"), (36, "after")]
-    docker.found[1].lines.append((3.5, ours("other", run="another")))
+    fake.say("server", (-1, "before"), (35, "at its end"), (36, "after"))
+    fake.say("laptop", (3.5, ours("other", run="another")))
     run = Run(places.runs / R1)
-    found = [message for _, message in told(logs.history(sources, Wanted(run=run)))]
+    found = [message for _, message in told(logs.history(sources, LogFilter(run=run)))]
     assert found == ["here", "round", "training", "late", "Segmentation fault", "at its end"]
     elsewhere = make_run(places.runs / "elsewhere" / R1, "another-project")
-    found = [message for _, message in told(logs.history(sources, Wanted(run=elsewhere)))]
+    found = [message for _, message in told(logs.history(sources, LogFilter(run=elsewhere)))]
     assert found == ["round", "training", "late"]
 
 
 def test_lines_of_no_run_are_followed_for_as_long_as_the_run_goes_on(
-    docker: FakeDocker, places: Places, sources: Sources, monkeypatch: pytest.MonkeyPatch
+    fake: FakeContainers, places: Places, sources: Sources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(log_sources, "LOOK_SECONDS", 0.05)
     monkeypatch.setattr(log_sources, "GATHER_SECONDS", 0.02)
     run = Run(places.runs / R1)
     events = text(run.path / "events.jsonl").splitlines(keepends=True)
     (run.path / "events.jsonl").write_text("".join(events[:-1]))
-    server = docker.found[0]
-    server.lines = [(50, "while it goes on")]
-    live = log_sources.live(sources, Wanted(("server",), run=run), START)
+    fake.forget("server")
+    fake.say("server", (50, "while it goes on"))
+    live = log_sources.live(sources, LogFilter(("server",), run=run), START)
     assert told([next(live)]) == [("server", "while it goes on")]
     end = {"time": (START + timedelta(seconds=60)).isoformat(), "event": "finished"}
     (run.path / "events.jsonl").write_text("".join(events[:-1]) + json.dumps(end) + "\n")
-    server.lines = [(70, "after its end"), (71, ours("its last", service="server"))]
+    fake.say("server", (70, "after its end"), (71, ours("its last", service="server")))
     assert told([next(live)]) == [("server", "its last")]
 
 
 def test_a_run_keeps_its_lines_after_its_containers(
-    docker: FakeDocker, places: Places, sources: Sources
+    fake: FakeContainers, places: Places, sources: Sources
 ) -> None:
-    docker.found[1].lines.append((3.5, ours("other", run="another")))
+    fake.say("laptop", (3.5, ours("other", run="another")))
     run = Run(places.runs / R1)
     logs.keep(sources, run)
-    docker.found.clear()
+    fake.drop()
 
-    def messages(wanted: Wanted) -> list[str]:
+    def messages(wanted: LogFilter) -> list[str]:
         return [message for _, message in told(list(logs.lines(wanted, follow=False)))]
 
     mine = ["here", "round", "training", "late", "Segmentation fault"]
-    assert messages(Wanted.parse([], run=run)) == mine
-    assert messages(Wanted.parse(["laptop"], run=run, level="debug")) == ["here", "training"]
+    assert messages(LogFilter.parse([], run=run)) == mine
+    assert messages(LogFilter.parse(["laptop"], run=run, level="debug")) == ["here", "training"]
     with pytest.raises(ConfigError, match="no client or service 'desktop'"):
-        messages(Wanted.parse(["desktop"], run=run))
+        messages(LogFilter.parse(["desktop"], run=run))
 
 
 def ended(run: Run) -> None:
@@ -244,12 +201,13 @@ def ended(run: Run) -> None:
 
 
 def test_of_a_run_that_goes_on_new_lines_come_too(
-    docker: FakeDocker, places: Places, sources: Sources
+    fake: FakeContainers, places: Places, sources: Sources
 ) -> None:
     run = Run(places.runs / R1)
     logs.keep(sources, run)
-    docker.found[1].lines = [(2, ours("training")), (9, ours("again"))]
-    wanted = Wanted.parse(["laptop"], run=run)
+    fake.forget("laptop")
+    fake.say("laptop", (2, ours("training")), (9, ours("again")))
+    wanted = LogFilter.parse(["laptop"], run=run)
     assert [message for _, message in told(list(logs.lines(wanted, follow=False)))] == [
         "here", "training", "again",
     ]  # fmt: skip
@@ -260,20 +218,21 @@ def test_of_a_run_that_goes_on_new_lines_come_too(
 
 
 def test_what_is_not_kept_of_a_run_comes_from_the_containers(
-    docker: FakeDocker, places: Places, sources: Sources
+    fake: FakeContainers, places: Places, sources: Sources
 ) -> None:
     run = Run(places.runs / R1)
     logs.keep(sources, run)
     ended(run)
 
-    def messages(wanted: Wanted) -> list[str]:
+    def messages(wanted: LogFilter) -> list[str]:
         return [message for _, message in told(list(logs.lines(wanted, follow=False)))]
 
-    debug = Wanted.parse(["laptop"], run=run, level="debug")
-    monitoring = Wanted.parse(["prometheus"], run=run)
+    debug = LogFilter.parse(["laptop"], run=run, level="debug")
+    monitoring = LogFilter.parse(["prometheus"], run=run)
     assert messages(debug) == ["here", "training", "x"]
     assert messages(monitoring) == ["level=INFO msg=ready"]
-    docker.found = [FakeContainer("laptop")]  # of a federation that was brought up since
+    fake.drop()
+    fake.add("laptop")  # of a federation that was brought up since
     assert messages(debug) == ["here", "training"]
     with pytest.raises(ConfigError, match="no client or service 'prometheus'") as caught:
         messages(monitoring)
@@ -281,45 +240,42 @@ def test_what_is_not_kept_of_a_run_comes_from_the_containers(
 
 
 def test_without_containers_and_folder_there_is_nothing_of_a_run(
-    docker: FakeDocker, places: Places
+    fake: FakeContainers, places: Places
 ) -> None:
-    docker.found.clear()
+    fake.drop()
     with pytest.raises(FedbenchError, match="no federation is up"):
-        list(logs.lines(Wanted(run=Run(places.runs / R1)), follow=False))
+        list(logs.lines(LogFilter(run=Run(places.runs / R1)), follow=False))
 
 
 def test_a_run_that_goes_on_keeps_each_line_once(
-    docker: FakeDocker, places: Places, sources: Sources
+    fake: FakeContainers, places: Places, sources: Sources
 ) -> None:
     run = Run(places.runs / R1)
     logs.keep(sources, run)
-    docker.found[1].lines.append((9, ours("again")))
+    fake.say("laptop", (9, ours("again")))
     logs.keep(sources, run)
     text = (run.path / "logs.jsonl").read_text()
     assert (text.count("training"), text.count("Segmentation"), text.count("again")) == (1, 1, 1)
 
 
 def test_two_that_keep_a_run_at_once_keep_each_line_once(
-    docker: FakeDocker, places: Places, sources: Sources, monkeypatch: pytest.MonkeyPatch
+    fake: FakeContainers, places: Places, sources: Sources
 ) -> None:
     """The governor saw its end, and the federation is taken down: the later one has more lines."""
     run, reading, go_on = Run(places.runs / R1), threading.Event(), threading.Event()
-    read = FakeContainer.logs
 
-    def slowly(container: FakeContainer, **options: Any) -> Any:
-        raw = read(container, **options)
+    def slowly() -> None:
         if threading.current_thread() is governor:
             reading.set()
             assert go_on.wait(10)
-        return raw
 
-    monkeypatch.setattr(FakeContainer, "logs", slowly)
+    fake.on_logs = slowly
     governor = threading.Thread(target=logs.keep, args=(sources, run))
     teardown = threading.Thread(target=logs.keep, args=(sources, run))
     governor.start()
     assert reading.wait(10)
-    docker.found[0].lines.append((9, ours("last", service="server")))
-    docker.found[1].lines.append((9, ours("last", client="laptop")))
+    fake.say("server", (9, ours("last", service="server")))
+    fake.say("laptop", (9, ours("last", client="laptop")))
     teardown.start()
     go_on.set()
     governor.join()
@@ -330,11 +286,11 @@ def test_two_that_keep_a_run_at_once_keep_each_line_once(
 
 
 def test_all_runs_here_are_kept_but_earlier_ones_that_were_after_their_end(
-    docker: FakeDocker, places: Places
+    fake: FakeContainers, places: Places
 ) -> None:
     for name, project in (("r1", PROJECT), ("r2", PROJECT), ("r3", PROJECT), ("r4", "another")):
         make_run(places.runs / name, project)
-        docker.found[0].lines.append((5, ours(f"of {name}", run=name, service="server")))
+        fake.say("server", (5, ours(f"of {name}", run=name, service="server")))
     for name, first, second in (
         ("r1", "summary.json", logs.FILE),
         ("r2", logs.FILE, "summary.json"),
@@ -344,36 +300,33 @@ def test_all_runs_here_are_kept_but_earlier_ones_that_were_after_their_end(
             (places.runs / name / file).write_text("")
             os.utime(places.runs / name / file, (seconds, seconds))
     said: list[str] = []
-    logs.keep_all(places, cast("Any", docker), said.append)
+    logs.keep_all(places, fake, said.append)
     kept = {name: text(places.runs / name / logs.FILE) for name in ("r1", "r2", "r3", "r4")}
     assert ("of r2" in kept["r2"], "of r3" in kept["r3"]) == (True, True)
     assert (kept["r1"], kept["r4"], said) == ("", "", [])
 
 
 def test_a_log_that_cannot_be_kept_is_told_and_stops_nothing(
-    docker: FakeDocker, places: Places
+    fake: FakeContainers, places: Places
 ) -> None:
-    docker.found[0].broken = True
+    fake.refusals["logs server"] = "no such container"
     said: list[str] = []
-    logs.keep_all(places, cast("Any", docker), said.append)
+    logs.keep_all(places, fake, said.append)
     assert said == [
         "note: what was logged cannot be kept: the log of server cannot be had: no such container"
     ]
-    docker.found.clear()
-    logs.keep_all(places, cast("Any", docker), said.append)
+    fake.drop()
+    logs.keep_all(places, fake, said.append)
     assert len(said) == 1
 
 
 def test_a_daemon_that_does_not_answer_in_time_is_an_error(
-    docker: FakeDocker, sources: Sources, monkeypatch: pytest.MonkeyPatch
+    fake: FakeContainers, sources: Sources
 ) -> None:
-    def slow(*_: object, **__: object) -> None:
-        raise ReadTimeout("read timed out")
-
-    monkeypatch.setattr(FakeContainer, "logs", slow)
+    fake.refusals["logs"] = "read timed out"
     with pytest.raises(DockerError, match="cannot be had: read timed out"):
-        logs.history(sources, Wanted())
-    monkeypatch.setattr(docker, "list", slow)
+        logs.history(sources, LogFilter())
+    fake.refusals["list"] = "read timed out"
     with pytest.raises(DockerError, match="Docker lists no containers: read timed out"):
         sources.all()
 
@@ -390,7 +343,7 @@ def test_a_daemon_that_does_not_answer_in_time_is_an_error(
 def test_a_run_that_cannot_be_kept_hinders_neither_the_others_nor_the_teardown(
     error: Exception,
     reason: str,
-    docker: FakeDocker,
+    fake: FakeContainers,
     places: Places,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -404,28 +357,28 @@ def test_a_run_that_cannot_be_kept_hinders_neither_the_others_nor_the_teardown(
 
     monkeypatch.setattr(logs, "replace_text", failing)
     said: list[str] = []
-    logs.keep_all(places, cast("Any", docker), said.append)
+    logs.keep_all(places, fake, said.append)
     assert said == [f"note: what was logged cannot be kept: {reason}"]
     assert "Segmentation fault" in (last.path / logs.FILE).read_text()
 
 
 @pytest.mark.parametrize("file", ["run.json", logs.FILE])
 def test_a_damaged_file_of_a_run_is_told_and_stops_nothing(
-    file: str, docker: FakeDocker, places: Places
+    file: str, fake: FakeContainers, places: Places
 ) -> None:
     (places.runs / R1 / file).write_text("{\n")
     said: list[str] = []
-    logs.keep_all(places, cast("Any", docker), said.append)
+    logs.keep_all(places, fake, said.append)
     (note,) = said
     assert note.startswith("note: what was logged cannot be kept: JSONDecodeError: ")
 
 
 def test_a_kept_line_that_names_nobody_is_read_when_the_run_goes_on(
-    docker: FakeDocker, places: Places, sources: Sources
+    fake: FakeContainers, places: Places, sources: Sources
 ) -> None:
     run = Run(places.runs / R1)
     (run.path / logs.FILE).write_text('{"message": "loaded", "level": "info"}\n')
-    docker.found[1].lines.append((3, '{"message": "mine", "level": "info"}'))
+    fake.say("laptop", (3, '{"message": "mine", "level": "info"}'))
     for _ in range(2):
         logs.keep(sources, run)
     assert [pair for pair in told(logs.kept(run)) if pair[1] in ("loaded", "mine")] == [
@@ -434,15 +387,10 @@ def test_a_kept_line_that_names_nobody_is_read_when_the_run_goes_on(
 
 
 def test_a_container_that_goes_while_it_is_looked_at_has_no_lines(
-    docker: FakeDocker, sources: Sources, monkeypatch: pytest.MonkeyPatch
+    fake: FakeContainers, sources: Sources
 ) -> None:
-    assert Sources(vanishing_docker(), PROJECT).all() == {}
-
-    def gone(**_: object) -> None:
-        raise NotFound("no such container")
-
-    monkeypatch.setattr(docker.found[1], "logs", gone)
-    assert [source for source, _ in told(logs.history(sources, Wanted()))] == [
+    fake.on_logs = lambda: fake.drop("laptop")
+    assert [source for source, _ in told(logs.history(sources, LogFilter()))] == [
         "server", "visitor", "server",
     ]  # fmt: skip
 

@@ -5,43 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_containers import FakeContainers
 
 from fedbench.config import load_devices, load_profile
 from fedbench.engines.containers.runtime.stack import Stack
 from fedbench.host.plan.plan import HostFacts, plan
-from fedbench.host.setup import bootstrap
 from fedbench.host.setup.places import Places
 from fedbench.host.watch.overview import status
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "runs" / "20260102-030405-digits"
 IMAGES = {"fedbench": "fedbench:cpu", "prometheus": "p", "grafana": None}
-
-
-class FakeContainer:
-    """A container as Docker describes it."""
-
-    def __init__(self, service: str, *, quota: int = 0, cpuset: str = "", memory: int = 0) -> None:
-        self.labels = {"com.docker.compose.service": service}
-        self.attrs: dict[str, Any] = {
-            "HostConfig": {
-                "CpuQuota": quota,
-                "CpuPeriod": 100_000 if quota else 0,
-                "CpusetCpus": cpuset,
-                "Memory": memory,
-            },
-            "State": {"Status": "running", "OOMKilled": False, "Health": {"Status": "healthy"}},
-        }
-
-
-class FakeDocker:
-    """Docker with the containers of a federation."""
-
-    def __init__(self, *containers: FakeContainer) -> None:
-        self.containers = self
-        self._containers = containers
-
-    def list(self, **_: object) -> tuple[FakeContainer, ...]:
-        return self._containers
 
 
 def row(service: str, cpus: object, memory: str, **changes: Any) -> dict[str, Any]:
@@ -57,23 +30,16 @@ def stack(tmp_path: Path) -> Stack:
     return Stack.write(places, planned, load_devices(profile), IMAGES)
 
 
-def test_a_client_that_is_starting_has_no_quota(
-    stack: Stack, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    daemon = FakeDocker(FakeContainer("legacy-pc-1", quota=-1))
-    monkeypatch.setattr(bootstrap, "ensure_docker", lambda say: daemon)
+def test_a_client_that_is_starting_has_no_quota(stack: Stack, fake: FakeContainers) -> None:
+    fake.add("legacy-pc-1", cpu_quota=-1, cpu_period=100_000)
     assert status(stack)["containers"] == [row("legacy-pc-1", "all", "-")]
 
 
-def test_status_shows_containers_with_their_limits(
-    stack: Stack, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    killed = FakeContainer("legacy-pc-2", cpuset="2,3", memory=512 * 2**20)
-    killed.attrs["State"] = {"Status": "restarting", "OOMKilled": True}
-    daemon = FakeDocker(
-        FakeContainer("server"), killed, FakeContainer("legacy-pc-1", quota=50_000, memory=2**31)
-    )
-    monkeypatch.setattr(bootstrap, "ensure_docker", lambda say: daemon)
+def test_status_shows_containers_with_their_limits(stack: Stack, fake: FakeContainers) -> None:
+    fake.add("server")
+    state = {"status": "restarting", "health": "", "killed_for_memory": True}
+    fake.add("legacy-pc-2", cpuset="2,3", memory=512 * 2**20, **state)
+    fake.add("legacy-pc-1", cpu_quota=50_000, cpu_period=100_000, memory=2**31)
     assert status(stack) == {
         "profile": "legacy-pair",
         "dilation": 1.0,
@@ -92,8 +58,7 @@ def test_status_shows_containers_with_their_limits(
     }  # fmt: skip
 
 
-def test_status_names_the_newest_run(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bootstrap, "ensure_docker", lambda say: FakeDocker())
+def test_status_names_the_newest_run(stack: Stack, fake: FakeContainers) -> None:
     shutil.copytree(GOLDEN, stack.places.runs / GOLDEN.name)
     state = status(stack)
     assert (state["run"], state["run_status"]) == (GOLDEN.name, "running")

@@ -25,7 +25,7 @@ SERVER_NAMES = ("server", "localhost", "fedbench-host", "host.docker.internal")
 
 
 def ensure(folder: Path, names: Iterable[str] | None = None) -> None:
-    """Writes `ca.pem`, `ca.key`, `server/server.pem` and `server/server.key` into `folder`.
+    """Write `ca.pem`, `ca.key`, `server/server.pem` and `server/server.key` into `folder`.
 
     Clients mount only `ca.pem`, the server only `server/`: the authority's key stays here.
     """
@@ -47,7 +47,7 @@ def ensure(folder: Path, names: Iterable[str] | None = None) -> None:
 
 
 def host_names() -> list[str]:
-    """Names and addresses by which devices may know this host."""
+    """Return names and addresses by which devices may know this host."""
     addresses = {
         address.address.partition("%")[0]
         for interface in psutil.net_if_addrs().values()

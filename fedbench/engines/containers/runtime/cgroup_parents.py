@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import docker
-from docker.errors import DockerException
-from docker.models.containers import Container
-
 from fedbench.engines.containers.runtime import helper
+from fedbench.engines.containers.runtime.containers import Container, Containers
 from fedbench.errors import DockerError, HostError
 from fedbench.helper.cgroup import container_cgroup, set_parent_quota
 
@@ -18,25 +16,31 @@ _ROOT = Path("/")
 _CGROUPS = "/sys/fs/cgroup"
 
 
-def set_quotas(
-    client: docker.DockerClient, image: str, quotas: Mapping[Container, tuple[int, int]]
-) -> None:
-    """Sets the quota of each container's parent cgroup: (period, quota) in us, -1 for none.
+@dataclass(frozen=True)
+class ParentQuota:
+    """What a container's parent cgroup may use: in us of CPU time a period, -1 for no limit."""
 
-    Root on Docker's own host does so at once; others in one helper container of `image` for all.
-    On cgroup v1 no container may have a larger share than its parent.
+    container: Container
+    period: int
+    quota: int
+
+
+def set_quotas(containers: Containers, image: str, quotas: Sequence[ParentQuota]) -> None:
+    """Set the quota of each container's parent cgroup.
+
+    Root on the containers' own host does so at once; others in one helper container of `image` for
+    all. On cgroup v1 no container may have a larger share than its parent.
 
     Raises:
         DockerError: a container is not running, or the kernel refuses.
     """
-    pids = {container: pid_of(container) for container in quotas}
+    running = [look_running(containers, each.container) for each in quotas]
     order = [
-        {"pid": pids[container], "period": period, "quota": quota}
-        for container, (period, quota) in quotas.items()
+        {"pid": container.pid, "period": each.period, "quota": each.quota}
+        for container, each in zip(running, quotas, strict=True)
     ]
-    if not all(_reachable(client, container, pid) for container, pid in pids.items()):
-        mount = {_CGROUPS: {"bind": _CGROUPS, "mode": "rw"}}
-        helper.run(client, image, {"quotas": order}, cgroupns="host", volumes=mount)
+    if not all(_reachable(containers, container) for container in running):
+        helper.run(containers, image, {"quotas": order}, host_cgroups=True, mounts=(_CGROUPS,))
         return
     try:
         for entry in order:
@@ -45,23 +49,24 @@ def set_quotas(
         raise DockerError(error.message) from None
 
 
-def pid_of(container: Container) -> int:
-    """A container's first process as it is now: a restart changes it."""
-    try:
-        container.reload()
-    except DockerException as error:
-        raise DockerError(f"{container.name}: cannot be looked at: {error}") from None
-    if not (pid := container.attrs["State"]["Pid"]):
+def look_running(containers: Containers, container: Container) -> Container:
+    """Look at a container again, for a restart changes its first process.
+
+    Raises:
+        DockerError: it is not running.
+    """
+    now = containers.look(container)
+    if not now.pid:
         raise DockerError(f"{container.name} is not running", "`fedbench logs` says why")
-    return int(pid)
+    return now
 
 
-def _reachable(client: docker.DockerClient, container: Container, pid: int) -> bool:
-    """Whether this process may write to the cgroups of a container: it is root on Docker's host."""
-    if os.geteuid() != 0 or not client.api.base_url.startswith("http+docker://"):
+def _reachable(containers: Containers, container: Container) -> bool:
+    """Tell whether this process may write to a container's cgroups: it is root on its host."""
+    if os.geteuid() != 0 or not containers.local:
         return False
     try:
-        folder = container_cgroup(_ROOT, pid)
+        folder = container_cgroup(_ROOT, container.pid)
     except HostError:
         return False
-    return str(container.id) in folder.name and os.access(folder.parent, os.W_OK)
+    return container.id in folder.name and os.access(folder.parent, os.W_OK)

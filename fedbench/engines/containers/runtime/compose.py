@@ -20,33 +20,33 @@ class Compose:
     variables: Mapping[str, str] = field(default_factory=dict)
 
     def up(self) -> None:
-        """Creates and starts what is missing or changed; containers of old plans are removed."""
+        """Create and start what is missing or changed; containers of old plans are removed."""
         self._run("up", "--detach", "--remove-orphans", "--quiet-pull", "--no-build")
 
     def stop(self) -> None:
-        """Ends what runs; the containers stay, with what they logged to their last word."""
+        """End what runs; the containers stay, with what they logged to their last word."""
         self._run("stop", "--timeout", "5")
 
     def down(self) -> None:
-        """Removes the project's containers and networks; recorded metrics stay in their volume."""
+        """Remove the project's containers and networks; recorded metrics stay in their volume."""
         self._run("down", "--remove-orphans", "--timeout", "5")
 
     def purge(self) -> None:
-        """As `down`, and removes the volumes too."""
+        """Remove the same as `down`, and the volumes too."""
         self._run("down", "--remove-orphans", "--timeout", "5", "--volumes")
 
     def config(self) -> str:
-        """The project as compose understands it: merged, with all variables resolved."""
+        """Return the project as compose understands it: merged, all variables resolved."""
         return self._run("config")
 
     def command(self, *arguments: str) -> list[str]:
-        """The argv of a compose command on this project."""
+        """Return the argv of a compose command on this project."""
         return [
             "docker", "compose", "--project-name", self.name, "--file", str(self.file), *arguments,
         ]  # fmt: skip
 
     def environment(self) -> dict[str, str]:
-        """The environment in which `command` must run."""
+        """Return the environment in which `command` must run."""
         return {**os.environ, **self.variables}
 
     def _run(self, *arguments: str) -> str:
@@ -54,7 +54,7 @@ class Compose:
 
 
 def run(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
-    """Runs a command and returns its standard output.
+    """Run a command and return its standard output.
 
     Raises:
         DockerError: it failed; the message has its last lines.

@@ -15,7 +15,7 @@ _LOCAL = ("prometheus", "grafana")  # published to localhost only
 
 
 def require_free(ports: Ports, ours: Iterable[int] = ()) -> None:
-    """Checks all ports of a profile but those that this federation itself holds already.
+    """Check all ports of a profile but those that this federation itself holds already.
 
     Raises:
         HostError: two of them are the same, or one is taken.
@@ -33,7 +33,7 @@ def require_free(ports: Ports, ours: Iterable[int] = ()) -> None:
 
 
 def require_one_free(name: str, port: int, option: str) -> None:
-    """Checks the port of what is called `name`; `option` is what chooses another.
+    """Check the port of what is called `name`; `option` is what chooses another.
 
     Raises:
         HostError: it is taken.

@@ -2,45 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-
-import docker
-from docker.errors import APIError
-from docker.models.containers import Container
+from collections.abc import Iterable, Mapping, Sequence
 
 from fedbench.engines.containers.runtime import cgroup_parents
+from fedbench.engines.containers.runtime.cgroup_parents import ParentQuota
+from fedbench.engines.containers.runtime.containers import UNLIMITED, Containers
 from fedbench.engines.containers.runtime.stack import Stack
 from fedbench.errors import DockerError
 from fedbench.host.plan.plan import MIN_QUOTA, ClientPlan
 
-_UNLIMITED = -1
-
 
 class Quotas:
-    """Those of one stack's containers, as they were found.
+    """The quotas of a stack's clients, as they were when this was made.
 
     Clients of one computer have the same quota, and so has the cgroup that holds them all.
     """
 
-    def __init__(
-        self, stack: Stack, client: docker.DockerClient, found: Mapping[str, Container]
-    ) -> None:
+    def __init__(self, stack: Stack, containers: Containers) -> None:
         self._stack = stack
-        self._client = client
-        self._found = found
+        self._containers = containers
+        self._services = stack.services(containers)
         self._plans = {plan.name: plan for plan in stack.clients}
 
     def lift(self, names: Iterable[str]) -> None:
-        """Lifts the quotas of the named clients, and of those on the same computers.
+        """Lift the quotas of the named clients, and of those on the same computers.
 
         Raises:
             DockerError: a quota cannot be changed.
         """
         computers = {self._plans[name].computer for name in names}
-        self._set({p.name: _UNLIMITED for p in self._stack.clients if p.computer in computers})
+        self._set({p.name: UNLIMITED for p in self._stack.clients if p.computer in computers})
 
     def enforce(self, names: Iterable[str]) -> None:
-        """Puts the planned quotas of the named clients in force where they were lifted.
+        """Put the planned quotas of the named clients in force where they were lifted.
 
         Those of one computer wait for each other.
 
@@ -51,14 +45,14 @@ class Quotas:
         waiting = {plan.computer for plan in self._stack.clients if plan.name not in ready}
         lifted = {
             self._plans[name].computer
-            for name in ready & self._found.keys()
-            if self._found[name].attrs["HostConfig"]["CpuQuota"] <= 0
+            for name in ready & self._services.keys()
+            if self._services[name].cpus is None
         }
         computers = lifted - waiting
         self._set({p.name: p.quota for p in self._stack.clients if p.computer in computers})
 
     def correct(self, computer: str, cpus: float) -> None:
-        """Gives a computer's clients a quota of so many CPUs.
+        """Give a computer's clients a quota of so many CPUs.
 
         Raises:
             DockerError: a quota cannot be changed.
@@ -67,42 +61,33 @@ class Quotas:
         self._set({plan.name: max(round(cpus * plan.period), MIN_QUOTA) for plan in clients})
 
     def in_force(self) -> dict[str, float]:
-        """The quota of each computer as it is, in CPUs; none of one without."""
-        limits = {
-            plan.computer: self._found[plan.name].attrs["HostConfig"]
-            for plan in self._stack.clients
-            if plan.name in self._found
-        }
-        return {
-            computer: limit["CpuQuota"] / limit["CpuPeriod"]
-            for computer, limit in limits.items()
-            if limit["CpuQuota"] > 0
-        }
+        """Return each computer's quota in CPUs, but of those without one."""
+        quotas = {}
+        for plan in self._stack.clients:
+            container = self._services.get(plan.name)
+            if container and container.cpus is not None:
+                quotas[plan.computer] = container.cpus
+        return quotas
 
     def _set(self, quotas: Mapping[str, int]) -> None:
-        if not quotas:
-            return
-        quotas = {name: quota for name, quota in quotas.items() if name in self._found}
-        groups = {self._plans[name].group: name for name in quotas if self._plans[name].group}
-        tops = {
-            self._found[name]: (self._plans[name].period, quotas[name]) for name in groups.values()
-        }
+        there = {name: quota for name, quota in quotas.items() if name in self._services}
+        groups = {self._plans[name].group: name for name in there if self._plans[name].group}
         # A child's quota may not exceed its parent's (cgroup v1): the parent has none meanwhile.
-        self._parents({container: (period, _UNLIMITED) for container, (period, _) in tops.items()})
-        for name, quota in quotas.items():
-            _update(self._found[name], self._plans[name], quota)
-        self._parents(tops)
+        self._parents([self._parent(name, UNLIMITED) for name in groups.values()])
+        for name, quota in there.items():
+            self._update(self._plans[name], quota)
+        self._parents([self._parent(name, there[name]) for name in groups.values()])
 
-    def _parents(self, tops: Mapping[Container, tuple[int, int]]) -> None:
-        if tops:
-            cgroup_parents.set_quotas(self._client, self._stack.image, tops)
+    def _parent(self, name: str, quota: int) -> ParentQuota:
+        return ParentQuota(self._services[name], self._plans[name].period, quota)
 
+    def _parents(self, quotas: Sequence[ParentQuota]) -> None:
+        if quotas:
+            cgroup_parents.set_quotas(self._containers, self._stack.image, quotas)
 
-def _update(container: Container, plan: ClientPlan, quota: int) -> None:
-    try:
-        container.update(cpu_period=plan.period, cpu_quota=quota)
-    except APIError as error:
-        raise DockerError(
-            f"{container.name}: its CPU quota cannot be changed: {error.explanation}",
-            "`make down` takes the federation down",
-        ) from None
+    def _update(self, plan: ClientPlan, quota: int) -> None:
+        try:
+            self._containers.set_quota(self._services[plan.name], plan.period, quota)
+        except DockerError as error:
+            hint = "`make down` takes the federation down"
+            raise DockerError(error.message, hint) from None

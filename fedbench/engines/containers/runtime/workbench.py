@@ -9,45 +9,46 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO
 
-import docker
-from docker.errors import DockerException
-
+from fedbench.engines.containers.runtime.containers import UNLIMITED, Containers
 from fedbench.engines.containers.runtime.stack import container_user
 from fedbench.errors import DockerError
+from fedbench.host.plan.client_container import ClientContainer, run_options
 from fedbench.host.setup.places import PROJECT
 from fedbench.learning import user_models
 from fedbench.records.measurement import Measurement, parse
 
 NAME = f"{PROJECT}-calibrate"
 WORKLOAD = "fedbench.client.workload"
-# As a client has it; a process per core needs more threads than one client.
-FLAGS = (
-    "--rm", "--init", "--network=none", "--read-only", "--tmpfs=/tmp:size=256m,mode=1777",
-    "--cap-drop=ALL", "--security-opt=no-new-privileges:true", "--pids-limit=4096",
-)  # fmt: skip
 PERIOD = 100_000  # of the kernel's scheduler, in microseconds
-_UNLIMITED = -1
 
 
 def docker_run(image: str, *options: str) -> list[str]:
-    """The command that runs the workload in the image; its arguments follow."""
-    user = f"--user={container_user()}"
-    models = f"--volume={user_models.FOLDER}:/models:ro"
-    return ["docker", "run", *FLAGS, user, models, *options, image, "python", "-m", WORKLOAD]
+    """Return the command that runs the workload in a client's container; arguments may follow.
+
+    It has no network and, unless `options` say so, no limits.
+    """
+    container = ClientContainer(
+        image=image,
+        user=container_user(),
+        models=user_models.FOLDER,
+        command=("python", "-m", WORKLOAD),
+    )
+    flags = [*run_options(container), "--network=none", *options]
+    return ["docker", "run", *flags, image, *container.command]
 
 
 @dataclass(frozen=True)
 class Workbench:
     """The container, while it is up."""
 
-    client: docker.DockerClient
+    containers: Containers
     process: subprocess.Popen[str]
     errors: IO[str]
 
     def measure(
         self, model: str, *, threads: int, seconds: float, copies: int = 1
     ) -> list[Measurement]:
-        """Trains in `copies` processes at once, each with as many cores of its own as threads.
+        """Train in `copies` processes at once, each with as many cores of its own as threads.
 
         Raises:
             ConfigError: there is no such model, or it cannot be trained.
@@ -57,7 +58,7 @@ class Workbench:
         return [parse(self.answer()) for _ in range(copies)]
 
     def compare(self, model: str, other: str, *, seconds: float) -> tuple[Measurement, Measurement]:
-        """Trains two models in turns, on one core and with one thread each.
+        """Train two models in turns, on one core and with one thread each.
 
         Raises:
             ConfigError, DockerError: as `measure`.
@@ -74,7 +75,7 @@ class Workbench:
             raise self._ended() from None
 
     def answer(self) -> str:
-        """The next line that the workload prints.
+        """Return the next line that the workload prints.
 
         Raises:
             DockerError: it ended, with its last lines.
@@ -87,20 +88,20 @@ class Workbench:
 
     @contextmanager
     def quota(self, cpus: float) -> Iterator[None]:
-        """So many CPUs for the whole container.
+        """Give the whole container so many CPUs for the length of the block.
 
         Raises:
             DockerError: Docker cannot set it.
         """
         self._set_quota(round(cpus * PERIOD))
         yield
-        self._set_quota(_UNLIMITED)
+        self._set_quota(UNLIMITED)
 
     def _set_quota(self, quota: int) -> None:
-        try:
-            self.client.containers.get(NAME).update(cpu_period=PERIOD, cpu_quota=quota)
-        except DockerException as error:
-            raise DockerError(f"{NAME}: its CPU quota cannot be set: {error}") from None
+        container = self.containers.named(NAME)
+        if container is None:
+            raise DockerError(f"{NAME}: its CPU quota cannot be changed: it is not there")
+        self.containers.set_quota(container, PERIOD, quota)
 
     def _ended(self) -> DockerError:
         self.process.wait()
@@ -110,8 +111,8 @@ class Workbench:
 
 
 @contextmanager
-def workbench(client: docker.DockerClient, image: str) -> Iterator[Workbench]:
-    """A container of the image that measures; it ends when this process closes its input, or dies.
+def workbench(containers: Containers, image: str) -> Iterator[Workbench]:
+    """Start a container that measures; it ends when this process closes its input, or dies.
 
     Raises:
         DockerError: it does not start.
@@ -120,6 +121,6 @@ def workbench(client: docker.DockerClient, image: str) -> Iterator[Workbench]:
     with tempfile.TemporaryFile("w+") as errors, subprocess.Popen(
         argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
     ) as process:  # fmt: skip
-        bench = Workbench(client, process, errors)
+        bench = Workbench(containers, process, errors)
         bench.answer()  # `ready`
         yield bench

@@ -18,7 +18,7 @@ def confusion(story: Story) -> Chart:
     if not rounds or (counts := rounds[-1].confusion) is None:
         words = "This run has none: it came to no last round, or is of an older version."
         return Chart("confusion", title, words)
-    names = story.facts.get("class_names") or [str(number) for number in range(len(counts))]
+    names = story.facts.class_names or [str(number) for number in range(len(counts))]
     shares = [[count / max(sum(row), 1) for count in row] for row in counts]
     heat = {
         "type": "heatmap",

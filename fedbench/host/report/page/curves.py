@@ -15,7 +15,7 @@ _PAPER = "Negi & Chinara"
 
 
 @dataclass(frozen=True)
-class Metric:
+class CurveMetric:
     """A figure of the global model; `best` of several is what one wishes for."""
 
     field: Field
@@ -25,10 +25,10 @@ class Metric:
     best: Callable[[Iterable[float]], float]
 
 
-ACCURACY = Metric(
+ACCURACY = CurveMetric(
     "server_accuracy", "accuracy", lambda r: r.server_accuracy, lambda s: s.accuracies, max
 )
-LOSS = Metric("server_loss", "loss", lambda r: r.server_loss, lambda s: s.losses, min)
+LOSS = CurveMetric("server_loss", "loss", lambda r: r.server_loss, lambda s: s.losses, min)
 
 
 def curves(stories: Sequence[Story]) -> list[Chart]:
@@ -49,7 +49,7 @@ def studies(story: Story) -> list[PaperRun]:
     ]
 
 
-def _chart(metric: Metric, stories: Sequence[Story]) -> Chart:
+def _chart(metric: CurveMetric, stories: Sequence[Story]) -> Chart:
     title = f"Global {metric.name} per round"
     known = {s.summary.run: points for s in stories if (points := _points(metric, s))}
     if not known:
@@ -71,7 +71,7 @@ def _chart(metric: Metric, stories: Sequence[Story]) -> Chart:
     return Chart(metric.name, title, words, [*traces, *theirs], layout)
 
 
-def _points(metric: Metric, story: Story) -> dict[int, float]:
+def _points(metric: CurveMetric, story: Story) -> dict[int, float]:
     points = {record.round: metric.of(record) for record in story.summary.rounds}
     return {number: value for number, value in points.items() if value is not None}
 
@@ -89,7 +89,7 @@ def _line(name: str, points: dict[int, float], colour: str, dash: str = "solid")
     }
 
 
-def _theirs(metric: Metric, found: Sequence[PaperRun]) -> list[Trace]:
+def _theirs(metric: CurveMetric, found: Sequence[PaperRun]) -> list[Trace]:
     """The published curves, and the final number of each as a line."""
     traces = []
     for original in dict.fromkeys(found):
@@ -104,11 +104,11 @@ def _theirs(metric: Metric, found: Sequence[PaperRun]) -> list[Trace]:
     return traces
 
 
-def _final(metric: Metric, original: PaperRun) -> float | None:
+def _final(metric: CurveMetric, original: PaperRun) -> float | None:
     return next((f.paper for f in original.figures if f.field == metric.field), None)
 
 
-def _words(metric: Metric, known: dict[str, dict[int, float]]) -> list[str]:
+def _words(metric: CurveMetric, known: dict[str, dict[int, float]]) -> list[str]:
     finals = {run: list(points.items())[-1] for run, points in known.items()}
     if len(finals) > 1:
         ranked = sorted(finals, key=lambda run: finals[run][1], reverse=metric is ACCURACY)
@@ -125,7 +125,7 @@ def _words(metric: Metric, known: dict[str, dict[int, float]]) -> list[str]:
     return [f"The global model has {metric.name} {final:.4f} after round {number}{tail}."]
 
 
-def _beside(metric: Metric, stories: Sequence[Story]) -> list[str]:
+def _beside(metric: CurveMetric, stories: Sequence[Story]) -> list[str]:
     """What the paper has, and what makes ours another run than theirs."""
     found = dict.fromkeys(original for story in stories for original in studies(story))
     finals = sorted(

@@ -68,7 +68,7 @@ def cpu(story: Story) -> Chart:
         for name in had
         if (every := [epoch for client in story.clients[name] for epoch in client.epochs])
     }
-    planned = {n: share for n, share in story.emulation.get("shares", {}).items() if n in had}
+    planned = {n: share for n, share in story.emulation.shares.items() if n in had}
     texts = [f"{value:.2f}" for value in had.values()]
     traces = [bars("had while it trained", had, texts)]
     if planned:

@@ -113,7 +113,7 @@ def _partition(partition: str | Mapping[str, Any]) -> str:
 def _device(client: str, story: Story) -> str:
     device = story.clients[client][0].device
     name = client if device == client else f"{client} ({device})"
-    speed = story.emulation.get("targets", {}).get(client)
+    speed = story.emulation.targets.get(client)
     return name if speed is None else f"{name} {speed:,.0f} images/s"
 
 

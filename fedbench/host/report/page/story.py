@@ -9,6 +9,7 @@ from typing import Any
 
 from fedbench.host.report.tables.run_row import busy
 from fedbench.records import ClientRound, Summary, by_client, quota_corrections
+from fedbench.records.facts import EmulatedDevices, RunFacts
 from fedbench.records.runs import Run
 from fedbench.telemetry import rapl
 
@@ -23,7 +24,7 @@ class Story:
 
     summary: Summary
     experiment: Mapping[str, Any]
-    facts: Mapping[str, Any]
+    facts: RunFacts
     versions: Mapping[str, Any]
     events: Sequence[Mapping[str, Any]]
     limits: Mapping[str, int]
@@ -45,10 +46,9 @@ class Story:
         )
 
     @property
-    def emulation(self) -> Mapping[str, Any]:
+    def emulation(self) -> EmulatedDevices:
         """What the host planned for the devices; nothing in a run that emulates none."""
-        emulation: Mapping[str, Any] = self.facts.get("emulation", {})
-        return emulation
+        return self.facts.emulation or EmulatedDevices()
 
     @property
     def emulates(self) -> bool:

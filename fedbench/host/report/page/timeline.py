@@ -25,6 +25,7 @@ from fedbench.host.report.page.chart import (
 from fedbench.host.report.page.story import Story
 from fedbench.host.report.tables.run_row import busy
 from fedbench.records import ClientRound, RoundRecord
+from fedbench.records.clock import WallSeconds
 
 Activity = Literal["receive", "train", "send", "wait for the others", "evaluate"]
 _COLOURS: dict[Activity, str] = {
@@ -154,6 +155,7 @@ def _trace(
     own = [span for span in every if span.activity == activity]
     if not own:
         return None
+    emulated = story.summary.dilation.emulated
     return {
         "type": "bar",
         "orientation": "h",
@@ -161,7 +163,7 @@ def _trace(
         "y": [span.client for span in own],
         "base": [starts[span.round] + span.start for span in own],
         "x": [span.seconds for span in own],
-        "customdata": [[span.round, span.seconds / story.summary.dilation] for span in own],
+        "customdata": [[span.round, emulated(WallSeconds(span.seconds))] for span in own],
         "marker": {"color": _COLOURS[activity]},
         "hovertemplate": (
             f"%{{y}}, round %{{customdata[0]}}: {activity}<br>%{{x:.2f}} wall s"

@@ -46,9 +46,7 @@ class KeyFigures(Record):
             loss=last.server_loss if last else None,
             rounds=len(rounds),
             wall_seconds=summary.total_seconds,
-            emulated_seconds=(
-                summary.total_seconds / summary.dilation if summary.emulates else None
-            ),
+            emulated_seconds=summary.emulated_seconds if summary.emulates else None,
             overhead_seconds=median(r.overhead_seconds for r in rounds) if rounds else None,
             slowest=straggler.client if straggler else None,
             factor=straggler.factor if straggler else None,

@@ -75,10 +75,10 @@ def server_table(summary: Summary) -> Table:
         figure(last.server_accuracy if last else None, ".4f"),
         figure(last.server_loss if last else None, ".4f"),
         figure(epoch, ".2f"),
-        figure(None if epoch is None else epoch / summary.dilation, ".2f"),
+        figure(None if epoch is None else summary.dilation.emulated(epoch), ".2f"),
         str(len(summary.rounds)),
         f"{summary.total_seconds:.1f}",
-        f"{summary.total_seconds / summary.dilation:.1f}",
+        f"{summary.emulated_seconds:.1f}",
         figure(median(r.overhead_seconds for r in summary.rounds) if last else None, ".2f"),
     )
     return header, [row]

@@ -9,6 +9,7 @@ from statistics import fmean
 from fedbench.host.report.tables.energy import joules, kilojoules
 from fedbench.host.report.tables.text_table import Table, figure
 from fedbench.records import RoundRecord, Summary
+from fedbench.records.clock import Dilation
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def round_table(summary: Summary) -> Table:
     return header, [_row(record, summary.dilation) for record in summary.rounds]
 
 
-def _row(record: RoundRecord, dilation: float) -> Sequence[str]:
+def _row(record: RoundRecord, dilation: Dilation) -> Sequence[str]:
     straggler = Straggler.of(record)
     answered = sum(client.error is None for client in record.clients)
     return (
@@ -66,7 +67,7 @@ def _row(record: RoundRecord, dilation: float) -> Sequence[str]:
         figure(record.server_accuracy, ".4f"),
         figure(record.server_loss, ".4f"),
         f"{record.duration_seconds:.2f}",
-        f"{record.duration_seconds / dilation:.2f}",
+        f"{dilation.emulated(record.duration_seconds):.2f}",
         f"{record.overhead_seconds:.2f}",
         f"{answered}/{len(record.clients)}",
         straggler.client if straggler else "-",

@@ -23,10 +23,11 @@ _OF_A_CLIENT = (
     "not_held", "busy_share_seconds", "energy_idle_joules", "energy_busy_joules", "error", "late",
 )  # fmt: skip
 _OF_A_DEVICE = (  # a run in one program has none
-    "dilation", "epoch_emulated_seconds", "target_epoch_seconds", "emulation_error", "not_held",
-    "busy_share_seconds", "energy_idle_joules", "energy_busy_joules",
+    "dilation", "epoch_emulated_seconds", "epoch_due_seconds", "target_epoch_seconds",
+    "emulation_error", "not_held", "busy_share_seconds", "energy_idle_joules",
+    "energy_busy_joules",
 )  # fmt: skip
-_OF_AN_EPOCH = ("cpu_seconds", "throttled_seconds", "steal_seconds", "share")
+_OF_AN_EPOCH = ("cpu_seconds", "throttled_seconds", "steal_seconds", "due_seconds", "share")
 _NAMES = {
     "samples": "training_images",
     "target_epoch_seconds": "target_epoch_emulated_seconds",
@@ -76,8 +77,8 @@ def _line(summary: Summary, record: RoundRecord, client: ClientRound) -> dict[st
     return {_named(field): value for field, value in fields.items() if field not in left_out}
 
 
-def _joined(values: Sequence[float]) -> str:
-    return " ".join(map(str, values))
+def _joined(values: Sequence[float | None]) -> str:
+    return " ".join(str(value) for value in values if value is not None)
 
 
 def _named(field: str) -> str:

@@ -17,6 +17,7 @@ from fedbench.host.watch.top.device_table import DeviceTable
 from fedbench.host.watch.top.query import ask
 from fedbench.host.watch.top.snapshot import snapshot
 from fedbench.records import RoundRecord
+from fedbench.records.clock import Dilation, WallSeconds
 from fedbench.records.runs import Run
 from fedbench.records.verdict import Emulation
 
@@ -103,13 +104,13 @@ def describe(event: dict[str, Any], rounds: list[RoundRecord], emulation: Emulat
     return line
 
 
-def describe_round(rounds: list[RoundRecord], total: int, dilation: float) -> str:
+def describe_round(rounds: list[RoundRecord], total: int, dilation: Dilation) -> str:
     """Return the last of these rounds as a line, with the wall time that is left."""
     last = rounds[-1]
     parts = [f"round {last.round}/{total}:"]
     if last.server_accuracy is not None and last.server_loss is not None:
         parts.append(f"accuracy {last.server_accuracy:.4f}, loss {last.server_loss:.4f},")
-    overhead = f"{last.overhead_seconds:.2f} s" + (" wall" if dilation != 1 else "")
+    overhead = f"{last.overhead_seconds:.2f} s" + (" wall" if dilation > 1 else "")
     parts.append(f"{_seconds(last.duration_seconds, dilation)} (overhead {overhead})")
     if last.round < total:
         left = fmean(r.duration_seconds for r in rounds) * (total - last.round)
@@ -117,7 +118,7 @@ def describe_round(rounds: list[RoundRecord], total: int, dilation: float) -> st
     return " ".join(parts)
 
 
-def _seconds(wall: float, dilation: float) -> str:
+def _seconds(wall: WallSeconds, dilation: Dilation) -> str:
     """Return wall and emulated seconds, or one figure where they are the same."""
-    emulated = f"{wall / dilation:.1f} s"
-    return emulated if dilation == 1 else f"{wall:.1f} s wall, {emulated} emulated"
+    emulated = f"{dilation.emulated(wall):.1f} s"
+    return emulated if dilation <= 1 else f"{wall:.1f} s wall, {emulated} emulated"

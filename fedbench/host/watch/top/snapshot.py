@@ -14,6 +14,7 @@ from typing import Any
 
 from fedbench.host.watch.prometheus import Sample, Series
 from fedbench.host.watch.top.state import Alert, DeviceState, GpuState, RunState, Snapshot, Traffic
+from fedbench.records.clock import Dilation
 
 WINDOW_SECONDS = 240  # of the timeline; a device that left is shown for as long
 STEP_SECONDS = 2
@@ -191,14 +192,14 @@ def _device(
 
     known = fields(_DEVICE)
     wall, speed = known["epoch_wall_seconds"], values.get(_SPEED)
-    dilation = values.get(_DILATION) or (run.dilation if run else 1.0)
+    dilation = Dilation(values.get(_DILATION) or (run.dilation if run else 1.0))
     return DeviceState(
         client,
         _phase(values, past),
         past,
         profile,
-        speed=None if speed is None else speed * dilation,
-        epoch_seconds=None if wall is None else wall / dilation,
+        speed=None if speed is None else dilation.emulated_rate(speed),
+        epoch_seconds=None if wall is None else dilation.emulated(wall),
         sent=Traffic(**fields(_SENT)),
         received=Traffic(**fields(_RECEIVED)),
         gpu=GpuState(**fields(_GPU)),

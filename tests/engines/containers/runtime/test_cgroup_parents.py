@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import docker
 import pytest
 from docker.models.containers import Container
+from harness import CHECKOUT, PROJECT
 
 from fedbench.engines.containers.runtime import cgroup_parents
+from fedbench.engines.containers.runtime.cgroup_parents import ParentQuota
+from fedbench.engines.containers.runtime.containers import Containers
 from fedbench.errors import DockerError
 
 pytestmark = pytest.mark.docker
@@ -22,12 +25,12 @@ SECONDS = 4.0
 def burners(docker_client: docker.DockerClient, helper_image: str) -> Iterator[list[Container]]:
     """Each takes a core where it is let."""
     systemd = docker_client.info()["CgroupDriver"] == "systemd"
-    parent = "fedbenchtestburners.slice" if systemd else "/fedbench-test-burners"
+    parent = f"fedbenchtest{CHECKOUT}.slice" if systemd else f"/{PROJECT}-burners"
     found = [
         docker_client.containers.run(
             helper_image,
             ["python", "-c", "while True: pass"],
-            name=f"fedbench-test-burner-{number}",
+            name=f"{PROJECT}-burner-{number}",
             cgroup_parent=parent,
             network_mode="none",
             cpu_period=PERIOD,
@@ -40,6 +43,22 @@ def burners(docker_client: docker.DockerClient, helper_image: str) -> Iterator[l
     finally:
         for container in found:
             container.remove(force=True)
+
+
+Limit = Callable[..., None]
+
+
+@pytest.fixture
+def limit(docker_containers: Containers, helper_image: str) -> Limit:
+    """Gives the cgroup that holds a burner a quota."""
+
+    def set_quota(burner: Container, quota: int, image: str = helper_image) -> None:
+        there = docker_containers.named(str(burner.name))
+        assert there is not None
+        parent = ParentQuota(there, PERIOD, quota)
+        cgroup_parents.set_quotas(docker_containers, image, [parent])
+
+    return set_quota
 
 
 def cpus_used(containers: list[Container]) -> float:
@@ -58,7 +77,7 @@ def cpus_used(containers: list[Container]) -> float:
 def test_containers_share_their_parents_quota(
     direct: bool,
     burners: list[Container],
-    docker_client: docker.DockerClient,
+    limit: Limit,
     helper_image: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -67,26 +86,24 @@ def test_containers_share_their_parents_quota(
         monkeypatch.setattr(cgroup_parents, "_reachable", lambda *_: False)
     image = "no-such-image" if direct else helper_image
     for quota in (20_000, 10_000):
-        cgroup_parents.set_quotas(docker_client, image, {first: (PERIOD, quota)})
+        limit(first, quota, image)
         assert cpus_used(burners) == pytest.approx(quota / PERIOD, rel=0.1)
-    cgroup_parents.set_quotas(docker_client, image, {first: (PERIOD, -1)})
+    limit(first, -1, image)
     assert cpus_used(burners) > 0.5
 
 
 def test_what_the_helper_meets_is_reported(
     burners: list[Container],
-    docker_client: docker.DockerClient,
+    limit: Limit,
     helper_image: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(cgroup_parents, "_reachable", lambda *_: False)
     with pytest.raises(DockerError, match=r"the kernel refuses.*Invalid argument"):
-        cgroup_parents.set_quotas(docker_client, helper_image, {burners[0]: (PERIOD, 1)})
+        limit(burners[0], 1)
 
 
-def test_a_container_that_ended_is_named(
-    burners: list[Container], docker_client: docker.DockerClient, helper_image: str
-) -> None:
+def test_a_container_that_ended_is_named(burners: list[Container], limit: Limit) -> None:
     burners[0].kill()
-    with pytest.raises(DockerError, match="fedbench-test-burner-0 is not running"):
-        cgroup_parents.set_quotas(docker_client, helper_image, {burners[0]: (PERIOD, 20_000)})
+    with pytest.raises(DockerError, match=f"{PROJECT}-burner-0 is not running"):
+        limit(burners[0], 20_000)

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Any, cast
 
-import docker
 import pytest
+from fake_containers import FakeContainers
 
 from fedbench.config import Network, load_devices, load_networks, load_profile
-from fedbench.engines.containers.runtime import links
 from fedbench.engines.containers.runtime import networks as network
+from fedbench.engines.containers.runtime.containers import Container
+from fedbench.engines.containers.runtime.links import enforce
 from fedbench.engines.containers.runtime.stack import Stack
 from fedbench.host.plan.networks import Capabilities
 from fedbench.host.plan.plan import HostFacts, Plan, plan
 from fedbench.host.setup.places import Places
 
 IMAGES = {"fedbench": "fedbench:cpu", "prometheus": "p", "grafana": None}
-CLIENT = cast("docker.DockerClient", None)
 HOST = HostFacts(cpus=2, memory=64 * 2**30)
-
-
-class FakeContainer:
-    def __init__(self, service: str, started: str = "1") -> None:
-        self.id = f"id of {service}"
-        self.labels = {"com.docker.compose.service": service}
-        self.attrs: dict[str, Any] = {"State": {"StartedAt": started}}
 
 
 def planned(*settings: str) -> Plan:
@@ -49,18 +42,12 @@ def shaped(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Network | None]]:
     """What was put in force, run of the helper by run."""
     calls: list[dict[str, Network | None]] = []
 
-    def shape(_: object, image: str, order: dict[Any, Network | None]) -> None:
+    def shape(_: object, image: str, pairs: list[tuple[Container, Network | None]]) -> None:
         assert image == "fedbench:cpu"
-        names = {c.labels["com.docker.compose.service"]: link for c, link in order.items()}
-        calls.append(names)
+        calls.append({container.service: link for container, link in pairs})
 
     monkeypatch.setattr(network, "shape", shape)
     return calls
-
-
-def enforce(stack: Stack, *found: FakeContainer) -> None:
-    services = {c.labels["com.docker.compose.service"]: cast("Any", c) for c in found}
-    links.enforce(stack, CLIENT, services)
 
 
 WITH_UPLINK = "machines=[{device: laptop, network: {up: 10Mbit, delay: 10ms}}, {device: legacy-pc}]"
@@ -75,32 +62,50 @@ def test_rates_are_slowed_as_everything_is() -> None:
 
 
 def test_a_client_is_shaped_once_and_again_when_it_was_started_again(
-    places: Places, shaped: list[dict[str, Network | None]]
+    places: Places, shaped: list[dict[str, Network | None]], fake: FakeContainers
 ) -> None:
     stack = stack_of(planned(WITH_UPLINK), places)
-    laptop, legacy = FakeContainer("laptop"), FakeContainer("legacy-pc")
-    enforce(stack, laptop, legacy)
-    enforce(stack, laptop, legacy)
+    fake.add("laptop")
+    fake.add("legacy-pc")
+    enforce(stack, fake)
+    enforce(stack, fake)
     assert shaped == [{"laptop": stack.networks["laptop"]}]
-    enforce(stack, FakeContainer("laptop", started="2"), legacy)
+    fake.restart("laptop")
+    enforce(stack, fake)
     assert len(shaped) == 2
 
 
 def test_a_network_that_is_wanted_no_more_is_taken_off(
-    places: Places, shaped: list[dict[str, Network | None]]
+    places: Places, shaped: list[dict[str, Network | None]], fake: FakeContainers
 ) -> None:
-    enforce(stack_of(planned(WITH_UPLINK), places), FakeContainer("laptop"))
+    fake.add("laptop")
+    enforce(stack_of(planned(WITH_UPLINK), places), fake)
     without = stack_of(planned("machines=[{device: laptop}]"), places)
-    enforce(without, FakeContainer("laptop"))
-    enforce(without, FakeContainer("laptop"))
+    enforce(without, fake)
+    enforce(without, fake)
     assert shaped[1:] == [{"laptop": None}]
 
 
 def test_without_networks_no_helper_is_started(
-    places: Places, shaped: list[dict[str, Network | None]]
+    places: Places, shaped: list[dict[str, Network | None]], fake: FakeContainers
 ) -> None:
-    enforce(stack_of(planned(), places), FakeContainer("laptop"))
+    fake.add("laptop")
+    enforce(stack_of(planned(), places), fake)
     assert shaped == []
+
+
+def test_the_helper_is_told_the_process_and_the_network_of_each(
+    places: Places, fake: FakeContainers
+) -> None:
+    stack = stack_of(planned(WITH_UPLINK), places)
+    laptop = fake.add("laptop")
+    enforce(stack, fake)
+    (helper,) = fake.helpers
+    order = json.loads(helper.command[-1])
+    (link,) = order["shape"]
+    assert (link["pid"], link["up"]) == (laptop.pid, stack.networks["laptop"].up)
+    assert helper.image == stack.image
+    assert "NET_ADMIN" in helper.capabilities
 
 
 def test_the_plan_says_what_the_kernel_cannot_do_and_strict_refuses_it() -> None:

@@ -9,14 +9,18 @@ from typing import cast
 import docker
 import pytest
 from docker.models.containers import Container
+from harness import PROJECT
 
 from fedbench.client.settings import METRICS_PORT
 from fedbench.config import Network
+from fedbench.engines.containers.runtime.containers import Containers
 from fedbench.engines.containers.runtime.networks import probe, shape
 from fedbench.errors import DockerError
 from fedbench.helper import shape as helper_shape
 from fedbench.host.plan.networks import Capabilities, dilated, unapplied
+from fedbench.records.clock import Dilation
 
+NETWORK = f"{PROJECT}-network"
 RATE = 10e6
 MB = 1_000_000
 # Of a TCP segment: bytes that it carries, and those that it is on an Ethernet.
@@ -25,7 +29,7 @@ CARRIED, SENT = 1448, 1514
 CLIENT = """
 import json, socket, sys, time
 way, size = sys.argv[1], int(sys.argv[2])
-with socket.create_connection(("fedbench-test-network-server", 9000)) as link:
+with socket.create_connection((sys.argv[3], 9000)) as link:
     start = time.monotonic()
     link.sendall(json.dumps([way, size]).encode().ljust(64))
     if way == "up":
@@ -55,7 +59,7 @@ with socket.create_server(("", 9000)) as server:
 
 SCRAPE = f"""
 import urllib.request
-urllib.request.urlopen("http://fedbench-test-network-client:{METRICS_PORT}/", timeout=2).read()
+urllib.request.urlopen("http://{NETWORK}-client:{METRICS_PORT}/", timeout=2).read()
 """
 
 
@@ -65,12 +69,13 @@ def due(size: int, rate: float) -> float:
 
 
 Transfer = Callable[[str, int], float]
+Shape = Callable[[Container, Network | None], None]
 
 
 @pytest.fixture
 def client(docker_client: docker.DockerClient, helper_image: str) -> Iterator[Container]:
     """A container like a client's, without any right, beside a server."""
-    network = docker_client.networks.create("fedbench-test-network", internal=True)
+    network = docker_client.networks.create(NETWORK, internal=True)
     containers: list[Container] = []
     try:
         for name, argv in (
@@ -81,7 +86,7 @@ def client(docker_client: docker.DockerClient, helper_image: str) -> Iterator[Co
                 docker_client.containers.run(
                     helper_image,
                     argv,
-                    name=f"fedbench-test-network-{name}",
+                    name=f"{NETWORK}-{name}",
                     network=network.name,
                     init=True,
                     cap_drop=["ALL"],
@@ -97,9 +102,21 @@ def client(docker_client: docker.DockerClient, helper_image: str) -> Iterator[Co
 
 
 @pytest.fixture
+def shaped(docker_containers: Containers, helper_image: str) -> Shape:
+    """Puts the network of a container of the tests' own in force."""
+
+    def shape_one(container: Container, network: Network | None) -> None:
+        there = docker_containers.named(str(container.name))
+        assert there is not None
+        shape(docker_containers, helper_image, [(there, network)])
+
+    return shape_one
+
+
+@pytest.fixture
 def transfer(client: Container) -> Transfer:
     def run(way: str, size: int) -> float:
-        done = client.exec_run(["python", "-c", CLIENT, way, str(size)])
+        done = client.exec_run(["python", "-c", CLIENT, way, str(size), f"{NETWORK}-server"])
         output = cast("bytes", done.output)
         assert done.exit_code == 0, output.decode()
         print(f"{way}, {size} bytes: {float(output):.3f} s")
@@ -110,9 +127,9 @@ def transfer(client: Container) -> Transfer:
 
 @pytest.mark.docker
 def test_a_model_takes_what_it_should_each_way(
-    client: Container, transfer: Transfer, docker_client: docker.DockerClient, helper_image: str
+    client: Container, transfer: Transfer, shaped: Shape
 ) -> None:
-    shape(docker_client, helper_image, {client: Network(down=RATE, up=RATE)})
+    shaped(client, Network(down=RATE, up=RATE))
     for way in ("up", "down"):
         for size in (9 * MB, MB):
             assert transfer(way, size) == pytest.approx(due(size, RATE), rel=0.1)
@@ -120,10 +137,10 @@ def test_a_model_takes_what_it_should_each_way(
 
 @pytest.mark.docker
 def test_another_network_takes_the_place_of_the_last_and_none_is_no_limit(
-    client: Container, transfer: Transfer, docker_client: docker.DockerClient, helper_image: str
+    client: Container, transfer: Transfer, shaped: Shape
 ) -> None:
     def seconds(network: Network | None, way: str) -> float:
-        shape(docker_client, helper_image, {client: network})
+        shaped(client, network)
         return transfer(way, MB)
 
     assert seconds(Network(down=4e6, up=8e6), "up") == pytest.approx(due(MB, 8e6), rel=0.1)
@@ -135,13 +152,14 @@ def test_another_network_takes_the_place_of_the_last_and_none_is_no_limit(
 
 @pytest.mark.docker
 def test_metrics_go_past_a_transfer_that_fills_the_link(
-    client: Container, docker_client: docker.DockerClient, helper_image: str
+    client: Container, docker_client: docker.DockerClient, shaped: Shape
 ) -> None:
     """Else a slow device would be missing in the dashboard whenever it sends its model."""
-    shape(docker_client, helper_image, {client: Network(down=1e5, up=1e5)})
+    shaped(client, Network(down=1e5, up=1e5))
     client.exec_run(["python", "-m", "http.server", str(METRICS_PORT)], workdir="/opt", detach=True)
-    client.exec_run(["python", "-c", CLIENT, "up", "200000"], detach=True)
-    server = docker_client.containers.get("fedbench-test-network-server")
+    send = ["python", "-c", CLIENT, "up", "200000", f"{NETWORK}-server"]
+    client.exec_run(send, detach=True)
+    server = docker_client.containers.get(f"{NETWORK}-server")
     for _ in range(4):
         time.sleep(2)  # as Prometheus does, which waits for two seconds
         done = server.exec_run(["python", "-c", SCRAPE])
@@ -150,45 +168,45 @@ def test_metrics_go_past_a_transfer_that_fills_the_link(
 
 @pytest.mark.docker
 def test_a_restart_takes_it_off_and_it_is_put_on_again(
-    client: Container, transfer: Transfer, docker_client: docker.DockerClient, helper_image: str
+    client: Container, transfer: Transfer, shaped: Shape
 ) -> None:
-    shape(docker_client, helper_image, {client: Network(up=8e6)})
+    shaped(client, Network(up=8e6))
     client.restart(timeout=0)
     assert transfer("up", MB) < 0.2
-    shape(docker_client, helper_image, {client: Network(up=8e6)})
+    shaped(client, Network(up=8e6))
     assert transfer("up", MB) == pytest.approx(due(MB, 8e6), rel=0.1)
 
 
 @pytest.mark.docker
 def test_the_host_and_what_has_ended_are_not_shaped(
-    client: Container, docker_client: docker.DockerClient, helper_image: str
+    client: Container, docker_client: docker.DockerClient, shaped: Shape, helper_image: str
 ) -> None:
     host = docker_client.containers.run(
         helper_image, ["sleep", "infinity"], network_mode="host", init=True, detach=True
     )
     try:
         with pytest.raises(DockerError, match="has the host's network, which is not shaped"):
-            shape(docker_client, helper_image, {host: Network(up=RATE)})
+            shaped(host, Network(up=RATE))
     finally:
         host.remove(force=True)
     client.kill()
-    with pytest.raises(DockerError, match="fedbench-test-network-client is not running"):
-        shape(docker_client, helper_image, {client: Network(up=RATE)})
+    with pytest.raises(DockerError, match=f"{NETWORK}-client is not running"):
+        shaped(client, Network(up=RATE))
 
 
 @pytest.mark.docker
 def test_delay_is_added_each_way_where_the_kernel_can(
-    client: Container, docker_client: docker.DockerClient, helper_image: str
+    client: Container, docker_containers: Containers, shaped: Shape, helper_image: str
 ) -> None:
     network = Network(down=RATE, up=RATE, delay=0.05)
-    capabilities = probe(docker_client, helper_image)
+    capabilities = probe(docker_containers, helper_image)
     if not capabilities.netem:
         assert unapplied(network, capabilities)
         pytest.skip("this kernel has no netem")
-    shape(docker_client, helper_image, {client: network})
+    shaped(client, network)
     connect = (
         "import socket, time; start = time.monotonic();"
-        "socket.create_connection(('fedbench-test-network-server', 9000));"
+        f"socket.create_connection(('{NETWORK}-server', 9000));"
         "print(time.monotonic() - start)"
     )
     output = cast("bytes", client.exec_run(["python", "-c", connect]).output)
@@ -204,10 +222,10 @@ def test_the_helper_lets_the_port_pass_that_a_client_is_scraped_on() -> None:
 
 
 def test_a_slower_federation_has_a_slower_network() -> None:
-    slow = dilated(DSL, 4)
+    slow = dilated(DSL, Dilation(4))
     assert (slow.down, slow.up) == (4e6, 250e3)
     assert (slow.delay, slow.jitter, slow.loss) == (0.04, 0.02, 0.002)
-    assert dilated(Network(), 4) == Network()
+    assert dilated(Network(), Dilation(4)) == Network()
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,15 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import docker
 import pytest
 import yaml
-from vanishing import vanishing_docker
+from fake_containers import FakeContainers
 
 from fedbench.config import load_devices, load_profile
+from fedbench.engines.containers.runtime.containers import ContainerHost
 from fedbench.engines.containers.runtime.stack import (
     Stack,
     container_user,
@@ -25,46 +24,6 @@ from fedbench.host.plan.project import compose_project
 from fedbench.host.setup.places import PROJECT, Places
 
 IMAGES = {"fedbench": "fedbench:cpu", "prometheus": "prom/prometheus", "grafana": None}
-
-
-@dataclass
-class FakeContainer:
-    """A container as Docker describes it."""
-
-    service: str
-    published: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def labels(self) -> dict[str, str]:
-        return {"com.docker.compose.service": self.service}
-
-    @property
-    def attrs(self) -> dict[str, Any]:
-        return {"NetworkSettings": {"Ports": self.published}}
-
-
-class FakeDocker:
-    """Lists containers, and remembers by what it was asked for them."""
-
-    def __init__(self, *found: FakeContainer) -> None:
-        self._found = found
-        self.filters: dict[str, str] = {}
-        self.containers = self
-
-    def list(
-        self,
-        *,
-        all: bool,  # noqa: A002
-        filters: dict[str, str],
-        ignore_removed: bool,
-    ) -> tuple[FakeContainer, ...]:
-        assert (all, ignore_removed) == (True, True)
-        self.filters = filters
-        return self._found
-
-
-def client(*found: FakeContainer) -> docker.DockerClient:
-    return cast("docker.DockerClient", FakeDocker(*found))
 
 
 @pytest.fixture
@@ -153,37 +112,30 @@ def test_containers_never_run_as_root(uid: int, user: str, monkeypatch: pytest.M
     assert container_user() == user
 
 
-def test_the_host_is_dockers_machine() -> None:
-    class Daemon:
-        def info(self) -> dict[str, Any]:
-            runtimes = {"runc": {}}
-            return {
-                "NCPU": 8, "MemTotal": 2**34, "Runtimes": runtimes, "CgroupDriver": "systemd"
-            }  # fmt: skip
-
-    facts = host_facts(cast("docker.DockerClient", Daemon()))
-    assert facts == HostFacts(cpus=8, memory=2**34, gpus=0, cgroup_driver="systemd")
+def test_the_host_is_that_of_the_containers() -> None:
+    host = ContainerHost(cpus=8, memory=2**34, gpus=1, cgroup_driver="systemd")
+    facts = host_facts(FakeContainers(host))
+    assert facts == HostFacts(cpus=8, memory=2**34, gpus=1, cgroup_driver="systemd")
 
 
 # -- what runs
 
 
-def test_containers_are_those_of_the_project(stack: Stack) -> None:
-    fake = FakeDocker(FakeContainer("server"), FakeContainer("laptop"))
-    assert stack.containers(cast("docker.DockerClient", fake)).keys() == {"server", "laptop"}
-    assert fake.filters == {"label": f"com.docker.compose.project={PROJECT}"}
+def test_services_are_those_of_the_project(stack: Stack, fake: FakeContainers) -> None:
+    fake.add("server")
+    fake.add("laptop", status="exited")
+    fake.add("server", project="another")
+    fake.add_joined("visitor")
+    services = stack.services(fake)
+    assert services == {name: fake.get(name) for name in ("server", "laptop")}
 
 
-def test_a_container_that_goes_while_it_is_looked_at_is_none(stack: Stack) -> None:
-    assert stack.containers(vanishing_docker()) == {}
-
-
-def test_the_ports_that_the_stack_holds(stack: Stack) -> None:
-    bindings = [{"HostIp": "0.0.0.0", "HostPort": "9092"}, {"HostIp": "::", "HostPort": "9092"}]
-    server = FakeContainer("server", published={"9092/tcp": bindings, "8000/tcp": None})
-    prometheus = FakeContainer("prometheus", published={"9090/tcp": [{"HostPort": "9091"}]})
-    stopped = FakeContainer("laptop")
-    assert stack.published(client(server, prometheus, stopped)) == {9092, 9091}
+def test_the_ports_that_the_stack_holds(stack: Stack, fake: FakeContainers) -> None:
+    fake.add("server", ports=(9092,))
+    fake.add("prometheus", ports=(9091,))
+    fake.add("laptop", status="exited")
+    fake.add("grafana", project="another", ports=(3000,))
+    assert stack.published(fake) == {9092, 9091}
 
 
 @pytest.mark.parametrize(("volumes", "ending"), [(False, "5"), (True, "5 --volumes")])
@@ -217,6 +169,8 @@ def test_no_secret_is_in_what_describes_the_stack(places: Places, stack: Stack) 
         "devices",
         "clients",
         "dilation",
+        "model",
+        "speeds",
         "networks",
         "cgroup_driver",
         "variables",

@@ -33,7 +33,7 @@ def old_run(tmp_path: Path) -> Run:
 def run(old_run: Run) -> Run:
     """The same as it is recorded now: dilated by 2, in containers, two classes."""
     rewrite(old_run, rounds=_as_now)
-    facts = old_run.facts() | {"class_names": ["cat", "dog"]}
+    facts = old_run.facts().model_dump(exclude_unset=True) | {"class_names": ["cat", "dog"]}
     shares = dict.fromkeys(TARGETS, 0.5)
     facts["emulation"] = {"dilation": 2.0, "targets": {"laptop": 128.0}, "shares": shares}
     (old_run.path / "run.json").write_text(json.dumps(facts))

@@ -1,19 +1,31 @@
-"""What the charts say in words, computed from what they draw."""
+"""What the charts say in words, computed from what they draw.
+
+The sentences are golden texts, in tests/golden/page/charts.txt.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import golden
 import pytest
 
-from fedbench.host.report.page.chart import times
+from fedbench.host.report.page.chart import Chart, times
 from fedbench.host.report.page.confusion import confusion
 from fedbench.host.report.page.curves import curves, studies
 from fedbench.host.report.page.devices import cpu, epochs, memory, traffic
 from fedbench.host.report.page.energy import energy
 from fedbench.host.report.page.render import render
 from fedbench.host.report.page.story import Story
+
+CHARTS = golden.GOLDEN / "page" / "charts.txt"
+
+
+def check_words(title: str, *charts: Chart) -> None:
+    """Fail the test unless the sentences beneath the charts are the golden ones."""
+    golden.check_section(CHARTS, title, "\n".join(chart.words for chart in charts))
 
 
 def of_paper(story: Story, **changes: Any) -> Story:
@@ -25,8 +37,7 @@ def of_paper(story: Story, **changes: Any) -> Story:
 
 def test_the_curves_say_what_was_reached(story: Story) -> None:
     accuracy, loss = curves([story])
-    assert accuracy.words == "The global model has accuracy 0.5000 after round 2, its best."
-    assert loss.words == "The global model has loss 1.5000 after round 2, its best."
+    check_words("curves of one run", accuracy, loss)
     assert [trace["y"] for trace in accuracy.traces] == [[0.25, 0.5]]
 
 
@@ -34,8 +45,7 @@ def test_the_published_run_is_beside_one_of_the_same_protocol(story: Story) -> N
     accuracy, loss = curves([of_paper(story)])
     assert accuracy.traces[1]["y"] == [0.1, 0.6991, 0.7733, 0.7909, 0.7949]
     assert loss.traces[1]["name"] == "Negi & Chinara, legacy-pair, published run"
-    assert "Negi & Chinara report 0.7949 after the last." in accuracy.words
-    assert "training images take the place" not in accuracy.words
+    check_words("curves of a run of the paper's protocol", accuracy, loss)
 
 
 def test_where_only_a_table_has_it_its_number_is_a_line(story: Story) -> None:
@@ -46,9 +56,7 @@ def test_where_only_a_table_has_it_its_number_is_a_line(story: Story) -> None:
 
 def test_fewer_images_than_the_paper_had_are_told(story: Story) -> None:
     data = {"name": "cifar10", "train_samples": 5000}
-    assert curves([of_paper(story, data=data)])[0].words.endswith(
-        "Here 5,000 training images take the place of their 50,000."
-    )
+    check_words("curves with fewer images than the paper's", *curves([of_paper(story, data=data)]))
 
 
 @pytest.mark.parametrize("change", [{"rounds": 6}, {"model": "mobilenet_v1", "local_epochs": 7}])
@@ -61,11 +69,7 @@ def test_of_several_runs_the_best_and_the_worst_are_told(story: Story) -> None:
     rounds = story.summary.rounds[:1]
     other = replace(story, summary=story.summary.model_copy(update={"run": "b", "rounds": rounds}))
     accuracy, loss = curves([other, story])
-    best = story.summary.run
-    assert accuracy.words == (
-        f"After its last round {best} has the best accuracy, 0.5000; b has the worst, 0.2500."
-    )
-    assert loss.words.startswith(f"After its last round {best} has the best loss, 1.5000;")
+    check_words("curves of two runs", accuracy, loss)
 
 
 def test_an_epoch_is_held_against_the_real_device(story: Story) -> None:
@@ -76,41 +80,34 @@ def test_an_epoch_is_held_against_the_real_device(story: Story) -> None:
     }  # fmt: skip
     assert dict(zip(targets["y"], targets["x"], strict=True))["laptop"] == 1.875
     assert chart.layout["xaxis"]["title"]["text"] == "emulated seconds per local epoch"
-    assert chart.words == (
-        "A local epoch takes legacy-pc 4.75 emulated seconds, 6.3 times as long as workstation. "
-        "Farthest from its real device is laptop, by +3.3%."
-    )
+    check_words("local epochs", chart)
 
 
 def test_seconds_of_one_program_are_not_called_emulated(old_story: Story) -> None:
     summary = old_story.summary.model_copy(update={"emulates": False})
     chart = epochs(replace(old_story, summary=summary))
     assert chart.layout["xaxis"]["title"]["text"] == "wall seconds per local epoch"
-    assert "emulated seconds" not in chart.words
+    check_words("local epochs without emulation", chart)
 
 
 def test_cpus_are_held_against_the_plan(story: Story) -> None:
     had, planned, throttled = cpu(story).traces
     assert (had["x"], planned["x"], throttled["x"]) == ([0.25] * 3, [0.5] * 3, [12.5] * 3)
-    assert "12.5 CPU seconds in 100 s of training" in cpu(story).words
+    check_words("CPUs", cpu(story))
 
 
 def test_memory_is_a_part_of_the_limit(story: Story) -> None:
     chart = memory(story)
     assert chart.traces[0]["text"][-1].strip() == "690 of 1,024 MiB"
-    assert chart.words == "workstation comes closest to its limit: at its peak it uses 67 % of it."
+    check_words("memory", chart)
 
 
 def test_without_limits_memory_is_what_it_is(old_story: Story) -> None:
-    words = "workstation uses most, 690 MiB; this run does not record the limits."
-    assert memory(old_story).words == words
+    check_words("memory without limits", memory(old_story))
 
 
 def test_bytes_are_added_up(story: Story) -> None:
-    assert traffic(story).words == (
-        "The devices sent 45.4 MB and received 72.7 MB in all; "
-        "a device sends 9.1 MB in the median round."
-    )
+    check_words("bytes", traffic(story))
 
 
 def test_energy_is_busy_and_idle_one_after_the_other(story: Story) -> None:
@@ -120,17 +117,11 @@ def test_energy_is_busy_and_idle_one_after_the_other(story: Story) -> None:
         "legacy-pc": 0.4, "laptop": 0.8, "workstation": 0.8,
     }  # fmt: skip
     assert idle["x"] == [0.1, 0.2, 0.2]
-    assert energy(story).words == (
-        "By the watts of their profiles the devices draw 2.50 kJ in all, 20% of it while they "
-        "neither train nor evaluate. laptop draws most, 1.00 kJ."
-    )
+    check_words("energy", energy(story))
 
 
 def test_the_commonest_mistake_is_told(story: Story) -> None:
-    assert confusion(story).words == (
-        "75.0% of the test images are on the diagonal (counts of all 2 devices that evaluated). "
-        "The commonest mistake: dog taken for cat, 40.0% of its images."
-    )
+    check_words("confusion", confusion(story))
 
 
 def test_an_interrupted_run_has_a_sentence_in_the_place_of_an_empty_matrix(story: Story) -> None:
@@ -138,7 +129,7 @@ def test_an_interrupted_run_has_a_sentence_in_the_place_of_an_empty_matrix(story
     changes = {"status": "interrupted", "rounds": rounds}
     ended = replace(story, summary=story.summary.model_copy(update=changes))
     assert confusion(ended).traces == ()
-    assert confusion(ended).words.startswith("This run has none: it came to no last round")
+    check_words("confusion of an interrupted run", confusion(ended))
     drawn, missing = '<div class="chart" id="confusion"', '<p class="missing" id="confusion">'
     assert drawn in render([story])
     page = render([ended])
@@ -147,5 +138,10 @@ def test_an_interrupted_run_has_a_sentence_in_the_place_of_an_empty_matrix(story
 
 
 def test_equals_are_not_said_to_differ() -> None:
-    assert times(1.04, "b") == "about as long as b"
-    assert times(2.0, "b") == "2.0 times as long as b"
+    words = "\n".join(times(factor, "b") for factor in (1.04, 2.0))
+    golden.check_section(CHARTS, "1.04 and 2 times as long", words)
+
+
+def test_every_golden_text_is_of_a_test() -> None:
+    source = Path(__file__).read_text(encoding="utf-8")
+    assert [title for title in golden.sections(CHARTS) if f'"{title}"' not in source] == []

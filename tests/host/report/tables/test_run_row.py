@@ -4,6 +4,7 @@ from pathlib import Path
 
 from fedbench.host.report.tables.run_row import KeyFigures, accuracy_table, run_table
 from fedbench.records import summarise
+from fedbench.records.clock import Dilation
 
 SUMMARY = summarise(Path(__file__).parents[3] / "golden" / "runs" / "20260102-030405-digits")
 NOTHING = SUMMARY.model_copy(update={"run": "b", "rounds": []})
@@ -11,7 +12,7 @@ NOTHING = SUMMARY.model_copy(update={"run": "b", "rounds": []})
 
 def test_the_slowest_is_judged_by_the_rounds_that_it_worked_in() -> None:
     """legacy-pc failed in the second round; in the first it worked 20 s, workstation 3.25 s."""
-    key = KeyFigures.of(SUMMARY.model_copy(update={"dilation": 2.0}))
+    key = KeyFigures.of(SUMMARY.model_copy(update={"dilation": Dilation(2.0)}))
     assert (key.slowest, key.factor) == ("legacy-pc", 20 / 3.25)
     assert (key.wall_seconds, key.emulated_seconds) == (35.0, 17.5)
     assert (key.sent, key.received) == (45_425_000, 72_674_000)
@@ -50,7 +51,7 @@ def test_runs_stand_side_by_side() -> None:
 def test_emulated_seconds_stand_beside_a_run_that_has_none_as_a_dash() -> None:
     """And nowhere, where no run has any."""
     in_process = SUMMARY.model_copy(update={"run": "b", "emulates": False})
-    header, rows = run_table([SUMMARY.model_copy(update={"dilation": 2.0}), in_process])
+    header, rows = run_table([SUMMARY.model_copy(update={"dilation": Dilation(2.0)}), in_process])
     columns = [header.index(title) for title in ("total wall s", "dilation", "total emulated s")]
     assert [[row[n] for n in columns] for row in rows] == [
         ["35.0", "2", "17.5"],

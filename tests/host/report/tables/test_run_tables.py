@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-from pathlib import Path
-
+import golden
 import pytest
 
 from fedbench.host.report.tables.run_tables import (
@@ -13,15 +12,14 @@ from fedbench.host.report.tables.run_tables import (
 )
 from fedbench.host.report.tables.stragglers import round_table
 from fedbench.records import ClientRound, EpochRecord, RoundRecord, Summary, summarise
+from fedbench.records.clock import Dilation
 from fedbench.telemetry.rapl import HostEnergy
-
-GOLDEN = Path(__file__).parents[3] / "golden"
 
 
 @pytest.fixture
 def summary() -> Summary:
     """Two rounds; legacy-pc failed in the second."""
-    return summarise(GOLDEN / "runs" / "20260102-030405-digits")
+    return summarise(golden.GOLDEN / "runs" / "20260102-030405-digits")
 
 
 def without_rounds(status: str, error: str | None) -> Summary:
@@ -84,7 +82,7 @@ def test_the_server_has_its_last_figures_and_the_median_overhead(summary: Summar
     row = ("0.5000", "1.5000", "0.50", "0.50", "2", "35.0", "35.0", "1.12")
     assert server_table(summary) == (header, [row])
     row = ("0.5000", "1.5000", "0.50", "0.20", "2", "35.0", "14.0", "1.12")
-    slowed = summary.model_copy(update={"dilation": 2.5})
+    slowed = summary.model_copy(update={"dilation": Dilation(2.5)})
     assert server_table(slowed)[1] == [row], "the overhead is in wall seconds"
     row = ("-", "-", "-", "-", "0", "0.0", "0.0", "-")
     assert server_table(without_rounds("failed", "x")) == (header, [row])
@@ -124,7 +122,7 @@ def test_what_was_not_measured_is_a_dash(summary: Summary) -> None:
 
 
 def test_the_report_is_the_golden_one(summary: Summary) -> None:
-    assert markdown(summary) == (GOLDEN / "report.md").read_text()
+    golden.check(golden.GOLDEN / "report.md", markdown(summary))
 
 
 def test_emulated_seconds_stand_beside_wall_seconds(summary: Summary) -> None:
@@ -148,7 +146,7 @@ def test_emulated_seconds_stand_beside_wall_seconds(summary: Summary) -> None:
         summary.rounds[0].model_copy(update={"clients": [client, visitor]}),
         summary.rounds[1].model_copy(update={"clients": [held, visitor]}),
     ]
-    slowed = summary.model_copy(update={"rounds": records, "dilation": 2.5})
+    slowed = summary.model_copy(update={"rounds": records, "dilation": Dilation(2.5)})
     assert epoch_table(slowed)[1] == [
         ("a", "5.50", "2.20", "2.00", "+6.0%", "1/2"),
         ("b", "3.00", "3.00", "-", "-", "-"),

@@ -56,9 +56,9 @@ def test_a_run_in_one_program_has_nothing_of_devices() -> None:
     """Its fields are empty beside a run that has it, and are not there without one."""
     in_process = SUMMARY.model_copy(update={"run": "b", "emulates": False})
     of_devices = {
-        "dilation", "epoch_emulated_seconds", "target_epoch_emulated_seconds",
-        "emulation_error_ratio", "not_held", "busy_share_wall_seconds", "energy_idle_joules",
-        "energy_busy_joules",
+        "dilation", "epoch_emulated_seconds", "epoch_due_wall_seconds",
+        "target_epoch_emulated_seconds", "emulation_error_ratio", "not_held",
+        "busy_share_wall_seconds", "energy_idle_joules", "energy_busy_joules",
     }  # fmt: skip
     everything = {*lines(csv_text([SUMMARY]))[0]}
     assert {*lines(csv_text([in_process]))[0]} == everything - of_devices

@@ -1,11 +1,10 @@
 from __future__ import annotations
 
 import io
-import os
 import re
 from dataclasses import replace
-from pathlib import Path
 
+import golden
 import pytest
 from recorded import FILE, top_answers
 from rich.console import Console
@@ -28,11 +27,8 @@ def state() -> Snapshot:
 
 @pytest.mark.parametrize("width", [80, 100, 140])
 def test_the_view_is_as_it_was(width: int, state: Snapshot) -> None:
-    golden = Path(FILE).with_name(f"{width}.txt")
     text = drawn(Board(state), width)
-    if os.environ.get("UPDATE_GOLDEN"):
-        golden.write_text(text)
-    assert text == golden.read_text()
+    golden.check(FILE.with_name(f"{width}.txt"), text)
     assert max(map(len, text.splitlines())) <= width
 
 

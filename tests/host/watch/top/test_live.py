@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any, cast
 
+import golden
 import pytest
 from rich.console import Console
 from rich.live import Live
@@ -14,24 +15,13 @@ from fedbench.errors import HostError
 from fedbench.host.watch.prometheus import Prometheus, Sample, Series
 from fedbench.host.watch.top.live import Lines, LiveRun, describe, describe_round
 from fedbench.records import RoundRecord
+from fedbench.records.clock import REAL_TIME
 from fedbench.records.runs import Run
 from fedbench.records.verdict import REAL, Emulation
 
-GOLDEN = Path(__file__).parents[3] / "golden" / "runs" / "20260102-030405-digits"
-SLOWED = Emulation(2.5, {"laptop": 100.0})
-STORY = [
-    "waiting for clients: 2 of 3 (laptop, workstation)",
-    "round 1/2: training on laptop, legacy-pc, workstation",
-    "round 1: workstation trained in 3.0 s, local accuracy 0.7500",
-    "round 1: laptop trained in 8.0 s, local accuracy 0.6250",
-    "round 1: legacy-pc trained in 19.0 s, local accuracy 0.5000",
-    "round 1/2: accuracy 0.2500, loss 2.1250, 22.5 s (overhead 1.50 s) about 0 min 22 s left",
-    "round 2/2: training on laptop, legacy-pc, workstation",
-    "round 2: workstation trained in 3.0 s, local accuracy 0.8750",
-    "round 2: legacy-pc failed: out of memory",
-    "round 2: laptop trained in 7.8 s, local accuracy 0.7500",
-    "round 2/2: accuracy 0.5000, loss 1.5000, 9.0 s (overhead 0.75 s)",
-]
+GOLDEN = golden.GOLDEN / "runs" / "20260102-030405-digits"
+LINES = golden.GOLDEN / "top" / "lines.txt"
+SLOWED = Emulation(dilation=2.5, targets={"laptop": 100.0})
 
 
 class FakePrometheus:
@@ -66,125 +56,84 @@ def rounds(run: Run) -> list[RoundRecord]:
     return run.summary().rounds
 
 
-@pytest.mark.parametrize(
-    ("event", "line"),
-    [
-        (
-            {"event": "waiting", "connected": [], "needed": 3},
-            "waiting for clients: 0 of 3 (none)",
-        ),
-        (
-            {"event": "incomplete", "connected": ["laptop"], "needed": 3},
-            "going on with 1 of 3 clients",
-        ),
-        ({"event": "nobody", "needed": 3}, "no client came; waiting again"),
-        ({"event": "started", "after_round": 0}, ""),
-        ({"event": "started", "after_round": 4}, "going on after round 4"),
-        (
-            {"event": "round", "round": 2, "rounds": 6, "clients": ["a", "b"]},
-            "round 2/6: training on a, b",
-        ),
-        (
-            {"event": "trained", "round": 2, "client": "a", "seconds": 3.25, "accuracy": 0.5},
-            "round 2: a trained in 3.2 s, local accuracy 0.5000",
-        ),
-        (
-            {"event": "trained", "round": 2, "client": "a", "seconds": 0.0},
-            "round 2: a trained in 0.0 s",
-        ),
-        ({"event": "evaluated", "round": 2, "client": "a", "seconds": 1.0, "accuracy": 0.5}, ""),
-        (
-            {"event": "failed", "round": 2, "client": "a", "reason": "out of memory"},
-            "round 2: a failed: out of memory",
-        ),
-        (
-            {"event": "unidentified", "reason": "no /data"},
-            "a client cannot say who it is, and is left out: no /data",
-        ),
-        (
-            {"event": "left_out", "client": "a", "data": "digits-iid-3"},
-            "a is left out: it holds no images of digits-iid-3",
-        ),
-        (
-            {"event": "unidentified", "node": 7, "reason": "ValueError: corrupt"},
-            "a client cannot say who it is, and is left out: ValueError: corrupt",
-        ),
-        (
-            {"event": "recorded", "round": 1, "rounds": 2},
-            "round 1/2: accuracy 0.2500, loss 2.1250, 22.5 s (overhead 1.50 s) "
-            "about 0 min 22 s left",
-        ),
-        (
-            {"event": "progress", "images": 3, "of": 400, "seconds_left": None},
-            "1% of all images trained",
-        ),
-        (
-            {"event": "progress", "images": 100, "of": 400, "seconds_left": 61.2},
-            "25% of all images trained, about 1 min 1 s left",
-        ),
-        ({"event": "finished"}, ""),
-        ({"event": "stopped"}, ""),
-        ({"event": "error", "reason": "ValueError: 3"}, ""),
-    ],
-)
-def test_an_event_is_a_line(event: dict[str, Any], line: str, run: Run) -> None:
-    assert describe(event, rounds(run), REAL) == line
+def story(run: Run) -> list[str]:
+    """Return what is told of the events of a run, a line each."""
+    lines = [describe(event, rounds(run), REAL) for event in run.events()]
+    return [line for line in lines if line]
+
+
+EVENTS: dict[str, dict[str, Any]] = {
+    "waiting": {"event": "waiting", "connected": [], "needed": 3},
+    "incomplete": {"event": "incomplete", "connected": ["laptop"], "needed": 3},
+    "nobody came": {"event": "nobody", "needed": 3},
+    "going on": {"event": "started", "after_round": 4},
+    "a round": {"event": "round", "round": 2, "rounds": 6, "clients": ["a", "b"]},
+    "trained": {"event": "trained", "round": 2, "client": "a", "seconds": 3.25, "accuracy": 0.5},
+    "trained, not evaluated": {"event": "trained", "round": 2, "client": "a", "seconds": 0.0},
+    "failed": {"event": "failed", "round": 2, "client": "a", "reason": "out of memory"},
+    "left out, no data": {"event": "unidentified", "reason": "no /data"},
+    "left out, other data": {"event": "left_out", "client": "a", "data": "digits-iid-3"},
+    "left out, an error": {"event": "unidentified", "node": 7, "reason": "ValueError: corrupt"},
+    "recorded": {"event": "recorded", "round": 1, "rounds": 2},
+    "progress": {"event": "progress", "images": 3, "of": 400, "seconds_left": None},
+    "progress, time left": {"event": "progress", "images": 100, "of": 400, "seconds_left": 61.2},
+}
+EMULATED: dict[str, dict[str, Any]] = {
+    "emulated: trained": {
+        "event": "trained", "round": 2, "client": "laptop", "seconds": 5.0, "accuracy": 0.5,
+    },
+    "emulated: a real device trained": {
+        "event": "trained", "round": 2, "client": "visitor", "seconds": 5.0,
+    },
+    "emulated: recorded": {"event": "recorded", "round": 1, "rounds": 2},
+    "emulated: not held": {
+        "event": "not_held", "round": 2, "client": "laptop", "reason": "+10% off",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("title", EVENTS)
+def test_an_event_is_a_line(title: str, run: Run) -> None:
+    golden.check_section(LINES, title, describe(EVENTS[title], rounds(run), REAL))
 
 
 @pytest.mark.parametrize(
-    ("event", "line"),
+    "event",
     [
-        (
-            {"event": "trained", "round": 2, "client": "laptop", "seconds": 5.0, "accuracy": 0.5},
-            "round 2: laptop trained in 5.0 s wall, 2.0 s emulated, local accuracy 0.5000",
-        ),
-        (
-            {"event": "trained", "round": 2, "client": "visitor", "seconds": 5.0},
-            "round 2: visitor trained in 5.0 s",
-        ),
-        (
-            {"event": "recorded", "round": 1, "rounds": 2},
-            "round 1/2: accuracy 0.2500, loss 2.1250, 22.5 s wall, 9.0 s emulated "
-            "(overhead 1.50 s wall) about 0 min 22 s left",
-        ),
-        (
-            {"event": "not_held", "round": 2, "client": "laptop", "reason": "+10% off"},
-            "round 2: laptop: the emulation did not hold: +10% off",
-        ),
+        {"event": "started", "after_round": 0},
+        {"event": "evaluated", "round": 2, "client": "a", "seconds": 1.0, "accuracy": 0.5},
+        {"event": "finished"},
+        {"event": "stopped"},
+        {"event": "error", "reason": "ValueError: 3"},
     ],
 )
-def test_a_line_tells_wall_seconds_from_emulated_ones(
-    event: dict[str, Any], line: str, run: Run
-) -> None:
-    assert describe(event, rounds(run), SLOWED) == line
+def test_nothing_is_told_of_some_events(event: dict[str, Any], run: Run) -> None:
+    assert describe(event, rounds(run), REAL) == ""
+
+
+@pytest.mark.parametrize("title", EMULATED)
+def test_a_line_tells_wall_seconds_from_emulated_ones(title: str, run: Run) -> None:
+    golden.check_section(LINES, title, describe(EMULATED[title], rounds(run), SLOWED))
 
 
 def test_every_event_of_a_run_can_be_told(run: Run) -> None:
-    lines = [describe(event, rounds(run), REAL) for event in run.events()]
-    assert [line for line in lines if line] == STORY
+    golden.check_section(LINES, "a run", "\n".join(story(run)))
 
 
-@pytest.mark.parametrize(
-    ("total", "left"),
-    [
-        (2, ""),
-        (3, " about 0 min 16 s left"),
-        (60, " about 15 min 14 s left"),
-        (600, " about 2 h 36 min left"),
-    ],
-)
-def test_the_time_left_follows_from_the_mean_round(total: int, left: str, run: Run) -> None:
-    line = describe_round(rounds(run), total, 1.0)
-    start = f"round 2/{total}: accuracy 0.5000, loss 1.5000, 9.0 s (overhead 0.75 s)"
-    assert line == start + left
+@pytest.mark.parametrize("total", [2, 3, 60, 600])
+def test_the_time_left_follows_from_the_mean_round(total: int, run: Run) -> None:
+    line = describe_round(rounds(run), total, REAL_TIME)
+    golden.check_section(LINES, f"round 2 of {total}", line)
 
 
 def test_a_round_that_nobody_evaluated_has_no_accuracy(run: Run) -> None:
     record = rounds(run)[1].model_copy(update={"server_accuracy": None, "server_loss": None})
-    assert describe_round([record], 2, 1.0) == "round 2/2: 9.0 s (overhead 0.75 s)"
+    line = describe_round([record], 2, REAL_TIME)
+    golden.check_section(LINES, "round 2, nobody evaluated", line)
 
 
 def test_each_event_is_told_once_however_the_file_grows(run: Run) -> None:
+    told = story(run)
     events, recorded = run.path / "events.jsonl", run.path / "rounds.jsonl"
     happened, records = events.read_bytes(), recorded.read_bytes().splitlines(keepends=True)
     events.unlink()
@@ -204,7 +153,7 @@ def test_each_event_is_told_once_however_the_file_grows(run: Run) -> None:
         file.write(happened[written:])
     lines()
     lines()
-    assert said == STORY
+    assert said == told
 
 
 def test_a_run_that_goes_on_does_not_tell_its_past_again(run: Run) -> None:
@@ -215,7 +164,7 @@ def test_a_run_that_goes_on_does_not_tell_its_past_again(run: Run) -> None:
         file.write('{"time": "2026-01-02T03:05:00.000+00:00", "event": "started", ')
         file.write('"after_round": 2}\n')
     lines()
-    assert said == ["going on after round 2"]
+    golden.check_section(LINES, "going on after round 2", "\n".join(said))
 
 
 def samples(client: str, phase: str, **figures: float) -> list[Sample]:
@@ -258,7 +207,7 @@ def test_the_view_shows_what_each_client_does(run: Run) -> None:
         target_epoch_seconds=4.0,
     ) + samples("visitor", "waiting")
     shown = drawn(run, ["laptop", "legacy-pc"], answer)
-    assert [" ".join(line) for line in shown[:6]] == STORY[-6:]
+    assert [" ".join(line) for line in shown[:6]] == story(run)[-6:]
     assert shown[7:] == [
         ["laptop", "training", "██░░ 2/4", "120", "4.25", "4.00", "+6.2%", "-", "1.250", "0.625"],
         ["legacy-pc", *["-"] * 9],

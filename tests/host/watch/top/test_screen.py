@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
+import golden
 import pytest
 from pilot import lines, play, seen
 from recorded import FILE, top_answers
@@ -44,12 +43,9 @@ def opened(screen: list[str]) -> str:
 
 @pytest.mark.parametrize("size", ["80x24", "120x40", "40x10"])
 def test_the_screen_is_as_it_was(size: str, state: Snapshot) -> None:
-    golden = Path(FILE).with_name(f"screen-{size}.txt")
     width, height = map(int, size.split("x"))
     text = "".join(f"{line}\n" for line in seen(state, width=width, height=height))
-    if os.environ.get("UPDATE_GOLDEN"):
-        golden.write_text(text)
-    assert text == golden.read_text()
+    golden.check(FILE.with_name(f"screen-{size}.txt"), text)
 
 
 def test_keys_sort_select_and_open(state: Snapshot) -> None:

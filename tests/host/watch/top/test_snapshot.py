@@ -13,7 +13,7 @@ from fedbench.host.watch.prometheus import Sample, Series
 from fedbench.host.watch.top.snapshot import METRICS, RULES, snapshot
 from fedbench.host.watch.top.state import Alert, GpuState, Snapshot, Traffic
 from fedbench.telemetry import metrics
-from fedbench.telemetry.collectors import CLIENT_PHASES
+from fedbench.telemetry.work import CLIENT_PHASES
 
 ROOT = Path(__file__).resolve().parents[4]
 

@@ -1,0 +1,171 @@
+"""SuperLink's answers to bundles: Flower's handlers, without a request for each object.
+
+A node's pull brings the message's objects along, but for those that the node has; a push brings
+them all. SuperLink forgets a message once it was answered. Requests in plain Flower go on to
+SuperLink's own application.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, cast
+
+from fastapi import FastAPI, HTTPException
+from flwr.proto.fleet_pb2 import PullMessagesRequest, PushMessagesRequest
+from flwr.proto.message_pb2 import ObjectTree
+from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PushAppMessagesRequest
+from flwr.proto.task_pb2 import Task
+from flwr.supercore.constant import TASK_TOKEN_HEADER
+from flwr.supercore.dependencies.task import authenticate_task
+from flwr.supercore.error import FlowerError
+from flwr.supercore.error.catalog import API_ERROR_MAP
+from flwr.superlink.routers.fleet.node_auth import authenticate_node
+from flwr.superlink.servicer.fleet import fleet_handlers
+from flwr.superlink.servicer.runtime import runtime_handlers
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+
+from fedbench.flower.bundles import (
+    FLEET_PULL,
+    FLEET_PUSH,
+    MEDIA_TYPE,
+    RUNTIME_OBJECTS,
+    RUNTIME_PULL,
+    RUNTIME_PUSH,
+    pack,
+    unpack,
+)
+from fedbench.flower.longpoll import Scope, read_body
+from fedbench.flower.messages import object_ids
+
+Parts = list[bytes]
+
+
+class Bundles:
+    """An ASGI app around SuperLink's that understands bundles as well."""
+
+    def __init__(self, superlink: FastAPI) -> None:
+        self._superlink = superlink
+
+    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
+        """Serve one request."""
+        handler = _HANDLERS.get(scope.get("path", ""))
+        if handler is None or (b"content-type", MEDIA_TYPE.encode()) not in scope["headers"]:
+            await self._superlink(scope, receive, send)
+            return
+        request = Request({**scope, "app": self._superlink, "state": {}})
+        try:
+            parts = unpack(await read_body(receive))
+            answer = await run_in_threadpool(handler, request, parts)
+        except FlowerError as error:
+            await _refuse(send, API_ERROR_MAP[error.code].http_status_code, error.message)
+        except HTTPException as error:
+            await _refuse(send, error.status_code, str(error.detail))
+        except (struct.error, DecodeError, IndexError) as error:
+            await _refuse(send, 400, str(error))
+        else:
+            await _send(send, 200, pack(answer) if answer else [])
+
+
+def _fleet_pull(request: Request, parts: Parts) -> Parts:
+    """(request, ids of objects that the node has) -> (answer, the other objects' contents)."""
+    question = PullMessagesRequest.FromString(parts[0])
+    state = _authenticated(request, question)
+    answer = fleet_handlers.pull_messages(question, state, state.object_store)
+    if not answer.messages_list:
+        return []
+    wanted = object_ids(answer.message_object_trees, without=parts[1].decode().split())
+    run_id = answer.messages_list[0].metadata.run_id
+    # Empty: still on its way from the ServerApp.
+    contents = [state.get_object(run_id, object_id) or b"" for object_id in wanted]
+    return [answer.SerializeToString(), *contents]
+
+
+def _fleet_push(request: Request, parts: Parts) -> Parts:
+    """(request, contents of the reply's objects) -> (answer)."""
+    question = PushMessagesRequest.FromString(parts[0])
+    state = _authenticated(request, question)
+    answer = fleet_handlers.push_messages(question, state)
+    metadata = question.messages_list[0].metadata
+    _store(state, metadata.run_id, answer.session_id, question.message_object_trees, parts[1:])
+    state.object_store.delete(metadata.reply_to_message_id)
+    return [answer.SerializeToString()]
+
+
+def _runtime_push(request: Request, parts: Parts) -> Parts:
+    """(request, contents of all messages' objects) -> (answer)."""
+    state, task = _task(request)
+    question = PushAppMessagesRequest.FromString(parts[0])
+    answer = runtime_handlers.push_messages(question, state, task)
+    _store(state, task.run_id, answer.session_id, question.message_object_trees, parts[1:])
+    return [answer.SerializeToString()]
+
+
+def _runtime_pull(request: Request, parts: Parts) -> Parts:
+    """(request) -> (answer), or nothing while there is no reply.
+
+    Objects are pulled one reply at a time: those of all clients at once might not fit into memory.
+    """
+    state, task = _task(request)
+    answer = runtime_handlers.pull_messages(
+        PullAppMessagesRequest.FromString(parts[0]), state, task
+    )
+    return [answer.SerializeToString()] if answer.messages_list else []
+
+
+def _runtime_objects(request: Request, parts: Parts) -> Parts:
+    """(id of the reply, ids of objects) -> (contents), empty ones still being on their way.
+
+    Nothing where one of them is gone. When all are there, SuperLink forgets the reply.
+    """
+    state, task = _task(request)
+    contents = [state.get_object(task.run_id, item) for item in parts[1].decode().split()]
+    if None in contents:
+        return []
+    if all(contents):
+        state.object_store.delete(parts[0].decode())
+    return cast("Parts", contents)
+
+
+_HANDLERS: dict[str, Callable[[Request, Parts], Parts]] = {
+    FLEET_PULL: _fleet_pull,
+    FLEET_PUSH: _fleet_push,
+    RUNTIME_PUSH: _runtime_push,
+    RUNTIME_PULL: _runtime_pull,
+    RUNTIME_OBJECTS: _runtime_objects,
+}
+
+
+def _authenticated(request: Request, question: Any) -> Any:
+    """Return SuperLink's state, if the node is the one that it says it is."""
+    request.state.protobuf_request = question
+    authenticate_node(request)
+    return request.app.state.linkstate_factory.state()
+
+
+def _task(request: Request) -> tuple[Any, Task]:
+    """Return SuperLink's state, if the ServerApp has a running task's token, and that task."""
+    state = request.app.state.linkstate_factory.state()
+    return state, authenticate_task(request, request.headers.get(TASK_TOKEN_HEADER), state)
+
+
+def _store(
+    state: Any, run_id: int, session: str, trees: Iterable[ObjectTree], contents: Sequence[bytes]
+) -> None:
+    for object_id, content in zip(object_ids(trees), contents, strict=True):
+        state.store_object(run_id, session, object_id, content)  # no-op where it is there already
+
+
+async def _refuse(send: Any, status: int, reason: str) -> None:
+    await _send(send, status, [reason.encode()])
+
+
+async def _send(send: Any, status: int, body: Sequence[bytes]) -> None:
+    length = str(sum(map(len, body))).encode()
+    headers = [(b"content-length", length), (b"content-type", MEDIA_TYPE.encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    for piece in body:
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})

@@ -1,0 +1,223 @@
+"""A node's connection to its server.
+
+Messages travel as bundles (`bundles.py`). Flower's own connection keeps the node alive and knows
+which runs are over.
+"""
+
+from __future__ import annotations
+
+import ssl
+import struct
+from base64 import b64encode
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+
+import httpx
+from cryptography.hazmat.primitives.asymmetric import ec
+from flwr.app import Message
+from flwr.app.message import remove_content_from_message
+from flwr.common.constant import TIMESTAMP_HEADER
+from flwr.common.serde import message_from_proto, message_to_proto
+from flwr.proto.fleet_pb2 import (
+    PullMessagesRequest,
+    PullMessagesResponse,
+    PushMessagesRequest,
+    RegisterNodeFleetRequest,
+    UnregisterNodeFleetRequest,
+)
+from flwr.proto.message_pb2 import ObjectTree
+from flwr.proto.node_pb2 import Node
+from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
+from flwr.supercore.date import now
+from flwr.supercore.inflatable.inflatable_utils import pull_objects
+from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
+from flwr.supercore.primitives.asymmetric import (
+    generate_key_pairs,
+    public_key_to_bytes,
+    sign_message,
+)
+from flwr.supercore.retry import make_simple_http_retry_invoker
+from flwr.supercore.run import RunNotRunningException
+from flwr.supernode.fleet_http_client import FleetHttpClient
+from flwr.supernode.fleet_http_connection import http_request_response
+from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
+
+from fedbench.flower.bundles import FLEET_PULL, FLEET_PUSH, Answer, Connection, RefusedError
+from fedbench.flower.messages import Deflated, object_ids
+
+SERVER_GONE_SECONDS = 120.0  # then the connection counts as lost
+TIMEOUT_SECONDS = 30.0  # of a connection on which nothing moves; polls are held back for less
+# A message may be announced before all its arrays are there; Flower would wait a second.
+_OBJECT_BACKOFF_SECONDS = 0.05
+_FORBIDDEN = 403  # of a run that is over
+
+Keys = tuple[ec.EllipticCurvePrivateKey, ec.EllipticCurvePublicKey]
+
+
+class RunOverError(Exception):
+    """The run that a message belongs to has ended."""
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """A message without content, and its objects, which are still to be read."""
+
+    envelope: Message
+    tree: ObjectTree
+    contents: Iterator[bytes]
+
+
+class FleetConnection:
+    """Asks what a node may ask of its server."""
+
+    def __init__(
+        self,
+        node_id: int,
+        keys: Keys,
+        connection: Connection,
+        get_run: Callable[[int], object],
+        pull_object: Callable[[int, str], bytes],
+    ) -> None:
+        self.node_id = node_id
+        self._get_run = get_run
+        self._keys = keys
+        self._connection = connection
+        self._pull_object = pull_object
+
+    def poll(self, known: Collection[str]) -> Parcel | None:
+        """Return the next message, if there is one, without `known` objects and their parts.
+
+        Raises:
+            RefusedError: the server does not know this node.
+            OSError, HTTPException: the server is gone.
+        """
+        question = PullMessagesRequest(node=Node(node_id=self.node_id))
+        answer = self._post(FLEET_PULL, [question.SerializeToString(), " ".join(known).encode()])
+        if answer.empty:
+            return None
+        parts = answer.parts()
+        head = PullMessagesResponse.FromString(next(parts))
+        return Parcel(
+            message_from_proto(head.messages_list[0]), head.message_object_trees[0], parts
+        )
+
+    def receive(self, parcel: Parcel, known: Collection[str]) -> dict[str, bytes]:
+        """Return the contents of the parcel's objects by id, but for those that were known.
+
+        What did not come along, because the connection broke or because the server has not got it
+        yet either, is pulled one by one.
+
+        Raises:
+            RunOverError: the run is over.
+        """
+        wanted = object_ids([parcel.tree], without=known)
+        contents: dict[str, bytes] = {}
+        try:
+            contents |= zip(wanted, parcel.contents, strict=False)
+        except (OSError, HTTPException, struct.error):
+            self._connection.close()
+        missing = [object_id for object_id in wanted if not contents.get(object_id)]
+        run_id = parcel.envelope.metadata.run_id
+        with _said_plainly():
+            return contents | pull_objects(
+                missing,
+                lambda object_id: self._pull_object(run_id, object_id),
+                initial_backoff=_OBJECT_BACKOFF_SECONDS,
+                backoff_cap=0.5,
+            )
+
+    def check_run(self, run_id: int) -> None:
+        """Ask whether the run goes on.
+
+        Raises:
+            RunOverError: it is over.
+        """
+        with _said_plainly():
+            self._get_run(run_id)
+
+    def push(self, reply: Message, objects: Deflated) -> None:
+        """Send a reply.
+
+        Raises:
+            RunOverError: the run is over.
+            RefusedError, OSError, HTTPException: as for `poll`.
+        """
+        envelope = message_to_proto(remove_content_from_message(reply))
+        question = PushMessagesRequest(
+            node=Node(node_id=self.node_id),
+            messages_list=[envelope],
+            message_object_trees=objects.trees,
+            clientapp_runtime_list=[0.0],
+        )
+        try:
+            answer = self._post(
+                FLEET_PUSH, [question.SerializeToString(), *objects.contents.values()]
+            )
+        except RefusedError as error:
+            if error.status == _FORBIDDEN:
+                raise RunOverError from None
+            raise
+        list(answer.parts())
+
+    def _post(self, path: str, parts: Sequence[bytes]) -> Answer:
+        return self._connection.post(path, parts, self._credentials)
+
+    def _credentials(self) -> dict[str, str]:
+        private, public = self._keys
+        stamp = now().isoformat()
+        return {
+            FLEET_HTTP_PUBLIC_KEY_HEADER: b64encode(public_key_to_bytes(public)).decode(),
+            TIMESTAMP_HEADER: stamp,
+            FLEET_HTTP_SIGNATURE_HEADER: b64encode(sign_message(private, stamp.encode())).decode(),
+        }
+
+
+@contextmanager
+def _said_plainly() -> Iterator[None]:
+    try:
+        yield
+    except RunNotRunningException:
+        raise RunOverError from None
+
+
+@contextmanager
+def connect(address: str, certificate: bytes) -> Iterator[FleetConnection]:
+    """Register a new node with the server at `address` (host:port) while the block lasts.
+
+    The block ends early, without an exception, when the connection is lost for good.
+    """
+    keys = generate_key_pairs()
+    invoker = make_simple_http_retry_invoker()
+    invoker.max_time = SERVER_GONE_SECONDS
+    with FleetHttpClient.from_server_address(
+        address,
+        False,
+        certificate,
+        interceptors=[
+            RuntimeVersionHttpInterceptor(component_name="SuperNode"),
+            NodeAuthHttpInterceptor(*keys),
+        ],
+    ) as registry:
+        public_key = public_key_to_bytes(keys[1])
+        invoker.invoke(registry.RegisterNode, RegisterNodeFleetRequest(public_key=public_key))
+        with http_request_response(
+            address,
+            insecure=False,
+            root_certificates=certificate,
+            authentication_keys=keys,
+            max_wait_time=SERVER_GONE_SECONDS,
+        ) as (node_id, _receive, _send, get_run, _fab, pull_object, _push, _confirm):
+            connection = Connection(_opener(address, certificate), SERVER_GONE_SECONDS)
+            try:
+                yield FleetConnection(node_id, keys, connection, get_run, pull_object)
+            finally:
+                connection.close()
+        with suppress(httpx.HTTPError, RuntimeError):
+            registry.UnregisterNode(UnregisterNodeFleetRequest(node_id=node_id))
+
+
+def _opener(address: str, certificate: bytes) -> Callable[[], HTTPConnection]:
+    context = ssl.create_default_context(cadata=certificate.decode())
+    return lambda: HTTPSConnection(address, timeout=TIMEOUT_SECONDS, context=context)

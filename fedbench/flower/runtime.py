@@ -1,0 +1,89 @@
+"""A ServerApp's connection to its SuperLink: messages and replies as bundles.
+
+Flower's own takes a request for each object, and waits a second whenever it finds a reply whose
+arrays are still on their way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from http.client import HTTPConnection
+from typing import Any, NamedTuple, cast
+
+from flwr.app import Message
+from flwr.app.message import remove_content_from_message
+from flwr.common.serde import message_to_proto
+from flwr.proto.message_pb2 import ObjectTree
+from flwr.proto.runtime_pb2 import (
+    PullAppMessagesRequest,
+    PullAppMessagesResponse,
+    PushAppMessagesRequest,
+    PushAppMessagesResponse,
+)
+from flwr.serverapp import Grid
+from flwr.supercore.constant import TASK_TOKEN_HEADER
+
+from fedbench.flower import messages as flower_messages
+from fedbench.flower.bundles import RUNTIME_OBJECTS, RUNTIME_PULL, RUNTIME_PUSH, Connection
+
+_PATIENCE_SECONDS = 5.0  # SuperLink is in the same container
+
+
+class Arrival(NamedTuple):
+    """A reply that is there: the message that it answers, and its own tree.
+
+    A reply for a dead node comes from SuperLink itself: only the message that it answers tells
+    which node it stands for.
+    """
+
+    reply_to: str
+    tree: ObjectTree
+
+
+def pack(messages: Sequence[Message]) -> list[bytes]:
+    """Return the messages as the parts of a bundle, for `push`."""
+    trees, contents = flower_messages.deflate(messages)
+    envelopes = [message_to_proto(remove_content_from_message(message)) for message in messages]
+    question = PushAppMessagesRequest(messages_list=envelopes, message_object_trees=trees)
+    return [question.SerializeToString(), *contents.values()]
+
+
+class RuntimeConnection:
+    """Asks what a ServerApp may ask, in the name of the grid that Flower gave it.
+
+    Its methods raise OSError and HTTPException if SuperLink is gone, RefusedError if it refuses.
+    """
+
+    def __init__(self, grid: Grid) -> None:
+        internal = cast("Any", grid)
+        self._headers = {TASK_TOKEN_HEADER: internal._token}
+        self._connection = Connection(lambda: HTTPConnection(internal._addr), _PATIENCE_SECONDS)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def push(self, packed: Sequence[bytes]) -> Sequence[str]:
+        """Send messages; return an id of each, empty if its node signed off."""
+        (answer,) = self._post(RUNTIME_PUSH, packed)
+        return cast("Sequence[str]", PushAppMessagesResponse.FromString(answer).message_ids)
+
+    def pull(self, message_ids: Sequence[str]) -> list[Arrival]:
+        """Return the replies to the messages that are there by now, each of them once."""
+        question = PullAppMessagesRequest(message_ids=message_ids)
+        if not (parts := self._post(RUNTIME_PULL, [question.SerializeToString()])):
+            return []
+        answer = PullAppMessagesResponse.FromString(parts[0])
+        pairs = zip(answer.messages_list, answer.message_object_trees, strict=True)
+        return [Arrival(envelope.metadata.reply_to_message_id, tree) for envelope, tree in pairs]
+
+    def contents(self, reply: Arrival, object_ids: Sequence[str]) -> list[bytes]:
+        """Return the contents of objects of a reply; an empty one is still on its way.
+
+        Return nothing if one of them is gone, because its client died amid its upload.
+        """
+        message_id: str = reply.tree.object_id
+        return self._post(RUNTIME_OBJECTS, [message_id.encode(), " ".join(object_ids).encode()])
+
+    def _post(self, path: str, parts: Sequence[bytes]) -> list[bytes]:
+        return list(self._connection.post(path, parts, lambda: self._headers).parts())

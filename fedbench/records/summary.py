@@ -1,0 +1,90 @@
+"""`summary.json`: how a run ended, and all its rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from fedbench.records.clock import REAL_TIME, Dilation, EmulatedSeconds, WallSeconds
+from fedbench.records.facts import RunFacts
+from fedbench.records.files import Record, read_lines, replace_text
+from fedbench.records.rounds import RoundRecord, read_rounds
+
+# The last event of a run, and what its status then is.
+ENDINGS = {"finished": "finished", "stopped": "interrupted", "error": "failed"}
+
+
+class Summary(Record):
+    """How a run ended, and all its rounds.
+
+    `rounds_not_held` counts them by client, for those that have a target. A run that does not
+    `emulates`, in one program, has wall seconds, and they are no device's.
+    """
+
+    run: str
+    status: str
+    experiment: str
+    profile: str
+    started_at: str
+    total_seconds: WallSeconds
+    rounds: list[RoundRecord]
+    error: str | None = None
+    dilation: Dilation = REAL_TIME
+    rounds_not_held: dict[str, int] = Field(default_factory=dict)
+    emulates: bool = True
+
+    @property
+    def emulated_seconds(self) -> EmulatedSeconds:
+        """The whole run's, on the emulated devices."""
+        return self.dilation.emulated(self.total_seconds)
+
+
+def summarise(folder: Path) -> Summary:
+    """Return the summary of a run as its records have it now, however the run ended."""
+    facts = RunFacts.read(folder)
+    events = list(read_lines(folder / "events.jsonl"))
+    last = datetime.fromisoformat(events[-1]["time"]) if events else facts.created_at
+    status, error = _ending(events)
+    rounds = read_rounds(folder)
+    return Summary(
+        run=folder.name,
+        status=status,
+        experiment=facts.experiment,
+        profile=facts.profile,
+        started_at=facts.created,
+        total_seconds=WallSeconds((last - facts.created_at).total_seconds()),
+        rounds=rounds,
+        error=error,
+        dilation=facts.dilation,
+        rounds_not_held=_rounds_not_held(rounds),
+        emulates=facts.emulates,
+    )
+
+
+def write_summary(folder: Path) -> Summary:
+    """Write `summary.json` and return it."""
+    summary = summarise(folder)
+    replace_text(folder / "summary.json", summary.model_dump_json(indent=2) + "\n")
+    return summary
+
+
+def _ending(events: Sequence[Mapping[str, Any]]) -> tuple[str, str | None]:
+    """Return a run's status, and what went wrong where it failed."""
+    told = [event for event in events if event["event"] in (*ENDINGS, "started")]
+    if not told:
+        return "failed", "the server never started it"
+    # A start with no ending after it: the server died.
+    status = ENDINGS.get(told[-1]["event"], "failed")
+    return status, told[-1].get("reason", "the server died") if status == "failed" else None
+
+
+def _rounds_not_held(rounds: list[RoundRecord]) -> dict[str, int]:
+    judged = [c for r in rounds for c in r.clients if c.emulation_error is not None]
+    counts = dict.fromkeys((client.client for client in judged), 0)
+    for client in judged:
+        counts[client.client] += client.not_held is not None
+    return counts

@@ -1,0 +1,185 @@
+"""The connection, with Flower's own server side at its other end."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
+from superlink import SuperLink
+
+from fedbench.engines.containers.runtime import certificates as tls
+from fedbench.flower.bundles import RefusedError
+from fedbench.flower.fleet import FleetConnection, RunOverError, connect
+from fedbench.flower.messages import deflate, inflate, object_ids
+
+WEIGHTS = np.arange(3_000_000, dtype=np.float32)  # three chunks
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tls")
+    tls.ensure(folder)
+    return folder
+
+
+@pytest.fixture
+def superlink() -> SuperLink:
+    return SuperLink()
+
+
+@pytest.fixture
+def address(superlink: SuperLink, certificates: Path) -> Iterator[str]:
+    server = certificates / "server"
+    with superlink.served(
+        ssl_certfile=server / "server.pem", ssl_keyfile=server / "server.key"
+    ) as address:
+        yield address
+
+
+@pytest.fixture
+def link(address: str, certificates: Path) -> Iterator[FleetConnection]:
+    with connect(address, (certificates / "ca.pem").read_bytes()) as link:
+        yield link
+
+
+def question(node: int, number: int = 1) -> Message:
+    arrays = ArrayRecord({"weights": Array(WEIGHTS)})
+    content = RecordDict({"arrays": arrays, "config": ConfigRecord({"number": number})})
+    return Message(content, node, MessageType.TRAIN)
+
+
+def answer(message: Message) -> Message:
+    weights = message.content["arrays"]["weights"].numpy() * 2
+    return Message(
+        RecordDict({"arrays": ArrayRecord({"weights": Array(weights)})}), reply_to=message
+    )
+
+
+def received(link: FleetConnection) -> Message:
+    parcel = link.poll(())
+    assert parcel is not None
+    message = inflate(parcel.tree, link.receive(parcel, ())).message
+    assert message.metadata.message_id == parcel.envelope.metadata.message_id
+    return message
+
+
+def test_a_node_is_there_for_as_long_as_it_is_connected(
+    superlink: SuperLink, address: str, certificates: Path
+) -> None:
+    with connect(address, (certificates / "ca.pem").read_bytes()) as link:
+        assert superlink.nodes() == {link.node_id}
+        assert link.poll(()) is None
+
+    assert superlink.nodes() == set()
+    assert not superlink.send(question(link.node_id)), "it signed off"
+
+
+def test_a_message_comes_whole_and_so_does_its_reply(
+    superlink: SuperLink, link: FleetConnection
+) -> None:
+    sent = question(link.node_id)
+    superlink.send(sent)
+
+    message = received(link)
+    reply = answer(message)
+    link.push(reply, deflate([reply]))
+
+    assert np.array_equal(message.content["arrays"]["weights"].numpy(), WEIGHTS)
+    stored = superlink.reply_to(sent.metadata.message_id)
+    assert np.array_equal(stored.content["arrays"]["weights"].numpy(), WEIGHTS * 2)
+    assert link.poll(()) is None
+
+
+def test_superlink_forgets_a_message_that_was_answered(
+    superlink: SuperLink, link: FleetConnection
+) -> None:
+    sent = question(link.node_id)
+    superlink.send(sent)
+    message = received(link)
+    assert superlink.holds(sent)
+
+    reply = answer(message)
+    link.push(reply, deflate([reply]))
+
+    assert not superlink.holds(sent)
+
+
+def test_what_is_known_does_not_come_again(superlink: SuperLink, link: FleetConnection) -> None:
+    superlink.send(question(link.node_id))
+    parcel = link.poll(())
+    assert parcel is not None
+    link.receive(parcel, ())
+    (array,) = [tree for tree in parcel.tree.children[0].children if len(tree.children) == 1]
+    weights = array.children[0]
+    assert len(weights.children) == 3
+
+    superlink.send(question(link.node_id, number=2))
+    again = link.poll([weights.object_id])
+    assert again is not None
+    contents = link.receive(again, [weights.object_id])
+
+    assert list(contents) == object_ids([again.tree], without=[weights.object_id])
+    assert sum(map(len, contents.values())) < 3000
+
+
+def test_what_is_still_on_its_way_is_pulled_when_it_is_there(
+    superlink: SuperLink, link: FleetConnection
+) -> None:
+    sent = question(link.node_id)
+    arrive = superlink.announce(sent)
+    arrival = threading.Timer(0.2, arrive)
+    arrival.start()
+
+    message = received(link)
+
+    assert np.array_equal(message.content["arrays"]["weights"].numpy(), WEIGHTS)
+    arrival.join()
+
+
+def test_a_connection_that_breaks_amid_a_message_loses_nothing(
+    superlink: SuperLink, link: FleetConnection
+) -> None:
+    superlink.send(question(link.node_id))
+    parcel = link.poll(())
+    assert parcel is not None
+    next(parcel.contents)
+    link._connection.close()
+
+    contents = link.receive(parcel, ())
+
+    assert contents.keys() == set(object_ids([parcel.tree]))
+    superlink.send(question(link.node_id, number=2))
+    assert received(link).content["config"]["number"] == 2
+
+
+def test_the_reply_to_a_run_that_is_over_is_refused(
+    superlink: SuperLink, link: FleetConnection
+) -> None:
+    superlink.send(question(link.node_id))
+    reply = answer(received(link))
+    superlink.finish()
+
+    with pytest.raises(RunOverError):
+        link.push(reply, deflate([reply]))
+
+
+def test_a_server_that_does_not_know_the_node_refuses_it(link: FleetConnection) -> None:
+    link.node_id += 1
+
+    with pytest.raises(RefusedError, match="401 Invalid SuperNode authentication"):
+        link.poll(())
+
+
+def test_a_server_of_another_authority_is_not_spoken_to(address: str, tmp_path: Path) -> None:
+    tls.ensure(tmp_path)
+
+    with (
+        pytest.raises(httpx.ConnectError, match="certificate verify failed"),
+        connect(address, (tmp_path / "ca.pem").read_bytes()),
+    ):
+        pass
