@@ -47,6 +47,8 @@ class RecordedPrometheus(ThreadingHTTPServer):
         self.asked: list[str] = []
         self.data = answers()
         self.empty = self.broken = False
+        self.answers = threading.Event()  # it is silent while this is not set
+        self.answers.set()
         self.url = f"http://127.0.0.1:{self.server_port}"
 
 
@@ -59,6 +61,7 @@ def serving() -> Iterator[RecordedPrometheus]:
         try:
             yield server
         finally:
+            server.answers.set()
             server.shutdown()
             thread.join()
 
@@ -70,6 +73,7 @@ class _Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         query = parse_qs(url.query).get("query", [url.path])[0]
         self.server.asked.append(query)
+        self.server.answers.wait()
         data = self.server.data[_kind(query)]
         if self.server.empty:
             data = {**data, "result": [], "groups": []}

@@ -7,7 +7,9 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from functools import partial
+from threading import Thread
 from typing import ClassVar
 
 from rich.console import Group
@@ -104,7 +106,7 @@ class TopApp(App[BaseException]):
     async def renew(self) -> None:
         """Show the present state; while there is none, the last one, with a note that says why."""
         try:
-            self._state = await asyncio.to_thread(self._look)
+            self._state = await _in_background(self._look)
             self._at, self._note = _now(), ""
         except (HostError, RunError) as error:
             self._note = f"as of {self._at}: {error.message}"
@@ -170,6 +172,21 @@ class TopApp(App[BaseException]):
         if left_out and not self._pane.details_open:
             words.append(wider(left_out))
         self._keys.update(footer("   ".join(words)))
+
+
+def _in_background(ask: Callable[[], Snapshot]) -> asyncio.Future[Snapshot]:
+    """Ask in a thread that, unlike asyncio's, nobody waits for who ends before the answer."""
+    answer: Future[Snapshot] = Future()
+    answer.set_running_or_notify_cancel()  # from now on it has a result, needed or not
+
+    def work() -> None:
+        try:
+            answer.set_result(ask())
+        except Exception as error:
+            answer.set_exception(error)
+
+    Thread(target=work, daemon=True).start()
+    return asyncio.wrap_future(answer)
 
 
 def _now() -> str:

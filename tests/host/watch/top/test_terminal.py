@@ -140,6 +140,19 @@ def test_it_leaves_the_terminal_as_it_was_after_a_defect(
         terminal.ends(70)
 
 
+def test_it_ends_at_once_while_prometheus_is_silent(
+    recorded: RecordedPrometheus, tmp_path: Path
+) -> None:
+    with started(SHELL.replace(MAIN, f"{QUICK}; {MAIN}"), recorded, tmp_path) as terminal:
+        recorded.answers.clear()
+        asked = len(recorded.asked)
+        while len(recorded.asked) == asked:
+            time.sleep(0.01)
+        terminal.press("s", "emulated s ▼")
+        terminal.type("q")
+        terminal.until("exit code 0, terminal as before", seconds=3)  # it is asked for 5
+
+
 def test_keys_of_a_terminal_sort_select_and_open(terminal: Terminal) -> None:
     terminal.press("s", r"emulated s ▼")
     terminal.press("\x1b[B\x1bOA\r", r"client +workstation ")  # arrows, of either mode
