@@ -53,14 +53,14 @@ def follow_run(engine: Engine, run: Run, stack: Stack | None) -> Summary:
     Only a federation that is up has a live picture of its devices.
     """
     from fedbench.host.watch.prometheus import Prometheus
-    from fedbench.host.watch.top.live import Lines, View
+    from fedbench.host.watch.top.live import Lines, LiveRun
 
     say(f"run {run.id}")
     if stack is None or not progress.is_terminal:
         return engine.follow(run, Lines(run, say))
     with Live(console=progress, auto_refresh=False) as live:
         names = [client.name for client in stack.clients]
-        return engine.follow(run, View(run, names, Prometheus(stack.prometheus_url), live))
+        return engine.follow(run, LiveRun(run, names, Prometheus(stack.prometheus_url), live))
 
 
 def print_not_held(lines: Iterable[str]) -> None:

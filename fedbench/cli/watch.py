@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -28,17 +29,25 @@ def top(
     svg: Annotated[Path | None, typer.Option(help="write it into this picture instead")] = None,
 ) -> None:
     """Watch all devices live: who holds the round back, and why. ? shows the keys, q quits."""
-    from fedbench.host.watch import top
-    from fedbench.host.watch.top.drawing import Board
+    from fedbench.host.watch.top.drawing import Board, export_svg
+    from fedbench.host.watch.top.query import look
 
     source = Prometheus(prometheus or require(checkout.places).prometheus_url)
     if svg is not None:
-        top.export_svg(top.look(source, run), svg)
+        export_svg(look(source, run), svg)
         say(f"drawn into {svg}")
-    elif once or not console.is_terminal:
-        console.print(Board(top.look(source, run)))
+    elif once or not _on_terminal():
+        console.print(Board(look(source, run)))
     else:
-        top.watch(source, run, console)
+        from fedbench.host.watch.top.screen import watch  # Textual takes its time
+
+        watch(source, run)
+
+
+def _on_terminal() -> bool:
+    """Return whether somebody sees what is drawn, and can press keys."""
+    streams = (sys.stdin, sys.stdout, sys.stderr)
+    return all(stream.isatty() for stream in streams) and not console.is_dumb_terminal
 
 
 def logs(

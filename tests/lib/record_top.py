@@ -27,7 +27,7 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from fedbench.host.watch.prometheus import Prometheus
-from fedbench.host.watch.top.snapshot import ask
+from fedbench.host.watch.top.query import ask
 from fedbench.records import ClientRound, RoundParts, RoundRecord, replace_text
 from fedbench.records.clock import Dilation
 from fedbench.records.energy import Draw

@@ -11,13 +11,16 @@ from rich.text import Text
 
 from fedbench.config.units import format_number
 from fedbench.host.watch.top.device_table import bar, error, phase, scaled
-from fedbench.host.watch.top.state import Device, Snapshot, Traffic
+from fedbench.host.watch.top.state import DeviceState, Snapshot, Traffic
 
 _MIB = 2**20
 
 
-def detail(device: Device, state: Snapshot) -> Table:
-    """A dash is what nobody measured; what a device does not have, as a GPU, is left out."""
+def detail(device: DeviceState, state: Snapshot) -> Table:
+    """Return a line for each topic; a dash is what nobody measured.
+
+    What a device does not have, as a GPU, is left out.
+    """
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
     for topic, text in _lines(device, state):
@@ -25,7 +28,7 @@ def detail(device: Device, state: Snapshot) -> Table:
     return table
 
 
-def _lines(device: Device, state: Snapshot) -> Iterator[tuple[str, Text | str]]:
+def _lines(device: DeviceState, state: Snapshot) -> Iterator[tuple[str, Text | str]]:
     yield "client", device.client + (f" ({device.profile})" if device.profile else "")
     yield "phase", _phase(device, state.time)
     yield "local epoch", _epoch(device)
@@ -43,11 +46,11 @@ def _lines(device: Device, state: Snapshot) -> Iterator[tuple[str, Text | str]]:
         yield "energy", _energy(device)
     if any(value is not None for value in astuple(device.gpu)):
         yield "GPU", _gpu(device)
-    if own := [alert.name for alert in state.alerts if alert.client == device.client]:
-        yield "alerts", Text(", ".join(own), "bold red")
+    if firing := [alert.name for alert in state.alerts if alert.client == device.client]:
+        yield "alerts", Text(", ".join(firing), "bold red")
 
 
-def _phase(device: Device, now: float) -> Text:
+def _phase(device: DeviceState, now: float) -> Text:
     since = device.in_phase_since
     if since is None:
         return phase(device)
@@ -55,12 +58,12 @@ def _phase(device: Device, now: float) -> Text:
     return phase(device).append(f" since {at}, for {now - since:.0f} s", "default")
 
 
-def _epoch(device: Device) -> str:
+def _epoch(device: DeviceState) -> str:
     of = f"{format_number(device.epoch, '.0f')} of {format_number(device.epochs, '.0f')}"
     return f"{of}, {format_number(device.speed, '.1f')} samples/s"
 
 
-def _seconds(device: Device) -> Text:
+def _seconds(device: DeviceState) -> Text:
     """Of the last local epoch; a real device has no target."""
     text = Text(format_number(device.epoch_seconds, ".2f"))
     if device.target_seconds is not None:
@@ -70,7 +73,7 @@ def _seconds(device: Device) -> Text:
     return text
 
 
-def _cpu(device: Device) -> Text:
+def _cpu(device: DeviceState) -> Text:
     quota = bar(device.cpu_use).append(f" of its quota of {format_number(device.cpus, '.2f')} CPUs")
     return quota.append(
         f", throttled in {format_number(device.throttled, '.0%')} of periods, "
@@ -78,7 +81,7 @@ def _cpu(device: Device) -> Text:
     )
 
 
-def _memory(device: Device) -> Text:
+def _memory(device: DeviceState) -> Text:
     share = Text() if device.memory_use is None else bar(device.memory_use).append(", ")
     used, peak = (scaled(value, _MIB, ".0f") for value in (device.memory, device.memory_peak))
     limit = "no limit" if device.memory_limit is None else f"limit {device.memory_limit / _MIB:.0f}"
@@ -93,7 +96,7 @@ def _traffic(traffic: Traffic) -> str:
     return f"{mega}, the last {last}, now {scaled(traffic.rate, 1e3, '.0f')} kB/s"
 
 
-def _energy(device: Device) -> str:
+def _energy(device: DeviceState) -> str:
     busy, idle = (scaled(joules, 1e3, ".2f") for joules in (device.busy_joules, device.idle_joules))
     watts = format_number(device.watts, ".1f")
     return (
@@ -101,7 +104,7 @@ def _energy(device: Device) -> str:
     )
 
 
-def _gpu(device: Device) -> Text:
+def _gpu(device: DeviceState) -> Text:
     gpu = device.gpu
     memory, total = (scaled(value, _MIB, ".0f") for value in (gpu.memory, gpu.memory_total))
     return bar(gpu.use).append(

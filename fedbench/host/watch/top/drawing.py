@@ -1,109 +1,116 @@
-"""Draws the state of a federation for a terminal, as wide and as high as that is."""
+"""What is said of a federation beside its table of devices, and all of it as one print."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
 
-from rich.console import Console, ConsoleOptions, Group, RenderResult
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from fedbench.config.units import format_duration, format_number
-from fedbench.host.watch.top.detail import detail
-from fedbench.host.watch.top.device_table import PHASES, UNKNOWN, bar, choose, draw, scaled
+from fedbench.host.watch.top.device_table import PHASES, UNKNOWN, bar, draw, fit, scaled
 from fedbench.host.watch.top.snapshot import STEP_SECONDS, WINDOW_SECONDS
-from fedbench.host.watch.top.state import Device, Holding, RunState, Snapshot
-from fedbench.host.watch.top.view import HELP, View
+from fedbench.host.watch.top.state import Alert, DeviceState, Holding, RunState, Snapshot
+from fedbench.records import replace_text
 
 _RUN_COLOURS = {"running": "green", "waiting": "yellow", "failed": "red", "interrupted": "yellow"}
 _BLOCKS = "▁▂▃▄▅▆▇█"
+_SVG_COLUMNS = 140
 _RULES_FILE = "compose/prometheus/rules/recording.yml"
 
 
 @dataclass(frozen=True)
 class Board:
-    """The whole view: the run, who holds it back, the devices, what they did, and alerts.
-
-    With a `view` it is as high as the terminal, and one device is selected or its details open.
-    """
+    """All of a state: the run, who holds it back, the devices, what they did, and alerts."""
 
     state: Snapshot
-    note: str = ""  # for example that Prometheus is away
-    view: View | None = None
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """From top to bottom."""
-        view = self.view or View()
-        devices = view.devices(self.state.devices)
-        chosen = view.selected(devices) if self.view else None
-        if chosen and view.detail:
-            yield Group(*self._above(), detail(chosen, self.state), Text())
-            yield from _timeline([chosen], self.state.time, options.max_width)
-            yield Group(*self._below())
-            return
-        sort = view.sort if self.view else ""
-        columns, left_out = choose(devices, sort, console, options)
-        above, below = [*self._above()], [*self._below(left_out)]
-        used = len(console.render_lines(Group(*above, *below), options))
-        shown, on_timeline = _room(devices, chosen, options.max_height - used)
-        yield Group(*above, draw(columns, shown, sort, chosen))
-        yield Text(_where(shown, devices), "bright_black")
-        yield from _timeline(on_timeline, self.state.time, options.max_width)
-        yield Group(*below)
-
-    def _above(self) -> Iterator[Text]:
-        if self.note:
-            yield Text(self.note, "bold yellow")
-        if self.state.missing_rules:
-            yield Text(_missing(self.state.missing_rules), "yellow")
-        yield from _header(self.state.run)
-        yield Text(_held_back(self.state.holding) if self.state.holding else " ", "yellow")
-
-    def _below(self, left_out: Sequence[str] = ()) -> Iterator[Text]:
+        """Draw it from top to bottom, as wide as the console."""
+        devices = self.state.devices
+        columns, left_out = fit(devices, options.max_width)
+        yield from head(self.state)
+        yield draw(columns, devices)
+        yield Text()
+        yield Timelines(devices, self.state.time)
         if self.state.alerts:
             yield Text()
-            yield Text(f"alerts: {', '.join(map(str, self.state.alerts))}", "bold red")
-        parts = [f"← wider terminal: {', '.join(left_out)}"] if left_out else []
-        if self.view:
-            parts.insert(0, HELP if self.view.help else "? keys")
-        if parts:
-            yield Text("   ".join(parts), "bright_black", no_wrap=True, overflow="ellipsis")
+            yield alerts(self.state.alerts)
+        if left_out:
+            yield footer(wider(left_out))
+
+
+def head(state: Snapshot) -> Iterator[Text]:
+    """Yield the run, how far it is, and who holds its round back."""
+    if state.missing_rules:
+        yield Text(_missing(state.missing_rules), "yellow")
+    if state.run is None:
+        yield Text("no run yet", "bold")
+    else:
+        yield from _run(state.run)
+    yield Text(_held_back(state.holding) if state.holding else " ", "yellow")
+
+
+def alerts(firing: Sequence[Alert]) -> Text:
+    """Return them as a line."""
+    return Text(f"alerts: {', '.join(map(str, firing))}", "bold red")
+
+
+def wider(left_out: Sequence[str]) -> str:
+    """Return which columns a wider terminal would have."""
+    return f"← wider terminal: {', '.join(left_out)}"
+
+
+def footer(text: str) -> Text:
+    """Return the last line, of which a narrow terminal has the beginning."""
+    return Text(text, "bright_black", no_wrap=True, overflow="ellipsis")
+
+
+@dataclass(frozen=True)
+class Timelines:
+    """What devices did until `now`, a Unix time, and a legend; as wide as the console."""
+
+    devices: Sequence[DeviceState]
+    now: float
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Draw a line for each device."""
+        width = options.max_width
+        longest = max((len(device.client) for device in self.devices), default=0)
+        names = min(longest, width // 2)  # half of a narrow terminal is left for what they did
+        slots = max(min(width - names - 1, WINDOW_SECONDS // STEP_SECONDS), 1)
+        for device in self.devices:
+            line = Text(device.client, no_wrap=True)
+            line.truncate(names, overflow="ellipsis", pad=True)
+            line.append(" ")
+            for phase in _slots(device, self.now, slots):
+                colour, sign = PHASES.get(phase, UNKNOWN)
+                line.append(sign, colour)
+            yield line
+        yield _legend()
+
+
+def sparkline(values: Sequence[float], most: int = 30) -> str:
+    """Return the last `most` finite values as blocks, the lowest of them the smallest."""
+    values = [value for value in values if math.isfinite(value)][-most:]
+    low, high = min(values, default=0.0), max(values, default=0.0)
+    scale = (len(_BLOCKS) - 1) / (high - low) if high > low else 0.0
+    return "".join(_BLOCKS[round((value - low) * scale)] for value in values)
 
 
 def _missing(rules: Sequence[str]) -> str:
-    """Says why some figures are not there."""
+    """Say why some figures are not there."""
     names = ", ".join(rule.removeprefix("client:fedbench_") for rule in rules)
     return f"this Prometheus lacks recording rules of fedbench's {_RULES_FILE}: {names}"
 
 
-def _room(
-    devices: Sequence[Device], chosen: Device | None, lines: int
-) -> tuple[Sequence[Device], Sequence[Device]]:
-    """Of which devices there are rows, and of which timelines; all but where one is chosen.
-
-    Then rows go before timelines where not all fit, and the chosen one has both.
-    """
-    lines -= 3  # titles of columns, where it stands, the legend
-    if chosen is None or 2 * len(devices) <= lines:
-        return devices, devices
-    rows = max(lines - 1, 1)
-    first = max(0, min(devices.index(chosen) - rows // 2, len(devices) - rows))
-    return devices[first : first + rows], [chosen]
-
-
-def _where(shown: Sequence[Device], devices: Sequence[Device]) -> str:
-    if len(shown) == len(devices):
-        return ""
-    first = devices.index(shown[0])
-    return f"{first + 1} to {first + len(shown)} of {len(devices)} devices"
-
-
-def _header(run: RunState | None) -> Iterator[Text]:
-    if run is None:
-        yield Text("no run yet", "bold")
-        return
+def _run(run: RunState) -> Iterator[Text]:
     title = Text(run.run, "bold")
     if run.experiment:
         title.append(f"  {run.experiment} on {run.profile}, {run.model}", "default")
@@ -124,21 +131,21 @@ def _header(run: RunState | None) -> Iterator[Text]:
 
 
 def _held_back(holding: Holding) -> str:
-    """Who, why, and who waits for how long already."""
+    """Say who, why, and who waits for how long already."""
     device = holding.client
-    parts = [f"{device.client} holds the round back: {device.phase}"]
+    reasons = [f"{device.client} holds the round back: {device.phase}"]
     if device.phase == "training":
-        parts[0] += (
+        reasons[0] += (
             f" epoch {format_number(device.epoch, '.0f')}/{format_number(device.epochs, '.0f')}"
         )
         if device.cpu_use is not None:
-            parts.append(f"{device.cpu_use:.0%} of its CPU quota used")
+            reasons.append(f"{device.cpu_use:.0%} of its CPU quota used")
         if device.throttled:
-            parts.append(f"throttled in {device.throttled:.0%} of periods")
+            reasons.append(f"throttled in {device.throttled:.0%} of periods")
     elif device.phase in ("receiving", "sending"):
         traffic = device.received if device.phase == "receiving" else device.sent
-        parts.append(f"its link carries {scaled(traffic.rate, 1e3, '.0f')} kB/s")
-    return f"{', '.join(parts)}; waiting: {', '.join(_waiting(holding))}"
+        reasons.append(f"its link carries {scaled(traffic.rate, 1e3, '.0f')} kB/s")
+    return f"{', '.join(reasons)}; waiting: {', '.join(_waiting(holding))}"
 
 
 def _waiting(holding: Holding) -> Iterator[str]:
@@ -146,27 +153,8 @@ def _waiting(holding: Holding) -> Iterator[str]:
         yield client + (f" over {WINDOW_SECONDS} s" if seconds is None else f" {seconds:.0f} s")
 
 
-def _timeline(devices: Sequence[Device], now: float, width: int) -> Iterator[Text]:
-    longest = max((len(device.client) for device in devices), default=0)
-    names = min(longest, width // 2)  # half of a narrow terminal is left for what they did
-    slots = max(min(width - names - 1, WINDOW_SECONDS // STEP_SECONDS), 1)
-    for device in devices:
-        line = Text(device.client)
-        line.truncate(names, overflow="ellipsis", pad=True)
-        line.append(" ")
-        for phase in _slots(device, now, slots):
-            colour, sign = PHASES.get(phase, UNKNOWN)
-            line.append(sign, colour)
-        yield line
-    legend = Text(f"{WINDOW_SECONDS // 60} min: ", no_wrap=True)
-    for phase, (colour, sign) in PHASES.items():
-        if phase != "gone":
-            legend.append(f"{sign} ", colour).append(f"{phase}  ", "default")
-    yield legend
-
-
-def _slots(device: Device, now: float, slots: int) -> Iterator[str]:
-    """The phase that it was in for most of each slot; gone where nothing is known of it."""
+def _slots(device: DeviceState, now: float, slots: int) -> Iterator[str]:
+    """Yield the phase that it was in for most of each slot; gone where nothing is known of it."""
     seen: list[Counter[str]] = [Counter() for _ in range(slots)]
     for time, phase in device.phases:
         age = (now - time) / WINDOW_SECONDS
@@ -176,9 +164,17 @@ def _slots(device: Device, now: float, slots: int) -> Iterator[str]:
         yield max(counts, key=lambda phase: counts[phase], default="gone")
 
 
-def sparkline(values: Sequence[float], most: int = 30) -> str:
-    """The last `most` finite values as blocks, the lowest of them the smallest."""
-    values = [value for value in values if math.isfinite(value)][-most:]
-    low, high = min(values, default=0.0), max(values, default=0.0)
-    scale = (len(_BLOCKS) - 1) / (high - low) if high > low else 0.0
-    return "".join(_BLOCKS[round((value - low) * scale)] for value in values)
+def _legend() -> Text:
+    legend = Text(f"{WINDOW_SECONDS // 60} min: ", no_wrap=True)
+    for phase, (colour, sign) in PHASES.items():
+        if phase != "gone":
+            legend.append(f"{sign} ", colour).append(f"{phase}  ", "default")
+    return legend
+
+
+def export_svg(state: Snapshot, file: Path) -> None:
+    """Write the print as a picture, without the web fonts that rich would have it load."""
+    console = Console(record=True, width=_SVG_COLUMNS, file=StringIO(), force_terminal=True)
+    console.print(Board(state))
+    svg = console.export_svg(title="fedbench top", unique_id="top")
+    replace_text(file, re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL))

@@ -13,8 +13,9 @@ from fedbench.config.units import format_duration
 from fedbench.errors import HostError
 from fedbench.host.setup.machine import Say
 from fedbench.host.watch.prometheus import Prometheus
-from fedbench.host.watch.top.device_table import Devices
-from fedbench.host.watch.top.snapshot import ask, snapshot
+from fedbench.host.watch.top.device_table import DeviceTable
+from fedbench.host.watch.top.query import ask
+from fedbench.host.watch.top.snapshot import snapshot
 from fedbench.records import RoundRecord
 from fedbench.records.clock import Dilation, WallSeconds
 from fedbench.records.runs import Run
@@ -24,7 +25,7 @@ _LINES = 6  # of what happened, above the live table
 
 
 class Lines:
-    """Tells each event of a run once, as a line of text: for logs and pipes."""
+    """The events of a run, each told once as a line of text: for logs and pipes."""
 
     def __init__(self, run: Run, say: Say) -> None:
         self._run = run
@@ -33,7 +34,7 @@ class Lines:
         self._told = len(run.events())  # a run that goes on has told its past already
 
     def __call__(self) -> None:
-        """Says what is new."""
+        """Say what is new."""
         events = self._run.events()
         rounds = self._run.rounds()
         for event in events[self._told :]:
@@ -42,7 +43,7 @@ class Lines:
         self._told = len(events)
 
 
-class View:
+class LiveRun:
     """A live picture for a terminal: what each device does, and how the rounds went."""
 
     def __init__(self, run: Run, clients: list[str], prometheus: Prometheus, live: Live) -> None:
@@ -53,7 +54,7 @@ class View:
         self._live = live
 
     def __call__(self) -> None:
-        """Draws the present state."""
+        """Draw the present state."""
         events, rounds = self._run.events(), self._run.rounds()
         said = list(filter(None, (describe(event, rounds, self._emulation) for event in events)))
         lines = [Text(line) for line in said[-_LINES:] or ["starting"]]
@@ -61,11 +62,11 @@ class View:
             state = ask(self._prometheus, self._run.id, self._clients)
         except HostError:  # it starts after the clients, and is only for looking
             state = snapshot([], [], [], [], self._run.id, self._clients)
-        self._live.update(Group(*lines, Devices(state)), refresh=True)
+        self._live.update(Group(*lines, DeviceTable(state.devices)), refresh=True)
 
 
 def describe(event: dict[str, Any], rounds: list[RoundRecord], emulation: Emulation) -> str:
-    """One event as a line, empty for those that are not worth one; `rounds` are those so far."""
+    """Return an event as a line, empty if it is not worth one; `rounds` are those so far."""
     line = ""
     where = f"round {event.get('round')}"
     match event["event"]:
@@ -104,7 +105,7 @@ def describe(event: dict[str, Any], rounds: list[RoundRecord], emulation: Emulat
 
 
 def describe_round(rounds: list[RoundRecord], total: int, dilation: Dilation) -> str:
-    """The last of these rounds as a line, with the wall time that is left."""
+    """Return the last of these rounds as a line, with the wall time that is left."""
     last = rounds[-1]
     parts = [f"round {last.round}/{total}:"]
     if last.server_accuracy is not None and last.server_loss is not None:
@@ -118,6 +119,6 @@ def describe_round(rounds: list[RoundRecord], total: int, dilation: Dilation) ->
 
 
 def _seconds(wall: WallSeconds, dilation: Dilation) -> str:
-    """One figure where the two are the same."""
+    """Return wall and emulated seconds, or one figure where they are the same."""
     emulated = f"{dilation.emulated(wall):.1f} s"
     return emulated if dilation <= 1 else f"{wall:.1f} s wall, {emulated} emulated"

@@ -1,4 +1,4 @@
-"""The state of a federation, made of Prometheus' answers alone. Pure but for `ask`.
+"""The state of a federation, made of Prometheus' answers alone. Pure.
 
 No file of the computer that it runs on is read: the federation may be on another one. Rates and
 ratios are those that recording.yml records, which the dashboards show too.
@@ -12,13 +12,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from fedbench.host.watch.prometheus import Prometheus, Sample, Series
-from fedbench.host.watch.top.state import Alert, Device, Gpu, RunState, Snapshot, Traffic
+from fedbench.host.watch.prometheus import Sample, Series
+from fedbench.host.watch.top.state import Alert, DeviceState, GpuState, RunState, Snapshot, Traffic
 from fedbench.records.clock import Dilation
 
 WINDOW_SECONDS = 240  # of the timeline; a device that left is shown for as long
 STEP_SECONDS = 2
-_CURVE_SECONDS, _CURVE_STEP_SECONDS = 3600, 10
 
 # The fields of a device and the metric of each; of one that has a value per state or direction,
 # that one's after a point.
@@ -57,13 +56,13 @@ _GPU = {
     "memory_total": "fedbench_gpu_memory_total_bytes",
     "watts": "fedbench_gpu_power_watts",
 }
-_PHASE, _SPEED = "fedbench_client_phase", "fedbench_samples_per_second"
+PHASE_METRIC, _SPEED = "fedbench_client_phase", "fedbench_samples_per_second"
 _DILATION = "fedbench_client_dilation"
 _OF_A_RUN = ("run_info", "run_phase", "round", "rounds", "round_last_seconds", "server_accuracy",
              "server_loss", "dilation")  # fmt: skip
 METRICS = tuple(
     sorted(
-        {_PHASE, _SPEED, _DILATION, *(f"fedbench_{name}" for name in _OF_A_RUN)}
+        {PHASE_METRIC, _SPEED, _DILATION, *(f"fedbench_{name}" for name in _OF_A_RUN)}
         | {
             metric.partition(".")[0]
             for fields in (_DEVICE, _SENT, _RECEIVED, _GPU)
@@ -75,25 +74,6 @@ _GOING_ON = ("waiting", "running")
 # NaN or infinite where training diverged; any other figure that is so is a ratio without figures.
 _DIVERGING = ("fedbench_local_loss", "fedbench_server_loss")
 RULES = tuple(metric for metric in METRICS if metric.startswith("client:"))
-_FACTS = f'{{__name__=~"{"|".join(("ALERTS", *METRICS))}"}}'
-_PHASES = f"{_PHASE} == 1"
-_CURVES = '{__name__=~"fedbench_server_(accuracy|loss)"}'
-
-
-def ask(prometheus: Prometheus, run: str | None = None, clients: Iterable[str] = ()) -> Snapshot:
-    """The present state, in four requests; `clients` are shown even if nobody scraped them yet.
-
-    Raises:
-        HostError: Prometheus does not answer.
-    """
-    return snapshot(
-        prometheus.query(_FACTS),
-        prometheus.query_range(_PHASES, WINDOW_SECONDS, STEP_SECONDS),
-        prometheus.query_range(_CURVES, _CURVE_SECONDS, _CURVE_STEP_SECONDS),
-        prometheus.recording_rules(),
-        run,
-        clients,
-    )
 
 
 def snapshot(
@@ -104,7 +84,7 @@ def snapshot(
     run: str | None = None,
     clients: Iterable[str] = (),
 ) -> Snapshot:
-    """The state that these answers describe, of `run` or the newest, one that goes on first.
+    """Return what these answers say of `run`, or of the newest, one that goes on first.
 
     `rules` are the recording rules that it evaluates itself; it may have others' series, too.
     """
@@ -135,7 +115,7 @@ def snapshot(
 
 
 def _current(facts: Iterable[Sample]) -> str | None:
-    """A Prometheus of the user's own may have runs of several federations."""
+    """Choose the newest run that goes on: a user's Prometheus may have several federations."""
     phases = _named(facts, "run_phase")
     going_on = {s.labels["run"] for s in phases if s.value and s.labels["phase"] in _GOING_ON}
     return max(going_on or {s.labels["run"] for s in phases}, default=None)
@@ -169,10 +149,12 @@ def _run(run: str, facts: Sequence[Sample], curves: Sequence[Series]) -> RunStat
 
 
 def _curve(curves: Iterable[Series], name: str, run: str, now: float | None) -> tuple[float, ...]:
-    """Values as they changed: Prometheus has the same one again until the next round is over."""
+    """Return values as they changed: Prometheus repeats one until the next round is over."""
     labels = {"__name__": f"fedbench_{name}", "run": run}.items()
-    found = [series.points for series in curves if labels <= series.labels.items()]
-    values = [value for points in found for _, value in points]
+    values: list[float] = []
+    for series in curves:
+        if labels <= series.labels.items():
+            values += [value for _, value in series.points]
     values += [] if now is None else [now]
     # By their text, because NaN, the loss of a model that diverged, is unlike itself.
     return tuple(next(same) for _, same in groupby(values, key=str))
@@ -187,7 +169,7 @@ def _phases(phases: Iterable[Series]) -> dict[str, tuple[tuple[float, str], ...]
 
 
 def _values(facts: Iterable[Sample]) -> dict[str, dict[str, float]]:
-    """By client and metric; one that has a value per state or direction, with that appended."""
+    """Return values by client and metric; a state or direction is appended to the metric's name."""
     values: dict[str, dict[str, float]] = defaultdict(dict)
     for sample in facts:
         client, labels = sample.labels.get("client"), sample.labels
@@ -204,14 +186,14 @@ def _device(
     past: tuple[tuple[float, str], ...],
     run: RunState | None,
     profile: str,
-) -> Device:
+) -> DeviceState:
     def fields(metrics: Mapping[str, str]) -> dict[str, Any]:
         return {field: values.get(metric) for field, metric in metrics.items()}
 
     known = fields(_DEVICE)
     wall, speed = known["epoch_wall_seconds"], values.get(_SPEED)
     dilation = Dilation(values.get(_DILATION) or (run.dilation if run else 1.0))
-    return Device(
+    return DeviceState(
         client,
         _phase(values, past),
         past,
@@ -220,16 +202,18 @@ def _device(
         epoch_seconds=None if wall is None else dilation.emulated(wall),
         sent=Traffic(**fields(_SENT)),
         received=Traffic(**fields(_RECEIVED)),
-        gpu=Gpu(**fields(_GPU)),
+        gpu=GpuState(**fields(_GPU)),
         **known,
     )
 
 
 def _phase(values: Mapping[str, float], past: Sequence[tuple[float, str]]) -> str:
-    """A client that Prometheus scrapes no more is gone; one that it never did has no phase yet."""
-    current = [name for name, value in values.items() if name.startswith(f"{_PHASE}.") and value]
+    """Return the phase: gone if Prometheus scrapes it no more, a dash if it never did."""
+    current = [
+        name for name, value in values.items() if name.startswith(f"{PHASE_METRIC}.") and value
+    ]
     if current:
-        return current[0].removeprefix(f"{_PHASE}.")
+        return current[0].removeprefix(f"{PHASE_METRIC}.")
     return "gone" if past else "-"
 
 

@@ -26,7 +26,7 @@ class Traffic:
 
 
 @dataclass(frozen=True)
-class Gpu:
+class GpuState:
     """A device's GPU, in use (0 to 1), bytes and watts; None is what it does not tell."""
 
     use: float | None = None
@@ -36,7 +36,7 @@ class Gpu:
 
 
 @dataclass(frozen=True)
-class Device:
+class DeviceState:
     """One client and its device (of a device profile); None is what nobody measured.
 
     Speeds are samples per emulated second, `epoch_seconds` and `target_seconds` (the real device's)
@@ -72,7 +72,7 @@ class Device:
     watts: float | None = None
     idle_joules: float | None = None
     busy_joules: float | None = None
-    gpu: Gpu = Gpu()
+    gpu: GpuState = GpuState()
 
     @property
     def error(self) -> float | None:
@@ -130,7 +130,7 @@ class RunState:
 class Holding:
     """A client for which the others wait, and since how many wall seconds each does."""
 
-    client: Device
+    client: DeviceState
     waiting: Mapping[str, float | None]
 
 
@@ -155,7 +155,7 @@ class Snapshot:
     time: float
     runs: tuple[str, ...]
     run: RunState | None
-    devices: tuple[Device, ...]
+    devices: tuple[DeviceState, ...]
     alerts: tuple[Alert, ...] = ()
     missing_rules: tuple[str, ...] = ()
 
@@ -173,8 +173,8 @@ class Snapshot:
         )
 
 
-def _left(device: Device) -> tuple[int, float]:
-    """What is left to a busy device in this round: phases, and wall seconds of training."""
+def _left(device: DeviceState) -> tuple[int, float]:
+    """Return what is left to a busy device in this round: phases, and wall seconds of training."""
     order = _BUSY.index(device.phase)
     if device.epoch is None or device.epochs is None:
         return order, 0.0

@@ -8,15 +8,18 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pilot import lines as on_screen
+from pilot import play
 from rich.cells import cell_len
 from rich.console import Console
+from textual.pilot import Pilot
 
 from fedbench.host.watch.prometheus import Sample, Series
-from fedbench.host.watch.top.device_table import PHASES, Devices
+from fedbench.host.watch.top.device_table import PHASES, DeviceTable
 from fedbench.host.watch.top.drawing import Board
+from fedbench.host.watch.top.screen import TopApp
 from fedbench.host.watch.top.snapshot import METRICS, snapshot
-from fedbench.host.watch.top.state import Alert, Device, Gpu, RunState, Snapshot, Traffic
-from fedbench.host.watch.top.view import SORTS, View
+from fedbench.host.watch.top.state import Alert, DeviceState, GpuState, RunState, Snapshot, Traffic
 
 NOW = 1_764_000_000.0
 FIGURES = st.floats(width=32)  # NaN and infinities among them
@@ -34,14 +37,14 @@ def figures(kind: type, **others: st.SearchStrategy[Any]) -> st.SearchStrategy[A
 
 
 DEVICES = figures(
-    Device,
+    DeviceState,
     client=NAMES,
     phase=CLIENT_PHASES,
     phases=POINTS.map(lambda points: tuple(sorted(points))),
     profile=NAMES,
     sent=figures(Traffic),
     received=figures(Traffic),
-    gpu=figures(Gpu),
+    gpu=figures(GpuState),
 )
 CURVES = st.lists(FIGURES, max_size=40).map(tuple)
 RUNS = figures(
@@ -65,23 +68,44 @@ STATES = st.builds(
     st.lists(DEVICES, max_size=4, unique_by=lambda device: device.client).map(tuple),
     st.lists(st.builds(Alert, NAMES, NAMES), max_size=3).map(tuple),
 )
-VIEWS = st.builds(View, st.sampled_from(SORTS), NAMES, st.booleans(), st.booleans())
+KEYS = st.sampled_from(["s", "j", "k", "enter", "escape", "question_mark", "pagedown", "right"])
 WIDTHS, HEIGHTS = st.integers(10, 200), st.integers(3, 60)
 
 
-def lines(what: Board | Devices, width: int, height: int) -> list[str]:
-    console = Console(file=io.StringIO(), width=width, height=height, color_system=None)
+def widest(what: Board | DeviceTable, width: int) -> int:
+    console = Console(file=io.StringIO(), width=width, color_system=None)
     rendered = console.render_lines(what, pad=False)  # as printed: rows are cut where too wide
-    return ["".join(segment.text for segment in line) for line in rendered]
+    texts = ("".join(segment.text for segment in line) for line in rendered)
+    return max(map(cell_len, texts), default=0)
 
 
 @settings(max_examples=40, deadline=None)
-@given(STATES, st.none() | VIEWS, NAMES, WIDTHS, HEIGHTS)
-def test_any_state_is_drawn_and_no_line_is_wider_than_the_terminal(
-    state: Snapshot, view: View | None, note: str, width: int, height: int
+@given(STATES, WIDTHS)
+def test_any_state_is_printed_and_no_line_is_wider_than_the_terminal(
+    state: Snapshot, width: int
 ) -> None:
-    for what in (Board(state, note, view), Devices(state)):
-        assert max(map(cell_len, lines(what, width, height)), default=0) <= width
+    for what in (Board(state), DeviceTable(state.devices)):
+        assert widest(what, width) <= width
+
+
+@settings(max_examples=6, deadline=None)
+@given(st.lists(st.tuples(STATES, KEYS, WIDTHS, HEIGHTS), min_size=1, max_size=3))
+def test_any_states_are_drawn_one_after_the_other_in_a_terminal_that_changes_its_size(
+    story: list[tuple[Snapshot, str, int, int]],
+) -> None:
+    state, *_ = story[0]
+
+    async def scene(app: TopApp, pilot: Pilot[BaseException]) -> None:
+        nonlocal state
+        for state, key, width, height in story:  # noqa: B007, looked at by the app
+            await app.renew()
+            await pilot.press(key)
+            await pilot.resize_terminal(width, height)
+            await pilot.pause()
+            assert app.is_running
+            assert [cell_len(line) <= width for line in on_screen(app)] == [True] * height
+
+    assert play(lambda: state, scene).return_value is None
 
 
 SAMPLES = st.builds(
@@ -101,8 +125,8 @@ SERVER_CURVES = st.builds(
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(SAMPLES, max_size=80), st.lists(SERVER_CURVES, max_size=3), VIEWS, WIDTHS)
-def test_any_figures_of_prometheus_are_a_state_that_is_drawn(
-    facts: list[Sample], curves: list[Series], view: View, width: int
+@given(st.lists(SAMPLES, max_size=80), st.lists(SERVER_CURVES, max_size=3), WIDTHS)
+def test_any_figures_of_prometheus_are_a_state_that_is_printed(
+    facts: list[Sample], curves: list[Series], width: int
 ) -> None:
-    lines(Board(snapshot(facts, [], curves), view=view), width, 24)
+    assert widest(Board(snapshot(facts, [], curves)), width) <= width

@@ -9,20 +9,20 @@ from rich.console import Console
 
 from fedbench.host.watch.top.detail import detail
 from fedbench.host.watch.top.snapshot import snapshot
-from fedbench.host.watch.top.state import Alert, Device, Gpu, Snapshot, Traffic
+from fedbench.host.watch.top.state import Alert, DeviceState, GpuState, Snapshot, Traffic
 
-EVERYTHING = Device(
+EVERYTHING = DeviceState(
     "lap", "training", ((80.0, "waiting"), (90.0, "training")), "laptop",
     epoch=2, epochs=3, speed=41.25, epoch_seconds=2.2, target_seconds=2.0, slowness=1.5,
     loss=1.25, accuracy=0.625, cpus=0.5, cpu_seconds=123.4, cpu_use=0.5, throttled=0.25,
     memory=300 * 2**20, memory_peak=350 * 2**20, memory_limit=400 * 2**20, memory_use=0.75,
     memory_kills=2, sent=Traffic(125e3, 18e6, 4.5, 9e6, 2.25), received=Traffic(0, 9e6, 1, 9e6, 1),
     watts=42.5, idle_joules=250, busy_joules=1000,
-    gpu=Gpu(use=0.75, memory=3 * 2**20, memory_total=8 * 2**20, watts=61.5),
+    gpu=GpuState(use=0.75, memory=3 * 2**20, memory_total=8 * 2**20, watts=61.5),
 )  # fmt: skip
 
 
-def lines(device: Device, *alerts: Alert, width: int = 120) -> dict[str, str]:
+def lines(device: DeviceState, *alerts: Alert, width: int = 120) -> dict[str, str]:
     """The text of each topic."""
     output = io.StringIO()
     state = Snapshot(100.0, (), None, (device,), alerts)
@@ -52,7 +52,7 @@ def test_everything_of_a_device() -> None:
 
 
 def test_a_real_device_of_which_little_is_known() -> None:
-    shown = lines(Device("pi", phase="waiting", memory=2**20))
+    shown = lines(DeviceState("pi", phase="waiting", memory=2**20))
     assert shown.keys().isdisjoint({"energy", "GPU", "alerts"})
     assert shown["client"] == "pi"
     assert shown["phase"] == "waiting"

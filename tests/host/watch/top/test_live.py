@@ -13,7 +13,7 @@ from rich.live import Live
 
 from fedbench.errors import HostError
 from fedbench.host.watch.prometheus import Prometheus, Sample, Series
-from fedbench.host.watch.top.live import Lines, View, describe, describe_round
+from fedbench.host.watch.top.live import Lines, LiveRun, describe, describe_round
 from fedbench.records import RoundRecord
 from fedbench.records.clock import REAL_TIME
 from fedbench.records.runs import Run
@@ -187,7 +187,7 @@ def drawn(run: Run, clients: list[str], answer: list[Sample] | None) -> list[lis
     output = io.StringIO()
     console = Console(file=output, width=140, force_terminal=True, color_system=None)
     live = Live(console=console, auto_refresh=False)
-    view = View(run, clients, prometheus(answer), live)
+    view = LiveRun(run, clients, prometheus(answer), live)
     view()
     console.print(live.renderable)
     shown = [line for line in output.getvalue().splitlines() if line.strip()]

@@ -11,7 +11,7 @@ from recorded import top_answers
 
 from fedbench.host.watch.prometheus import Sample, Series
 from fedbench.host.watch.top.snapshot import METRICS, RULES, snapshot
-from fedbench.host.watch.top.state import Alert, Gpu, Snapshot, Traffic
+from fedbench.host.watch.top.state import Alert, GpuState, Snapshot, Traffic
 from fedbench.telemetry import metrics
 from fedbench.telemetry.work import CLIENT_PHASES
 
@@ -166,7 +166,7 @@ def test_traffic_has_a_direction() -> None:
     assert device.profile == "pi"
     assert device.sent == Traffic(rate=5, bytes=90, seconds=9, last_bytes=30, last_seconds=3)
     assert device.received == Traffic(bytes=80, seconds=8)
-    assert device.gpu == Gpu(use=0.5)
+    assert device.gpu == GpuState(use=0.5)
 
 
 def test_whatever_is_asked_for_is_declared_or_recorded() -> None:
