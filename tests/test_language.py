@@ -19,8 +19,6 @@ FRAGMENTS = {
     "and", "as", "but", "else", "itself", "none", "nothing", "of", "or", "such", "that", "those",
     "whether",
 }  # fmt: skip
-# Rooms whose docstrings are not plain yet; a room that is clean leaves the list.
-NOT_YET_CLEAN: tuple[str, ...] = ()
 
 
 def docstrings(source: str) -> Iterator[tuple[str, str]]:
@@ -46,19 +44,9 @@ def modules() -> list[str]:
     return sorted(str(path.relative_to(ROOT)) for path in paths)
 
 
-def is_clean(module: str) -> bool:
-    return not any(module == room or module.startswith(f"{room}/") for room in NOT_YET_CLEAN)
-
-
-@pytest.mark.parametrize("module", [m for m in modules() if is_clean(m)])
+@pytest.mark.parametrize("module", modules())
 def test_docstrings_begin_with_what_they_say(module: str) -> None:
     assert fragments((ROOT / module).read_text(encoding="utf-8")) == []
-
-
-@pytest.mark.parametrize("room", NOT_YET_CLEAN)
-def test_a_clean_room_is_not_excused(room: str) -> None:
-    sources = [m for m in modules() if m == room or m.startswith(f"{room}/")]
-    assert any(fragments((ROOT / module).read_text(encoding="utf-8")) for module in sources)
 
 
 def test_a_fragment_is_seen() -> None:

@@ -64,7 +64,7 @@ def _epoch(device: DeviceState) -> str:
 
 
 def _seconds(device: DeviceState) -> Text:
-    """Of the last local epoch; a real device has no target."""
+    """Return the seconds of the last local epoch; a real device has no target."""
     text = Text(format_number(device.epoch_seconds, ".2f"))
     if device.target_seconds is not None:
         text.append(f", target {device.target_seconds:.2f}, error ").append_text(error(device))

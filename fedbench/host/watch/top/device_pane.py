@@ -52,7 +52,7 @@ class DevicePane(Vertical):
 
     @property
     def details_open(self) -> bool:
-        """Whether the details of the selected device take the place of the table."""
+        """True while the details of the selected device take the place of the table."""
         return self.has_class("-detail")
 
     def show(self, state: Snapshot, sort: str, width: int) -> list[str]:
