@@ -122,6 +122,14 @@ def leftovers(client: docker.DockerClient) -> list[str]:
     return [str(thing.name) for thing in found]
 
 
+def remove_named(client: docker.DockerClient, name: str) -> None:
+    """Remove containers and networks that a killed session left under names beginning with this."""
+    for container in client.containers.list(all=True, filters={"name": f"^{name}"}):
+        container.remove(force=True)
+    for network in client.networks.list(filters={"name": f"^{name}"}):
+        network.remove()
+
+
 def purge(client: docker.DockerClient) -> None:
     """Removes it all, after a session that was killed as well: by label, not by any record."""
     for label in (f"com.docker.compose.project={PROJECT}", f"fedbench.joined={PROJECT}"):

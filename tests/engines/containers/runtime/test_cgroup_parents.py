@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import docker
 import pytest
 from docker.models.containers import Container
-from harness import CHECKOUT, PROJECT
+from harness import CHECKOUT, PROJECT, remove_named
 
 from fedbench.engines.containers.runtime import cgroup_parents
 from fedbench.engines.containers.runtime.cgroup_parents import ParentQuota
@@ -24,6 +24,7 @@ SECONDS = 4.0
 @pytest.fixture
 def burners(docker_client: docker.DockerClient, helper_image: str) -> Iterator[list[Container]]:
     """Each takes a core where it is let."""
+    remove_named(docker_client, f"{PROJECT}-burner")
     systemd = docker_client.info()["CgroupDriver"] == "systemd"
     parent = f"fedbenchtest{CHECKOUT}.slice" if systemd else f"/{PROJECT}-burners"
     found = [

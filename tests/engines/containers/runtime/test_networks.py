@@ -9,7 +9,7 @@ from typing import cast
 import docker
 import pytest
 from docker.models.containers import Container
-from harness import PROJECT
+from harness import PROJECT, remove_named
 
 from fedbench.client.settings import METRICS_PORT
 from fedbench.config import Network
@@ -75,6 +75,7 @@ Shape = Callable[[Container, Network | None], None]
 @pytest.fixture
 def client(docker_client: docker.DockerClient, helper_image: str) -> Iterator[Container]:
     """A container like a client's, without any right, beside a server."""
+    remove_named(docker_client, NETWORK)
     network = docker_client.networks.create(NETWORK, internal=True)
     containers: list[Container] = []
     try:
