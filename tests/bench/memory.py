@@ -72,7 +72,7 @@ def measure(node: str) -> Figures:
     with tempfile.TemporaryDirectory() as folder:
         write_images(Path(folder))
         profile = Path(folder) / "one.yaml"
-        profile.write_text(f"machines: [device: laptop]\nnode: {node}\n")
+        profile.write_text(f"machines: [device: laptop]\ngpu_stand_in: true\nnode: {node}\n")
         with federation(str(profile), "--experiment=noop", "--set=rounds=1") as bench:
             for _ in range(TURNS[node]):
                 turn(bench, node, folder, figures)
