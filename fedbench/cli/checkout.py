@@ -34,9 +34,9 @@ def bring_up(
     profile: Profile, devices: dict[str, Device], experiment: Experiment, source: Path | None
 ) -> Stack:
     """Bring a federation up with its data, and wait until its clients are ready."""
-    from fedbench.engines.containers import bring_up as planning
+    from fedbench.engines.containers.bring_up import bring_up as bring_up_containers
 
-    return planning.bring_up(places, profile, devices, experiment, source, say)
+    return bring_up_containers(places, profile, devices, experiment, source, say)
 
 
 def ensure_up(

@@ -28,22 +28,22 @@ def data(
     as_json: Json = False,
 ) -> None:
     """Partition an experiment's data for a profile, and show who holds what."""
-    from fedbench.host.data import prepare as partitions
+    from fedbench.host.data import prepare
     from fedbench.host.plan.plan import client_names
 
     if picture is not None and picture.suffix not in (".svg", ".png"):
         raise typer.BadParameter(f"{picture}: expected a .svg or .png file")
     chosen, federation, _ = checkout.load(profile, experiment, settings)
-    prepared = partitions.prepare(
+    prepared = prepare.prepare(
         chosen, client_names(federation), checkout.places.data, source=source, say=say
     )
-    held = partitions.table(prepared, checkout.places.data)
+    held = prepare.table(prepared, checkout.places.data)
     if picture is not None:
         _draw(held, chosen, picture)
     if as_json:
         print_json({"key": prepared.key, "test": prepared.test_samples, "train": held})
         return
-    header, rows = partitions.rows(held)
+    header, rows = prepare.rows(held)
     table = Table(*header)
     for row in rows:
         table.add_row(*row)

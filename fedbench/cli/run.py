@@ -14,8 +14,7 @@ from fedbench.config import load_experiment, load_profile, split_overrides
 from fedbench.engines.containers.runtime.stack import Stack, require
 from fedbench.engines.engine import Engine as AnyEngine
 from fedbench.engines.engine import EngineName
-from fedbench.host.report.tables import run_tables as reports
-from fedbench.host.report.tables.run_tables import energy_table
+from fedbench.host.report.tables import run_tables
 from fedbench.records import Summary, quota_corrections
 from fedbench.records.runs import Run, RunStore
 from fedbench.telemetry import rapl
@@ -81,15 +80,18 @@ def _create(
     workers: int | None,
 ) -> tuple[AnyEngine, Run, Stack | None]:
     for_experiment, for_profile = split_overrides(settings or [])
-    stack = None if engine == "in-process" or profile else require(checkout.places)
-    if stack and for_profile:
-        raise typer.BadParameter(f"{for_profile[0]} belongs to the profile: use `fedbench up`")
-    chosen = load_experiment(experiment, for_experiment)
     if engine == "in-process":
-        federation = load_profile(profile or PROFILE, for_profile)
-        program = engines.in_process(federation, workers)
+        chosen = load_experiment(experiment, for_experiment)
+        program = engines.in_process(load_profile(profile or PROFILE, for_profile), workers)
         return program, program.create(chosen, data), None
-    stack = stack or checkout.ensure_up(profile or PROFILE, for_profile, chosen, data)
+    if profile:
+        chosen = load_experiment(experiment, for_experiment)
+        stack = checkout.ensure_up(profile, for_profile, chosen, data)
+    else:
+        stack = require(checkout.places)
+        if for_profile:
+            raise typer.BadParameter(f"{for_profile[0]} belongs to the profile: use `fedbench up`")
+        chosen = load_experiment(experiment, for_experiment)
     containers = engines.in_containers(stack)
     return containers, containers.create(chosen, data), stack
 
@@ -110,13 +112,13 @@ def _print_summary(summary: Summary, stack: Stack | None, as_json: bool) -> None
         print_json(summary.model_dump())
         return
     tables = (
-        reports.device_table,
-        reports.epoch_table,
-        reports.resource_table,
-        energy_table,
-        reports.server_table,
+        run_tables.device_table,
+        run_tables.epoch_table,
+        run_tables.resource_table,
+        run_tables.energy_table,
+        run_tables.server_table,
     )
-    for header, rows in (reports.shown(table(summary), summary) for table in tables):
+    for header, rows in (run_tables.shown(table(summary), summary) for table in tables):
         table = Table(*header)
         for row in rows:
             table.add_row(*row)
@@ -126,7 +128,7 @@ def _print_summary(summary: Summary, stack: Stack | None, as_json: bool) -> None
         console.print(f"corrected: {line}", markup=False, highlight=False, soft_wrap=True)
     for line in rapl.described(rapl.read(folder)):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    print_not_held(reports.not_held(summary))
+    print_not_held(run_tables.not_held(summary))
     if summary.dilation > 1:
         console.print(f"emulated seconds are wall seconds / {summary.dilation:g}", highlight=False)
     console.print(f"recorded in {folder}", highlight=False, soft_wrap=True)

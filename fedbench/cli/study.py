@@ -19,7 +19,7 @@ from fedbench.engines.engine import Engine as AnyEngine
 from fedbench.engines.engine import EngineName
 from fedbench.errors import RunError
 from fedbench.host.report.tables.paper import PaperRun
-from fedbench.host.studies import reproduce as repeating
+from fedbench.host.studies import reproduce as paper_runs
 from fedbench.host.studies import sweep_table
 from fedbench.host.studies.fidelity import Fidelity, fidelity_tables
 from fedbench.host.studies.sweep_grid import Study, load_study
@@ -118,26 +118,26 @@ def reproduce(
     ] = None,
 ) -> None:
     """Repeat the paper's runs, and print its tables with ours beside; goes on where it stopped."""
-    originals = repeating.choose(what, run, models or [])
+    originals = paper_runs.choose(what, run, models or [])
     found: list[tuple[PaperRun, Summary]] = []
-    rows: list[repeating.PaperComparison] = []
+    rows: list[paper_runs.PaperComparison] = []
     for original in originals:
-        chosen = repeating.experiment(original, scale, rounds, seed, tuned=tuned)
+        chosen = paper_runs.experiment(original, scale, rounds, seed, tuned=tuned)
         profile = load_profile(original.profile)
         prepare = partial(_engine, engine, profile, chosen, data, workers)
-        summary = repeating.Reproduction(
+        summary = paper_runs.Reproduction(
             prepare, RunStore(checkout.places.runs), engine, say, fresh=fresh
         ).run(original, chosen, data)
         found.append((original, summary))
-        rows += repeating.compare_with_paper(original, summary, scale, engine)
+        rows += paper_runs.compare_with_paper(original, summary, scale, engine)
         if output:  # a long table is there as far as it came
             replace_text(output, json.dumps([row.model_dump() for row in rows], indent=2) + "\n")
     for original, summary in found:
         console.print(f"\n{original.model}, run {summary.run}", highlight=False)
-        print_table(*repeating.curves(original, summary))
+        print_table(*paper_runs.curves(original, summary))
     console.print()
-    print_table(*repeating.table(rows))
-    for line in repeating.caveats(scale, rounds, engine, tuned=tuned):
+    print_table(*paper_runs.table(rows))
+    for line in paper_runs.caveats(scale, rounds, engine, tuned=tuned):
         say(f"note: {line}")
 
 
@@ -169,15 +169,16 @@ def _engine(
 
 
 def _prepare(study: Study, engine: EngineName, source: Path | None) -> SweepRuns:
-    from fedbench.host.data import prepare as partitions
+    from fedbench.host.data.prepare import Prepared
+    from fedbench.host.data.prepare import prepare as prepare_data
     from fedbench.host.plan.plan import client_names
     from fedbench.host.studies.sweep import SweepRuns
 
     places, clients = checkout.places, client_names(study.profile)
     root = places.data if engine == "containers" else places.in_process
 
-    def prepare(experiment: Experiment) -> partitions.Prepared:
-        return partitions.prepare(experiment, clients, root, source=source, say=say)
+    def prepare(experiment: Experiment) -> Prepared:
+        return prepare_data(experiment, clients, root, source=source, say=say)
 
     return SweepRuns(study, RunStore(places.runs), prepare, say, engine)
 

@@ -17,7 +17,7 @@ from fedbench.engines.containers import startup
 from fedbench.engines.containers.emulation import calibrated
 from fedbench.engines.containers.engine import require_over
 from fedbench.engines.containers.runtime import daemon, links, ports
-from fedbench.engines.containers.runtime import networks as network
+from fedbench.engines.containers.runtime.networks import probe
 from fedbench.engines.containers.runtime.stack import Stack, host_facts, paths
 from fedbench.host.data import prepare
 from fedbench.host.plan.plan import HostFacts, Plan, client_names, computers, plan
@@ -48,7 +48,7 @@ def bring_up(
     source: Path | None,
     say: Say,
 ) -> Stack:
-    """Bring the federation up and waits until its clients are ready.
+    """Bring the federation up and wait until its clients are ready.
 
     Raises:
         FedbenchError: the profile, the data, Docker, a port or the host stands in the way; then
@@ -69,7 +69,7 @@ def bring_up(
     measured = calibrated(
         containers, images.fedbench, devices.values(), experiment.model, places.calibration, say
     )
-    kernel = network.probe(containers, images.fedbench) if any(networks) else None
+    kernel = probe(containers, images.fedbench) if any(networks) else None
     planned = plan(profile, devices, host, measured, experiment.model, networks, kernel)
     for note in planned.notes:
         say(f"note: {note}")

@@ -23,7 +23,7 @@ from fedbench.engines.containers.runtime import daemon, ports
 from fedbench.engines.containers.runtime.containers import JOINED_LABEL, Containers
 from fedbench.engines.containers.runtime.stack import Stack, container_user, host_facts
 from fedbench.errors import ConfigError, DockerError, HostError
-from fedbench.host.data import prepare as data
+from fedbench.host.data.prepare import prepare_joined
 from fedbench.host.plan import targets
 from fedbench.host.plan.client_container import ClientContainer
 from fedbench.host.plan.plan import HostFacts
@@ -81,7 +81,7 @@ def join(places: Places, request: Request, say: Say) -> str:
             f"{request.name} gets images drawn from all of it, each class in its proportion"
         )
     root = places.data / "joined"
-    data.prepare_joined(
+    prepare_joined(
         offer.experiment,
         request.name,
         offer.data,

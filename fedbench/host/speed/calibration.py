@@ -19,7 +19,7 @@ from fedbench.engines.containers.runtime.containers import Containers
 from fedbench.engines.containers.runtime.workbench import Workbench, workbench
 from fedbench.host.setup.machine import Say
 from fedbench.host.speed.cache import ModelSpeed, Speeds, host_identity, software_identity
-from fedbench.learning import user_models as own
+from fedbench.learning import user_models
 from fedbench.records.measurement import Measurement
 
 QUOTA = 0.25  # of a CPU
@@ -53,7 +53,9 @@ def calibrate(
         DockerError: the container that measures does not start, or ends.
     """
     software = software_identity(containers, image)
-    store = Speeds(cache, host_identity(containers, cores), software, own.digest(own.FOLDER))
+    store = Speeds(
+        cache, host_identity(containers, cores), software, user_models.digest(user_models.FOLDER)
+    )
     speeds = {} if fresh else store.read(list(models), say)
     missing = [model for model in dict.fromkeys(models) if model not in speeds]
     if missing:
@@ -128,10 +130,10 @@ def ratio(
         return Ratio(1.0, 0.0)
     logs: list[float] = []
     while len(logs) < TURNS[0] or (len(logs) < TURNS[1] and _error(logs) > ENOUGH):
-        own, other = bench.compare(model, REFERENCE, seconds=TURN_SECONDS)
-        note(own)
+        mine, other = bench.compare(model, REFERENCE, seconds=TURN_SECONDS)
+        note(mine)
         note(other)
-        logs.append(log(own.samples_per_cpu_second / other.samples_per_cpu_second))
+        logs.append(log(mine.samples_per_cpu_second / other.samples_per_cpu_second))
     return Ratio(exp(mean(logs)), _error(logs))
 
 
