@@ -22,7 +22,6 @@ def calibrate(
 ) -> None:
     """Measure how fast this host trains each model; what is known is not measured again."""
     from fedbench.engines.containers.runtime import daemon
-    from fedbench.engines.containers.runtime.stack import host_facts
     from fedbench.host.setup import bootstrap
     from fedbench.host.speed import calibration
 
@@ -30,7 +29,7 @@ def calibrate(
     image = bootstrap.ensure_client_image(containers, say, root=checkout.places.root)
     speeds = calibration.calibrate(
         containers, image, models or MODELS, checkout.places.calibration, say,
-        cores=host_facts(containers).cpus, fresh=fresh,
+        cores=containers.host().cpus, fresh=fresh,
     )  # fmt: skip
     if as_json:
         print_json({model: speed.model_dump(mode="json") for model, speed in speeds.items()})

@@ -101,7 +101,7 @@ class Registry:
                 self._remove(known)
 
     def end(self, client: str, instance: str, ending: Ending) -> None:
-        """Forget a client that died, and remembers of what.
+        """Forget a client that died, and remember what it died of.
 
         Raises:
             UnknownInstanceError: this is not a client that announced itself.

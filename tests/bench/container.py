@@ -29,7 +29,7 @@ from row import Row, row
 
 from fedbench.config import Device, Machine, Profile
 from fedbench.engines.containers.runtime.compose import Compose
-from fedbench.engines.containers.runtime.stack import CONTAINER_UID, host_facts
+from fedbench.engines.containers.runtime.stack import CONTAINER_UID
 from fedbench.host.plan.plan import Plan, plan
 from fedbench.host.plan.project import Paths, compose_project, environment
 from fedbench.host.setup.images import PROMETHEUS
@@ -96,7 +96,7 @@ def _service(cores: float) -> Iterator[tuple[Compose, Path, dict[str, str]]]:
     client, image = containers.client(), containers.image()
     device = Device(name="device", description="", cores=cores, memory=2**31)
     profile = Profile(name="bench", machines=(Machine(device="device"),))
-    planned = _exactly(plan(profile, {"device": device}, host_facts(containers.talk())), cores)
+    planned = _exactly(plan(profile, {"device": device}, containers.talk().host()), cores)
     files = client.containers.run(image, ["sleep", "infinity"], detach=True, init=True)
     with tempfile.TemporaryDirectory() as folder:
         compose = _compose(planned, Path(folder), image)

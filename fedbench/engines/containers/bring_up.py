@@ -18,7 +18,7 @@ from fedbench.engines.containers.emulation import calibrated
 from fedbench.engines.containers.engine import require_over
 from fedbench.engines.containers.runtime import daemon, links, ports
 from fedbench.engines.containers.runtime.networks import probe
-from fedbench.engines.containers.runtime.stack import Stack, host_facts, paths
+from fedbench.engines.containers.runtime.stack import Stack, paths
 from fedbench.host.data import prepare
 from fedbench.host.plan.plan import HostFacts, Plan, client_names, computers, plan
 from fedbench.host.plan.project import compose_project
@@ -56,7 +56,7 @@ def bring_up(
     """
     prepare.prepare(experiment, client_names(profile), places.data, source=source, say=say)
     containers = daemon.connect(say)
-    host = host_facts(containers)
+    host = containers.host()
     networks = load_networks(profile, devices)
     # Refuses names and GPUs that cannot be, before anything is built; the speed is measured later.
     made = computers(profile, devices, host, networks)
@@ -91,5 +91,5 @@ def _facts() -> HostFacts:
     # `plan` must work, and touch nothing, where Docker does not run: then this machine's facts.
     containers = daemon.find()
     if containers:
-        return host_facts(containers)
+        return containers.host()
     return HostFacts(psutil.cpu_count() or 1, psutil.virtual_memory().total)

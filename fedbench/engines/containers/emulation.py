@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fedbench.config import Device, ModelName
 from fedbench.engines.containers.runtime.containers import Containers
-from fedbench.engines.containers.runtime.stack import Stack, host_facts
+from fedbench.engines.containers.runtime.stack import Stack
 from fedbench.host.plan import targets
 from fedbench.host.plan.targets import HostSpeeds
 from fedbench.host.setup.machine import Say
@@ -32,7 +32,7 @@ def calibrated(
         DockerError: it is not known yet, and cannot be measured.
     """
     models = targets.workloads(devices, model)
-    cores = host_facts(containers).cpus
+    cores = containers.host().cpus
     return calibration.calibrate(containers, image, models, cache, say, cores=cores)
 
 

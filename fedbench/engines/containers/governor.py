@@ -24,7 +24,7 @@ import psutil
 
 from fedbench.engines.containers.runtime import daemon, links
 from fedbench.engines.containers.runtime.quotas import Quotas
-from fedbench.engines.containers.runtime.stack import Stack, host_facts
+from fedbench.engines.containers.runtime.stack import Stack
 from fedbench.errors import FedbenchError
 from fedbench.host.plan.plan import ClientPlan
 from fedbench.host.plan.shares import MARGIN
@@ -141,7 +141,7 @@ def main(folder: Path, launch: int) -> None:
         stack.clients,
         lambda: Quotas(stack, containers),
         lambda: pacing.read(folder),
-        host_facts(containers).cpus,
+        containers.host().cpus,
     )
     meter = rapl.HostEnergyMeter(folder)
     with (folder / FILE).open("a", encoding="utf-8") as log:

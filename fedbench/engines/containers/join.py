@@ -21,7 +21,7 @@ from fedbench.config.partitions import Dirichlet, Shards
 from fedbench.engines.containers.emulation import calibrated
 from fedbench.engines.containers.runtime import daemon, ports
 from fedbench.engines.containers.runtime.containers import JOINED_LABEL, Containers
-from fedbench.engines.containers.runtime.stack import Stack, container_user, host_facts
+from fedbench.engines.containers.runtime.stack import Stack, container_user
 from fedbench.errors import ConfigError, DockerError, HostError
 from fedbench.host.data.prepare import prepare_joined
 from fedbench.host.plan import targets
@@ -92,7 +92,7 @@ def join(places: Places, request: Request, say: Say) -> str:
     )
     containers = daemon.connect(say)
     image = bootstrap.ensure_client_image(containers, say, root=places.root)
-    host = host_facts(containers)
+    host = containers.host()
     part = _part(places, request, offer.experiment.model, containers, image, host, say)
     name = f"{PROJECT}-joined-{request.name}"
     _remove_ended(containers, name)

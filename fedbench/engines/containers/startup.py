@@ -53,7 +53,7 @@ def enforce_quotas(stack: Stack, containers: Containers) -> None:
 def wait_ready(
     stack: Stack, containers: Containers, say: Say, seconds: float = READY_SECONDS
 ) -> None:
-    """Wait until every client is connected and has its quota, and names those that do not yet.
+    """Wait until every client is connected and has its quota, and name those that do not yet.
 
     Raises:
         DockerError: a container died or a client did not get there, with its last lines; or a

@@ -54,7 +54,7 @@ class InProcessEngine(ProcessEngine):
         self._workers = workers
 
     def create(self, experiment: Experiment, source: Path | None) -> Run:
-        """Partitions the data and makes the run's folder.
+        """Partition the data and make the run's folder.
 
         Raises:
             DataError, ConfigError: the data or the initial weights cannot be used.

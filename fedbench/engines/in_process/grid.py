@@ -114,7 +114,7 @@ class MemoryGrid(Grid):
         return self.node_ids()
 
     def push_messages(self, messages: Iterable[Message]) -> Sequence[str]:
-        """Hands the messages to the workers, and returns a name for each."""
+        """Hand the messages to the workers, and return a name for each."""
         sent = {uuid4().hex: self._workers.submit(message) for message in messages}
         self._sent |= sent
         return list(sent)

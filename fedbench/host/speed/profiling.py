@@ -17,7 +17,6 @@ from typing import Any
 import psutil
 
 from fedbench.engines.containers.runtime import daemon
-from fedbench.engines.containers.runtime.stack import host_facts
 from fedbench.engines.containers.runtime.workbench import WORKLOAD, docker_run
 from fedbench.errors import HostError
 from fedbench.host.setup import bootstrap
@@ -71,7 +70,7 @@ def find_runner(
         hint = "pip install torch torchvision safetensors, or install Docker and use --image"
         command = [sys.executable, "-m", WORKLOAD]
         return Runner(command, f"Python {platform.python_version()}", hint, machine)
-    gpu = host_facts(containers).gpus > 0
+    gpu = containers.host().gpus > 0
     image = bootstrap.ensure_client_image(containers, say, root=root, cuda=gpu, machine=machine)
     command = docker_run(image, *(["--gpus=all"] if gpu else []))
     return Runner(command, f"image {image}", "--bare uses this Python instead", machine)

@@ -14,8 +14,9 @@ import yaml
 from docker.errors import DockerException
 
 from fedbench.config import load_device, parse_name
+from fedbench.engines.containers.runtime import daemon
+from fedbench.engines.containers.runtime.containers import ContainerHost
 from fedbench.errors import ConfigError, DockerError, HostError
-from fedbench.host.plan.plan import HostFacts
 from fedbench.host.setup import bootstrap
 from fedbench.host.setup.machine import Done, HostMachine
 from fedbench.host.speed import profiling
@@ -135,7 +136,8 @@ def test_with_docker_it_runs_in_the_image(gpus: int, monkeypatch: pytest.MonkeyP
         return "fedbench:cuda" if cuda else "fedbench:cpu"
 
     monkeypatch.setattr(bootstrap, "ensure_client_image", image)
-    monkeypatch.setattr(profiling, "host_facts", lambda _: HostFacts(2, 2**33, gpus, "cgroupfs"))
+    host = ContainerHost(2, 2**33, gpus, "cgroupfs")
+    monkeypatch.setattr(daemon.DockerContainers, "host", lambda _: host)
     connect: Any = SimpleNamespace
     found = find_runner(ROOT, print, machine=HostMachine(connect=connect))
     tag = "fedbench:cuda" if gpus else "fedbench:cpu"

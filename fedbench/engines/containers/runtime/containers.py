@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Protocol
 
 from fedbench.host.plan.client_container import ClientContainer
+from fedbench.host.plan.plan import HostFacts
 
 PROJECT_LABEL = "com.docker.compose.project"
 SERVICE_LABEL = "com.docker.compose.service"
@@ -67,13 +68,9 @@ class Container:
 
 
 @dataclass(frozen=True)
-class ContainerHost:
-    """The machine that runs the containers. `memory` in bytes; `gpus` that it can hand out."""
+class ContainerHost(HostFacts):
+    """The machine that runs the containers, with the `version` of what runs them."""
 
-    cpus: int
-    memory: int
-    gpus: int = 0
-    cgroup_driver: str = "cgroupfs"
     version: str = ""
     kernel: str = ""
     system: str = ""

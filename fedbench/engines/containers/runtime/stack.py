@@ -15,7 +15,7 @@ from fedbench.engines.containers.runtime import certificates
 from fedbench.engines.containers.runtime.compose import Compose
 from fedbench.engines.containers.runtime.containers import Container, Containers
 from fedbench.errors import FedbenchError
-from fedbench.host.plan.plan import ClientPlan, HostFacts, Plan
+from fedbench.host.plan.plan import ClientPlan, Plan
 from fedbench.host.plan.project import Paths, compose_project, environment
 from fedbench.host.setup.places import PROJECT, Places
 from fedbench.learning.pace import Speed
@@ -33,12 +33,6 @@ def container_user() -> str:
     """Return the user and group that containers write as: who runs fedbench, never root."""
     uid, gid = os.getuid(), os.getgid()
     return f"{uid}:{gid}" if uid else f"{CONTAINER_UID}:{CONTAINER_UID}"
-
-
-def host_facts(containers: Containers) -> HostFacts:
-    """Return what the containers' machine has; on a desktop that is Docker's virtual machine."""
-    host = containers.host()
-    return HostFacts(host.cpus, host.memory, host.gpus, host.cgroup_driver)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from fedbench.engines.containers.runtime.containers import ContainerHost
 from fedbench.engines.containers.runtime.stack import (
     Stack,
     container_user,
-    host_facts,
     paths,
     require,
 )
@@ -114,8 +114,10 @@ def test_containers_never_run_as_root(uid: int, user: str, monkeypatch: pytest.M
 
 def test_the_host_is_that_of_the_containers() -> None:
     host = ContainerHost(cpus=8, memory=2**34, gpus=1, cgroup_driver="systemd")
-    facts = host_facts(FakeContainers(host))
-    assert facts == HostFacts(cpus=8, memory=2**34, gpus=1, cgroup_driver="systemd")
+    facts = FakeContainers(host).host()
+    planned = HostFacts(**{each.name: getattr(facts, each.name) for each in fields(HostFacts)})
+    assert planned == HostFacts(cpus=8, memory=2**34, gpus=1, cgroup_driver="systemd")
+    assert isinstance(facts, HostFacts)
 
 
 # -- what runs
