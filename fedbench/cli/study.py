@@ -169,16 +169,21 @@ def _engine(
 
 
 def _prepare(study: Study, engine: EngineName, source: Path | None) -> SweepRuns:
+    from fedbench.engines.in_process.engine import holders
     from fedbench.host.data.prepare import Prepared
     from fedbench.host.data.prepare import prepare as prepare_data
     from fedbench.host.plan.plan import client_names
     from fedbench.host.studies.sweep import SweepRuns
 
     places, clients = checkout.places, client_names(study.profile)
-    root = places.data if engine == "containers" else places.in_process
 
     def prepare(experiment: Experiment) -> Prepared:
-        return prepare_data(experiment, clients, root, source=source, say=say)
+        """Prepare the data as the engine will, which then finds it."""
+        if engine == "in-process":
+            names, root = holders(experiment, clients), places.in_process
+        else:
+            names, root = clients, places.data
+        return prepare_data(experiment, names, root, source=source, say=say)
 
     return SweepRuns(study, RunStore(places.runs), prepare, say, engine)
 

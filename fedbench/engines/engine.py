@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 
 from fedbench.config import Experiment
 from fedbench.errors import RunError, RunInterrupted
-from fedbench.host.setup.machine import Say
+from fedbench.host.say import Say
 from fedbench.records import Summary, write_summary
 from fedbench.records.runs import Run
 

@@ -22,8 +22,8 @@ from fedbench.engines.containers.runtime.stack import Stack, paths
 from fedbench.host.data import prepare
 from fedbench.host.plan.plan import HostFacts, Plan, client_names, computers, plan
 from fedbench.host.plan.project import compose_project
+from fedbench.host.say import Say
 from fedbench.host.setup import bootstrap
-from fedbench.host.setup.machine import Say
 from fedbench.host.setup.places import PROJECT, Places
 from fedbench.host.watch import logs
 from fedbench.records.runs import RunStore

@@ -11,7 +11,7 @@ from fedbench.engines.containers.runtime.containers import Containers
 from fedbench.engines.containers.runtime.stack import Stack
 from fedbench.host.plan import targets
 from fedbench.host.plan.targets import HostSpeeds
-from fedbench.host.setup.machine import Say
+from fedbench.host.say import Say
 from fedbench.host.speed import calibration
 from fedbench.learning.pace import Speed
 from fedbench.records.facts import EmulatedDevices

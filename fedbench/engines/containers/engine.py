@@ -21,7 +21,8 @@ from fedbench.engines.engine import ProcessEngine, spawn
 from fedbench.errors import DockerError, RunError
 from fedbench.host.data import prepare
 from fedbench.host.plan.plan import require_known
-from fedbench.host.setup.machine import Say, cpu_model
+from fedbench.host.say import Say
+from fedbench.host.setup.machine import cpu_model
 from fedbench.host.setup.places import PROJECT
 from fedbench.records.facts import RunInputs
 from fedbench.records.runs import Run, RunStore

@@ -28,8 +28,8 @@ from fedbench.host.plan import targets
 from fedbench.host.plan.client_container import ClientContainer
 from fedbench.host.plan.plan import HostFacts
 from fedbench.host.plan.shares import Demand, Part, solve
+from fedbench.host.say import Say
 from fedbench.host.setup import bootstrap
-from fedbench.host.setup.machine import Say
 from fedbench.host.setup.places import PROJECT, Places
 from fedbench.learning import user_models
 from fedbench.records.energy import Draw

@@ -15,7 +15,7 @@ from fedbench.engines.containers.runtime.containers import Container, Containers
 from fedbench.engines.containers.runtime.quotas import Quotas
 from fedbench.engines.containers.runtime.stack import Stack
 from fedbench.errors import DockerError
-from fedbench.host.setup.machine import Say
+from fedbench.host.say import Say
 
 READY_SECONDS = 600.0
 POLL_SECONDS = 0.2

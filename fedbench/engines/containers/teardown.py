@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fedbench.engines.containers.runtime import daemon
 from fedbench.engines.containers.runtime.stack import require
+from fedbench.host.say import Say
 from fedbench.host.setup import bootstrap
-from fedbench.host.setup.machine import Say
 from fedbench.host.setup.places import PROJECT, Places
 from fedbench.host.watch import logs
 from fedbench.records.runs import RunStore

@@ -12,6 +12,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from fedbench import __version__
@@ -20,7 +21,8 @@ from fedbench.engines.engine import ProcessEngine, spawn
 from fedbench.errors import HostError, RunError
 from fedbench.host.data import prepare
 from fedbench.host.plan.plan import client_devices, require_known
-from fedbench.host.setup.machine import Say, cpu_model
+from fedbench.host.say import Say
+from fedbench.host.setup.machine import cpu_model
 from fedbench.host.setup.places import Places
 from fedbench.records.facts import InProcessClient, InProcessFacts, RunInputs
 from fedbench.records.runs import Run, RunStore
@@ -61,10 +63,9 @@ class InProcessEngine(ProcessEngine):
         """
         require_known(experiment, list(self._devices))
         names = list(experiment.clients or self._devices)
-        # Where all hold the same, they hold one copy: it is also in memory once.
-        holders = names[:1] if experiment.data.partition.name == "replicated" else names
-        prepared = prepare.prepare(experiment, holders, self._data, source=source, say=self._say)
-        holding = dict(zip(names, holders * len(names), strict=False))
+        copies = holders(experiment, self._devices)
+        prepared = prepare.prepare(experiment, copies, self._data, source=source, say=self._say)
+        holding = dict(zip(names, copies * len(names), strict=False))
         clients = [
             InProcessClient(
                 name=name,
@@ -112,11 +113,20 @@ class InProcessEngine(ProcessEngine):
 
     def how_to_go_on(self, run: Run) -> str:
         """Name the command that goes on."""
-        return f"the same command with --resume {run.id} goes on from there"
+        return f"`make run RESUME={run.id} ENGINE=in-process` goes on from there"
 
     def where_to_look(self, run: Run) -> str:
         """Name the program's log."""
         return f"{run.path / 'engine.log'} shows why"
+
+
+def holders(experiment: Experiment, clients: Iterable[str]) -> list[str]:
+    """Name those of the clients that have a partition in a folder of their own.
+
+    Where all hold the same, they hold one copy: it is also in memory once.
+    """
+    names = list(experiment.clients or clients)
+    return names[:1] if experiment.data.partition.name == "replicated" else names
 
 
 def _versions() -> dict[str, object]:

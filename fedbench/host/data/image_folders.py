@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from fedbench.errors import DataError
-from fedbench.host.setup.machine import Say
+from fedbench.host.say import Say
 
 SIDE = 32
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from fedbench.errors import DataError
 from fedbench.host.data.image_folders import Images, Labels, Split, decode, stack
 from fedbench.host.data.parquet_columns import ColumnNames, ImageSchema, choose_columns
-from fedbench.host.setup.machine import Say
+from fedbench.host.say import Say
 
 Classes = dict[int | str, str]
 _SHOWN = 12

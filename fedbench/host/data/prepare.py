@@ -24,7 +24,7 @@ from fedbench.host.data.image_folders import Split
 from fedbench.host.data.parquet_columns import ColumnNames
 from fedbench.host.data.sources import DataSet, Opened, open_data_set
 from fedbench.host.data.store import read_labels, read_metadata, write_partition
-from fedbench.host.setup.machine import Say
+from fedbench.host.say import Say
 
 TRAIN, TEST = "train.safetensors", "test.safetensors"
 _FORMAT = 1  # raise it when the same experiment would be stored otherwise

@@ -14,7 +14,7 @@ from fedbench.host.data.image_folders import Split
 from fedbench.host.data.parquet_columns import ColumnNames
 from fedbench.host.data.splits import LAYOUT, find_splits, hold_out
 from fedbench.host.data.store import read_cached, write_cached
-from fedbench.host.setup.machine import Say
+from fedbench.host.say import Say
 
 CIFAR10 = "uoft-cs/cifar10"
 LOCAL_CIFAR10 = Path(__file__).resolve().parents[3] / "data" / "cifar10"

@@ -18,9 +18,10 @@ import psutil
 from docker.errors import DockerException
 
 from fedbench.errors import DockerError
+from fedbench.host.say import Say
 from fedbench.host.setup.images import Images, daemon_kept, ensure_client_image, ensure_images
 from fedbench.host.setup.locks import locked
-from fedbench.host.setup.machine import LOCAL_SOCKET, HostMachine, Say
+from fedbench.host.setup.machine import LOCAL_SOCKET, HostMachine
 
 __all__ = [
     "Images",

@@ -16,9 +16,10 @@ from typing import Protocol
 
 from fedbench import __version__
 from fedbench.errors import DockerError
+from fedbench.host.say import Say
 from fedbench.host.setup import pip
 from fedbench.host.setup.locks import locked
-from fedbench.host.setup.machine import HostMachine, Say
+from fedbench.host.setup.machine import HostMachine
 
 PYTHON = "python:3.11-slim-bookworm"
 DEBIAN = "debian:bookworm-slim"

@@ -20,7 +20,8 @@ import requests
 from docker.context import ContextAPI
 from docker.errors import DockerException
 
-Say = Callable[[str], None]
+from fedbench.host.say import Say
+
 LOCAL_SOCKET = "unix:///var/run/docker.sock"
 
 

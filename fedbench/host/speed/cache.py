@@ -23,8 +23,8 @@ from pydantic import ValidationError
 
 from fedbench.config.model_names import is_user_model
 from fedbench.engines.containers.runtime.containers import Containers
+from fedbench.host.say import Say
 from fedbench.host.setup.images import INDEX_LABEL
-from fedbench.host.setup.machine import Say
 from fedbench.records import Record, replace_text
 
 OLD = timedelta(days=1)

@@ -17,7 +17,7 @@ import psutil
 
 from fedbench.engines.containers.runtime.containers import Containers
 from fedbench.engines.containers.runtime.workbench import Workbench, workbench
-from fedbench.host.setup.machine import Say
+from fedbench.host.say import Say
 from fedbench.host.speed.cache import ModelSpeed, Speeds, host_identity, software_identity
 from fedbench.learning import user_models
 from fedbench.records.measurement import Measurement

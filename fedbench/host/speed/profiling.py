@@ -19,8 +19,9 @@ import psutil
 from fedbench.engines.containers.runtime import daemon
 from fedbench.engines.containers.runtime.workbench import WORKLOAD, docker_run
 from fedbench.errors import HostError
+from fedbench.host.say import Say
 from fedbench.host.setup import bootstrap
-from fedbench.host.setup.machine import HostMachine, Say, cpu_model
+from fedbench.host.setup.machine import HostMachine, cpu_model
 from fedbench.host.speed.calibration import GAIN, climb
 from fedbench.records.measurement import Measurement, parse
 

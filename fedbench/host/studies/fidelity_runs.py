@@ -20,7 +20,7 @@ from fedbench.engines.containers.runtime.stack import Stack
 from fedbench.engines.containers.runtime.workbench import workbench
 from fedbench.errors import RunError
 from fedbench.host.plan.plan import ClientPlan
-from fedbench.host.setup.machine import Say
+from fedbench.host.say import Say
 from fedbench.host.speed.calibration import ENOUGH, REFERENCE, ratio
 from fedbench.host.studies import fidelity
 from fedbench.host.studies.fidelity import Fidelity, FidelityRow

@@ -20,7 +20,7 @@ from fedbench.errors import ConfigError
 from fedbench.host.report.tables import paper
 from fedbench.host.report.tables.paper import PaperField, PaperNumber, PaperRun
 from fedbench.host.report.tables.text_table import Table
-from fedbench.host.setup.machine import Say
+from fedbench.host.say import Say
 from fedbench.host.watch.top.live import Lines
 from fedbench.records import ClientRound, Record, RoundRecord, Summary
 from fedbench.records.clock import EmulatedSeconds

@@ -17,7 +17,7 @@ from fedbench.config.units import format_duration
 from fedbench.engines.engine import Engine, EngineName
 from fedbench.errors import ConfigError, DataError, FedbenchError, RunError, RunInterrupted
 from fedbench.host.data.prepare import Prepared
-from fedbench.host.setup.machine import Say
+from fedbench.host.say import Say
 from fedbench.host.studies import sweep_table
 from fedbench.host.studies.sweep_grid import Point, Study, federation, identity
 from fedbench.host.studies.sweep_table import Outcome, SweepRow

@@ -14,8 +14,8 @@ from fedbench.engines.containers.runtime import daemon
 from fedbench.engines.containers.runtime.containers import Containers
 from fedbench.engines.containers.runtime.stack import nothing_up
 from fedbench.errors import FedbenchError
+from fedbench.host.say import Say
 from fedbench.host.setup.locks import locked
-from fedbench.host.setup.machine import Say
 from fedbench.host.setup.places import PROJECT, Places
 from fedbench.host.watch.log_lines import LineFilter, LogLine, require_known_name
 from fedbench.host.watch.log_sources import MONITORING, LogFilter, Sources, live

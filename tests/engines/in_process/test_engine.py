@@ -14,8 +14,10 @@ from pictures import write_parquet
 from fedbench import cli
 from fedbench.cli import checkout
 from fedbench.config import Experiment, load_experiment, load_profile
-from fedbench.engines.in_process.engine import InProcessEngine
+from fedbench.engines.in_process.engine import InProcessEngine, holders
 from fedbench.errors import HostError, RunError, RunInterrupted
+from fedbench.host.data.prepare import prepare
+from fedbench.host.plan.plan import client_devices
 from fedbench.host.setup.places import Places
 from fedbench.records import Summary
 from fedbench.records.runs import Run
@@ -65,6 +67,18 @@ def test_clients_that_hold_the_same_hold_it_once(runner: InProcessEngine, places
     folders = {client.data for client in engine.clients}
     assert folders == {str((places.in_process / "legacy-pc-1").absolute())}
     assert engine.samples == 2 * 60
+
+
+@pytest.mark.parametrize("partition", ["replicated", "iid"])
+def test_a_run_finds_the_data_that_a_sweep_prepared(
+    partition: str, runner: InProcessEngine, places: Places
+) -> None:
+    experiment = chosen(f"data.partition={partition}")
+    names = holders(experiment, client_devices(load_profile("legacy-pair")))
+    prepared = prepare(experiment, names, places.in_process)
+    before = sorted(places.in_process.glob("*/*"))
+    assert runner.create(experiment, None).facts().data == prepared.key
+    assert sorted(places.in_process.glob("*/*")) == before
 
 
 def test_a_run_that_fails_says_where_to_look(runner: InProcessEngine) -> None:
@@ -119,7 +133,7 @@ def test_a_run_goes_on_from_its_own_record(runner: InProcessEngine) -> None:
     run.request_stop()
     with pytest.raises(RunInterrupted) as caught:
         follow(runner, run, lambda: None)
-    assert caught.value.hint == f"the same command with --resume {run.id} goes on from there"
+    assert caught.value.hint == f"`make run RESUME={run.id} ENGINE=in-process` goes on from there"
     assert runner.resume(run.id) == run
     assert follow(runner, run, lambda: None).status == "finished"
     with pytest.raises(RunError, match="is finished"):

@@ -24,8 +24,9 @@ from fedbench.engines.containers.runtime.containers import (
 )
 from fedbench.errors import DockerError
 from fedbench.host.plan.client_container import ClientContainer
+from fedbench.host.say import Say
 from fedbench.host.setup import bootstrap
-from fedbench.host.setup.machine import HostMachine, Say
+from fedbench.host.setup.machine import HostMachine
 
 
 def connect(say: Say, machine: HostMachine | None = None) -> Containers:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from fedbench.config.units import format_duration
 from fedbench.errors import HostError
-from fedbench.host.setup.machine import Say
+from fedbench.host.say import Say
 from fedbench.host.watch.prometheus import Prometheus
 from fedbench.host.watch.top.device_table import DeviceTable
 from fedbench.host.watch.top.query import ask

@@ -12,12 +12,7 @@ from fake_containers import FakeContainers
 
 from fedbench.config import load_devices, load_profile
 from fedbench.engines.containers.runtime.containers import ContainerHost
-from fedbench.engines.containers.runtime.stack import (
-    Stack,
-    container_user,
-    paths,
-    require,
-)
+from fedbench.engines.containers.runtime.stack import Stack, container_user, paths, require
 from fedbench.errors import DockerError, FedbenchError
 from fedbench.host.plan.plan import HostFacts, Plan, plan
 from fedbench.host.plan.project import compose_project
