@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from fedbench.cli.output import say
@@ -48,3 +50,14 @@ def ensure_up(
     if known and known.profile == federation:
         return known
     return bring_up(federation, load_devices(federation), experiment, source)
+
+
+@contextmanager
+def saying_what_stays_up() -> Iterator[None]:
+    """Say that a federation stays up, where the block brought it up and however it ends."""
+    before = Stack.load(places)
+    try:
+        yield
+    finally:
+        if not before and Stack.load(places):
+            say("the federation stays up: `make down` takes it down")

@@ -14,7 +14,6 @@ from fedbench.cli import checkout, engines
 from fedbench.cli.options import Data, Engine, Json, Models, ProfileName, Settings, Workers
 from fedbench.cli.output import console, follow_run, print_json, print_not_held, print_table, say
 from fedbench.config import Experiment, Profile, load_devices, load_profile
-from fedbench.engines.containers.runtime.stack import Stack
 from fedbench.engines.engine import Engine as AnyEngine
 from fedbench.engines.engine import EngineName
 from fedbench.errors import RunError
@@ -47,8 +46,9 @@ def sweep(
         raise typer.BadParameter("two sweeps have one name, and with it one folder")
     sweeps = [_prepare(study, engine, data) for study in studies]
     try:
-        for each in sweeps:
-            _run_sweep(each, engine, data, workers)
+        with checkout.saying_what_stays_up():
+            for each in sweeps:
+                _run_sweep(each, engine, data, workers)
     finally:
         found = {each.name: each.rows() for each in sweeps}
         if output:
@@ -78,14 +78,9 @@ def fidelity(
     from fedbench.host.studies.fidelity_runs import FidelityRuns
 
     chosen, federation, devices = checkout.load(profile, "fidelity", settings)
-    was_up = Stack.load(checkout.places) is not None
-    stack = checkout.bring_up(federation, devices, chosen, None)
-    measuring = FidelityRuns(stack, daemon.connect(say), say, short=short)
-    try:
-        result = measuring.measure()
-    finally:
-        if not was_up:
-            say("the federation stays up: `make down` takes it down")
+    with checkout.saying_what_stays_up():
+        stack = checkout.bring_up(federation, devices, chosen, None)
+        result = FidelityRuns(stack, daemon.connect(say), say, short=short).measure()
     path = result.write(checkout.places.runs)
     if as_json:
         print_json(result.model_dump())
@@ -125,9 +120,10 @@ def reproduce(
         chosen = paper_runs.experiment(original, scale, rounds, seed, tuned=tuned)
         profile = load_profile(original.profile)
         prepare = partial(_engine, engine, profile, chosen, data, workers)
-        summary = paper_runs.Reproduction(
-            prepare, RunStore(checkout.places.runs), engine, say, fresh=fresh
-        ).run(original, chosen, data)
+        runs = RunStore(checkout.places.runs)
+        made = paper_runs.Reproduction(prepare, runs, engine, say, fresh=fresh)
+        with checkout.saying_what_stays_up():
+            summary = made.run(original, chosen, data)
         found.append((original, summary))
         rows += paper_runs.compare_with_paper(original, summary, scale, engine)
         if output:  # a long table is there as far as it came

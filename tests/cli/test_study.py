@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -124,24 +125,59 @@ class Measured:
 STAYS_UP = "the federation stays up: `make down` takes it down"
 
 
+@pytest.fixture
+def comes_up(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Stack]:
+    """What brings the federation up, which is not up before."""
+    saved = stack.places.state / "stack.json"
+    text = saved.read_text()
+    saved.unlink()
+
+    def bring_up(*_: object) -> Stack:
+        saved.write_text(text)
+        return stack
+
+    monkeypatch.setattr(checkout, "bring_up", bring_up)
+    return bring_up
+
+
 @pytest.mark.parametrize("failure", [None, RunError("run x failed")])
 @pytest.mark.parametrize("was_up", [False, True])
 def test_fidelity_says_what_it_leaves_up(
     was_up: bool,
     failure: RunError | None,
     fedbench: Fedbench,
-    stack: Stack,
+    comes_up: Callable[[], Stack],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    saved = stack.places.state / "stack.json"
-    if not was_up:
-        saved.unlink()
-    monkeypatch.setattr(checkout, "bring_up", lambda *_: stack)
+    if was_up:
+        comes_up()
     monkeypatch.setattr(daemon, "connect", lambda say: FakeContainers())
     monkeypatch.setattr(fidelity_runs, "FidelityRuns", Measured(failure))
     code, _, err = fedbench("fidelity", "legacy-pair", "--short")
     assert code == (5 if failure else 0)
     assert (STAYS_UP in err.splitlines()) == (not was_up)
+
+
+@pytest.mark.usefixtures("comes_up")
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("sweep", "partitions"),
+        ("reproduce", "table2", "--scale", "0.001"),
+    ],
+)
+def test_so_do_sweeps_and_the_papers_runs(
+    command: tuple[str, ...],
+    fedbench: Fedbench,
+    stack: Stack,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine = FakeEngine(RunStore(stack.places.runs), stack.profile)
+    monkeypatch.setattr(engines, "in_containers", lambda stack: engine)
+    monkeypatch.setattr(daemon, "connect", lambda say: FakeContainers())
+    code, _, err = fedbench(*command)
+    assert code == 0
+    assert err.splitlines().count(STAYS_UP) == 1
 
 
 def test_two_sweeps_of_one_name_are_refused(fedbench: Fedbench, places: Places) -> None:
