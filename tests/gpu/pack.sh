@@ -1,16 +1,21 @@
 #!/usr/bin/env bash
 # Collects in .gpu-pack what a machine with a GPU and no network lacks, and prints what to do there.
 #
-#   DATA=folder tests/gpu/pack.sh     CIFAR-10 as train*.parquet and test*.parquet [data/cifar10]
+#   tests/gpu/pack.sh
+#
+#   DATA=folder      CIFAR-10 as train*.parquet and test*.parquet [data/cifar10]
+#   PACK=folder      where it is collected [.gpu-pack]
+#   RESULTS=folder   what earlier sessions left [runs/gpu]
 #
 # Packed are wheels of Flower, of what it and fedbench import (for CPython 3.12 on x86-64 Linux), the
-# data, and what earlier sessions left in runs/gpu.
+# data, and what the next session has to know of the earlier ones.
 set -euo pipefail
 data=${DATA:+$(realpath "$DATA")}
 cd "$(dirname "$0")/../.."
 data=${data:-data/cifar10}
 python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
-pack=.gpu-pack
+pack=${PACK:-.gpu-pack}
+results=${RESULTS:-runs/gpu}
 most=60  # MiB
 
 # Large, and with torch on any such machine (the first line), or imported by nothing that runs there.
@@ -43,7 +48,7 @@ PYTHON
 platforms=$(for minor in 5 12 17 24 26 27 28 31 34 35 38 39; do
   echo --platform "manylinux_2_${minor}_x86_64"
 done)
-"$python" -m pip download --quiet --disable-pip-version-check --only-binary=:all: \
+"$python" -m pip download --quiet --quiet --disable-pip-version-check --only-binary=:all: \
   --implementation cp --python-version 3.12 $platforms --platform manylinux1_x86_64 \
   --platform manylinux2010_x86_64 --platform manylinux2014_x86_64 \
   --dest "$temporary/wheels" --requirement "$temporary/requirements.txt"
@@ -51,7 +56,7 @@ for name in $left_out; do rm -f "$temporary/wheels/$name"-*.whl; done
 mv "$temporary"/wheels/*.whl "$pack/wheels"
 
 cp -L "$data"/train*.parquet "$data"/test*.parquet "$pack/data"
-"$python" tests/gpu/results.py pack runs/gpu "$pack/results"
+"$python" tests/gpu/results.py pack "$results" "$pack/results"
 
 size=$(du --apparent-size --block-size=1 --summarize "$pack" | cut -f1)
 du --apparent-size --block-size=1K "$pack"/*

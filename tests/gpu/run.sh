@@ -7,6 +7,8 @@
 #   GPU=none        everything in small sizes on the CPU: tries the script itself
 #   PARTS="tests"   only these of: tests speed truth study
 #   DATA=folder     CIFAR-10 as Parquet [that of tests/gpu/pack.sh]
+#   RESULTS=folder  what earlier sessions left, and this one will [runs/gpu]
+#   PACK=folder     what tests/gpu/pack.sh collected [.gpu-pack]
 #   PYTHON=program  [.venv/bin/python of this checkout, else python3]
 #
 # It needs no network and installs nothing: what tests/gpu/pack.sh carried here is unpacked into a
@@ -14,7 +16,7 @@
 set -euo pipefail
 limit=${1:-420}
 cd "$(dirname "$0")/../.."
-pack=$PWD/.gpu-pack
+pack=$(realpath -m "${PACK:-.gpu-pack}")
 python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
 temporary=$(mktemp -d)
 trap 'rm -rf "$temporary"' EXIT
@@ -31,14 +33,19 @@ elif [ "${GPU:-}" = none ] && [ -z "${PYTHON:-}" ] && ! complete; then
   python=.venv/bin/python
   SECONDS=0  # bash counts them: setting up is no part of the session
 fi
+if ! complete; then
+  echo "error: $python has no torch, or not what goes with it" >&2
+  echo "hint: on a computer with a network, tests/gpu/pack.sh collects what is missing" >&2
+  exit 2
+fi
 
 if [ "${GPU:-}" = none ]; then
   export CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1
   small=--small
-  results=$temporary/results
+  results=${RESULTS:-$temporary/results}
 else
   small=
-  results=runs/gpu
+  results=${RESULTS:-runs/gpu}
   [ ! -d "$pack/results" ] || "$python" tests/gpu/results.py keep "$pack/results" "$results"
 fi
 if [ -z "${DATA:-}" ] && [ -d "$pack/data" ]; then DATA=$pack/data; fi

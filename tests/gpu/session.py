@@ -18,9 +18,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -38,6 +39,7 @@ MODELS = 28 * results.MIB
 _PR_SET_CHILD_SUBREAPER = 36
 
 Say = Callable[[str], None]
+Command = Callable[[float], list[str]]  # given the seconds that a part has
 
 
 @dataclass(frozen=True)
@@ -71,11 +73,19 @@ def commands(
     }
     return {
         "tests": lambda _seconds: testing(passed),
-        **{part: measuring(part) for part in results.PARTS if part != "tests"},
+        **{part: partial(measuring, part, options) for part in results.PARTS if part != "tests"},
     }
 
 
-def testing(passed: Sequence[str] | set[str]) -> list[str]:
+def measuring(part: str, options: Options, seconds: float) -> list[str]:
+    """Return the command that runs a part which has so many seconds."""
+    command = [sys.executable, str(FOLDER / "session.py"), "--part", part]
+    command += ["--seconds", f"{seconds - STOP_SECONDS:.1f}", "--out", str(options.out)]
+    command += ["--results", str(options.results)]
+    return [*command, "--small"] if options.small else command
+
+
+def testing(passed: Collection[str]) -> list[str]:
     """Return pytest's command for the tests of the GPU, without those that `passed` before."""
     command = [sys.executable, "-m", "pytest", "tests/gpu", "--ignore=tests/gpu/frame"]
     # Other tests' fixtures need Docker's library; a warning of another torch is for the log.
@@ -103,7 +113,7 @@ class Session:
         self._clock = clock
         self._deadline = Deadline(options.seconds - END_SECONDS, clock)
 
-    def run(self, parts: dict[str, Callable[[float], list[str]]]) -> None:
+    def run(self, parts: dict[str, Command]) -> None:
         """Run the parts, each for its share of the time; what one leaves, the next ones have."""
         for name, command in parts.items():
             seconds = self._seconds(name)
