@@ -52,20 +52,8 @@ class Options:
     small: bool
 
 
-def commands(
-    options: Options, machine: dict[str, object]
-) -> dict[str, Callable[[float], list[str]]]:
-    """Return each part's command, given the seconds that it has."""
-
-    def measuring(part: str) -> Callable[[float], list[str]]:
-        def command(seconds: float) -> list[str]:
-            own = [sys.executable, str(FOLDER / "session.py"), "--part", part]
-            own += ["--seconds", f"{seconds - STOP_SECONDS:.1f}", "--out", str(options.out)]
-            own += ["--results", str(options.results), *(["--small"] if options.small else [])]
-            return own
-
-        return command
-
+def commands(options: Options, machine: dict[str, object]) -> dict[str, Command]:
+    """Return each part's command."""
     passed = {
         key
         for key, record in results.known(options.results, "tests", str(machine["gpu"])).items()

@@ -78,7 +78,9 @@ def downloads(tmp_path: Path) -> str:
 if [ "$1 $2 $3" != "-m pip download" ]; then exec {sys.executable} "$@"; fi
 while [ $# -gt 0 ]; do
   case $1 in
-    --dest) mkdir -p "$2"; touch "$2"/{{flwr-1,numpy-2,pyarrow-9,uvicorn-1,uv-1}}-py3-none-any.whl ;;
+    --dest)
+      mkdir -p "$2"
+      for name in flwr numpy pyarrow uvicorn uv; do touch "$2/$name-1-py3-none-any.whl"; done ;;
     --requirement) cp "$2" {tmp_path}/requirements.txt ;;
   esac
   shift

@@ -25,6 +25,19 @@ options = session.Options(float(sys.argv[2]), out, out / "results", small=False)
 session.adopt_orphans()
 made = session.Session(options, {**__import__("os").environ}, print)
 """
+HANGING = """
+import os, signal, subprocess, sys, time
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+sleeping = [sys.executable, "-c", "import time; time.sleep(60)"]
+child = subprocess.Popen(sleeping, start_new_session=True)
+# The parent of this one ends at once, so that it is nobody's child.
+parent = "import subprocess, sys; print(subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL, "
+parent += "start_new_session=True).pid)"
+orphan = subprocess.check_output([sys.executable, "-c", parent, *sleeping], text=True).strip()
+with open(sys.argv[1], "w") as file:
+    file.write(f"{os.getpid()} {child.pid} {orphan}")
+time.sleep(60)
+"""
 QUICK = [sys.executable, "-c", "pass"]
 
 
@@ -59,28 +72,16 @@ def test_a_part_that_fails_is_named_and_the_others_go_on(tmp_path: Path) -> None
 
 
 def test_a_part_that_hangs_is_killed_with_all_that_it_started(tmp_path: Path) -> None:
-    pids = tmp_path / "pids"
+    pids, hanging = tmp_path / "pids", tmp_path / "hanging.py"
+    hanging.write_text(HANGING)
     began = time.monotonic()
     said = hold(
         tmp_path / "out",
         12,
         f"""
-        hanging = '''
-        import os, signal, subprocess, sys, time
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        sleep = "import time; time.sleep(60)"
-        own = subprocess.Popen([sys.executable, "-c", sleep], start_new_session=True)
-        # Its parent ends at once, so that it is nobody's child.
-        orphan = f"import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', {{sleep!r}}], start_new_session=True); print(p.pid)"
-        pid = subprocess.run([sys.executable, "-c", orphan], stdout=-1).stdout.decode().strip()
-        open({str(pids)!r}, "w").write(f"{{os.getpid()}} {{own.pid}} {{pid}}")
-        time.sleep(60)
-        '''
-        import textwrap
         session.SHARES["speed"] = 0.3
-        code = textwrap.dedent(hanging)
         made.run({{
-            "speed": lambda _seconds: [sys.executable, "-c", code],
+            "speed": lambda _seconds: [sys.executable, {str(hanging)!r}, {str(pids)!r}],
             "truth": lambda _seconds: {QUICK!r},
         }})
         print(made.failed)
@@ -90,8 +91,9 @@ def test_a_part_that_hangs_is_killed_with_all_that_it_started(tmp_path: Path) ->
     assert "the part truth ended" in said
     assert said.splitlines()[-1] == "['speed']"
     assert time.monotonic() - began < 12
-    for pid in pids.read_text().split():
-        assert not running(int(pid))
+    started = [int(pid) for pid in pids.read_text().split()]
+    assert len(started) == 3
+    assert not [pid for pid in started if running(pid)]
 
 
 def running(pid: int) -> bool:
@@ -135,7 +137,10 @@ def test_the_parts_share_the_time(tmp_path: Path) -> None:
         tmp_path / "out",
         100,
         f"""
-        made.run({{name: lambda s: print(f"{{s:.0f}}") or {QUICK!r} for name in session.results.PARTS}})
+        def command(seconds):
+            print(f"{{seconds:.0f}}")
+            return {QUICK!r}
+        made.run(dict.fromkeys(session.results.PARTS, command))
         """,
     ).stdout
     given = [int(line) for line in said.splitlines() if line.isdigit()]
@@ -146,13 +151,11 @@ def test_the_parts_share_the_time(tmp_path: Path) -> None:
 def test_what_passed_on_this_gpu_is_not_tested_again(tmp_path: Path) -> None:
     results = tmp_path / "out" / "results"
     results.mkdir(parents=True)
-    for key, outcome, gpu in (
-        ("a::b", "passed", "H100"),
-        ("a::c", "failed", "H100"),
-        ("a::d", "passed", "H200"),
-    ):
-        with (results / "tests.jsonl").open("a") as file:
-            file.write(json.dumps({"key": key, "outcome": outcome, "machine": {"gpu": gpu}}) + "\n")
+    tested = (("a::b", "passed", "H100"), ("a::c", "failed", "H100"), ("a::d", "passed", "H200"))
+    with (results / "tests.jsonl").open("a") as file:
+        for key, outcome, gpu in tested:
+            record = {"key": key, "outcome": outcome, "machine": {"gpu": gpu}}
+            file.write(json.dumps(record) + "\n")
     said = hold(
         tmp_path / "out", 10, "print(*session.commands(options, {'gpu': 'H100'})['tests'](9))"
     ).stdout
@@ -170,13 +173,14 @@ def test_outcomes_are_records(tmp_path: Path) -> None:
     outcomes = tmp_path / "tests.jsonl"
     environment = {"PYTHONPATH": str(FOLDER), "GPU_OUTCOMES": str(outcomes), "GPU_MACHINE": "{}"}
     command = [sys.executable, "-m", "pytest", "-p", "outcomes", "-p", "no:cacheprovider"]
-    subprocess.run(
+    done = subprocess.run(
         [*command, "test_three.py"],
         cwd=tmp_path,
         env=os.environ | environment,
         check=False,
         capture_output=True,
     )
+    assert done.returncode == 1
     records = [json.loads(line) for line in outcomes.read_text().splitlines()]
     assert [(each["key"], each["outcome"]) for each in records] == [
         ("test_three.py::test_good", "passed"),

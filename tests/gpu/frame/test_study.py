@@ -1,4 +1,4 @@
-"""Slices of the study: rounds that fit, and a run that goes on elsewhere. The engine is the real."""
+"""Rounds that fit, and a run that goes on on another computer; the engine is the real one."""
 
 from __future__ import annotations
 
