@@ -12,6 +12,7 @@ empty kernels from a graph as it has kernels.
 
 from __future__ import annotations
 
+import ctypes
 import sys
 import time
 import traceback
@@ -19,6 +20,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
+from math import inf
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, Protocol
@@ -48,8 +50,10 @@ TURNS = 5
 OUR_STEPS, PLAIN_STEPS = 300, 50
 """Of a turn: about 0.3 s each."""
 WARM_UP = 10
-TURNS_RESERVE, COMPILE_RESERVE = 15.0, 100.0
+TURNS_RESERVE, COMPILE_RESERVE = 12.0, 60.0
 """Seconds within which any record is measured."""
+PROFILED = 25
+"""Kinds of kernels, of those that take longest, that a profile tells of."""
 
 
 @dataclass(frozen=True)
@@ -87,10 +91,12 @@ class Session:
         if key in self.known or self.deadline.left() < reserve:
             return
         try:
-            yield {"key": key, **work()}
+            record = {"key": key, **work()}
         except Exception:  # whatever it is, the others can do without this one
             traceback.print_exc()
             self.failed.append(key)
+        else:
+            yield record
 
 
 def measure(
@@ -109,6 +115,7 @@ def measure(
     for name, batch in cells:
         against = partial(against_plain, session, name, batch)
         yield from session.record(f"plain/{name}/{batch}", TURNS_RESERVE, against)
+    for name, batch in cells:
         bounds = partial(limit, session, name, batch)
         yield from session.record(f"limit/{name}/{batch}", TURNS_RESERVE, bounds)
     if device.type == "cuda":
@@ -116,6 +123,9 @@ def measure(
     yield from variant_records(session, size.names[0])
     if device.type == "cuda":
         yield from compiled_records(session, cells[1:])
+        # Last: a profiler may slow what comes after it.
+        where = partial(profile, session, *cells[0])
+        yield from session.record("profile/" + "/".join(map(str, cells[0])), TURNS_RESERVE, where)
     if session.failed:
         raise RuntimeError(f"could not be measured: {', '.join(session.failed)}")
 
@@ -187,6 +197,13 @@ def in_turns(loops: Mapping[str, Loop], turns: int) -> Record:
         "warm_up_steps": {name: loop.warm_up_steps for name, loop in loops.items()},
         "warm_up_seconds": {name: loop.warm_up_seconds for name, loop in loops.items()},
     }
+
+
+class Endless:
+    """A deadline that never comes."""
+
+    def left(self) -> float:
+        return inf
 
 
 class Loop(Protocol):
@@ -293,17 +310,17 @@ def limit(session: Session, name: str, batch: int) -> Record:
     """Return bounds of a step in seconds, and our share of the largest."""
     device = session.device
     loop = OurLoop(models.build(name), session, batch)
+    ours = [loop() for _ in range(session.size.turns)]
     index = torch.arange(batch, device=device)
     with arithmetic("tf32", device):
-        moved = bytes_moved(lambda: loop.step(index))
-        kernels, busy = kernels_of(lambda: loop.step(index), device)
+        moved = bytes_moved(partial(loop.step, index))
+        kernels = kernels_of(loop.step, index)
     flops = flops_of_step(plain_model(name), batch)
     bounds = {
         "arithmetic": flops / flops_per_second(device),
         "memory": moved / bytes_per_second(device),
         "kernels": kernels * empty_kernel_seconds(device),
     }
-    ours = [loop() for _ in range(session.size.turns)]
     return {
         "model": name,
         "batch": batch,
@@ -311,7 +328,6 @@ def limit(session: Session, name: str, batch: int) -> Record:
         "bytes": moved,
         "bytes_of_adam": adam_bytes(plain_model(name)),
         "kernels": kernels,
-        "seconds_in_kernels": busy,
         "flops_per_second": flops_per_second(device),
         "bytes_per_second": bytes_per_second(device),
         "empty_kernel_seconds": empty_kernel_seconds(device),
@@ -324,7 +340,7 @@ def limit(session: Session, name: str, batch: int) -> Record:
 
 
 class Traffic(TorchDispatchMode):
-    """Counts the bytes of all operations' inputs and outputs, but for views, which move nothing."""
+    """Counts the bytes of all operations' inputs and outputs, but for those that move nothing."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -334,7 +350,7 @@ class Traffic(TorchDispatchMode):
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         result = function(*args, **(kwargs or {}))
-        if not function.is_view:
+        if not function.is_view and "empty" not in str(function):
             leaves = tree_leaves((args, kwargs, result))
             tensors = {id(leaf): leaf for leaf in leaves if isinstance(leaf, Tensor)}
             self.bytes += sum(tensor.nbytes for tensor in tensors.values())
@@ -347,18 +363,47 @@ def bytes_moved(step: Callable[[], None]) -> int:
     return traffic.bytes
 
 
-def kernels_of(step: Callable[[], None], device: torch.device) -> tuple[int, float]:
-    """Return how many kernels a step has, copies and fills among them, and their seconds."""
-    if device.type != "cuda":
-        return 0, 0.0
-    step()
-    torch.cuda.synchronize(device)
-    activity = torch.profiler.ProfilerActivity
-    with torch.profiler.profile(activities=[activity.CUDA, activity.CPU]) as profile:
-        step()
-        torch.cuda.synchronize(device)
-    events = [e for e in profile.events() if e.device_type == torch.autograd.DeviceType.CUDA]
-    return len(events), sum(e.self_device_time_total for e in events) / 1e6
+def kernels_of(step: Step, index: Tensor) -> int:
+    """Count the nodes of a captured step: kernels, and copies and fills that are none."""
+    if index.device.type != "cuda":
+        return 0
+    step.forget()
+    graph = torch.cuda.CUDAGraph(keep_graph=True)
+    with torch.cuda.graph(graph):
+        step(index)
+    step.forget()
+    runtime = ctypes.CDLL(f"libcudart.so.{str(torch.version.cuda).partition('.')[0]}")
+    count = ctypes.c_size_t()
+    raw = ctypes.c_void_p(graph.raw_cuda_graph())
+    if error := runtime.cudaGraphGetNodes(raw, None, ctypes.byref(count)):
+        raise RuntimeError(f"cudaGraphGetNodes returned {error}")
+    return count.value
+
+
+def profile(session: Session, name: str, batch: int) -> Record:
+    """Return which kernels of a step take how long, by the sum of their microseconds."""
+    loop = OurLoop(models.build(name), session, batch)
+    index = torch.arange(batch, device=session.device)
+    activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    with arithmetic("tf32", session.device):
+        loop.step(index)
+        torch.cuda.synchronize(session.device)
+        with torch.profiler.profile(activities=activities) as taken:
+            loop.step(index)
+            torch.cuda.synchronize(session.device)
+    laps: dict[str, list[float]] = {}
+    for event in taken.events():
+        if event.device_type == torch.autograd.DeviceType.CUDA:
+            laps.setdefault(event.name[:120], []).append(event.time_range.elapsed_us())
+    longest = sorted(laps.items(), key=lambda item: -sum(item[1]))
+    return {
+        "model": name,
+        "batch": batch,
+        "kernels": sum(map(len, laps.values())),
+        "microseconds": sum(map(sum, laps.values())),
+        "longest": [(kernel, len(each), sum(each)) for kernel, each in longest[:PROFILED]],
+        "n": 1,
+    }
 
 
 @cache
@@ -402,3 +447,19 @@ def fastest(work: Callable[[], object], device: torch.device) -> float:
             torch.cuda.synchronize(device)
         laps.append(time.perf_counter() - began)
     return min(laps[2:])
+
+
+def main() -> None:
+    """Compile the plain models named, for batches of 32, into TORCHINDUCTOR_CACHE_DIR.
+
+    A process that does so beside the tests saves `measure` most of its time for compiling.
+    """
+    device = torch.device("cuda:0")
+    session = Session(device, Endless(), (), Size())
+    for name in sys.argv[1:]:
+        loop = PlainLoop(plain_model(name), session, BATCHES[0], compile_model=True)
+        print(f"compiled {name} in {loop.warm_up_seconds:.1f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -75,42 +75,54 @@ def told(reply: Message) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def workers(tmp_path_factory: pytest.TempPathFactory, device: torch.device) -> Iterator[Workers]:
+def four(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Client]:
+    sizes = [2 * BATCH + 8 * number for number in range(4)]
+    return clients(tmp_path_factory.mktemp("clients"), sizes)
+
+
+@pytest.fixture(scope="module")
+def workers(four: dict[int, Client], device: torch.device) -> Iterator[Workers]:
     """Four processes, or two on a CPU: so many of four clients at once."""
-    sizes = [2 * BATCH + 8 * node for node in range(4)]
-    processes = 4 if device.type == "cuda" else 2
-    made = clients(tmp_path_factory.mktemp("clients"), sizes)
-    with closing(Workers(made, processes)) as pool:
+    with closing(Workers(four, 4 if device.type == "cuda" else 2)) as pool:
         yield pool
 
 
+def alone(client: Client, message: Message) -> Message:
+    """The reply of the ClientApp in this process."""
+    return app.app(message, client.context(message.metadata.dst_node_id))
+
+
 @pytest.mark.parametrize("count", [2, 4])
-def test_each_of_several_clients_at_once_trains_as_if_alone(count: int, workers: Workers) -> None:
+def test_each_of_several_clients_at_once_trains_as_if_alone(
+    count: int, four: dict[int, Client], workers: Workers
+) -> None:
     nodes = workers.node_ids[:count]
 
     futures = [workers.submit(task(node)) for node in nodes]
     replies = [future.result(120) for future in futures]
 
     assert [reply.has_error() for reply in replies] == [False] * count
-    models_ = [weights(reply) for reply in replies]
-    for node, reply, trained in zip(nodes, replies, models_, strict=True):
-        alone = weights(app.app(task(node), workers._clients[node].context(node)))
-        way = np.linalg.norm(alone - INITIAL)
-        assert np.linalg.norm(trained - alone) < 0.05 * way
+    for node, reply in zip(nodes, replies, strict=True):
+        expected = weights(alone(four[node], task(node)))
+        way = np.linalg.norm(expected - INITIAL)
+        assert np.linalg.norm(weights(reply) - expected) < 0.05 * way
         assert told(reply)["samples"] == 2 * BATCH + 8 * (node - 1)
         assert len(told(reply)["epoch_seconds"]) == 2
-    assert np.linalg.norm(models_[0] - models_[1]) > 0.1 * np.linalg.norm(models_[0] - INITIAL)
+    first, second = map(weights, replies[:2])
+    assert np.linalg.norm(first - second) > 0.1 * np.linalg.norm(first - INITIAL)
 
 
-def test_several_clients_evaluate_the_same_model_alike(workers: Workers) -> None:
+def test_several_clients_at_once_evaluate_as_if_alone(
+    four: dict[int, Client], workers: Workers
+) -> None:
     nodes = workers.node_ids[:2]
 
     futures = [workers.submit(task(node, MessageType.EVALUATE)) for node in nodes]
     replies = [told(future.result(120)) for future in futures]
 
     for node, reply in zip(nodes, replies, strict=True):
-        alone = app.app(task(node, MessageType.EVALUATE), workers._clients[node].context(node))
-        assert reply["server_loss"] == pytest.approx(told(alone)["server_loss"], rel=1e-3)
+        expected = told(alone(four[node], task(node, MessageType.EVALUATE)))
+        assert reply["server_loss"] == pytest.approx(expected["server_loss"], rel=1e-3)
         assert sum(reply["confusion"]) == reply["test_samples"] == 2 * BATCH + 8 * (node - 1)
 
 

@@ -84,12 +84,13 @@ def test_each_precision_rounds_as_it_should(
             errors[precision] = error(*work(device))
         record(precision, errors[precision])
 
-    assert errors["fp32"] < 2e-5
+    assert errors["fp32"] < 5e-5
     assert 1e-3 < errors["bf16"] < 1e-2
-    if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0):
-        assert 5e-5 < errors["tf32"] < 1e-3
-    else:
+    assert errors["tf32"] < 1e-3
+    if device.type == "cpu":
         assert errors["tf32"] == errors["fp32"]
+    elif work is product:  # cuDNN may, but need not, have a faster kernel in tf32
+        assert errors["tf32"] > 1e-4
 
 
 def test_after_a_block_products_are_as_before(device: torch.device) -> None:
