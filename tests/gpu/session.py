@@ -168,6 +168,15 @@ def kill_descendants() -> None:
     psutil.wait_procs(left, timeout=2)
 
 
+def prepare_data(options: Options, environment: dict[str, str]) -> None:
+    """Let CIFAR-10 be decoded beside the tests; where they end sooner, the study does it again."""
+    with (options.out / "session.log").open("ab") as log:
+        subprocess.Popen(
+            [sys.executable, str(FOLDER / "study.py")], cwd=ROOT, env=environment, stdout=log,
+            stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+
 def measure(part: str, options: Options, machine: dict[str, object]) -> None:
     """Run a part in this process: write its records as they come."""
     import torch  # noqa: PLC0415 (the session itself touches no GPU)
@@ -211,9 +220,12 @@ def hold(options: Options, names: Sequence[str]) -> int:
     began = time.monotonic()
     adopt_orphans()
     signal.signal(signal.SIGTERM, _end)
-    from machine import describe  # noqa: PLC0415 (imports torch, which a part has done by itself)
+    from machine import NO_GPU, describe  # noqa: PLC0415 (imports torch, which no part needs twice)
 
     machine = describe(small=options.small)
+    if machine["gpu"] == NO_GPU and not options.small:
+        print("error: torch sees no GPU here\nhint: GPU=none tries the script without one")
+        return 2
     options.results.mkdir(parents=True, exist_ok=True)
 
     def say(line: str) -> None:
@@ -231,6 +243,8 @@ def hold(options: Options, names: Sequence[str]) -> int:
     }
     session = Session(options, environment, say)
     known_parts = commands(options, machine)
+    if "study" in names and not options.small:
+        prepare_data(options, environment)
     try:
         session.run({name: known_parts[name] for name in names})
     finally:

@@ -9,13 +9,15 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 from deadline import Deadline
@@ -24,12 +26,12 @@ from workers import SETTINGS, Setting, sharing
 from fedbench.config import Experiment, load_profile
 from fedbench.engines.in_process.engine import InProcessEngine, holders
 from fedbench.errors import RunError, RunInterrupted
-from fedbench.host.data.prepare import prepare
+from fedbench.host.data.prepare import Prepared, prepare
 from fedbench.host.plan.plan import client_devices
 from fedbench.host.report.tables.paper import PaperRun
 from fedbench.host.setup.places import Places
 from fedbench.host.studies import reproduce
-from fedbench.records import Summary
+from fedbench.records import RoundRecord, Summary
 from fedbench.records.runs import Run, RunStore
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,6 +39,8 @@ START_SECONDS = 15.0  # until the processes of a run have imported torch and fou
 STOP_SECONDS = 4.0  # to end a round that takes longer than it should
 TRIAL_SECONDS = 25.0
 POLL_SECONDS = 0.05
+
+Known = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -132,17 +136,26 @@ class SlicedEngine(InProcessEngine):
 class Study:
     """Runs of the study in the folder `place`, with CIFAR-10 from `source`."""
 
-    def __init__(self, place: Path, source: Path | None, *, small: bool) -> None:
+    def __init__(self, place: Path, source: Path | None) -> None:
         self.places = Places(place)
         self.store = RunStore(self.places.runs)
         self._source = source
-        self._small = small
 
     def run_of(self, each: Slice) -> Run | None:
         """Return the run of a slice, where there is one already."""
         wanted = each.experiment().model_dump(mode="json")
         runs = [run for run in self.store.all() if run.asked() == wanted]
         return runs[-1] if runs else None
+
+    def finished(self, each: Slice) -> bool:
+        """Say if nothing of a slice is left to do."""
+        run = self.run_of(each)
+        return run is not None and run.summary().status == "finished"
+
+    def prepare(self, each: Slice) -> None:
+        """Decode and divide the data of a slice and its trial, where that was not done."""
+        for experiment in (each.trial(), each.experiment()):
+            self._prepared(each, experiment)
 
     def engine(self, each: Slice, setting: Setting) -> SlicedEngine:
         """Return what executes a slice."""
@@ -179,21 +192,22 @@ class Study:
         try:
             engine.start(run)
             last = engine.follow(run, lambda: None).rounds[-1]
+        except RunError as error:
+            log = (run.path / "engine.log").read_text(errors="replace")
+            raise RunError(f"{error.message}: {log[-1000:]}") from error
         finally:
             shutil.rmtree(run.path)
-        if failed := [client.error for client in last.clients if client.error]:
-            raise RunError(f"{setting}: {failed[0]}")
+        if errors := _errors([last]):
+            raise RunError(f"{setting}: {errors[0]}")
         return sum(client.samples for client in last.clients) / last.duration_seconds
 
     def _move_here(self, run: Run, each: Slice, setting: Setting) -> None:
         """Let a run that began on another computer find the data of this one."""
-        clients = client_devices(load_profile(each.original.profile))
-        copies = holders(each.experiment(), clients)
-        root = self.places.in_process
-        prepared = prepare(each.experiment(), copies, root, source=self._source, say=_say)
+        prepared = self._prepared(each, each.experiment())
         facts = run.facts()
         if facts.engine is None:
             raise RunError(f"run {run.id} was made in containers")
+        root = self.places.in_process
         moved = [
             client.model_copy(update={"data": str((root / Path(client.data).name).absolute())})
             for client in facts.engine.clients
@@ -201,32 +215,39 @@ class Study:
         engine = facts.engine.model_copy(update={"clients": moved, "workers": setting.workers})
         facts.model_copy(update={"data": prepared.key, "engine": engine}).write(run.path)
 
+    def _prepared(self, each: Slice, experiment: Experiment) -> Prepared:
+        copies = holders(experiment, client_devices(load_profile(each.original.profile)))
+        root = self.places.in_process
+        return prepare(experiment, copies, root, source=self._source, say=_say)
+
 
 def measure(
-    device: torch.device, deadline: Deadline, known: Collection[str], *, small: bool
+    device: torch.device, deadline: Deadline, known: Known, *, small: bool
 ) -> Iterator[dict[str, object]]:
     """Go on with the study, and yield how far it came; `known` maps keys to earlier records."""
-    with _source(small=small) as source:
-        study = Study(Path(os.environ["GPU_RESULTS"]) / "study", source, small=small)
+    with opened(small=small) as study:
         for each in slices(small=small):
-            run = study.run_of(each)
-            if run and run.summary().status == "finished":
+            if study.finished(each):
                 continue
+            study.prepare(each)
             yield from _slice(study, each, deadline, known, small=small)
-            run = study.run_of(each)
-            if run is None or run.summary().status != "finished":
+            if not study.finished(each):
                 return  # what comes after it takes longer
 
 
 def _slice(
-    study: Study, each: Slice, deadline: Deadline, known: Collection[str], *, small: bool
+    study: Study, each: Slice, deadline: Deadline, known: Known, *, small: bool
 ) -> Iterator[dict[str, object]]:
     """Go on with one run: try out how, then make the rounds that fit."""
     speeds: dict[Setting, float] = {}
-    for record, setting in _trials(study, each, deadline, known, small=small):
-        yield record
-        if speed := record.get("samples_per_second"):
-            speeds[setting] = float(str(speed))
+    for setting in [Setting(0)] if small else SETTINGS:
+        key = f"trial-{each.key}-{setting}"
+        tried = known.get(key)
+        if tried is None and deadline.left() > TRIAL_SECONDS:
+            tried = {"key": key, **_trial(study, each, setting)}
+            yield tried
+        if tried and "samples_per_second" in tried:
+            speeds[setting] = float(tried["samples_per_second"])
     if not speeds:
         return
     setting = max(speeds, key=speeds.__getitem__)
@@ -239,7 +260,7 @@ def _slice(
     }
     with sharing(setting) as works:
         setting = setting if works else Setting(1)
-        # The small run stops once, so that going on is tried as well.
+        # Again after a stop that came too early; a small run stops once in any case, to go on.
         for most in (1, None) if small else (None, None):
             gate = RoundGate(deadline, expected, most)
             before = _durations(study.run_of(each))
@@ -252,31 +273,19 @@ def _slice(
                 return
 
 
-def _trials(
-    study: Study, each: Slice, deadline: Deadline, known: Collection[str], *, small: bool
-) -> Iterator[tuple[dict[str, object], Setting]]:
-    """Try each way to share the GPU for a short while, as long as there is time.
-
-    What was tried in an earlier session is taken from there.
-    """
-    for setting in SETTINGS if not small else [Setting(0)]:
-        key = f"trial-{each.key}-{setting}"
-        if key in known:
-            earlier = known[key] if isinstance(known, dict) else {}
-            yield earlier, setting
-            continue
-        if deadline.left() < TRIAL_SECONDS:
-            return
-        record: dict[str, object] = {"key": key, "workers": setting.workers, "mps": setting.mps}
-        began = time.monotonic()
-        try:
-            with sharing(setting) as works:
-                if not works:
-                    continue
-                record["samples_per_second"] = study.trial(each, setting)
-        except RunError as error:
-            record["error"] = f"{error.message} ({error.hint})"
-        yield record | {"seconds": time.monotonic() - began, "n": 1}, setting
+def _trial(study: Study, each: Slice, setting: Setting) -> dict[str, Any]:
+    """Try for a short while to share the GPU like that; say how fast it is, or why it fails."""
+    began = time.monotonic()
+    tried: dict[str, Any] = {"workers": setting.workers, "mps": setting.mps, "n": 1}
+    try:
+        with sharing(setting) as works:
+            if works:
+                tried["samples_per_second"] = study.trial(each, setting)
+            else:
+                tried["error"] = "MPS is not here, or does not start"
+    except RunError as error:
+        tried["error"] = error.message
+    return tried | {"seconds": time.monotonic() - began}
 
 
 def _images(each: Slice) -> int:
@@ -300,10 +309,15 @@ def _progress(each: Slice, summary: Summary, before: int, setting: Setting) -> d
         "of": each.original.rounds,
         "setting": str(setting),
         "round_seconds": [float(record.duration_seconds) for record in rounds[before:]],
+        "errors": _errors(rounds[before:]),
         "server_accuracies": [record.server_accuracy for record in rounds],
         "against_the_paper": [row.model_dump() for row in compared],
         "n": len(rounds) - before,
     }
+
+
+def _errors(rounds: Sequence[RoundRecord]) -> list[str]:
+    return [client.error for record in rounds for client in record.clients if client.error]
 
 
 def _too_long(each: Slice, seconds: float, deadline: Deadline, speed: float) -> dict[str, object]:
@@ -317,23 +331,37 @@ def _too_long(each: Slice, seconds: float, deadline: Deadline, speed: float) -> 
 
 
 @contextmanager
-def _source(*, small: bool) -> Iterator[Path | None]:
-    """Where CIFAR-10 is: the folder that DATA names, or else where the product looks for it.
+def opened(*, small: bool) -> Iterator[Study]:
+    """Open the study of these results, with CIFAR-10 in the folder that DATA names.
 
-    A small run takes pictures of its own.
+    Without it, it is where the product looks for it. A small study takes pictures of its own.
     """
+    home = Path(os.environ["GPU_RESULTS"])
     if not small:
-        yield Path(os.environ["DATA"]).resolve() if os.environ.get("DATA") else None
+        data = os.environ.get("DATA")
+        yield Study(home / "study", Path(data).resolve() if data else None)
         return
     sys.path.append(str(ROOT / "tests" / "e2e"))
     from pictures import write_parquet  # noqa: PLC0415 (another folder's)
 
-    folder = Path(os.environ["GPU_RESULTS"]) / "pictures"
-    if not folder.exists():
-        folder.mkdir(parents=True)
-        write_parquet(folder)
-    yield folder
+    with tempfile.TemporaryDirectory() as folder:
+        write_parquet(Path(folder))
+        yield Study(home / "study", Path(folder))
 
 
 def _say(line: str) -> None:
     print(f"study: {line}", flush=True)
+
+
+def main() -> None:
+    """Prepare the data of what comes next, while the GPU is at work on other things."""
+    os.nice(19)
+    with opened(small=False) as study:
+        for each in slices(small=False):
+            if not study.finished(each):
+                study.prepare(each)
+                return
+
+
+if __name__ == "__main__":
+    main()

@@ -69,6 +69,17 @@ def test_without_flower_it_says_what_brings_it(tmp_path: Path) -> None:
     assert "tests/gpu/pack.sh" in done.stderr
 
 
+def test_without_a_gpu_it_measures_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = script(
+        "run.sh", "60", OUT=str(out), PYTHON=sys.executable, PACK=str(tmp_path),
+        RESULTS=str(tmp_path / "results"), CUDA_VISIBLE_DEVICES="",
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "GPU=none" in done.stdout
+    assert list(out.iterdir()) == []
+
+
 @pytest.fixture
 def downloads(tmp_path: Path) -> str:
     """A Python whose `pip download` makes empty wheels, and keeps what was asked for."""

@@ -62,7 +62,7 @@ def source(tmp_path: Path) -> Path:
 
 def test_a_run_goes_on_on_another_computer(tmp_path: Path, source: Path) -> None:
     (each,) = slices(small=True)
-    here = Study(tmp_path / "here" / "study", source, small=True)
+    here = Study(tmp_path / "here" / "study", source)
     gate = RoundGate(Deadline(FOR_LONG), 1.0, most=1)
     summary = here.go_on(each, Setting(0), gate)
     assert (summary.status, len(summary.rounds)) == ("interrupted", 1)
@@ -73,7 +73,7 @@ def test_a_run_goes_on_on_another_computer(tmp_path: Path, source: Path) -> None
     moved = tmp_path / "moved"  # its data is elsewhere, too
     source.rename(moved)
     (tmp_path / "here").rename(tmp_path / "gone")
-    there = Study(tmp_path / "there" / "study", moved, small=True)
+    there = Study(tmp_path / "there" / "study", moved)
     summary = there.go_on(each, Setting(0), RoundGate(Deadline(FOR_LONG), 1.0))
     assert summary.status == "finished"
     assert [record.round for record in summary.rounds] == [1, 2]
@@ -89,6 +89,6 @@ def test_a_round_that_takes_too_long_is_given_up(tmp_path: Path, source: Path) -
     (small,) = slices(small=True)
     long = small.original.model_copy(update={"local_epochs": 20_000})
     each = Slice(long, scale=0.001)
-    study = Study(tmp_path, source, small=True)
+    study = Study(tmp_path, source)
     summary = study.go_on(each, Setting(1), RoundGate(Deadline(STOP_SECONDS + 8.0), 0.1))
     assert (summary.status, summary.rounds) == ("interrupted", [])
