@@ -20,7 +20,7 @@ most=60  # MiB
 
 # Large, and with torch on any such machine (the first line), or imported by nothing that runs there.
 left_out="numpy pillow pyarrow
-  uv sqlalchemy greenlet alembic mako uvloop watchfiles httptools websockets python_dotenv tomli"
+  uv sqlalchemy greenlet alembic mako uvloop watchfiles httptools websockets python_dotenv"
 
 if ! ls "$data"/train*.parquet "$data"/test*.parquet >/dev/null 2>&1; then
   echo "error: $data has no CIFAR-10 as Parquet" >&2

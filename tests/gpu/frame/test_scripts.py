@@ -15,6 +15,7 @@ import pytest
 FOLDER = Path(__file__).resolve().parents[1]
 ROOT = FOLDER.parents[1]
 MIB = 2**20
+PASSED = {"outcome": "passed", "machine": {"gpu": "none"}}
 
 
 def script(name: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -31,10 +32,16 @@ def program(path: Path, text: str) -> str:
 
 
 def test_a_session_in_small_goes_through_all_parts(tmp_path: Path) -> None:
-    out = tmp_path / "out"
+    out, results = tmp_path / "out", tmp_path / "results"
+    results.mkdir()
+    # These are among the unit tests: an earlier session seems to have passed them.
+    passed = [{"key": f"tests/gpu/test_{name}.py", **PASSED} for name in ("capture", "clients")]
+    passed.append({"key": "tests/gpu/test_numbers.py::test_gradients", **PASSED})
+    (results / "tests.jsonl").write_text("".join(json.dumps(each) + "\n" for each in passed))
     done = script(
-        "run.sh", "220", GPU="none", OUT=str(out), PYTHON=sys.executable, PACK=str(tmp_path)
-    )
+        "run.sh", "220", GPU="none", OUT=str(out), PYTHON=sys.executable, PACK=str(tmp_path),
+        RESULTS=str(results),
+    )  # fmt: skip
     log = (out / "session.log").read_text()
     assert done.returncode == 0, done.stdout + done.stderr + log
     for part in ("tests", "speed", "truth", "study"):
