@@ -42,9 +42,9 @@ GPU_STEPS, CPU_IMAGES = 32, 128
 """Of an observation: a step on a CPU is long enough for itself."""
 SECONDS = {"cuda": 0.4, "cpu": 1.0}
 OBSERVATIONS = 3
-RESERVE = 4.0
-"""Seconds within which any cell is measured."""
-START = 12.0
+RESERVE = {False: 4.0, True: 1.0}
+"""Seconds within which any cell is measured, and any small one."""
+START = 6.0
 """Seconds that a process takes to begin."""
 
 Record = dict[str, object]
@@ -158,7 +158,7 @@ def side_by_side(
         children = [
             stack.enter_context(child(job, deadline, records.put))
             for job in jobs
-            if job.cells and deadline.left() > START + RESERVE
+            if job.cells and deadline.left() > START + RESERVE[job.cells[0].small]
         ]
         for record in observed(here, device, deadline.left):
             yield record
@@ -213,7 +213,7 @@ def observed(
 ) -> Iterator[Record]:
     """Measure in this process while the time suffices."""
     for cell in wanted:
-        if left() < RESERVE:
+        if left() < RESERVE[cell.small]:
             return
         yield observe(cell, device)
 

@@ -12,6 +12,9 @@ import torch
 import truth
 
 CPU = torch.device("cpu")
+pytestmark = pytest.mark.skipif(
+    torch.cuda.is_available(), reason="beside a GPU the parts themselves run"
+)
 
 
 @dataclass
