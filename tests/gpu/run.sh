@@ -20,7 +20,7 @@ pack=$(realpath -m "${PACK:-.gpu-pack}")
 python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
 temporary=$(mktemp -d)
 trap 'rm -rf "$temporary"' EXIT
-export PYTHONDONTWRITEBYTECODE=1 PYTHONPATH="$PWD:$PWD/tests/gpu${PYTHONPATH:+:$PYTHONPATH}"
+export PYTHONPATH="$PWD:$PWD/tests/gpu${PYTHONPATH:+:$PYTHONPATH}"
 
 complete() { "$python" -c 'import flwr.app, pydantic, torch, fastapi' 2>/dev/null; }
 

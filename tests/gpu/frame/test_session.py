@@ -13,6 +13,8 @@ import textwrap
 import time
 from pathlib import Path
 
+import pytest
+
 FOLDER = Path(__file__).resolve().parents[1]
 PROGRAM = """
 import sys
@@ -21,7 +23,8 @@ import session
 
 session.END_SECONDS, session.STOP_SECONDS, session.GRACE_SECONDS = 0.5, 0.2, 0.5
 out = Path(sys.argv[1])
-options = session.Options(float(sys.argv[2]), out, out / "results", small=False)
+small = sys.argv[3:] == ["small"]
+options = session.Options(float(sys.argv[2]), out, out / "results", small=small)
 session.adopt_orphans()
 made = session.Session(options, {**__import__("os").environ}, print)
 """
@@ -41,10 +44,13 @@ time.sleep(60)
 QUICK = [sys.executable, "-c", "pass"]
 
 
-def hold(out: Path, seconds: float, program: str) -> subprocess.CompletedProcess[str]:
+def hold(
+    out: Path, seconds: float, program: str, *arguments: str
+) -> subprocess.CompletedProcess[str]:
     out.mkdir(exist_ok=True)
+    program = PROGRAM + textwrap.dedent(program)
     return subprocess.run(
-        [sys.executable, "-c", PROGRAM + textwrap.dedent(program), str(out), str(seconds)],
+        [sys.executable, "-c", program, str(out), str(seconds), *arguments],
         env=os.environ | {"PYTHONPATH": f"{FOLDER.parents[1]}:{FOLDER}"},
         capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip
@@ -122,14 +128,20 @@ def test_a_part_is_asked_before_it_is_killed(tmp_path: Path) -> None:
     assert "ending in order" in said
 
 
-def test_what_does_not_fit_is_left_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("small", "failed"), [(False, "[]"), (True, "['speed', 'truth']")])
+def test_what_does_not_fit_is_left_out(tmp_path: Path, small: bool, failed: str) -> None:
     said = hold(
         tmp_path / "out",
         1.5,
-        f"made.run({{'speed': lambda _seconds: {QUICK!r}, 'truth': lambda _seconds: {QUICK!r}}})",
+        f"""
+        made.run(dict.fromkeys(["speed", "truth"], lambda _seconds: {QUICK!r}))
+        print(made.failed)
+        """,
+        *(["small"] if small else []),
     ).stdout
     assert "the part speed is left out" in said
     assert "the part truth is left out" in said
+    assert said.splitlines()[-1] == failed, "in small, all of them are to be tried"
 
 
 def test_the_parts_share_the_time(tmp_path: Path) -> None:
