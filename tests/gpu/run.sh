@@ -22,13 +22,13 @@ temporary=$(mktemp -d)
 trap 'rm -rf "$temporary"' EXIT
 export PYTHONPATH="$PWD:$PWD/tests/gpu${PYTHONPATH:+:$PYTHONPATH}"
 
-complete() { "$python" -c 'import flwr.app, pydantic, torch, fastapi' 2>/dev/null; }
+complete() { "$python" -c 'import flwr.app, pydantic, torch, fastapi'; }
 
-if [ -d "$pack/wheels" ] && ! complete; then
+if [ -d "$pack/wheels" ] && ! complete 2>/dev/null; then
   "$python" -m pip install --quiet --no-index --no-deps --no-compile --no-cache-dir \
     --disable-pip-version-check --target "$temporary/site" "$pack"/wheels/*.whl
   PYTHONPATH="$PYTHONPATH:$temporary/site"
-elif [ "${GPU:-}" = none ] && [ -z "${PYTHON:-}" ] && ! complete; then
+elif [ "${GPU:-}" = none ] && [ -z "${PYTHON:-}" ] && ! complete 2>/dev/null; then
   make .venv/dev
   python=.venv/bin/python
   SECONDS=0  # bash counts them: setting up is no part of the session
