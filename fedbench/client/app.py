@@ -43,8 +43,9 @@ companions = Companions(FOLDER, os.environ.get("FEDBENCH_CLIENT", ""))
 metrics: WorkObserver = WorkCounter()
 transfers = Transfers(metrics)
 cancelled = threading.Event()
-# A GPU is there where the plan reserved one for this client.
-device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+# A GPU is there where the plan reserved one for this client. Its number is said: a limit of memory
+# asks for it.
+device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
 # The plan's, of the GPU that it reserved.
 gpu_share = float(os.environ.get("FEDBENCH_GPU_SHARE", "1")) if device.type == "cuda" else 1.0
 if device.type == "cuda" and "FEDBENCH_GPU_MEMORY" in os.environ:

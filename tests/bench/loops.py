@@ -30,6 +30,7 @@ IMAGES = {"cpu": 480, "cuda": 8000}
 BATCH = 32
 
 Epoch = Callable[[], object]
+Batches = DataLoader[tuple[torch.Tensor, int]] | list[tuple[torch.Tensor, torch.Tensor]]
 
 
 class Pictures(Dataset[tuple[torch.Tensor, int]]):
@@ -49,12 +50,16 @@ class Pictures(Dataset[tuple[torch.Tensor, int]]):
         return self._transform(self._images[index]), self._labels[index]
 
 
-def plain_epoch(
-    model: nn.Module, loader: DataLoader[tuple[torch.Tensor, int]], device: torch.device
-) -> float:
+def plain_epoch(model: nn.Module, loader: Batches, device: torch.device) -> float:
     """One epoch as the quickstart teaches it: contiguous layout, default Adam, loss.item()."""
+    return plain_steps(model, torch.optim.Adam(model.parameters(), lr=0.001), loader, device)
+
+
+def plain_steps(
+    model: nn.Module, optimizer: torch.optim.Optimizer, loader: Batches, device: torch.device
+) -> float:
+    """The same with an optimizer that is there already."""
     criterion = nn.CrossEntropyLoss()
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.001)
     model.train()
     running_loss = 0.0
     for pictures, answers in loader:
@@ -105,11 +110,20 @@ def limit(name: str) -> float:
     Adam reads a parameter, its gradient and two moments, and writes all but the gradient.
     """
     model = plain_model(name)
+    multiplying = flops_of_step(model, BATCH) / flops_per_second()
+    return BATCH / (multiplying + adam_bytes(model) / bytes_per_second())
+
+
+def flops_of_step(model: nn.Module, batch: int) -> float:
+    """Floating-point operations of a step, but for normalisation and the optimizer."""
     with FlopCounterMode(display=False) as forward, torch.no_grad():
-        model(torch.zeros(BATCH, 3, 32, 32))
-    parameters = sum(p.numel() for p in model.parameters())
-    multiplying = 3 * forward.get_total_flops() / flops_per_second()
-    return BATCH / (multiplying + parameters * 7 * 4 / bytes_per_second())
+        model(torch.zeros(batch, 3, 32, 32))
+    return 3.0 * forward.get_total_flops()
+
+
+def adam_bytes(model: nn.Module) -> float:
+    """Bytes that Adam reads and writes at each step."""
+    return 7.0 * 4 * sum(p.numel() for p in model.parameters())
 
 
 @cache
