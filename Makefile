@@ -62,10 +62,10 @@ calibrate: .venv/host ## measure how fast this host trains each model: [MODEL=mo
 
 # The marked tests measure, so nothing runs beside them; they share a federation, so nothing splits them.
 test: check test-unit ## lint, type-check and run all tests; end-to-end ones too where Docker can be had
-	.venv/bin/python -m pytest -m docker
+	.venv/bin/python -m pytest -m "docker or alone"
 
 test-unit: .venv/dev ## run the tests that need no Docker, on all cores
-	.venv/bin/python -m pytest -m "not docker" --numprocesses auto --dist worksteal
+	.venv/bin/python -m pytest -m "not docker and not alone" --numprocesses auto --dist worksteal
 
 test-flower: .venv/dev ## test what is used of Flower with each flwr of a list, and say what moved
 	@.venv/bin/python tests/flower/flower_versions.py

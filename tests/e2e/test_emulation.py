@@ -135,7 +135,7 @@ class TestNetwork:
             "  - device: laptop-cpu\n"
         )
         done = run(
-            "make", "up", f"PROFILE={profile}", "EXPERIMENT=noop", SET=f"{SET_PORTS} rounds=4"
+            "make", "up", f"PROFILE={profile}", "EXPERIMENT=noop", SET=f"{SET_PORTS} rounds=3"
         )
         assert done.code == 0
         result = summary(run_id(done.output))

@@ -307,6 +307,7 @@ class TestCommands:
         # A job in the background of a shell ignores Ctrl-C, and so do its children.
         heed = ["env", "--default-signal=INT"]
         command = [*heed, str(ROOT / ".venv/bin/fedbench"), "run", "--set", "local_epochs=1"]
+        command += ["--set", "data.train_samples=600"]
         with subprocess.Popen(
             [*command, "--set", "rounds=3"],
             cwd=ROOT,
@@ -341,7 +342,7 @@ class TestCommands:
         self, first_run: Done, containers: Containers
     ) -> None:
         planned = _planned_threads()
-        name = run_id(run("make", "run", "DETACH=1", SET="rounds=1 local_epochs=4").output)
+        name = run_id(run("make", "run", "DETACH=1", SET="rounds=1 local_epochs=2").output)
         folder = ROOT / "runs" / name
         until(lambda: '"round"' in text(folder / "events.jsonl"), "the round's start")
         found = containers()

@@ -26,14 +26,16 @@ from fedbench.host.watch.prometheus import Prometheus
 
 pytestmark = pytest.mark.docker
 
-# Enough to connect, too little to train MobileNetV2.
-LIMIT = 340 * 2**20
+# Enough to connect. MobileNetV2 needs several times as much for such a batch: the kernel cannot save
+# it by dropping pages of libraries.
+LIMIT = 400 * 2**20
+LARGE = "--set=batch_size=512"
 SMALL = """
 description: A device that is too small
 cores: 1
-memory: 340MiB
+memory: 400MiB
 """
-REASON = "killed for memory: its limit is 340 MiB (device {})"
+REASON = "killed for memory: its limit is 400 MiB (device {})"
 # Flower alone finds a dead node out after 33 seconds or more.
 FLOWER_SECONDS = 33
 
@@ -49,7 +51,7 @@ def small_run(clean: docker.DockerClient) -> Iterator[Done]:
         assert up.code == 0
         small = clean.containers.get(f"{PROJECT}-legacy-pc-2-1")
         small.update(mem_limit=LIMIT, memswap_limit=LIMIT)
-        yield fedbench("run", "--set=rounds=6", "--set=local_epochs=2")
+        yield fedbench("run", "--set=rounds=4", "--set=local_epochs=2", LARGE)
     finally:
         fedbench("down", "--volumes")
 
@@ -67,7 +69,7 @@ def test_every_round_goes_on_without_the_client_that_was_killed(small_run: Done)
 
     assert result["status"] == "finished"
     assert all(record["duration_seconds"] < FLOWER_SECONDS for record in result["rounds"])
-    assert [clients["legacy-pc-1"] for clients in rounds(name)] == [None] * 6
+    assert [clients["legacy-pc-1"] for clients in rounds(name)] == [None] * 4
     errors = [clients["legacy-pc-2"] for clients in rounds(name) if "legacy-pc-2" in clients]
     assert set(errors) == {f"train: {REASON.format('legacy-pc')}"}
     assert len(errors) > 1, "it did not come back"
@@ -98,7 +100,7 @@ def test_the_kill_stays_to_be_seen(small_run: Done) -> None:
 def test_a_device_that_joined_is_reported_as_well(small_run: Done, tmp_path: Path) -> None:
     device = tmp_path / "small.yaml"
     device.write_text(SMALL)
-    settings = ["--set=rounds=60", "--set=local_epochs=1"]
+    settings = ["--set=rounds=60", "--set=local_epochs=1", LARGE]
     name = run_id(fedbench("run", "--detach", *settings).output)
     folder = ROOT / "runs" / name
     until((folder / "rounds.jsonl").exists, "the first round")

@@ -14,6 +14,14 @@ HERE = Path(__file__).parent
 CUDA = torch.cuda.is_available() and os.environ.get("GPU") != "none"
 
 
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Leave these tests to a session (`run.sh`); the tests of the session itself are anybody's."""
+    outside = "GPU_MACHINE" not in os.environ
+    return (
+        True if outside and collection_path.parent == HERE and collection_path.is_file() else None
+    )
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let warnings be warnings: one that is raised amid a capture would break all that follows."""

@@ -48,8 +48,8 @@ Record = dict[str, Any]
 NAMES = ("mobilenet_v2", "mobilenet_v1", "mobilenet_v3_small", "mobilenet_v3_large")
 BATCHES = (32, 128)
 TURNS = 5
-OUR_STEPS, PLAIN_STEPS = 300, 50
-"""Of a turn: about 0.3 s each."""
+OUR_STEPS, PLAIN_STEPS = 300, 30
+"""Of a turn: 0.3 to 0.8 s each."""
 WARM_UP = 10
 COMPILE_RESERVE = 45.0
 """Seconds within which a model is compiled and measured."""
@@ -67,7 +67,7 @@ class Size:
     our_steps: int = OUR_STEPS
     plain_steps: int = PLAIN_STEPS
     warm_up: int = WARM_UP
-    reserve: float = 12.0
+    reserve: float = 18.0
     """Seconds within which anything is measured that is not compiled."""
 
 

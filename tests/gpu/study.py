@@ -241,6 +241,8 @@ def _slice(
     """Go on with one run: try out how, then make the rounds that fit."""
     speeds: dict[Setting, float] = {}
     for setting in [Setting(0)] if small else SETTINGS:
+        if setting.workers > 1 and any(tried.mps for tried in speeds):
+            continue  # without MPS they would take turns
         key = f"trial-{each.key}-{setting}"
         tried = known.get(key)
         if tried is None and deadline.left() > TRIAL_SECONDS:

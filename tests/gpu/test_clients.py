@@ -103,9 +103,11 @@ def test_each_of_several_clients_at_once_trains_as_if_alone(
 
     assert [reply.has_error() for reply in replies] == [False] * count
     for node, reply in zip(nodes, replies, strict=True):
-        expected = weights(alone(four[node], task(node)))
+        expected, again = (weights(alone(four[node], task(node))) for _ in range(2))
         way = np.linalg.norm(expected - INITIAL)
-        assert np.linalg.norm(weights(reply) - expected) < 0.05 * way
+        # cuDNN sums in another order each time, and Adam makes much of it: 9 % were seen on a H200.
+        noise = np.linalg.norm(again - expected)
+        assert np.linalg.norm(weights(reply) - expected) < 3 * noise + 0.05 * way
         assert told(reply)["samples"] == 2 * BATCH + 8 * (node - 1)
         assert len(told(reply)["epoch_seconds"]) == 2
     first, second = map(weights, replies[:2])

@@ -31,13 +31,13 @@ def program(path: Path, text: str) -> str:
     return str(path)
 
 
+@pytest.mark.alone
 def test_a_session_in_small_goes_through_all_parts(tmp_path: Path) -> None:
     out, results = tmp_path / "out", tmp_path / "results"
     results.mkdir()
-    # These are among the unit tests: an earlier session seems to have passed them.
-    passed = [{"key": f"tests/gpu/test_{name}.py", **PASSED} for name in ("capture", "clients")]
-    passed.append({"key": "tests/gpu/test_numbers.py::test_gradients", **PASSED})
-    (results / "tests.jsonl").write_text("".join(json.dumps(each) + "\n" for each in passed))
+    # On a CPU nothing is captured: an earlier session seems to have passed these.
+    passed = {"key": "tests/gpu/test_capture.py", **PASSED}
+    (results / "tests.jsonl").write_text(json.dumps(passed) + "\n")
     done = script(
         "run.sh", "220", GPU="none", OUT=str(out), PYTHON=sys.executable, PACK=str(tmp_path),
         RESULTS=str(results),
