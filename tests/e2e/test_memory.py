@@ -26,8 +26,8 @@ from fedbench.host.watch.prometheus import Prometheus
 
 pytestmark = pytest.mark.docker
 
-# Enough to connect. MobileNetV2 needs several times as much for such a batch: the kernel cannot save
-# it by dropping pages of libraries.
+# Enough to connect. MobileNetV2 needs several times as much for such a batch: the kernel cannot
+# save it by dropping pages of libraries.
 LIMIT = 400 * 2**20
 LARGE = "--set=batch_size=512"
 SMALL = """

@@ -163,7 +163,7 @@ def test_the_number_of_workers_changes_nothing_and_resuming_neither(
 
 
 def test_it_stops_amid_a_round_and_says_what_is_done_meanwhile(prepare: Prepare) -> None:
-    folder = prepare(workers=2, local_epochs=10_000)
+    folder = prepare(workers=1, local_epochs=10_000)
     process = engine(folder)
     until(lambda: events(folder, "progress"), 120)
     assert 0 < events(folder, "progress")[0]["images"] < events(folder, "progress")[0]["of"]
