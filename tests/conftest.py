@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,10 @@ from fedbench.host.setup import bootstrap
 from fedbench.learning import user_models
 
 pytest_plugins = ["host_fixtures"]
+
+# Before torch is imported, here and in what tests start: threads of several processes that train
+# on the same cores spend their time waiting for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parent.parent
 

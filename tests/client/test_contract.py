@@ -37,6 +37,8 @@ from fedbench.records.facts import RunInputs
 from fedbench.records.runs import Run, RunStore
 from fedbench.telemetry.cgroup import Cgroup
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 PROFILE = Profile(name="native", machines=(Machine(device="laptop", count=3),))

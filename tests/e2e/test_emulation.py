@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import docker
@@ -115,8 +116,9 @@ class TestSharing:
         clients = summary(folder.name)["rounds"][0]["clients"]
         one = next(client for client in clients if client["client"] == "legacy-pc-1")
         epoch = 320 / 50_000
-        assert one["emulated_epoch_seconds"][1] == pytest.approx(343 * epoch, rel=0.1)
-        assert one["emulated_epoch_seconds"][-1] == pytest.approx(225 * epoch, rel=0.1)
+        seconds = one["emulated_epoch_seconds"]
+        assert median(seconds[1:4]) == pytest.approx(343 * epoch, rel=0.1)
+        assert median(seconds[-3:]) == pytest.approx(225 * epoch, rel=0.1)
 
     def test_two_clients_on_the_laptop_take_what_its_cpu_client_took_beside_another(self) -> None:
         """And 99 s once that one had finished, in the paper."""

@@ -30,7 +30,7 @@ def test_a_run_without_prometheus_is_governed_to_its_end(
     # Far too little, on a busy host as well: the client is late and uses it up.
     little = limits["CpuQuota"] // 2
     slow.update(cpu_period=limits["CpuPeriod"], cpu_quota=little)
-    settings = ("rounds=1", "local_seconds=30", "clients=[legacy-pc]")
+    settings = ("rounds=1", "local_seconds=20", "clients=[legacy-pc]")
     done = fedbench("run", *(f"--set={setting}" for setting in settings))
     assert done.code == 0, done.output
     run = run_id(done.output)

@@ -22,6 +22,8 @@ from fedbench.host.setup.places import Places
 from fedbench.records import Summary
 from fedbench.records.runs import Run
 
+pytestmark = pytest.mark.processes
+
 SMALL = [
     "model=mobilenet_v3_small", "rounds=1", "local_epochs=1",
     "data.train_samples=60", "data.test_samples=20",

@@ -91,6 +91,8 @@ if __name__ == "__main__":
 # Stands where prometheus_client would be found; an import of it, in whatever worker, leaves a mark.
 DECOY = """
 from pathlib import Path
+
+pytestmark = pytest.mark.processes
 Path(__file__).with_name("imported").touch()
 raise ImportError
 """

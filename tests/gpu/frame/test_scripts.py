@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.processes
+
 FOLDER = Path(__file__).resolve().parents[1]
 ROOT = FOLDER.parents[1]
 MIB = 2**20

@@ -12,6 +12,8 @@ from pictures import write_parquet
 from study import START_SECONDS, STOP_SECONDS, RoundGate, Slice, Study, slices
 from workers import Setting
 
+pytestmark = pytest.mark.processes
+
 FOR_LONG = 600.0
 
 
