@@ -1,4 +1,4 @@
-"""Tests of the GPU path. What needs no CUDA also runs on the CPU: always there with `GPU=none`."""
+"""Tests of the GPU path. Under `GPU=none` they run on the CPU, but for those that need CUDA."""
 
 from __future__ import annotations
 
@@ -15,11 +15,9 @@ CUDA = torch.cuda.is_available() and os.environ.get("GPU") != "none"
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
-    """Leave these tests to a session (`run.sh`); the tests of the session itself are anybody's."""
-    outside = "GPU_MACHINE" not in os.environ
-    return (
-        True if outside and collection_path.parent == HERE and collection_path.is_file() else None
-    )
+    """Leave these tests to a session (`run.sh`). The unit tests have those in `frame/`."""
+    ours = collection_path.parent == HERE and collection_path.is_file()
+    return True if ours and "GPU_MACHINE" not in os.environ else None
 
 
 @pytest.hookimpl(tryfirst=True)
