@@ -39,6 +39,8 @@ class Announcement(Statement):
     """What a client says of itself. `instance` tells a restart from a second client of one name.
 
     `node_id` is the client's Flower node; None where only Flower knows it, as with the stock node.
+    `wait` is for how many seconds the answer may be held back: the server sees meanwhile whether
+    the client is there.
     """
 
     client: Name
@@ -47,6 +49,7 @@ class Announcement(Statement):
     metrics_port: int = Field(ge=1, le=65535)
     node_id: int | None = Field(default=None, ge=1, lt=2**64)
     pacing: Pacing | None = None
+    wait: float = Field(default=0, ge=0, le=60)
 
 
 class Ending(Statement):

@@ -1,4 +1,7 @@
-"""Tells the server, every few seconds, who this client is and where its metrics are."""
+"""Tells the server, every few seconds, who this client is and where its metrics are.
+
+The server answers when the next announcement is due, and takes a client that hangs up for dead.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,8 @@ from fedbench.records.pacing import Pacing
 from fedbench.wire import CLIENTS_PATH, Announcement, NameTakenError
 
 INTERVAL_SECONDS = 5.0
+RETRY_SECONDS = 1.0
+TIMEOUT_SECONDS = 5.0  # beyond the time for which an answer is held back
 TAKEN_SECONDS = 40.0  # the server believes in a client that was killed for 30
 
 log = logging.getLogger("fedbench.announce")
@@ -53,7 +58,7 @@ class Announcer:
         self._http = httpx.Client(
             base_url=f"https://{settings.server}",
             verify=ssl.create_default_context(cafile=str(settings.certificate)),
-            timeout=5,
+            timeout=httpx.Timeout(TIMEOUT_SECONDS, read=INTERVAL_SECONDS + TIMEOUT_SECONDS),
         )
 
     @contextmanager
@@ -77,8 +82,8 @@ class Announcer:
                 yield
             finally:
                 stop.set()
-                thread.join()  # an announcement after the goodbye would list the client again
-                self._leave()
+                self._leave()  # which the server answers, and what it held back as well
+                thread.join()
 
     def _enter(self) -> None:
         deadline = self._clock() + TAKEN_SECONDS
@@ -93,8 +98,9 @@ class Announcer:
                 if self._clock() >= deadline or self._wait(INTERVAL_SECONDS):
                     raise
 
-    def _announce(self) -> None:
-        told = self._announcement.model_copy(update={"pacing": self._pacing()})
+    def _announce(self, wait: float = 0) -> None:
+        update = {"pacing": self._pacing(), "wait": wait}
+        told = self._announcement.model_copy(update=update)
         answer = self._http.post(CLIENTS_PATH, content=told.model_dump_json())
         if answer.status_code == httpx.codes.CONFLICT:
             name = self._announcement.client
@@ -103,12 +109,15 @@ class Announcer:
         self._connected(True)
 
     def _repeat(self, stop: threading.Event) -> None:
-        while not stop.wait(INTERVAL_SECONDS):
+        while not stop.is_set():
             try:
-                self._announce()
+                self._announce(wait=INTERVAL_SECONDS)
             except (httpx.HTTPError, NameTakenError) as error:
+                if stop.is_set():
+                    return
                 self._connected(False)
                 log.warning("could not announce: %s", error)
+                stop.wait(RETRY_SECONDS)
 
     def _leave(self) -> None:
         said = self._announcement

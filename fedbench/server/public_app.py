@@ -15,25 +15,31 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from fedbench.flower.longpoll import App, Scope
-from fedbench.server.registry import Registry, UnknownInstanceError
+from fedbench.server.lifelines import Lifelines
+from fedbench.server.registry import GoneError, Registry, UnknownInstanceError
 from fedbench.wire import CLIENTS_PATH, RUN_PATH, Announcement, Ending, NameTakenError
 
 
-def public_app(superlink: App, registry: Registry) -> App:
+def public_app(superlink: App, registry: Registry, lifelines: Lifelines | None = None) -> App:
     """Return what devices may reach: SuperLink's fleet routes, and what joining takes."""
+    held = lifelines or Lifelines(registry)
 
     async def announce(request: Request) -> Response:
         try:
-            announcement = Announcement.model_validate_json(await request.body())
-            registry.announce(announcement, request.client.host if request.client else "")
+            said = Announcement.model_validate_json(await request.body())
+            registry.announce(said, request.client.host if request.client else "")
         except ValidationError as error:
             return JSONResponse({"error": str(error)}, status_code=422)
         except NameTakenError:
             return JSONResponse({"error": "name taken"}, status_code=409)
+        except GoneError:
+            return JSONResponse({"error": "this client is gone"}, status_code=410)
+        await held.hold(request, said.client, said.instance, said.wait)
         return JSONResponse({})
 
     async def leave(request: Request) -> Response:
         registry.leave(**request.path_params)
+        held.release(request.path_params["instance"])
         return JSONResponse({})
 
     async def run(_: Request) -> Response:

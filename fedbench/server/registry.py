@@ -2,8 +2,8 @@
 
 A client announces itself every few seconds through the server's public port, wherever it runs;
 one that stays silent for `EXPIRES_SECONDS` left the federation and is no longer scraped. What
-outlives a client's process reports its end; Flower, which believes in a silent node for another
-minute, is told so at once.
+outlives a client's process reports its end, and `lifelines.py` notices where nobody does; Flower,
+which believes in a silent node for another minute, is told so.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from fedbench.wire import Announcement, Ending, NameTakenError, Offer
 EXPIRES_SECONDS = 30.0
 _FORGOTTEN_SECONDS = 120.0  # Flower believes in a silent node for 60
 REMEMBERED_SECONDS = 600.0  # as one that left
+HUNG_UP = "the client's process died, or its connection broke"
 
 K = TypeVar("K")
 V = TypeVar("V", "_Entry", "_Loss")
@@ -33,11 +34,16 @@ class UnknownInstanceError(Exception):
     """No client announced itself with this name and instance."""
 
 
+class GoneError(Exception):
+    """That instance of a client said goodbye, or is known to be dead."""
+
+
 @dataclass(frozen=True)
 class _Entry:
     announcement: Announcement
     address: str
     time: float
+    hung_up: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,7 @@ class Registry:
         self._entries: dict[str, _Entry] = {}
         self._losses: dict[int | str, _Loss] = {}  # by node, or by client where that is unknown
         self._seen: dict[str, _Entry] = {}  # those that left included
+        self._gone: dict[tuple[str, str], _Entry] = {}  # by client and instance
         self._lock = threading.Lock()
         self._lost: dict[str, int] = {}  # how often, by the name of each client that ever came
         self.joined = 0
@@ -78,20 +85,28 @@ class Registry:
 
         Raises:
             NameTakenError: a client of that name is alive and is not this one.
+            GoneError: this one is gone.
         """
         name = announcement.client
         with self._lock:
+            if (name, announcement.instance) in self._gone:
+                raise GoneError(name)
             known = self._entries.get(name)
             if known and known.announcement.instance != announcement.instance:
-                if known.time >= self._clock() - EXPIRES_SECONDS:
-                    raise NameTakenError(name)
-                self._lose(known, "the client was gone without a word, and started anew")
-                del self._entries[name]
+                self._replace(known)
             self._forget()
             self.joined += name not in self._entries
             self._lost.setdefault(name, 0)  # so that Prometheus sees it grow
             entry = _Entry(announcement, address, self._clock())
             self._entries[name] = self._seen[name] = entry
+
+    def _replace(self, known: _Entry) -> None:
+        """Give up a client for another of its name, which is it, started anew."""
+        if not known.hung_up and known.time >= self._clock() - EXPIRES_SECONDS:
+            raise NameTakenError(known.announcement.client)
+        reason = "the client was gone without a word, and started anew"
+        self._remove(known)
+        self._lose(known, HUNG_UP if known.hung_up else reason)
 
     def leave(self, client: str, instance: str) -> None:
         """Forget a client that says goodbye."""
@@ -99,6 +114,21 @@ class Registry:
             known = self._entries.get(client)
             if known and known.announcement.instance == instance:
                 self._remove(known)
+
+    def hung_up(self, client: str, instance: str) -> None:
+        """Note that a client waits for no answer any more: it is dead, or will be back."""
+        with self._lock:
+            known = self._entries.get(client)
+            if known and known.announcement.instance == instance:
+                self._entries[client] = replace(known, hung_up=True)
+
+    def miss(self, client: str, instance: str) -> None:
+        """Forget a client that hung up and has not been heard of since."""
+        with self._lock:
+            known = self._entries.get(client)
+            if known and known.announcement.instance == instance and known.hung_up:
+                self._remove(known)
+                self._lose(known, HUNG_UP)
 
     def end(self, client: str, instance: str, ending: Ending) -> None:
         """Forget a client that died, and remember what it died of.
@@ -108,10 +138,11 @@ class Registry:
         """
         with self._lock:
             known = self._entries.get(client)
-            if known is None or known.announcement.instance != instance:
+            if known and known.announcement.instance == instance:
+                self._remove(known)
+                self._lose(known, ending.reason(known.announcement.device))
+            elif not self._explain(client, instance, ending):
                 raise UnknownInstanceError(client)
-            self._remove(known)
-            self._lose(known, ending.reason(known.announcement.device))
 
     def reason(self, node_id: int, client: str) -> str | None:
         """Say why the node, which may be this client's, is gone; None if unknown."""
@@ -158,7 +189,10 @@ class Registry:
     def _remove(self, entry: _Entry) -> None:
         name = entry.announcement.client
         del self._entries[name]
-        self._seen[name] = replace(entry, time=self._clock())
+        entry = replace(entry, time=self._clock())
+        self._seen[name] = entry
+        self._gone = self._within(_FORGOTTEN_SECONDS, self._gone)
+        self._gone[name, entry.announcement.instance] = entry
 
     def _forget(self) -> None:
         """Give up those that were silent for so long that nobody will say any more why."""
@@ -169,11 +203,21 @@ class Registry:
 
     def _lose(self, entry: _Entry, reason: str) -> None:
         self._lost[entry.announcement.client] += 1
-        node_id = entry.announcement.node_id
+        said = entry.announcement
         self._losses = self._within(_FORGOTTEN_SECONDS, self._losses)
-        self._losses[node_id or entry.announcement.client] = _Loss(reason, self._clock())
-        if node_id:
-            self._sign_off(node_id)
+        self._losses[said.node_id or said.client] = _Loss(reason, self._clock())
+        if said.node_id:
+            self._sign_off(said.node_id)
+
+    def _explain(self, client: str, instance: str, ending: Ending) -> bool:
+        """Say what a client died of that was missed before; return whether there is one."""
+        if (entry := self._gone.get((client, instance))) is None:
+            return False
+        key = entry.announcement.node_id or client
+        if (loss := self._losses.get(key)) is None or loss.reason != HUNG_UP:
+            return False
+        self._losses[key] = replace(loss, reason=ending.reason(entry.announcement.device))
+        return True
 
     def _within(self, seconds: float, known: dict[K, V]) -> dict[K, V]:
         oldest = self._clock() - seconds

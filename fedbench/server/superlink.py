@@ -33,6 +33,7 @@ from fedbench.flower.control import Control
 from fedbench.flower.longpoll import LongPoll
 from fedbench.imports import importing
 from fedbench.records import ENDINGS, RoundRecord, pacing
+from fedbench.server.lifelines import Lifelines
 from fedbench.server.public_app import public_app
 from fedbench.server.registry import Census, Registry
 from fedbench.telemetry import logs
@@ -72,13 +73,14 @@ def serve(tls: Path, ports: ServerPorts = PORTS) -> None:
     flower = superlink.create(ports.control)
     polled = LongPoll(Bundles(flower))
     registry = Registry(partial(superlink.sign_off, flower))
+    lifelines = Lifelines(registry)
     metrics_registry = CollectorRegistry()
     metrics = ServerMetrics(metrics_registry)
     metrics_registry.register(CgroupCollector(Cgroup()))
     metrics_registry.register(Census(registry))
     control = uvicorn.Config(polled, "127.0.0.1", ports.control, **_QUIET)
     fleet = uvicorn.Config(
-        public_app(polled, registry),
+        public_app(polled, registry, lifelines),
         _EVERYWHERE,
         ports.fleet,
         lifespan="off",
@@ -97,7 +99,7 @@ def serve(tls: Path, ports: ServerPorts = PORTS) -> None:
     )
     servers = [uvicorn.Server(config) for config in (control, fleet, operations)]
     with executor.running(f"127.0.0.1:{ports.control}", prepare):
-        asyncio.run(_serve_all(servers))
+        asyncio.run(_serve_all(servers, lifelines))
 
 
 def prepare() -> None:
@@ -116,12 +118,13 @@ def _starter(ports: ServerPorts) -> Callable[[str], Awaitable[bool]]:
     return lambda folder: control.run(FLOWER_APP, {"folder": folder, "operations": operations})
 
 
-async def _serve_all(servers: list[uvicorn.Server]) -> None:
+async def _serve_all(servers: list[uvicorn.Server], lifelines: Lifelines) -> None:
     # When one of them stops (a signal, a port that is taken), the others have no purpose.
     tasks = [asyncio.create_task(server.serve()) for server in servers]
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for server in servers:
         server.should_exit = True
+    lifelines.release_all()
     await asyncio.gather(*tasks)
 
 

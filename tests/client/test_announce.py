@@ -90,15 +90,6 @@ def test_the_server_knows_the_node_of_a_client(certificates: Path) -> None:
     assert lost == [NODE]
 
 
-def test_a_client_announces_itself_again_and_again(
-    registry: Registry, address: str, certificates: Path
-) -> None:
-    with announcer(address, certificates).running():
-        for _ in range(3):  # as if the server had started anew
-            registry.leave("laptop-1", "i1")
-            until(registry.targets)
-
-
 def test_each_announcement_says_how_the_client_keeps_its_pace(
     registry: Registry, address: str, certificates: Path
 ) -> None:
@@ -115,23 +106,24 @@ def test_each_announcement_says_how_the_client_keeps_its_pace(
     assert registry.pacing() == {}
 
 
-def test_the_goodbye_is_the_last_word(
-    registry: Registry, address: str, certificates: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_goodbye_waits_for_no_answer_and_is_the_last_word(
+    registry: Registry,
+    address: str,
+    certificates: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: Any,
 ) -> None:
+    monkeypatch.setattr(announce, "INTERVAL_SECONDS", 30.0)
     running = announcer(address, certificates)
     with running.running():
-        announce_now, under_way = running._announce, threading.Event()
-
-        def slowly() -> None:
-            under_way.set()
-            time.sleep(0.1)
-            announce_now()
-
-        monkeypatch.setattr(running, "_announce", slowly)
-        assert under_way.wait(20)
-    time.sleep(0.2)
-
+        until(lambda: any(thread.name == "announce" for thread in threading.enumerate()))
+        time.sleep(0.1)  # its answer is held back by now
+        start = time.monotonic()
+    assert time.monotonic() - start < 15
     assert registry.targets() == []
+    assert caplog.text == ""
+    with pytest.raises(httpx.HTTPStatusError, match="410 Gone"):
+        announcer(address, certificates).running().__enter__()
 
 
 def advancing(clock: Clock, waits: list[float]) -> Callable[[float], bool]:

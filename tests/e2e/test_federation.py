@@ -37,6 +37,7 @@ from safetensors.numpy import load_file
 
 from fedbench.host.watch.prometheus import Prometheus
 from fedbench.records import RoundParts
+from fedbench.server.registry import HUNG_UP
 from fedbench.telemetry.server import RUN_PHASES
 from fedbench.telemetry.work import CLIENT_PHASES
 
@@ -413,6 +414,7 @@ class TestCommands:
             c for c in result["rounds"][0]["clients"] + result["rounds"][1]["clients"] if c["error"]
         ]
         assert [client["client"] for client in missed] == ["laptop"]
+        assert missed[0]["error"].endswith(HUNG_UP)
         # Docker started it again, and it is there at the end, as the visitor is.
         last = result["rounds"][-1]["clients"]
         assert {c["client"] for c in last if not c["error"]} == CLIENTS | {"visitor"}

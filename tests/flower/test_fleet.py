@@ -20,13 +20,6 @@ from fedbench.flower.messages import deflate, inflate, object_ids
 WEIGHTS = np.arange(3_000_000, dtype=np.float32)  # three chunks
 
 
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tls")
-    tls.ensure(folder)
-    return folder
-
-
 @pytest.fixture
 def superlink() -> SuperLink:
     return SuperLink()

@@ -11,6 +11,7 @@ from typing import Any
 
 import uvicorn
 
+from fedbench.server.lifelines import GRACE_SECONDS, Lifelines
 from fedbench.server.public_app import public_app
 from fedbench.server.registry import Registry
 
@@ -20,11 +21,16 @@ async def no_superlink(scope: Any, receive: Any, send: Any) -> None:
 
 
 @contextmanager
-def served(registry: Registry, certificates: Path, address: str = "localhost:0") -> Iterator[str]:
+def served(
+    registry: Registry,
+    certificates: Path,
+    address: str = "localhost:0",
+    grace: float = GRACE_SECONDS,
+) -> Iterator[str]:
     """Is there for as long as the block lasts; yields the server's address."""
     port = int(address.partition(":")[2])
     config = uvicorn.Config(
-        public_app(no_superlink, registry),
+        public_app(no_superlink, registry, Lifelines(registry, grace)),
         lifespan="off",
         ws="none",
         loop="asyncio",

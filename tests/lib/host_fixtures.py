@@ -17,6 +17,7 @@ import docker
 import pytest
 from fake_containers import FakeContainers
 
+from fedbench.engines.containers.runtime import certificates as tls
 from fedbench.engines.containers.runtime import daemon as real
 from fedbench.engines.containers.runtime.containers import Containers
 from fedbench.engines.containers.runtime.daemon import DockerContainers
@@ -24,6 +25,13 @@ from fedbench.host.setup.bootstrap import ensure_client_image
 from fedbench.host.setup.machine import Done
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tls")
+    tls.ensure(folder)
+    return folder
 
 
 @dataclass

@@ -7,9 +7,11 @@ from pydantic import ValidationError
 from fedbench.records.pacing import Pacing
 from fedbench.server.registry import (
     EXPIRES_SECONDS,
+    HUNG_UP,
     Announcement,
     Census,
     Ending,
+    GoneError,
     NameTakenError,
     Registry,
     UnknownInstanceError,
@@ -339,3 +341,73 @@ def test_who_was_lost_is_known_by_name(registry: Registry) -> None:
     name = "fedbench_client_lost_total"
     assert exposition.get_sample_value(name, {"client": "pc"}) == 1
     assert exposition.get_sample_value(name, {"client": "laptop"}) == 0
+
+
+def test_a_client_that_hung_up_and_is_not_heard_of_is_lost(
+    registry: Registry, signed_off: list[int]
+) -> None:
+    registry.announce(announcement(node_id=77), "10.0.0.1")
+    registry.hung_up("laptop", "first")
+    assert listed(registry) == ["laptop"], "its connection alone may have broken"
+    registry.miss("laptop", "first")
+
+    assert (listed(registry), signed_off) == ([], [77])
+    assert registry.reason(77, "laptop") == HUNG_UP
+    assert registry.lost() == {"laptop": 1}
+
+
+def test_a_client_that_announces_itself_again_only_lost_its_connection(
+    registry: Registry, signed_off: list[int]
+) -> None:
+    registry.announce(announcement(node_id=77), "10.0.0.1")
+    registry.hung_up("laptop", "first")
+    registry.announce(announcement(node_id=77), "10.0.0.1")
+    registry.miss("laptop", "first")
+
+    assert (listed(registry), signed_off) == (["laptop"], [])
+
+
+def test_a_client_that_hung_up_may_start_anew_at_once(
+    registry: Registry, signed_off: list[int]
+) -> None:
+    registry.announce(announcement(node_id=77), "10.0.0.1")
+    registry.hung_up("laptop", "first")
+    registry.announce(announcement(instance="second", node_id=78), "10.0.0.1")
+    registry.miss("laptop", "first")
+
+    assert (listed(registry), signed_off) == (["laptop"], [77])
+    assert registry.reason(77, "laptop") == HUNG_UP
+    assert registry.lost() == {"laptop": 1}
+
+
+def test_what_a_client_died_of_may_be_said_after_it_was_missed(
+    registry: Registry, signed_off: list[int]
+) -> None:
+    registry.announce(announcement(node_id=77), "10.0.0.1")
+    registry.hung_up("laptop", "first")
+    registry.miss("laptop", "first")
+    registry.end("laptop", "first", KILLED)
+
+    assert (registry.reason(77, "laptop") or "").startswith("killed for memory")
+    assert (signed_off, registry.lost()) == ([77], {"laptop": 1})
+    with pytest.raises(UnknownInstanceError):
+        registry.end("laptop", "first", KILLED)
+
+
+def test_who_is_gone_does_not_come_back_as_the_same(registry: Registry, clock: Clock) -> None:
+    registry.announce(announcement(), "10.0.0.1")
+    registry.leave("laptop", "first")
+    with pytest.raises(GoneError, match="laptop"):
+        registry.announce(announcement(), "10.0.0.1")
+
+    registry.announce(announcement(instance="second"), "10.0.0.1")
+    assert listed(registry) == ["laptop"]
+
+
+def test_nobody_hangs_up_for_another(registry: Registry, signed_off: list[int]) -> None:
+    registry.announce(announcement(node_id=77), "10.0.0.1")
+    for client, instance in (("laptop", "second"), ("unknown", "first")):
+        registry.hung_up(client, instance)
+        registry.miss(client, instance)
+
+    assert (listed(registry), signed_off) == (["laptop"], [])
