@@ -2,7 +2,7 @@
 
 A client announces itself every few seconds through the server's public port, wherever it runs;
 one that stays silent for `EXPIRES_SECONDS` left the federation and is no longer scraped. What
-outlives a client's process reports its end, and `lifelines.py` notices where nobody does; Flower,
+outlives a client's process reports its end, and `public_app.py` notices where nobody does; Flower,
 which believes in a silent node for another minute, is told so.
 """
 
@@ -35,7 +35,7 @@ class UnknownInstanceError(Exception):
 
 
 class GoneError(Exception):
-    """That instance of a client said goodbye, or is known to be dead."""
+    """The client said goodbye, or is known to be dead."""
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,7 @@ from fedbench.flower.control import Control
 from fedbench.flower.longpoll import LongPoll
 from fedbench.imports import importing
 from fedbench.records import ENDINGS, RoundRecord, pacing
-from fedbench.server.lifelines import Lifelines
-from fedbench.server.public_app import public_app
+from fedbench.server.public_app import Lifelines, public_app
 from fedbench.server.registry import Census, Registry
 from fedbench.telemetry import logs
 from fedbench.telemetry.cgroup import Cgroup

@@ -11,8 +11,7 @@ from typing import Any
 
 import uvicorn
 
-from fedbench.server.lifelines import GRACE_SECONDS, Lifelines
-from fedbench.server.public_app import public_app
+from fedbench.server.public_app import GRACE_SECONDS, Lifelines, public_app
 from fedbench.server.registry import Registry
 
 
