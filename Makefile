@@ -92,7 +92,7 @@ clean: ## remove virtual environment and caches; runs and data are kept
 .venv/host: pyproject.toml
 	@echo "setting up .venv with what the host needs (a minute)"
 	@$(PYTHON) -m venv .venv
-	@.venv/bin/python -m pip install -qq --editable .
+	@.venv/bin/python -m pip install -qq --no-compile --editable .
 	@touch $@
 
 # PyTorch without CUDA, where its index can be reached; elsewhere pip takes what it is configured for.
@@ -102,11 +102,11 @@ NODE_INDEX = $$(curl -sfIm 5 $(TORCH_INDEX)/ >/dev/null && echo --extra-index-ur
 .venv/node: pyproject.toml
 	@echo "setting up .venv with what training on this host needs (a minute or two)"
 	@$(PYTHON) -m venv .venv
-	@.venv/bin/python -m pip install -qq --editable '.[node]' $(NODE_INDEX)
+	@.venv/bin/python -m pip install -qq --no-compile --editable '.[node]' $(NODE_INDEX)
 	@touch $@ .venv/host
 
 .venv/dev: pyproject.toml
 	@echo "setting up .venv with what the tests need (a minute or two)"
 	@$(PYTHON) -m venv .venv
-	@.venv/bin/python -m pip install -qq --editable '.[node,dev]' $(NODE_INDEX)
+	@.venv/bin/python -m pip install -qq --no-compile --editable '.[node,dev]' $(NODE_INDEX)
 	@touch $@ .venv/node .venv/host

@@ -25,7 +25,7 @@ ORDER = (
     "test_memory",
     "test_stock",
     "test_emulation",
-    "test_fresh",
+    "test_fresh",  # needs no Docker: it runs beside the unit tests
 )
 
 

@@ -133,7 +133,7 @@ class TestNetwork:
     def test_a_model_takes_as_long_over_an_uplink_as_it_should(self, tmp_path: Path) -> None:
         profile = tmp_path / "uplink.yaml"
         profile.write_text(
-            "machines:\n  - device: legacy-pc\n    network: {up: 10Mbit, down: 40Mbit}\n"
+            "machines:\n  - device: legacy-pc\n    network: {up: 20Mbit, down: 80Mbit}\n"
             "  - device: laptop-cpu\n"
         )
         done = run(
@@ -145,12 +145,12 @@ class TestNetwork:
         for legacy, laptop in ((c[1], c[0]) for c in clients):
             assert (legacy["client"], laptop["client"]) == ("legacy-pc", "laptop-cpu")
             emulated = legacy["upload_seconds"] / result["dilation"]
-            due = legacy["bytes_sent"] * 8 * ON_THE_WIRE / 10e6
+            due = legacy["bytes_sent"] * 8 * ON_THE_WIRE / 20e6
             assert emulated == pytest.approx(due, rel=0.1)
             assert laptop["upload_seconds"] / result["dilation"] < due / 4
             down = legacy["download_seconds"] / result["dilation"]
             assert down == pytest.approx(
-                legacy["bytes_received"] * 8 * ON_THE_WIRE / 40e6, rel=0.15
+                legacy["bytes_received"] * 8 * ON_THE_WIRE / 80e6, rel=0.15
             )
 
     def test_strict_refuses_what_the_kernel_cannot_do(self, tmp_path: Path) -> None:

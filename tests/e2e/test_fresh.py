@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from harness import ROOT, run
 
-pytestmark = pytest.mark.docker
+pytestmark = pytest.mark.processes
 
 PARTS = ("Makefile", "README.md", "LICENSE", "pyproject.toml", "configs", "fedbench")
 

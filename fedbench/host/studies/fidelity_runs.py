@@ -43,6 +43,7 @@ class FidelityRuns:
         self._containers = containers
         self._say = say
         self._short = short
+        self._settling = fidelity.SHORT_SETTLING_SECONDS if short else fidelity.SETTLING_SECONDS
         self._speeds = speeds_for(stack, containers, say, KNOWN)
         self._engine = ContainersEngine(stack, containers, say)
         self._runs: list[str] = []
@@ -128,7 +129,7 @@ class FidelityRuns:
         samples = experiment.data.train_samples or EPOCH_IMAGES
         samples = samples // SHORT_PART if self._short else samples
         epochs = SHORT_EPOCHS if self._short else EPOCHS
-        seconds = fidelity.SETTLING_SECONDS + epochs * slowest * samples / EPOCH_IMAGES
+        seconds = self._settling + epochs * slowest * samples / EPOCH_IMAGES
         self._say(f"{what}: {seconds:.0f} s")
         chosen = experiment.model_copy(
             update={
@@ -137,7 +138,8 @@ class FidelityRuns:
                 "data": experiment.data.model_copy(update={"train_samples": samples}),
             }
         )
-        return {c.client: fidelity.epochs(c, self._stack.dilation) for c in self._run(chosen)}
+        dilation = self._stack.dilation
+        return {c.client: fidelity.epochs(c, dilation, self._settling) for c in self._run(chosen)}
 
     def _run(self, experiment: Experiment) -> list[ClientRound]:
         run = self._engine.create(experiment, None)

@@ -18,7 +18,7 @@ from fedbench.errors import DockerError
 pytestmark = pytest.mark.docker
 
 PERIOD = 50_000
-SECONDS = 4.0
+SECONDS = 2.0  # forty periods
 
 
 @pytest.fixture
