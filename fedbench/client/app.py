@@ -135,20 +135,21 @@ def _train(
             raise Cancelled
         if progress.epoch == progress.batch == 1:
             log.info("first training step done")
-        metrics.progress(
-            run=run,
-            round_number=server_round,
-            epoch=progress.epoch,
-            epochs=progress.epochs,
-            samples=progress.samples,
-            seconds=progress.seconds,
-        )
         if gpu_time:
             gpu_time.after_batch()
         if pace:
             _finish_batch()
             waited = time.perf_counter() - began
             metrics.late(run, pace.wait(progress.samples, progress.seconds + waited))
+        # Before it waited the batch would look as fast as the host is.
+        metrics.progress(
+            run=run,
+            round_number=server_round,
+            epoch=progress.epoch,
+            epochs=progress.epochs,
+            samples=progress.samples,
+            seconds=progress.seconds + time.perf_counter() - began,
+        )
 
     records: list[EpochRecord] = []
 

@@ -343,6 +343,27 @@ def test_training_keeps_to_the_pace_of_the_device(folder: Path) -> None:
     assert value("fedbench_pace_late_seconds", run="r1") is not None
 
 
+def test_an_emulated_client_never_says_that_it_is_faster_than_its_device(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its speed changes with what is told, so that looking then is looking at any time."""
+    speeds: list[float] = []
+
+    class Watched(ClientMetrics):
+        def progress(self, **said: Any) -> None:
+            super().progress(**said)
+            speeds.append(seen.get_sample_value("fedbench_samples_per_second", {"run": "r1"}) or 0)
+
+    seen = CollectorRegistry()
+    monkeypatch.setattr(client, "metrics", Watched(seen, client.cgroup))
+    pace = Speed(40.0, 40.0)
+    ask(MessageType.TRAIN, folder, pace=pace, batch_size=8, local_epochs=1)
+
+    assert len(speeds) == 8
+    assert min(speeds) > 0
+    assert max(speeds) <= 1.5 * pace.single
+
+
 def test_work_beside_another_client_of_the_computer_is_half_its_own(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
