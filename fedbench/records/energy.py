@@ -10,6 +10,9 @@ One client's part of that, over T seconds:
 
 with k the clients that are busy on its computer at the moment (`telemetry/companions.py`). So a
 computer's clients never draw more than load * T together, and one alone draws what it always did.
+
+A live counter asks for joules again and again. It must never fall, not by a float's last digit, or
+Prometheus takes it for one that began anew. So idle seconds are given, and not what is left of T.
 """
 
 from __future__ import annotations
@@ -66,16 +69,14 @@ class Draw:
     def energy(
         self,
         *,
-        seconds: EmulatedSeconds,
+        idle: EmulatedSeconds,
         busy: EmulatedSeconds,
         share: EmulatedSeconds | None = None,
     ) -> Energy:
-        """Return the energy over `seconds`, of which the client was `busy`; all are emulated.
+        """Return the energy of a client that was `idle` and `busy` for so long; all are emulated.
 
-        `share` is what it has of its busy seconds as its own; all of them by default.
+        `share` is what it has of its busy seconds as its own; all of them by default. Where none of
+        the three falls, neither energy does.
         """
-        busy = min(busy, seconds)  # two clocks may differ by a little
-        alone = busy if share is None else min(share, busy)
-        return Energy(
-            self.idle * (seconds - busy), self.idle * busy + (self.load - self.idle) * alone
-        )
+        alone = busy if share is None else min(share, busy)  # two clocks may differ by a little
+        return Energy(self.idle * idle, self.idle * busy + (self.load - self.idle) * alone)

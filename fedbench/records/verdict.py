@@ -74,9 +74,11 @@ class Emulation(EmulatedDevices):
             return client
         idle, load = self.watts[client.device]
         share, dilation = client.busy_share_seconds, client.dilation
+        whole = dilation.emulated(seconds)
+        busy = min(dilation.emulated(client.busy_seconds), whole)  # two clocks may differ a little
         energy = Draw.of(idle, load, clients).energy(
-            seconds=dilation.emulated(seconds),
-            busy=dilation.emulated(client.busy_seconds),
+            idle=EmulatedSeconds(whole - busy),
+            busy=busy,
             share=None if share is None else dilation.emulated(share),
         )
         joules = {"energy_idle_joules": energy.idle, "energy_busy_joules": energy.busy}

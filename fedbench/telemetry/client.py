@@ -80,9 +80,9 @@ class ClientMetrics(NodeMetrics):
         self._errors = counter("fedbench_client_errors_total", registry)
         self._dilation = device.dilation
         self._phases = PhaseClock(clock)
-        registry.register(self._phases)
-        if device.watts:
-            registry.register(EnergyCollector(self._phases, device, companions))
+        registry.register(
+            EnergyCollector(self._phases, device, companions) if device.watts else self._phases
+        )
         self._cgroup = cgroup
         self._late_seconds: float | None = None
         self._epoch_samples = EpochSamples()
@@ -153,6 +153,7 @@ class ClientMetrics(NodeMetrics):
 
     def late(self, run: str, seconds: float) -> None:
         """Say by how much training is behind the emulated device."""
+        self._runs.enter(run)
         self._late.labels(run).set(seconds)
         self._late_seconds = seconds
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import psutil
@@ -40,16 +40,18 @@ class PhaseClock(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Read the clock."""
-        current, seconds = self.read()
-        yield family("fedbench_client_phase", {(p,): p == current for p in CLIENT_PHASES})
-        yield family(
-            "fedbench_client_phase_seconds_total", {(p,): seconds[p] for p in CLIENT_PHASES}
-        )
+        return phase_families(*self.read())
 
     def _settle(self) -> None:
         now = self._clock()
         self._seconds[self._phase] += now - self._since
         self._since = now
+
+
+def phase_families(current: ClientPhase, seconds: Mapping[ClientPhase, float]) -> Iterator[Metric]:
+    """Yield the metrics of a client's phases: the one that it is in, and the seconds in each."""
+    yield family("fedbench_client_phase", {(p,): p == current for p in CLIENT_PHASES})
+    yield family("fedbench_client_phase_seconds_total", {(p,): seconds[p] for p in CLIENT_PHASES})
 
 
 class CgroupCollector(Collector):

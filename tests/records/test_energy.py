@@ -8,21 +8,20 @@ PC = Draw(40, 130)
 
 
 def test_a_device_draws_its_load_while_it_is_busy() -> None:
-    energy = PC.energy(seconds=100, busy=60)
+    energy = PC.energy(idle=40, busy=60)
 
     assert energy == Energy(idle=1600, busy=7800)
     assert energy.total == 9400
 
 
 def test_a_clock_that_ran_short_adds_nothing() -> None:
-    assert PC.energy(seconds=59.9, busy=60) == Energy(idle=0, busy=pytest.approx(130 * 59.9))
-    assert PC.energy(seconds=100, busy=60, share=60.1) == PC.energy(seconds=100, busy=60)
+    assert PC.energy(idle=40, busy=60, share=60.1) == PC.energy(idle=40, busy=60)
 
 
 def test_a_computer_is_idle_once_and_its_clients_share_what_work_adds() -> None:
     """Both are busy for 60 s, and for half of that together."""
     client = Draw.of(40, 130, clients=2)
-    energy = client.energy(seconds=100, busy=60, share=45)
+    energy = client.energy(idle=40, busy=60, share=45)
 
     assert client == Draw(20, 110)
     assert energy == Energy(idle=20 * 40, busy=20 * 60 + 90 * 45)

@@ -117,6 +117,15 @@ def test_idle_and_busy_seconds_are_those_of_the_round(
     assert drawn.energy_joules == pytest.approx(seconds / dilation)
 
 
+def test_a_client_is_not_busy_for_longer_than_its_round_took() -> None:
+    """Two clocks may differ by a little."""
+    client = ClientRound(client="laptop", device="laptop", epoch_seconds=[60.0])
+    (drawn,) = Emulation(watts={"laptop": (40, 130)}).with_energy([client], 59.9)
+
+    assert drawn.energy_idle_joules == 0
+    assert drawn.energy_busy_joules == pytest.approx(130 * 59.9)
+
+
 def test_nobody_knows_the_energy_of_a_device_without_watts_or_without_an_answer() -> None:
     emulation = Emulation(dilation=2.0, watts={"laptop": (10, 60)})
     pc = ClientRound(client="pc", device="legacy-pc", epoch_seconds=[1])

@@ -88,7 +88,7 @@ def test_a_scrape_looks_at_each_file_once(tmp_path: Path, monkeypatch: pytest.Mo
     phases, device = PhaseClock(time.monotonic), EmulatedDevice(watts=Draw(10.0, 40.0))
     with me.busy(), other.busy():
         monkeypatch.setattr(companions, "_locked", locked)
-        _, watts = EnergyCollector(phases, device, me).collect()
+        *_, watts = EnergyCollector(phases, device, me).collect()
         monkeypatch.undo()
     assert sorted(looked) == ["me.busy", "other.busy"]
     assert [sample.value for sample in watts.samples] == [10, 25]
