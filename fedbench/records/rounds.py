@@ -123,6 +123,22 @@ class ClientRound(TrainWork, EvaluateWork, Participant):
         return WallSeconds(sum(self.epoch_seconds) + (self.evaluate_seconds or 0.0))
 
     @property
+    def trained_samples(self) -> int:
+        """The samples that it trained: its images, once for each local epoch."""
+        return self.samples * len(self.epoch_seconds)
+
+    @property
+    def late_epoch_seconds(self) -> EmulatedSeconds | None:
+        """Emulated seconds by which local epochs ended late, added up; None on a real device.
+
+        An epoch that ended early makes up for none that was late.
+        """
+        late = [e.seconds - e.due_seconds for e in self.epochs if e.due_seconds is not None]
+        if not late:
+            return None
+        return self.dilation.emulated(WallSeconds(sum(max(0.0, seconds) for seconds in late)))
+
+    @property
     def energy_joules(self) -> float | None:
         """Joules of both together, idle and busy."""
         if self.energy_idle_joules is None or self.energy_busy_joules is None:

@@ -24,6 +24,7 @@ _REAL = "on a real device"
 _NO_WATTS = "the device's profile has no watts"
 _NO_GPU = "no GPU, or NVML does not say"
 _UNKNOWN = "no client evaluated"
+_SO_FAR = "in the run's rounds so far, as far as the server has seen them."
 
 
 @dataclass(frozen=True)
@@ -207,6 +208,12 @@ SERVER = (
     _gauge("run_info", "bool", "1, for what a run is of.", "run", "experiment", "profile", "model"),
     _gauge("run_phase", "bool", "1 for the phase that the run is in, else 0.", "run", "phase"),
     _gauge(
+        "run_start_timestamp_seconds",
+        "seconds",
+        "Time, since 1970, at which the run started, or went on where it was resumed.",
+        "run",
+    ),
+    _gauge(
         "progress_timestamp_seconds",
         "seconds",
         "Time, since 1970, of the run's last sign of progress: a reply, a round begun or recorded.",
@@ -318,10 +325,38 @@ SERVER = (
     _gauge(
         "run_energy_joules",
         "joules",
-        "The same over the run's rounds so far, as far as the server has seen them.",
+        "Modelled energy of the client's part of its emulated device, busy while it trained or "
+        f"evaluated, else idle, {_SO_FAR}",
         "run",
         "client",
+        "state",
         absent=_NO_WATTS,
+    ),
+    _gauge(
+        "run_bytes",
+        "bytes",
+        f"Bytes that the client sent and received {_SO_FAR}",
+        "run",
+        "client",
+        "direction",
+        absent="the client does not count them, as the stock node",
+    ),
+    _gauge(
+        "run_samples",
+        "samples",
+        f"Samples trained {_SO_FAR}",
+        "run",
+        "client",
+        absent="before the client trained",
+    ),
+    _gauge(
+        "run_late_seconds",
+        "seconds",
+        "Emulated seconds by which local epochs ended later than their targets, added up, "
+        f"{_SO_FAR}",
+        "run",
+        "client",
+        absent=_REAL,
     ),
 )
 

@@ -34,6 +34,7 @@ class ServerMetrics:
         runs = self._runs = RunMetrics(registry)
         self._info = runs.gauge("fedbench_run_info")
         self._phase = runs.gauge("fedbench_run_phase")
+        self._start = runs.gauge("fedbench_run_start_timestamp_seconds")
         self._progress = runs.gauge("fedbench_progress_timestamp_seconds")
         self._round = runs.gauge("fedbench_round")
         self._rounds = runs.gauge("fedbench_rounds")
@@ -54,7 +55,7 @@ class ServerMetrics:
         self._error = runs.gauge("fedbench_emulation_error_ratio")
         self._held = runs.gauge("fedbench_emulation_held")
         self._energy = runs.gauge("fedbench_round_energy_joules")
-        self._run_energy = runs.gauge("fedbench_run_energy_joules")
+        self._so_far = _RunSoFar(runs)
         self._round_seconds = runs.histogram("fedbench_round_seconds")
         self._clients = gauge("fedbench_clients_connected", registry)
         self._waiting = _Waiting(clock)
@@ -68,6 +69,7 @@ class ServerMetrics:
         """Say what the run is of, as it starts or goes on."""
         self._runs.enter(run)
         self._info.labels(run, experiment, profile, model).set(1)
+        self._start.labels(run).set(self._now())
         self.progressed(run)
 
     def run_phase(self, run: str, phase: RunPhase) -> None:
@@ -106,6 +108,7 @@ class ServerMetrics:
         self._forget_clients()
         for client in record.clients:
             self._emulation(client, run)
+            self._so_far.add(client, run)
         for metric, value in (
             (self._evaluation, record.server_epoch_seconds),
             (self._accuracy, record.server_accuracy),
@@ -130,7 +133,6 @@ class ServerMetrics:
     def _emulation(self, client: ClientRound, run: str) -> None:
         if client.energy_joules is not None:
             self._energy.labels(run, client.client).set(client.energy_joules)
-            self._run_energy.labels(run, client.client).inc(client.energy_joules)
         if not client.emulated_epoch_seconds:
             return
         emulated = median(client.emulated_epoch_seconds)
@@ -139,6 +141,30 @@ class ServerMetrics:
             self._target.labels(run, client.client).set(client.target_epoch_seconds)
             self._error.labels(run, client.client).set(client.emulation_error)
             self._held.labels(run, client.client).set(client.not_held is None)
+
+
+class _RunSoFar:
+    """What each client did in a run's rounds, added up; what nobody knows of it stays away."""
+
+    def __init__(self, runs: RunMetrics) -> None:
+        self._energy = runs.gauge("fedbench_run_energy_joules")
+        self._bytes = runs.gauge("fedbench_run_bytes")
+        self._samples = runs.gauge("fedbench_run_samples")
+        self._late = runs.gauge("fedbench_run_late_seconds")
+
+    def add(self, client: ClientRound, run: str) -> None:
+        """Add a round of a client, of which it may have told only a part."""
+        name = client.client
+        for metric, labels, value in (
+            (self._energy, ("idle",), client.energy_idle_joules),
+            (self._energy, ("busy",), client.energy_busy_joules),
+            (self._bytes, ("sent",), client.bytes_sent),
+            (self._bytes, ("received",), client.bytes_received),
+            (self._samples, (), client.trained_samples or None),
+            (self._late, (), client.late_epoch_seconds),
+        ):
+            if value is not None:
+                metric.labels(run, name, *labels).inc(value)
 
 
 class _Waiting(Collector):

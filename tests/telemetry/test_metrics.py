@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from fedbench.records import ClientRound, RoundParts, RoundRecord
 from fedbench.records.clock import Dilation
 from fedbench.records.energy import Draw
+from fedbench.records.rounds import EpochRecord
 from fedbench.telemetry.cgroup import Cgroup
 from fedbench.telemetry.client import ClientMetrics
 from fedbench.telemetry.companions import Companions
@@ -43,7 +44,19 @@ RECORD = RoundRecord(
             client="laptop",
             device="laptop",
             epoch_seconds=[3.0, 4.0],
+            epochs=[
+                EpochRecord(
+                    seconds=seconds,
+                    cpu_seconds=1.0,
+                    throttled_seconds=0.0,
+                    steal_seconds=0.0,
+                    due_seconds=3.5,
+                )
+                for seconds in (3.0, 4.0)
+            ],
             samples=600,
+            bytes_sent=9000,
+            bytes_received=8000,
             dilation=2.0,
             target_epoch_seconds=1.5,
             emulation_error=0.125,
@@ -173,6 +186,7 @@ def test_a_server_says_how_the_run_goes(server: ServerMetrics, registry: Collect
     assert samples(registry) == [
         'fedbench_run_info{experiment="digits",model="cnn",profile="pair",run="r1"} 1.0',
         'fedbench_run_phase{phase="running",run="r1"} 1.0',
+        'fedbench_run_start_timestamp_seconds{run="r1"} 1e+09',
         'fedbench_progress_timestamp_seconds{run="r1"} 1e+09',
         'fedbench_round{run="r1"} 2.0',
         'fedbench_rounds{run="r1"} 5.0',
@@ -197,7 +211,13 @@ def test_a_server_says_how_the_run_goes(server: ServerMetrics, registry: Collect
         'fedbench_emulation_error_ratio{client="laptop",run="r1"} 0.125',
         # fedbench_emulation_held is 0, which samples() leaves out.
         'fedbench_round_energy_joules{client="laptop",run="r1"} 100.0',
-        'fedbench_run_energy_joules{client="laptop",run="r1"} 100.0',
+        'fedbench_run_energy_joules{client="laptop",run="r1",state="idle"} 30.0',
+        'fedbench_run_energy_joules{client="laptop",run="r1",state="busy"} 70.0',
+        'fedbench_run_bytes{client="laptop",direction="sent",run="r1"} 9000.0',
+        'fedbench_run_bytes{client="laptop",direction="received",run="r1"} 8000.0',
+        'fedbench_run_samples{client="laptop",run="r1"} 1200.0',
+        # Of 0.5 wall seconds by which the second epoch was late; the first was early.
+        'fedbench_run_late_seconds{client="laptop",run="r1"} 0.25',
         'fedbench_round_seconds_count{run="r1"} 1.0',
         'fedbench_round_seconds_sum{run="r1"} 9.0',
         "fedbench_clients_connected 2.0",
@@ -252,21 +272,44 @@ def test_a_client_without_figures_in_a_round_keeps_none_of_the_round_before(
         assert f'fedbench_{name}{{client="laptop"' not in text
 
 
-def test_energy_of_a_run_adds_up_its_rounds_those_of_a_client_that_left_included(
-    server: ServerMetrics, registry: CollectorRegistry
+@pytest.mark.parametrize(
+    ("name", "labels", "of_a_round"),
+    [
+        ("energy_joules", {"state": "idle"}, 30),
+        ("energy_joules", {"state": "busy"}, 70),
+        ("bytes", {"direction": "sent"}, 9000),
+        ("bytes", {"direction": "received"}, 8000),
+        ("samples", {}, 1200),
+        ("late_seconds", {}, 0.25),
+    ],
+)
+def test_a_run_adds_up_its_rounds_those_of_a_client_that_left_included(
+    server: ServerMetrics,
+    registry: CollectorRegistry,
+    name: str,
+    labels: dict[str, str],
+    of_a_round: float,
 ) -> None:
     def of(client: str, run: str) -> float | None:
-        return registry.get_sample_value(
-            "fedbench_run_energy_joules", {"run": run, "client": client}
-        )
+        whose = {"run": run, "client": client}
+        return registry.get_sample_value(f"fedbench_run_{name}", whose | labels)
 
     for _ in range(2):
         server.observe(RECORD, "r1", 5)
     server.observe(RECORD.model_copy(update={"clients": RECORD.clients[1:]}), "r1", 5)
-    assert (of("laptop", "r1"), of("pc", "r1")) == (200, None)
+    assert (of("laptop", "r1"), of("pc", "r1")) == (2 * of_a_round, None)
 
     server.observe(RECORD, "r2", 5)
-    assert (of("laptop", "r1"), of("laptop", "r2")) == (None, 100)
+    assert (of("laptop", "r1"), of("laptop", "r2")) == (None, of_a_round)
+
+
+def test_a_run_that_goes_on_starts_anew(registry: CollectorRegistry, clock: Clock) -> None:
+    server = ServerMetrics(registry, now=clock)
+    for _ in range(2):
+        clock.now += 60
+        server.run_started("r1", experiment="digits", profile="pair", model="cnn")
+        started = registry.get_sample_value("fedbench_run_start_timestamp_seconds", {"run": "r1"})
+        assert started == clock.now
 
 
 @pytest.mark.parametrize("parts", [None, RoundParts(aggregate=0.0625)])
@@ -296,6 +339,16 @@ def test_a_new_run_drops_the_series_of_the_last(
     assert 'run="r1"' not in text
     assert 'fedbench_client_round{run="r2"} 1.0' in text
     assert 'fedbench_run_phase{phase="waiting",run="r2"} 1.0' in text
+
+
+def test_the_first_batch_of_a_run_may_be_late(
+    client: ClientMetrics, registry: CollectorRegistry
+) -> None:
+    one_epoch(client)
+    client.late("r2", 0.25)
+    client.progress(run="r2", round_number=1, epoch=1, epochs=1, samples=1, seconds=1.0)
+
+    assert registry.get_sample_value("fedbench_pace_late_seconds", {"run": "r2"}) == 0.25
 
 
 def test_samples_count_once_however_they_are_told(
