@@ -63,7 +63,7 @@ class Emulation(EmulatedDevices):
         """Return the clients of a round of so many seconds, with modelled energy where known.
 
         Idle watts of a computer are divided among those of its clients that answered
-        (`telemetry/energy.py` has the model).
+        (`records/energy.py` has the model).
         """
         clients = list(clients)
         answered = Counter(self._computer(c) for c in clients if c.error is None)

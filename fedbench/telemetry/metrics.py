@@ -74,7 +74,10 @@ CLIENT = (
     _gauge("partition_samples", "samples", "Training samples of this client."),
     _counter("trained_samples", "samples", "Samples trained."),
     _gauge(
-        "samples_per_second", "samples/s", "Samples trained per second of the local epoch.", "run"
+        "samples_per_second",
+        "samples/s",
+        "Samples trained per second of the local epoch, waits for the emulated device included.",
+        "run",
     ),
     _gauge("local_loss", "loss", "Training loss of the last local epoch.", "run"),
     _gauge("local_accuracy", "ratio", "Training accuracy of the last local epoch, 0 to 1.", "run"),

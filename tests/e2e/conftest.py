@@ -25,7 +25,8 @@ ORDER = (
     "test_memory",
     "test_stock",
     "test_emulation",
-    "test_fresh",  # needs no Docker: it runs beside the unit tests
+    "test_fresh",  # this and the next need no Docker: they run beside the unit tests
+    "test_plausibility",
 )
 
 

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,11 @@ from harness import (
     until,
 )
 from pictures import write_parquet
+from plausibility import History, falls, means, power, shares, speeds
 from safetensors.numpy import load_file
 
 from fedbench.host.watch.prometheus import Prometheus
-from fedbench.records import RoundParts
+from fedbench.records import RoundParts, summarise
 from fedbench.server.registry import HUNG_UP
 from fedbench.telemetry.server import RUN_PHASES
 from fedbench.telemetry.work import CLIENT_PHASES
@@ -223,6 +224,13 @@ class TestMonitoring:
         speed = "Straggler|ThrottledBeyondPlan"  # those may, on a busy host
         firing = prometheus.query(f'ALERTS{{alertstate="firing", alertname!~"{speed}"}}')
         assert [sample.labels["alertname"] for sample in firing] == []
+
+    @pytest.mark.parametrize("check", [falls, power, speeds, shares, means])
+    def test_what_it_has_of_a_run_can_be_true(
+        self, prometheus: Prometheus, first_run: Done, check: Callable[[History], Iterator[str]]
+    ) -> None:
+        history = History(prometheus.url, summarise(ROOT / "runs" / run_id(first_run.output)))
+        assert list(check(history)) == []
 
     def test_no_label_grows_with_rounds(self, prometheus: Prometheus, first_run: Done) -> None:
         """Every value of every label is known before the first round."""
