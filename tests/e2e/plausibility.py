@@ -168,8 +168,8 @@ def outside(expression: str, history: History, limits: Limits) -> Iterator[str]:
     """Tell when a client's value is outside its limits, and which client has none at all."""
     found = history.over(expression)
     for series in found:
-        if client_s := limits.get(series.labels["client"]):
-            yield from beyond(expression, series, *client_s)
+        if mine := limits.get(series.labels["client"]):
+            yield from beyond(expression, series, *mine)
     if lacking := limits.keys() - _by_client(found).keys():
         yield f"{expression} is missing of {sorted(lacking)}"
     if not limits:
