@@ -23,7 +23,7 @@ class Hue:
     light: str
 
 
-GREY = Hue("grey", "#8e8e8e", "#808080")
+GREY = Hue("grey", "#8e8e8e", "#8e8e8e")
 GREEN = Hue("green", "#73bf69", "#37872d")
 YELLOW = Hue("yellow", "#fade2a", "#a67c00")
 BLUE = Hue("blue", "#5794f2", "#3274d9")
@@ -57,3 +57,6 @@ TERMINAL_PHASES = {
 
 SERIES = (GREEN, YELLOW, BLUE, ORANGE, RED, PURPLE, DARK_GREEN, DARK_YELLOW)
 """The hues of clients by name, or of runs: those of Grafana's classic palette, in its order."""
+
+HUES = tuple(dict.fromkeys((*PHASES.values(), *SERIES)))
+"""Each hue, once."""

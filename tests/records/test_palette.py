@@ -9,10 +9,17 @@ import pytest
 
 from fedbench.host.report.page import render
 from fedbench.records import palette
-from fedbench.records.palette import GRAFANA_PHASES, GREY, PHASES, SERIES, TERMINAL_PHASES, Hue
+from fedbench.records.palette import (
+    GRAFANA_PHASES,
+    GREY,
+    HUES,
+    PHASES,
+    SERIES,
+    TERMINAL_PHASES,
+    Hue,
+)
 from fedbench.telemetry.work import CLIENT_PHASES
 
-HUES = list(dict.fromkeys((*PHASES.values(), *SERIES)))
 CSS = (Path(render.__file__).parent / "page.css").read_text(encoding="utf-8")
 
 

@@ -1,19 +1,20 @@
 """A chart as Plotly takes it, and what all charts share.
 
-Colours that begin with `@` come from the page, which has a light and a dark set.
+Colours that begin with `@` come from the page, which has a light and a dark set. Those of clients,
+runs and activities are hues of `records/palette.py`, by name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 from typing import Any
+
+from fedbench.records.palette import SERIES, Hue
 
 Trace = dict[str, Any]
 
-PALETTE = (
-    "#3987e5", "#e0662f", "#1ba574", "#d39000", "#8476e0", "#e05656", "#d9669a", "#5f8f2f",
-)  # fmt: skip
 WALL, EMULATED = "wall seconds", "emulated seconds"
 ALIKE = 1.05  # times as long: less is no difference
 _MANY = 20  # rounds that have a tick each
@@ -33,9 +34,14 @@ class Chart:
     wide: bool = False
 
 
-def colours(names: Sequence[str]) -> dict[str, str]:
-    """Return a colour for each name; they repeat after eight."""
-    return {name: PALETTE[number % len(PALETTE)] for number, name in enumerate(names)}
+def paint(hue: Hue) -> str:
+    """Return what the page replaces by the hue's shade on its ground."""
+    return f"@{hue.name}"
+
+
+def colours(names: Iterable[str]) -> dict[str, str]:
+    """Return a colour for each name, as Grafana gives them: by name, and again after eight."""
+    return {name: paint(hue) for name, hue in zip(sorted(set(names)), cycle(SERIES), strict=False)}
 
 
 def times(factor: float, other: str) -> str:
@@ -83,8 +89,14 @@ def marks(name: str, points: Mapping[str, float], unit: str) -> Trace:
     }
 
 
-def bars(name: str, rows: Mapping[str, float], texts: Sequence[str], **more: Any) -> Trace:
-    """Draw a bar for each client, with its text beside it."""
+def bars(
+    name: str,
+    rows: Mapping[str, float],
+    texts: Sequence[str],
+    colour: str | Sequence[str],
+    **more: Any,
+) -> Trace:
+    """Draw a bar for each client, with its text beside it, in one colour or in one for each."""
     return {
         "type": "bar",
         "orientation": "h",
@@ -94,7 +106,7 @@ def bars(name: str, rows: Mapping[str, float], texts: Sequence[str], **more: Any
         "text": [f"  {text}  " for text in texts],  # clear of a mark at the bar's end
         "textposition": "auto",
         "cliponaxis": False,
-        "marker": {"color": PALETTE[0]},
+        "marker": {"color": colour},
         "hovertemplate": "%{y}: %{text}<extra></extra>",
         **more,
     }

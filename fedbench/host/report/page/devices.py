@@ -9,15 +9,14 @@ from typing import Any
 
 from fedbench.host.report.page.chart import (
     EMULATED,
-    PALETTE,
     WALL,
     Chart,
     Trace,
     axis,
     bars,
-    colours,
     marks,
     names_axis,
+    paint,
     rounds_axis,
     rows_height,
     times,
@@ -25,8 +24,9 @@ from fedbench.host.report.page.chart import (
 from fedbench.host.report.page.story import Story
 from fedbench.host.report.tables.run_totals import joules
 from fedbench.records import ClientRound
+from fedbench.records.palette import PHASES
 
-_STATES = (("busy", PALETTE[0]), ("idle", "@muted"))  # of energy
+_STATES = (("busy", paint(PHASES["training"])), ("idle", paint(PHASES["waiting"])))  # of energy
 _HALF = 0.46  # of the width, of each of two charts side by side
 
 
@@ -50,10 +50,11 @@ def epochs(story: Story) -> Chart:
         "color": "@muted",
         "thickness": 1,
     }
-    traces = [bars("median, lowest to highest", medians, texts, error_x=errors)]
+    traces = [_client_bars(story, "median", medians, texts, error_x=errors)]
     if targets:
         traces.append(marks("the real device", targets, "s"))
-    layout = _rows(story, axis(f"{unit} per local epoch", rangemode="tozero"), bool(targets))
+    x = axis(f"{unit} per local epoch: median, lowest to highest", rangemode="tozero")
+    layout = _rows(story, x, bool(targets))
     words = _epoch_words(medians, targets, unit)
     return Chart("epochs", title, words, traces, layout, rows_height(list(medians)))
 
@@ -65,17 +66,18 @@ def cpu(story: Story) -> Chart:
     if not had:
         words = "This run does not record what each local epoch had of the host's CPUs."
         return Chart("cpu", title, words)
-    held = {name: _throttled_percent(story.clients[name]) for name in had}
+    held = {name: _throttled(story.clients[name]) for name in had}
     planned = {n: share for n, share in story.emulation.shares.items() if n in had}
     texts = [f"{value:.2f}" for value in had.values()]
-    traces = [bars("had while it trained", had, texts)]
+    traces = [_client_bars(story, "had", had, texts)]
     if planned:
         traces.append(marks("planned", planned, "CPUs"))
-    percents = [f"{value:.1f} %" for value in held.values()]
-    traces.append(bars("throttled", held, percents, xaxis="x2", marker={"color": PALETTE[1]}))
-    layout = _rows(story, axis("host CPUs", domain=[0, _HALF], rangemode="tozero"), True) | {
+    seconds = [f"{value:.1f} s" for value in held.values()]
+    traces.append(_client_bars(story, "throttled", held, seconds, xaxis="x2"))
+    x = axis("host CPUs while it trained", domain=[0, _HALF], rangemode="tozero")
+    layout = _rows(story, x, bool(planned)) | {
         "xaxis2": axis(
-            "% of training throttled",
+            "CPU s throttled in 100 s of training",
             domain=[1 - _HALF, 1],
             range=[0, max(5.0, 1.15 * max(held.values()))],
         )
@@ -86,12 +88,13 @@ def cpu(story: Story) -> Chart:
         f"{most} is throttled most: its quota holds it back for {held[most]:.1f} CPU seconds in "
         "100 s of training."
         if held[most] >= 0.1
-        else "No quota holds a device back for as much as 0.1 % of its training."
+        else "No quota holds a device back for as much as 0.1 CPU seconds in 100 s of training."
     )
     return Chart("cpu", title, words, traces, layout, rows_height(list(had)), wide=True)
 
 
-def _throttled_percent(rounds: Sequence[ClientRound]) -> float:
+def _throttled(rounds: Sequence[ClientRound]) -> float:
+    """Return throttled CPU seconds in 100 s of training: of several CPUs they may be more."""
     epochs = [epoch for client in rounds for epoch in client.epochs]
     throttled = sum(epoch.throttled_seconds for epoch in epochs)
     return 100 * throttled / sum(epoch.seconds for epoch in epochs)
@@ -111,7 +114,8 @@ def memory(story: Story) -> Chart:
     if not limits:
         name = max(peaks, key=lambda name: peaks[name])
         words = f"{name} uses most, {peaks[name]:.0f} MiB; this run does not record the limits."
-        trace = bars("peak", peaks, [f"{peak:.0f} MiB" for peak in peaks.values()])
+        texts = [f"{peak:.0f} MiB" for peak in peaks.values()]
+        trace = _client_bars(story, "peak", peaks, texts)
         layout = _rows(story, axis("MiB at the peak", rangemode="tozero"), False)
         return Chart("memory", title, words, [trace], layout, rows_height(list(peaks)))
     shares = {name: 100 * peaks[name] / limit for name, limit in limits.items()}
@@ -119,7 +123,7 @@ def memory(story: Story) -> Chart:
     name = max(shares, key=lambda name: shares[name])
     words = f"{name} comes closest to its limit: at its peak it uses {shares[name]:.0f} % of it."
     layout = _rows(story, axis("% of the device's memory, at the peak", range=[0, 100]), False)
-    trace = bars("peak", shares, texts)
+    trace = _client_bars(story, "peak", shares, texts)
     return Chart("memory", title, words, [trace], layout, rows_height(list(shares)))
 
 
@@ -129,9 +133,8 @@ def traffic(story: Story) -> Chart:
     sent, received = (_bytes(story, field) for field in ("bytes_sent", "bytes_received"))
     if not sent:
         return Chart("bytes", title, "This run's clients count no bytes.")
-    colour = colours(list(story.clients))
     traces = [
-        _stack(name, points, colour[name], side)
+        _stack(name, points, story.colours[name], side)
         for side, by_client in (("", sent), ("2", received))
         for name, points in by_client.items()
     ]
@@ -177,7 +180,7 @@ def energy(story: Story) -> Chart:
             state,
             by_state[state],
             [f"{value:.2f} kJ" for value in by_state[state].values()],
-            marker={"color": colour},
+            colour,
             hovertemplate=f"%{{y}}: %{{text}}<extra>{state}</extra>",
         )
         for state, colour in _STATES
@@ -198,6 +201,13 @@ def energy(story: Story) -> Chart:
     return Chart(
         "energy", title, words, traces, layout, rows_height(list(story.clients)), wide=True
     )
+
+
+def _client_bars(
+    story: Story, name: str, rows: Mapping[str, float], texts: Sequence[str], **more: Any
+) -> Trace:
+    """Draw each bar in its client's colour; the legend, which would show one, leaves them out."""
+    return bars(name, rows, texts, [story.colours[row] for row in rows], showlegend=False, **more)
 
 
 def _stack(name: str, points: Mapping[int, float], colour: str, side: str) -> Trace:

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from fedbench.host.report.page.chart import Chart, Trace, axis, colours, rounds_axis
+from fedbench.host.report.page.chart import Chart, Trace, axis, colours, paint, rounds_axis
 from fedbench.host.report.page.story import Story
 from fedbench.host.report.tables import paper
 from fedbench.host.report.tables.paper import PaperField, PaperRun
 from fedbench.records import RoundRecord
+from fedbench.records.palette import BLUE
 
 _PAPER = "Negi & Chinara"
 _LEGIBLE = 20  # classes whose counts have room in their cells
@@ -57,8 +58,8 @@ def _chart(curve: ModelCurve, stories: Sequence[Story]) -> Chart:
     known = {s.summary.run: points for s in stories if (points := _points(curve, s))}
     if not known:
         return Chart(curve.name, title, f"No round has the {curve.name} of the global model.")
-    names = list(known)
-    traces = [_line(run, known[run], colours(names)[run]) for run in names]
+    colour = colours(story.summary.run for story in stories)
+    traces = [_line(run, points, colour[run]) for run, points in known.items()]
     last = max(number for points in known.values() for number in points)
     theirs = _paper_traces(curve, stories)
     layout = {
@@ -165,7 +166,7 @@ def confusion(story: Story) -> Chart:
         "customdata": counts,
         "zmin": 0,
         "zmax": 1,
-        "colorscale": [[0, "@surface"], [1, "#3987e5"]],
+        "colorscale": [[0, "@surface"], [1, paint(BLUE)]],
         "colorbar": {
             "title": {"text": "of its class", "side": "right"},
             "tickformat": ".0%",

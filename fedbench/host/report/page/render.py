@@ -24,6 +24,7 @@ from fedbench.host.report.tables import run_tables
 from fedbench.host.report.tables.run_tables import round_table
 from fedbench.host.report.tables.run_totals import RunTotals, run_joules, run_table
 from fedbench.host.report.tables.text_table import Table
+from fedbench.records.palette import HUES
 
 _FOLDER = Path(__file__).parent
 _OF_ONE_RUN = (timeline, epochs, memory, cpu, traffic, energy, confusion)
@@ -32,6 +33,8 @@ _SOFTWARE = ("fedbench", "torch", "flwr", "python", "docker")
 
 def render(stories: Sequence[Story]) -> str:
     """Write the page: curves of all runs together, then each run by itself."""
+    clients = sorted({name for story in stories for name in story.clients})
+    stories = [replace(story, beside=clients) for story in stories]
     shared = curves(stories)
     sections = [_section(number, story) for number, story in enumerate(stories, 1)]
     charts = list(shared)
@@ -46,6 +49,7 @@ def render(stories: Sequence[Story]) -> str:
         sections=sections,
         runs=run_table([story.summary for story in stories]) if len(stories) > 1 else None,
         style=(_FOLDER / "page.css").read_text(encoding="utf-8"),
+        hues=HUES,
         script=(_FOLDER / "page.js").read_text(encoding="utf-8"),
         plotly=get_plotlyjs(),
         charts=_json([_drawn(chart) for chart in charts if chart.traces]),

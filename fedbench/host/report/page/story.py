@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from fedbench.host.report.page.chart import colours
 from fedbench.host.report.tables.run_totals import busy
 from fedbench.records import ClientRound, Summary, by_client, quota_corrections
 from fedbench.records.facts import EmulatedDevices, RunFacts
@@ -20,6 +21,7 @@ class Story:
 
     `experiment` is not validated, since runs of older versions have other keys. `limits` are bytes
     of memory by client, of clients in containers. `measured` says what the host itself drew.
+    `beside` are the clients of all runs of the page: a client has one colour in all of them.
     """
 
     summary: Summary
@@ -30,6 +32,7 @@ class Story:
     limits: Mapping[str, int]
     corrected: Sequence[str]
     measured: Sequence[str]
+    beside: Sequence[str] = ()
 
     @classmethod
     def of(cls, run: Run) -> Story:
@@ -54,6 +57,11 @@ class Story:
     def emulates(self) -> bool:
         """True for a run in containers; the seconds of a run in one program are of no device."""
         return self.summary.emulates
+
+    @cached_property
+    def colours(self) -> dict[str, str]:
+        """The colour of each client of the page."""
+        return colours([*self.clients, *self.beside])
 
     @cached_property
     def clients(self) -> dict[str, list[ClientRound]]:

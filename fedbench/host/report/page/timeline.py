@@ -20,6 +20,7 @@ from fedbench.host.report.page.chart import (
     Trace,
     axis,
     names_axis,
+    paint,
     rows_height,
     times,
 )
@@ -27,18 +28,18 @@ from fedbench.host.report.page.story import Story
 from fedbench.host.report.tables.run_totals import busy
 from fedbench.records import ClientRound, RoundRecord
 from fedbench.records.clock import WallSeconds
+from fedbench.records.palette import PHASES, RED
 
 Activity = Literal["receive", "train", "send", "wait for the others", "evaluate"]
-_COLOURS: dict[Activity, str] = {
-    "receive": "#1ba574",
-    "train": "#3987e5",
-    "send": "#e0662f",
-    "wait for the others": "@grid",
-    "evaluate": "#8476e0",
+_PHASES: dict[Activity, str] = {
+    "receive": "receiving",
+    "train": "training",
+    "send": "sending",
+    "wait for the others": "waiting",
+    "evaluate": "evaluating",
 }
 _REPLIES = ("trained", "evaluated", "failed")
 _MENU = 90  # pixels below the chart
-_FAILED = "#d03b3b"
 _Instants = Mapping[tuple[str, str], float]
 
 
@@ -165,7 +166,7 @@ def _trace(
         "base": [starts[span.round] + span.start for span in matching],
         "x": [span.seconds for span in matching],
         "customdata": [[span.round, emulated(WallSeconds(span.seconds))] for span in matching],
-        "marker": {"color": _COLOURS[activity]},
+        "marker": {"color": paint(PHASES[_PHASES[activity]])},
         "hovertemplate": (
             f"%{{y}}, round %{{customdata[0]}}: {activity}<br>%{{x:.2f}} wall s"
             + (", %{customdata[1]:.2f} emulated s" if story.emulates else "")
@@ -181,7 +182,7 @@ def _crosses(failed: Sequence[tuple[int, str, float]], starts: Mapping[int, floa
         "name": "failed",
         "y": [client for _, client, _ in failed],
         "x": [starts[number] + after for number, _, after in failed],
-        "marker": {"symbol": "x", "size": 11, "color": _FAILED},
+        "marker": {"symbol": "x", "size": 11, "color": paint(RED)},
         "hovertemplate": "%{y} failed<extra></extra>",
     }
 

@@ -77,14 +77,18 @@ def test_an_epoch_is_held_against_the_real_device(story: Story) -> None:
         "legacy-pc": 4.75, "laptop": 1.9375, "workstation": 0.75,
     }  # fmt: skip
     assert dict(zip(targets["y"], targets["x"], strict=True))["laptop"] == 1.875
-    assert chart.layout["xaxis"]["title"]["text"] == "emulated seconds per local epoch"
+    assert chart.layout["xaxis"]["title"]["text"] == (
+        "emulated seconds per local epoch: median, lowest to highest"
+    )
     check_words("local epochs", chart)
 
 
 def test_seconds_of_one_program_are_not_called_emulated(old_story: Story) -> None:
     summary = old_story.summary.model_copy(update={"emulates": False})
     chart = epochs(replace(old_story, summary=summary))
-    assert chart.layout["xaxis"]["title"]["text"] == "wall seconds per local epoch"
+    assert chart.layout["xaxis"]["title"]["text"] == (
+        "wall seconds per local epoch: median, lowest to highest"
+    )
     check_words("local epochs without emulation", chart)
 
 
@@ -143,3 +147,22 @@ def test_equals_are_not_said_to_differ() -> None:
 def test_every_golden_text_is_of_a_test() -> None:
     source = Path(__file__).read_text(encoding="utf-8")
     assert [title for title in golden.sections(CHARTS) if f'"{title}"' not in source] == []
+
+
+def test_a_client_has_one_colour_in_all_charts_and_runs(story: Story) -> None:
+    """Those of Grafana, which sorts the clients; `aardvark` is of another run of the page."""
+    hues = {"laptop": "@green", "legacy-pc": "@yellow", "workstation": "@blue"}
+    for chart in (epochs(story), memory(story), cpu(story)):
+        bars = [trace for trace in chart.traces if trace["type"] == "bar"]
+        assert bars
+        for trace in bars:
+            assert dict(zip(trace["y"], trace["marker"]["color"], strict=True)) == hues
+    assert {t["name"]: t["marker"]["color"] for t in traffic(story).traces} == hues
+    beside = replace(story, beside=["aardvark", *hues])
+    assert {t["name"]: t["marker"]["color"] for t in traffic(beside).traces} == {
+        "laptop": "@yellow", "legacy-pc": "@blue", "workstation": "@orange",
+    }  # fmt: skip
+
+
+def test_busy_and_idle_have_the_colours_of_training_and_waiting(story: Story) -> None:
+    assert [trace["marker"]["color"] for trace in energy(story).traces] == ["@green", "@grey"]

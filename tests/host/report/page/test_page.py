@@ -147,7 +147,7 @@ def test_nothing_is_asked_of_a_network(story: Story) -> None:
 
 def test_the_charts_are_what_plotly_knows(story: Story) -> None:
     for chart in Page(render([story])).charts:
-        plain = json.loads(re.sub(r'"@\w+"', '"#000"', json.dumps(chart)))
+        plain = json.loads(re.sub(r'"@[\w-]+"', '"#000"', json.dumps(chart)))
         go.Figure({"data": plain["traces"], "layout": plain["layout"]})
 
 
@@ -191,3 +191,12 @@ def test_what_the_host_drew_is_apart_from_the_devices(story: Story) -> None:
     page = render([replace(story, measured=["the host really drew 4 kJ"])])
     assert "<li>the host really drew 4 kJ</li>" in page
     assert "<b>2.50 kJ</b><span>drawn by all devices</span><small>modelled</small>" in page
+
+
+def test_each_colour_of_the_charts_is_one_of_the_page_on_either_ground(story: Story) -> None:
+    page = render([story])
+    style = page.split("<style>")[1].split("</style>")[0]
+    named = set(re.findall(r'"@([\w-]+)"', page.split('id="charts">')[1]))
+    assert {"green", "yellow", "blue", "purple", "grey", "red"} <= named
+    for name in named:
+        assert len(re.findall(rf"--{name}: #[0-9a-f]{{6}};", style)) >= 2

@@ -83,3 +83,10 @@ def test_the_menu_goes_from_one_round_to_the_next(story: Story) -> None:
     (menu,) = timeline(story).layout["updatemenus"]
     ranges = {button["label"]: button["args"][0]["xaxis.range"] for button in menu["buttons"]}
     assert ranges == {"all rounds": [0, 31.5], "round 1": [0, 22.5], "round 2": [22.5, 31.5]}
+
+
+def test_an_activity_has_the_colour_of_its_phase(story: Story) -> None:
+    assert {trace["name"]: trace["marker"]["color"] for trace in timeline(story).traces} == {
+        "receive": "@blue", "train": "@green", "send": "@purple",
+        "wait for the others": "@grey", "evaluate": "@yellow", "failed": "@red",
+    }  # fmt: skip
