@@ -13,15 +13,12 @@ from rich.text import Text
 
 from fedbench.config.units import format_number
 from fedbench.host.watch.top.state import DeviceState
+from fedbench.records.palette import TERMINAL_PHASES
 
-PHASES = {  # its colour, and its sign on the timeline, which tells it without colours too
-    "waiting": ("bright_black", "·"),
-    "receiving": ("cyan", "▼"),
-    "training": ("green", "█"),
-    "evaluating": ("magenta", "▒"),
-    "sending": ("blue", "▲"),
-    "gone": ("red", " "),
-}
+_SIGNS = {"waiting": "·", "receiving": "▼", "training": "█", "evaluating": "▒", "sending": "▲"}
+# A phase's colour, and its sign on the timeline, which tells it without colours too.
+PHASES = {phase: (TERMINAL_PHASES[phase], sign) for phase, sign in _SIGNS.items()}
+PHASES["gone"] = ("red", " ")
 UNKNOWN = ("default", "?")  # a phase of another version's client
 _HIGH = 0.9  # of a quota or a limit: worth a look
 _ERROR = 0.05  # as the bar of `fedbench fidelity`

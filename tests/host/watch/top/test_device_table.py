@@ -7,9 +7,19 @@ import pytest
 from recorded import top_answers
 from rich.console import Console
 
-from fedbench.host.watch.top.device_table import GAP, SORTS, DeviceTable, fit, ordered
+from fedbench.host.watch.top.device_table import (
+    GAP,
+    PHASES,
+    SORTS,
+    UNKNOWN,
+    DeviceTable,
+    fit,
+    ordered,
+    phase,
+)
 from fedbench.host.watch.top.snapshot import snapshot
 from fedbench.host.watch.top.state import DeviceState
+from fedbench.records.palette import PHASES as HUES
 
 DEVICES = (
     DeviceState("a", epoch_seconds=1.0, cpu_use=0.5, memory=10.0, idle_joules=1.0, busy_joules=1.0),
@@ -92,3 +102,18 @@ def test_what_is_left_out_begins_with_what_comes_next(devices: tuple[DeviceState
     assert left_out[0] == "memory MiB"
     assert "W" in left_out
     assert fit(devices, 200)[1] == []
+
+
+def test_a_phase_has_the_hue_that_the_dashboards_and_the_report_give_it() -> None:
+    """By a terminal's names: its purple is magenta, a grey is a bright black."""
+    names = {"magenta": "purple", "black": "grey"}
+    shown = {name: phase(DeviceState("a", name)).style for name in HUES}
+    hues = {name: str(colour).removeprefix("bright_") for name, colour in shown.items()}
+    assert {name: names.get(hue, hue) for name, hue in hues.items()} == {
+        name: hue.name for name, hue in HUES.items()
+    }
+
+
+def test_a_phase_is_told_without_colours_too() -> None:
+    signs = [sign for _, sign in (*PHASES.values(), UNKNOWN)]
+    assert len(set(signs)) == len(signs)
