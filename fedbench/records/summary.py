@@ -21,6 +21,8 @@ ENDINGS = {"finished": "finished", "stopped": "interrupted", "error": "failed"}
 class Summary(Record):
     """How a run ended, and all its rounds.
 
+    `total_seconds` go from when it was made to its last event, without those between an end and the
+    start after it, where it went on.
     `rounds_not_held` counts them by client, for those that have a target. A run that does not
     `emulates`, in one program, has wall seconds, and they are no device's.
     """
@@ -47,7 +49,6 @@ def summarise(folder: Path) -> Summary:
     """Return the summary of a run as its records have it now, however the run ended."""
     facts = RunFacts.read(folder)
     events = list(read_lines(folder / "events.jsonl"))
-    last = datetime.fromisoformat(events[-1]["time"]) if events else facts.created_at
     status, error = _ending(events)
     rounds = read_rounds(folder)
     return Summary(
@@ -56,7 +57,7 @@ def summarise(folder: Path) -> Summary:
         experiment=facts.experiment,
         profile=facts.profile,
         started_at=facts.created,
-        total_seconds=WallSeconds((last - facts.created_at).total_seconds()),
+        total_seconds=_active_seconds(facts.created_at, events),
         rounds=rounds,
         error=error,
         dilation=facts.dilation,
@@ -70,6 +71,20 @@ def write_summary(folder: Path) -> Summary:
     summary = summarise(folder)
     replace_text(folder / "summary.json", summary.model_dump_json(indent=2) + "\n")
     return summary
+
+
+def _active_seconds(created: datetime, events: Sequence[Mapping[str, Any]]) -> WallSeconds:
+    """Add up the time before each event, but for that in which the run waited to go on.
+
+    Where its server died without a word, that is from its last event on.
+    """
+    seconds, before, began, ended = 0.0, created, False, False
+    for event in events:
+        now, starts = datetime.fromisoformat(event["time"]), event["event"] == "started"
+        if not ended and not (starts and began):
+            seconds += (now - before).total_seconds()
+        before, began, ended = now, began or starts, event["event"] in ENDINGS
+    return WallSeconds(seconds)
 
 
 def _ending(events: Sequence[Mapping[str, Any]]) -> tuple[str, str | None]:

@@ -106,5 +106,5 @@ def _reason(error: float, epochs: Sequence[EpochRecord], planned: float | None) 
     if steal > error / (1 + error) / 2:  # of what it lost, the better part
         return f"{text}; the hypervisor took {steal:.0%} of its time: the host is too busy"
     if throttled > _THROTTLED:
-        return f"{text}; its quota held it back for {throttled:.0%} of the time"
+        return f"{text}; its quota held it back for {throttled:.2f} CPU s in each second"
     return f"{text}; nothing held it back: the host is too slow or too busy"

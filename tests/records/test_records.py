@@ -105,7 +105,16 @@ def test_how_a_run_ended(folder: Path, events: list[str], status: str, error: st
     summary = summarise(folder)
     assert (summary.status, summary.error) == (status, error)
     seconds = json.loads(events[-1])["time"][17:19] if events else "05"
-    assert summary.total_seconds == int(seconds) - 5
+    went_on = sum('"started"' in line for line in events[1:])  # each a second after the end before
+    assert summary.total_seconds == int(seconds) - 5 - went_on
+
+
+def test_a_night_between_an_end_and_going_on_is_none_of_a_runs_time(folder: Path) -> None:
+    night = json.dumps({"time": "2026-01-03T03:04:05.000+00:00", "event": "started"}) + "\n"
+    after = json.dumps({"time": "2026-01-03T03:04:12.500+00:00", "event": "finished"}) + "\n"
+    stopped = [event(6, "started"), event(25, "recorded"), event(26, "stopped"), night, after]
+    (folder / "events.jsonl").write_text("".join(stopped))
+    assert summarise(folder).total_seconds == 21 + 7.5
 
 
 def test_a_run_without_records_has_a_summary(folder: Path) -> None:

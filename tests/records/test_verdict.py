@@ -74,7 +74,7 @@ def test_nothing_slows_a_real_device() -> None:
         (
             epoch(4, cpu=2.4, throttled=1.0, steal=0.5),  # half of what it took was lost
             "+100% off its target: it had 0.60 CPUs, 0.80 were planned; "
-            "its quota held it back for 25% of the time",
+            "its quota held it back for 0.25 CPU s in each second",
         ),
         (
             epoch(1, cpu=0.95),
@@ -84,7 +84,7 @@ def test_nothing_slows_a_real_device() -> None:
         (
             epoch(4, cpu=3.2, throttled=1.0),
             "+100% off its target: it had 0.80 CPUs, 0.80 were planned; "
-            "its quota held it back for 25% of the time",
+            "its quota held it back for 0.25 CPU s in each second",
         ),
         (
             epoch(4, cpu=2.4),
