@@ -22,7 +22,6 @@ SPEED = 1.5  # times the device's: more is none of its own
 _ROUNDED = 0.005  # of a figure with two digits
 _WATTS = 0.01  # by which two clocks may differ
 _LATE = 0.05  # seconds by which two clocks of a timeline may
-_RATE = 0.1  # by which a rate over a few scrapes may be more than all of it
 
 Doubts = Iterator[str]
 Bounds = Mapping[str, tuple[float, float]]
@@ -47,9 +46,14 @@ def of_report(story: Story) -> list[str]:
     return [*_records(story), *_tables(story), *_charts(story), *_totals(story)]
 
 
-def of_top(state: Snapshot, watts: Bounds, speeds: Mapping[str, float]) -> list[str]:
-    """Doubt a state, by idle and load watts and samples per emulated second by client."""
-    devices = (_device(device, watts, speeds) for device in state.devices)
+def of_top(
+    state: Snapshot, watts: Bounds, speeds: Mapping[str, float], seconds: float
+) -> list[str]:
+    """Doubt a state, by idle and load watts and samples per emulated second by client.
+
+    `seconds` are the emulated ones of the run so far: nobody drew load watts for longer.
+    """
+    devices = (_device(device, watts, speeds, seconds) for device in state.devices)
     return [*chain.from_iterable(devices), *_run(state)]
 
 
@@ -186,23 +190,26 @@ def _totals(story: Story) -> Doubts:
         yield from within("times the fastest", totals.factor, 1, 1e6)
 
 
-def _device(device: DeviceState, watts: Bounds, speeds: Mapping[str, float]) -> Doubts:
+def _device(
+    device: DeviceState, watts: Bounds, speeds: Mapping[str, float], seconds: float
+) -> Doubts:
     shares = {
-        "CPU of quota": (device.cpu_use, 1 + _RATE),
-        "throttled": (device.throttled, 1.0),
-        "memory of limit": (device.memory_use, 1.0),
-        "GPU": (device.gpu.use, 1.0),
-        "accuracy": (device.accuracy, 1.0),
-        "epoch of epochs": ((device.epoch or 0) / (device.epochs or 1), 1.0),
+        "CPU of quota": device.cpu_use,
+        "throttled": device.throttled,
+        "memory of limit": device.memory_use,
+        "GPU": device.gpu.use,
+        "accuracy": device.accuracy,
+        "epoch of epochs": (device.epoch or 0) / (device.epochs or 1),
     }
-    for what, (share, most) in shares.items():
-        yield from within(f"{device.client}: {what}", share, 0, most)
+    for what, share in shares.items():
+        yield from within(f"{device.client}: {what}", share, 0, 1)
     if device.memory_limit is not None:
         yield from within(f"{device.client}: peak", device.memory_peak, 0, device.memory_limit)
     if device.client in watts:
         idle, load = watts[device.client]
         margin = _WATTS * load
         yield from within(f"{device.client}: W", device.watts, idle - margin, load + margin)
+        yield from within(f"{device.client}: joules", device.joules, 0, load * seconds)
     if device.client in speeds:
         most = SPEED * speeds[device.client]
         yield from within(f"{device.client}: samples/s", device.speed, 0, most)

@@ -29,8 +29,9 @@ from prometheus_client import CollectorRegistry
 from fedbench.host.watch.prometheus import Prometheus
 from fedbench.host.watch.top.query import ask
 from fedbench.records import ClientRound, RoundParts, RoundRecord, replace_text
-from fedbench.records.clock import Dilation
+from fedbench.records.clock import Dilation, WallSeconds
 from fedbench.records.energy import Draw
+from fedbench.records.verdict import Emulation
 from fedbench.telemetry.cgroup import Cgroup
 from fedbench.telemetry.client import ClientMetrics
 from fedbench.telemetry.emulated_device import EmulatedDevice
@@ -43,6 +44,19 @@ FILE = ROOT / "tests/golden/top/answers.json"
 RUN, ROUNDS, EPOCHS, DILATION = "20261125-124422-digits", 6, 3, 4.0
 ASKED_IN_ROUND = 5
 MODEL_BYTES = 6_200_000
+# Seconds and samples are those of an epoch, emulated; `takes` is how long it really takes.
+DEVICES: dict[str, dict[str, Any]] = {
+    "laptop": {
+        "target": 0.32, "takes": 0.34, "quota": 2.4, "gib": 16, "watts": (9, 45), "samples": 340,
+    },
+    "legacy-pc": {
+        "target": 2.16, "takes": 2.41, "quota": 0.4, "gib": 4, "watts": (40, 95), "samples": 345,
+        "kills": 1,
+    },
+    "workstation": {
+        "target": 2.03, "takes": 2.01, "quota": 0.5, "gib": 24, "watts": (60, 180), "samples": 346,
+    },
+}  # fmt: skip
 
 
 class Client:
@@ -139,8 +153,9 @@ class Client:
     def record(self) -> ClientRound:
         """What the server knows of its round."""
         return ClientRound(
-            client=self.name, device=self.name, dilation=DILATION,
-            epoch_seconds=[self.takes * DILATION] * EPOCHS,
+            client=self.name, device=self.name, dilation=DILATION, samples=self._samples,
+            epoch_seconds=[self.takes * DILATION] * EPOCHS, evaluate_seconds=1.6,
+            bytes_sent=MODEL_BYTES, bytes_received=MODEL_BYTES,
             target_epoch_seconds=self.target, emulation_error=self.takes / self.target - 1,
         )  # fmt: skip
 
@@ -176,12 +191,13 @@ def _then_idle(client: Client, work: threading.Thread, over: threading.Event) ->
 
 
 def _record(number: int, at: str, seconds: float, clients: list[Client]) -> RoundRecord:
+    emulation = Emulation(watts={name: device["watts"] for name, device in DEVICES.items()})
     return RoundRecord(
         round=number, started_at=at, server_accuracy=1 - 0.9 / number**0.7,
         server_loss=2.3 / number**0.6, server_epoch_seconds=0.25, duration_seconds=seconds,
         overhead_seconds=0.5, aggregate_seconds=0.125,
         parts=RoundParts(send=0.1, receive=0.1, serialise=0.05, aggregate=0.125, wait=0.125),
-        clients=[client.record() for client in clients],
+        clients=emulation.with_energy([c.record() for c in clients], WallSeconds(seconds)),
     )  # fmt: skip
 
 
@@ -228,20 +244,7 @@ def main() -> None:
     """Runs the rounds, asks once in their midst, and writes the answers."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        clients = [
-            Client(
-                "laptop", folder, target=0.32, takes=0.34, quota=2.4, gib=16, watts=(9, 45),
-                samples=340,
-            ),
-            Client(
-                "legacy-pc", folder, target=2.16, takes=2.41, quota=0.4, gib=4, watts=(40, 95),
-                samples=345, kills=1,
-            ),
-            Client(
-                "workstation", folder, target=2.03, takes=2.01, quota=0.5, gib=24, watts=(60, 180),
-                samples=346,
-            ),
-        ]  # fmt: skip
+        clients = [Client(name, folder, **device) for name, device in DEVICES.items()]
         registry = CollectorRegistry()
         server = ServerMetrics(registry)
         server.run_started(RUN, experiment="digits", profile="heterogeneous", model="mobilenet_v2")

@@ -77,7 +77,7 @@ def _cpu(device: DeviceState) -> Text:
     quota = bar(device.cpu_use).append(f" of its quota of {format_number(device.cpus, '.2f')} CPUs")
     return quota.append(
         f", throttled in {format_number(device.throttled, '.0%')} of periods, "
-        f"{format_number(device.cpu_seconds, '.1f')} s used so far"
+        f"{format_number(device.cpu_seconds, '.1f')} s used since it started"
     )
 
 
@@ -86,11 +86,12 @@ def _memory(device: DeviceState) -> Text:
     used, peak = (scaled(value, _MIB, ".0f") for value in (device.memory, device.memory_peak))
     limit = "no limit" if device.memory_limit is None else f"limit {device.memory_limit / _MIB:.0f}"
     killed = format_number(device.memory_kills, ".0f")
-    return share.append(f"{used} MiB, peak {peak}, {limit}, {killed} killed for want of it")
+    started = f"since it started peak {peak}, {killed} killed for want of it"
+    return share.append(f"{used} MiB, {limit}; {started}")
 
 
 def _traffic(traffic: Traffic) -> str:
-    mega = f"{scaled(traffic.bytes, 1e6, '.2f')} MB in {format_number(traffic.seconds, '.1f')} s"
+    mega = f"{scaled(traffic.bytes, 1e6, '.2f')} MB in the run's rounds"
     last_seconds = format_number(traffic.last_seconds, ".2f")
     last = f"{scaled(traffic.last_bytes, 1e6, '.2f')} MB in {last_seconds} s"
     return f"{mega}, the last {last}, now {scaled(traffic.rate, 1e3, '.0f')} kB/s"
@@ -100,7 +101,8 @@ def _energy(device: DeviceState) -> str:
     busy, idle = (scaled(joules, 1e3, ".2f") for joules in (device.busy_joules, device.idle_joules))
     watts = format_number(device.watts, ".1f")
     return (
-        f"{scaled(device.joules, 1e3, '.2f')} kJ modelled: {busy} busy, {idle} idle; now {watts} W"
+        f"{scaled(device.joules, 1e3, '.2f')} kJ in the run's rounds, modelled: {busy} busy, "
+        f"{idle} idle; now {watts} W"
     )
 
 

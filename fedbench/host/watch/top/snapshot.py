@@ -20,7 +20,7 @@ WINDOW_SECONDS = 240  # of the timeline; a device that left is shown for as long
 STEP_SECONDS = 2
 
 # The fields of a device and the metric of each; of one that has a value per state or direction,
-# that one's after a point.
+# that one's after a point. What adds up is the run's: a counter goes on from one run to the next.
 _DEVICE = {
     "epoch": "fedbench_local_epoch",
     "epochs": "fedbench_local_epochs",
@@ -39,13 +39,12 @@ _DEVICE = {
     "memory_use": "client:fedbench_memory_use:ratio",
     "memory_kills": "fedbench_out_of_memory_kills_total",
     "watts": "client:fedbench_power:watts",
-    "idle_joules": "fedbench_energy_joules_total.idle",
-    "busy_joules": "fedbench_energy_joules_total.busy",
+    "idle_joules": "fedbench_run_energy_joules.idle",
+    "busy_joules": "fedbench_run_energy_joules.busy",
 }
 _SENT = {
     "rate": "client:fedbench_sent_bytes:rate",
-    "bytes": "fedbench_sent_bytes_total",
-    "seconds": "fedbench_transfer_seconds_sum.sent",
+    "bytes": "fedbench_run_bytes.sent",
     "last_bytes": "fedbench_transfer_last_bytes.sent",
     "last_seconds": "fedbench_transfer_last_seconds.sent",
 }

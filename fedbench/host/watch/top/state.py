@@ -14,13 +14,12 @@ _BUSY = ("sending", "evaluating", "training", "receiving")  # the last is the fa
 class Traffic:
     """What a device exchanged with the server in one direction; None is what nobody measured.
 
-    `rate` is bytes per wall second, lately; `bytes` and wall `seconds` are of all exchanges, and of
-    the last one alone.
+    `rate` is bytes per wall second, lately; `bytes` are those of the run's rounds so far;
+    `last_bytes` and wall `last_seconds` those of the last exchange of a model.
     """
 
     rate: float | None = None
     bytes: float | None = None
-    seconds: float | None = None
     last_bytes: float | None = None
     last_seconds: float | None = None
 
@@ -39,10 +38,12 @@ class GpuState:
 class DeviceState:
     """One client and its device (of a device profile); None is what nobody measured.
 
-    Speeds are samples per emulated second, `epoch_seconds` and `target_seconds` (the real device's)
-    emulated seconds of a local epoch, `slowness` its part of the median client's; `cpu_use` is a
-    part of the quota, `throttled` of the scheduler's periods, `memory_use` of the limit. Memory is
-    in bytes, energy in joules since the client started, `watts` per emulated second.
+    Speeds are samples per emulated second of the epoch so far, `epoch_seconds` and `target_seconds`
+    (the real device's) emulated seconds of a local epoch, `slowness` its part of the median
+    client's; `cpu_use` is a part of the quota, `throttled` of the scheduler's periods, `memory_use`
+    of the limit. Memory is in bytes, energy in joules of the run's rounds so far, `watts` per
+    emulated second. `cpu_seconds`, `memory_peak` and `memory_kills` count since its container
+    started.
     """
 
     client: str

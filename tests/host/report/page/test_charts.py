@@ -12,7 +12,7 @@ from typing import Any
 import golden
 import pytest
 
-from fedbench.host.report.page.chart import Chart, times
+from fedbench.host.report.page.chart import Chart, colours, times
 from fedbench.host.report.page.devices import cpu, energy, epochs, memory, traffic
 from fedbench.host.report.page.global_model import confusion, curves, paper_runs
 from fedbench.host.report.page.render import render
@@ -166,3 +166,22 @@ def test_a_client_has_one_colour_in_all_charts_and_runs(story: Story) -> None:
 
 def test_busy_and_idle_have_the_colours_of_training_and_waiting(story: Story) -> None:
     assert [trace["marker"]["color"] for trace in energy(story).traces] == ["@green", "@grey"]
+
+
+def test_a_run_has_one_colour_in_both_curves(story: Story) -> None:
+    """Even where one of them has nothing of another run."""
+    unknown = [r.model_copy(update={"server_accuracy": None}) for r in story.summary.rounds]
+    changes = {"run": "2026", "rounds": unknown}
+    diverged = replace(story, summary=story.summary.model_copy(update=changes))
+    accuracy, loss = curves([story, diverged])
+    drawn = [{t["name"]: t["line"]["color"] for t in chart.traces} for chart in (accuracy, loss)]
+    assert drawn[0] == {story.summary.run: drawn[1][story.summary.run]}
+    assert len(set(drawn[1].values())) == 2
+
+
+def test_colours_go_by_name_and_repeat_after_eight() -> None:
+    names = [f"c{number}" for number in range(9)]
+    painted = colours(reversed(names))
+    assert list(painted) == names
+    assert painted["c0"] == painted["c8"]
+    assert len(set(painted.values())) == 8

@@ -16,7 +16,7 @@ EVERYTHING = DeviceState(
     epoch=2, epochs=3, speed=41.25, epoch_seconds=2.2, target_seconds=2.0, slowness=1.5,
     loss=1.25, accuracy=0.625, cpus=0.5, cpu_seconds=123.4, cpu_use=0.5, throttled=0.25,
     memory=300 * 2**20, memory_peak=350 * 2**20, memory_limit=400 * 2**20, memory_use=0.75,
-    memory_kills=2, sent=Traffic(125e3, 18e6, 4.5, 9e6, 2.25), received=Traffic(0, 9e6, 1, 9e6, 1),
+    memory_kills=2, sent=Traffic(125e3, 18e6, 9e6, 2.25), received=Traffic(0, 9e6, 9e6, 1),
     watts=42.5, idle_joules=250, busy_joules=1000,
     gpu=GpuState(use=0.75, memory=3 * 2**20, memory_total=8 * 2**20, watts=61.5),
 )  # fmt: skip
@@ -41,11 +41,12 @@ def test_everything_of_a_device() -> None:
         "emulated s": "2.20, target 2.00, error +10.0%, 1.50 times the median client's wall time",
         "local model": "loss 1.2500, accuracy 0.6250",
         "CPU": "███░░░  50% of its quota of 0.50 CPUs, throttled in 25% of periods, "
-        "123.4 s used so far",
-        "memory": "████░░  75%, 300 MiB, peak 350, limit 400, 2 killed for want of it",
-        "sent": "18.00 MB in 4.5 s, the last 9.00 MB in 2.25 s, now 125 kB/s",
-        "received": "9.00 MB in 1.0 s, the last 9.00 MB in 1.00 s, now 0 kB/s",
-        "energy": "1.25 kJ modelled: 1.00 busy, 0.25 idle; now 42.5 W",
+        "123.4 s used since it started",
+        "memory": "████░░  75%, 300 MiB, limit 400; since it started peak 350, "
+        "2 killed for want of it",
+        "sent": "18.00 MB in the run's rounds, the last 9.00 MB in 2.25 s, now 125 kB/s",
+        "received": "9.00 MB in the run's rounds, the last 9.00 MB in 1.00 s, now 0 kB/s",
+        "energy": "1.25 kJ in the run's rounds, modelled: 1.00 busy, 0.25 idle; now 42.5 W",
         "GPU": "████░░  75%, memory 3 of 8 MiB, 61.5 W",
         "alerts": "Straggler",
     }
@@ -57,7 +58,7 @@ def test_a_real_device_of_which_little_is_known() -> None:
     assert shown["client"] == "pi"
     assert shown["phase"] == "waiting"
     assert shown["emulated s"] == "-"
-    assert shown["memory"] == "1 MiB, peak -, no limit, - killed for want of it"
+    assert shown["memory"] == "1 MiB, no limit; since it started peak -, - killed for want of it"
 
 
 def test_of_a_recorded_device_all_is_known() -> None:
