@@ -225,6 +225,7 @@ SERVER = (
     ),
     _gauge("round", "round", "Round in progress, or the last one.", "run"),
     _gauge("rounds", "rounds", "Rounds that the run wants.", "run"),
+    _gauge("round_recorded", "round", "Last round that is over and recorded.", "run"),
     _histogram("round_seconds", "Duration of the run's rounds.", SECONDS_BUCKETS, "run"),
     _gauge("round_last_seconds", "seconds", "Duration of the last round.", "run"),
     _gauge(
@@ -285,6 +286,12 @@ SERVER = (
     ),
     _counter("waited_for_clients_seconds", "seconds", "Time that runs waited for clients to come."),
     _gauge("dilation", "ratio", "Wall seconds for each second of the emulated devices.", "run"),
+    _gauge(
+        "run_emulated_seconds",
+        "seconds",
+        "Duration of the rounds, in seconds of the emulated devices, added up, " + _SO_FAR,
+        "run",
+    ),
     _gauge(
         "emulated_epoch_seconds",
         "seconds",

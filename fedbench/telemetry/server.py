@@ -13,6 +13,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from fedbench.records import ClientRound, RoundRecord
+from fedbench.records.clock import Dilation, WallSeconds
 from fedbench.telemetry.families import RunMetrics, gauge, single
 from fedbench.telemetry.metrics import ROUND_PARTS
 
@@ -38,6 +39,7 @@ class ServerMetrics:
         self._progress = runs.gauge("fedbench_progress_timestamp_seconds")
         self._round = runs.gauge("fedbench_round")
         self._rounds = runs.gauge("fedbench_rounds")
+        self._recorded = runs.gauge("fedbench_round_recorded")
         self._last = runs.gauge("fedbench_round_last_seconds")
         self._overhead = runs.gauge("fedbench_round_overhead_seconds")
         self._parts = runs.gauge("fedbench_round_part_seconds")
@@ -50,6 +52,7 @@ class ServerMetrics:
         self._failed = runs.gauge("fedbench_clients_failed")
         self._late = runs.gauge("fedbench_clients_late")
         self._dilation = runs.gauge("fedbench_dilation")
+        self._time = runs.gauge("fedbench_run_emulated_seconds")
         self._emulated = runs.gauge("fedbench_emulated_epoch_seconds")
         self._target = runs.gauge("fedbench_target_epoch_seconds")
         self._error = runs.gauge("fedbench_emulation_error_ratio")
@@ -104,7 +107,10 @@ class ServerMetrics:
             self._parts.labels(run, part).set(math.nan if value is None else value)
         self._aggregate.labels(run).set(record.aggregate_seconds)
         # Real devices among the clients have none.
-        self._dilation.labels(run).set(max((c.dilation for c in record.clients), default=1.0))
+        dilation = Dilation(max((c.dilation for c in record.clients), default=1.0))
+        self._dilation.labels(run).set(dilation)
+        self._recorded.labels(run).set(record.round)
+        self._time.labels(run).inc(dilation.emulated(WallSeconds(record.duration_seconds)))
         self._forget_clients()
         for client in record.clients:
             self._emulation(client, run)

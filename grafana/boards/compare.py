@@ -1,69 +1,81 @@
-"""Runs beside each other: what each had last, and how it got there."""
+"""Runs beside each other: what each came to, and how it got there, round by round."""
 
 from __future__ import annotations
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
-from boards.frame import board, row
-from boards.panels import Panel, bars, facts, lines
-from boards.promql import last, last_of_each_run, of_each_run
+from boards.frame import board, collapsed_row, row
+from boards.panels import Panel, facts, trends
+from boards.promql import last_of_each_run
 
-INFO = (
-    "max by (run, experiment, profile, model) "
-    '(last_over_time(fedbench_run_info{run=~"$run"}[$__range]))'
-)
+ROUND, EMULATED = "fedbench_round_recorded", "fedbench_run_emulated_seconds"
 
 
 def build() -> Dashboard:
     """Build the view over the runs of the time range."""
-    dashboard = board("Compare runs", "compare", "run")
-    row(dashboard, "Runs", [facts("What they are", INFO)])
-    row(dashboard, "At the end of each", ends())
-    row(dashboard, "On the way", ways())
+    dashboard = board("Compare runs", "compare", "runs", since="now-1h")
+    row(dashboard, "What they came to", [results()])
+    row(dashboard, "The model", model())
+    collapsed_row(dashboard, "Rounds", rounds())
     return dashboard
 
 
-def ends() -> list[Panel]:
-    """Show one bar for each run."""
-    energy, of_round = (
-        last_of_each_run(f"fedbench_{of}_energy_joules", "sum") for of in ("run", "round")
+def of_each_run(metric: str, aggregate: str = "max") -> str:
+    """Query `metric` of the chosen runs, one series for each."""
+    return f'{aggregate} by (run) ({metric}{{run=~"$runs"}})'
+
+
+def results() -> Panel:
+    """Show all runs in one table, the newest first."""
+    info = (
+        "max by (run, experiment, profile, model) "
+        '(last_over_time(fedbench_run_info{run=~"$runs"}[$__range]))'
     )
-    error = 'max by (run) (abs(fedbench_emulation_error_ratio{run=~"$run"}))'
-    seconds, rounds = (of_each_run(f"fedbench_round_seconds_{part}") for part in ("sum", "count"))
+    error = (
+        "max by (run) (max_over_time(abs(max by (run, client) "
+        '(fedbench_emulation_error_ratio{run=~"$runs"}))[$__range:2s]))'
+    )
+    values = {
+        "Rounds": ("none", last_of_each_run(ROUND)),
+        "Accuracy": ("percentunit", last_of_each_run("fedbench_server_accuracy")),
+        "Loss": ("none", last_of_each_run("fedbench_server_loss")),
+        "Emulated time": ("s", last_of_each_run(EMULATED)),
+        "Energy": ("joule", last_of_each_run("fedbench_run_energy_joules", "sum")),
+        "Worst error": ("percentunit", error),
+        "Lost": ("s", last_of_each_run("fedbench_run_late_seconds", "sum")),
+    }
+    panel = facts("Runs", info, ("run", "experiment", "profile", "model"), values)
+    return panel.height(8).description(
+        "Time and seconds lost are the emulated devices'. Worst error: of a client's round in the "
+        "time range, how far its epochs were from their target. Lost: by how much local epochs "
+        "came later than their targets, added up. Energy is modelled."
+    )
+
+
+def model() -> list[Panel]:
+    """Show how good the model was, by what it cost."""
+    accuracy, loss = (of_each_run(f"fedbench_server_{what}") for what in ("accuracy", "loss"))
+    energy = of_each_run("fedbench_run_energy_joules", "sum")
     return [
-        bars("Server accuracy", "percentunit", last_of_each_run("fedbench_server_accuracy")).max(1),
-        bars("Server loss", "none", last_of_each_run("fedbench_server_loss")),
-        bars("Rounds", "none", last_of_each_run("fedbench_round")),
-        bars("A round, wall seconds", "s", last(f"({seconds} / {rounds})")).description(
-            "The mean of all rounds of the run that the server has seen."
+        trends("Accuracy, by round", "percentunit", "round", ROUND, accuracy),
+        trends("Accuracy, by emulated seconds", "percentunit", "seconds", EMULATED, accuracy).max(
+            1
         ),
-        bars(
-            "Overhead of the last round", "s", last_of_each_run("fedbench_round_overhead_seconds")
-        ),
-        bars("Energy", "joule", energy).description("Modelled, of all devices and rounds."),
-        bars("Energy of the last round", "joule", of_round).description(
-            "Modelled, of all devices."
-        ),
-        bars(
-            "Worst emulation error",
-            "percentunit",
-            last(error),
-            steps={0.05: "yellow", 0.1: "red"},
-        ).description("Of the last round's clients, too fast or too slow; 5 % counts as held."),
-        bars("Clients that answered", "none", last_of_each_run("fedbench_clients_answered")),
+        trends("Loss, by round", "none", "round", ROUND, loss),
+        trends("Energy so far, modelled, by round", "joule", "round", ROUND, energy),
     ]
 
 
-def ways() -> list[Panel]:
-    """Draw one line for each run."""
+def rounds() -> list[Panel]:
+    """Show what each round took."""
+    wall, overhead = (
+        of_each_run(f"fedbench_round_{what}_seconds") for what in ("last", "overhead")
+    )
+    joules = of_each_run("fedbench_round_energy_joules", "sum")
+    error = 'max by (run) (abs(fedbench_emulation_error_ratio{run=~"$runs"}))'
     return [
-        lines(title, unit, {"{{run}}": of_each_run(metric, aggregate)})
-        for title, unit, aggregate, metric in (
-            ("Server accuracy", "percentunit", "max", "fedbench_server_accuracy"),
-            ("Server loss", "none", "max", "fedbench_server_loss"),
-            ("Round", "none", "max", "fedbench_round"),
-            ("Duration of a round", "s", "max", "fedbench_round_last_seconds"),
-            ("Overhead of a round", "s", "max", "fedbench_round_overhead_seconds"),
-            ("Energy of a round, modelled", "joule", "sum", "fedbench_round_energy_joules"),
-        )
+        trends("Duration of a round, wall", "s", "round", ROUND, wall),
+        trends("Overhead of a round, wall", "s", "round", ROUND, overhead),
+        trends("Energy of a round, modelled", "joule", "round", ROUND, joules),
+        trends("Worst pacing error of a round", "percentunit", "round", ROUND, error),
     ]

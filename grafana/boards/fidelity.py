@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
-from boards.frame import board, row
-from boards.panels import SHARED_THROTTLING, SHARED_USE, Panel, dash_limits, lines, number
+from boards.frame import board, collapsed_row, row
+from boards.panels import (
+    DISTURBS,
+    SHARED_THROTTLING,
+    SHARED_USE,
+    Panel,
+    dash_limits,
+    lines,
+    note,
+    number,
+)
 from boards.promql import by_client, of_run, rate
 from boards.states import codes
 
@@ -15,10 +24,10 @@ OFF = {0.05: "yellow", 0.1: "red"}
 
 def build() -> Dashboard:
     """Build the view of targets against what was emulated."""
-    dashboard = board("Fidelity", "fidelity", "run", "client")
-    row(dashboard, "Does the emulation hold?", verdict())
+    dashboard = board("Fidelity", "fidelity", "run", "clients")
+    row(dashboard, "Does the emulation hold?", [*verdict(), note(DISTURBS)])
     row(dashboard, "Target against emulated", against())
-    row(dashboard, "What keeps a device from its target", causes())
+    collapsed_row(dashboard, "What keeps a device from its target", causes())
     return dashboard
 
 
@@ -42,9 +51,9 @@ def verdict() -> list[Panel]:
         number("Dilation", "suffix:x", of_run("fedbench_dilation"), span=6).description(
             "Wall seconds for each second of the emulated devices."
         ),
-        codes("Emulation held", {"{{client}}": held}, {"off": "red", "held": "green"}).description(
-            "Off: over 5 % from its target in that round."
-        ),
+        codes("Emulation held", {"{{client}}": held}, {"off": "red", "held": "green"})
+        .span(24)
+        .description("Off: over 5 % from its target in that round."),
     ]
 
 
@@ -53,7 +62,7 @@ def against() -> list[Panel]:
     return [
         dash_limits(
             lines(
-                "Local epoch, in emulated seconds, and the real device's",
+                "Local epoch, in emulated seconds",
                 "s",
                 {
                     "{{client}}": by_client("fedbench_emulated_epoch_seconds", with_run=True),
@@ -62,15 +71,15 @@ def against() -> list[Panel]:
             )
         ).description("Dashed: what the real device takes. The median of a round's epochs."),
         lines(
-            "How far from the real device",
+            "How far from its target",
             "percentunit",
             {"{{client}}": f"abs({by_client('fedbench_emulation_error_ratio', with_run=True)})"},
             steps=OFF,
         ).description("Of the median epoch of each round, too fast or too slow."),
         dash_limits(
             lines(
-                "Samples per emulated second, and the real device's",
-                "suffix: samples/s",
+                "Samples per emulated second",
+                "none",
                 {
                     "{{client}}": by_client("fedbench_emulated_samples_per_second", with_run=True),
                     "{{client}} target": by_client(
@@ -80,7 +89,7 @@ def against() -> list[Panel]:
             )
         ).description("Of the last local epoch, while the round goes on."),
         lines(
-            "Speed, off the real device's",
+            "Speed, off its target",
             "percentunit",
             {"{{client}}": by_client("fedbench_speed_error_ratio", with_run=True)},
             signed=True,
@@ -101,7 +110,7 @@ def causes() -> list[Panel]:
         lines(
             "Steal",
             "percentunit",
-            {"{{client}}": rate("fedbench_cpu_steal_seconds_total")},
+            {"{{client}}": f"clamp_max({rate('fedbench_cpu_steal_seconds_total')}, 1)"},
             steps={0.05: "yellow", 0.2: "red"},
         ).description("Share of the time for which the hypervisor kept the client's CPUs."),
         lines(

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from grafana_foundation_sdk.builders import statetimeline
+from grafana_foundation_sdk.builders import statetimeline, timeseries
 from grafana_foundation_sdk.builders.dashboard import FieldColor
 from grafana_foundation_sdk.models.common import LegendDisplayMode, VisibilityMode
 from grafana_foundation_sdk.models.dashboard import FieldColorModeId, ValueMap, ValueMappingResult
 
-from boards.panels import REF_IDS, SOURCE, bottom_legend, leading, query
+from boards.panels import REF_IDS, SOURCE, bottom_legend, fixed, leading, query
+from fedbench.records.palette import GRAFANA_PHASES
 from fedbench.telemetry.work import CLIENT_PHASES
 
-PHASE_COLORS = dict(zip(CLIENT_PHASES, ("text", "blue", "green", "yellow", "purple"), strict=True))
+# 0 while the server is scraped: the absence of alerts means nothing where nothing was looked at.
+_QUIET = '0 * count(up{job="server"} == 1)'
 
 
 def codes(title: str, queries: Mapping[str, str], names: Mapping[str, str]) -> statetimeline.Panel:
@@ -46,16 +48,28 @@ def phases() -> statetimeline.Panel:
         for code, phase in enumerate(CLIENT_PHASES)
     )
     panel = codes(
-        "Phase of each client", {"{{client}}": f"sum by (client) ({terms})"}, PHASE_COLORS
+        "Phase of each client", {"{{client}}": f"sum by (client) ({terms})"}, GRAFANA_PHASES
     )
-    return panel.description("A phase shorter than a scrape may not show.").span(24).height(7)
+    return panel.description("A phase shorter than a scrape may not show.").span(24).height(9)
+
+
+def in_phase_colors(panel: timeseries.Panel) -> timeseries.Panel:
+    """Give each phase, by its name, the colour that it has everywhere."""
+    for phase, color in GRAFANA_PHASES.items():
+        panel.override_by_name(phase, [fixed(color)])
+    return panel
+
+
+def firing() -> str:
+    """Return PromQL for the number of alerts; nothing where Prometheus scraped nothing."""
+    return f'count(ALERTS{{alertstate="firing"}}) or {_QUIET}'
 
 
 def alerts() -> statetimeline.Panel:
     """Show which alerts fired, and when; one quiet line where none did."""
     of_clients = 'count by (alertname, client) (ALERTS{alertstate="firing", client!=""})'
     others = 'count by (alertname) (ALERTS{alertstate="firing", client=""})'
-    quiet = 'label_replace(vector(0), "alertname", "none", "", "")'
+    quiet = f'label_replace({_QUIET}, "alertname", "none", "", "")'
     panel = codes(
         "Alerts",
         {"{{alertname}} {{client}}": of_clients, "{{alertname}}": f"{others} or {quiet}"},
