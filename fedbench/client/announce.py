@@ -21,7 +21,7 @@ from fedbench.wire import CLIENTS_PATH, Announcement, NameTakenError
 INTERVAL_SECONDS = 5.0
 RETRY_SECONDS = 1.0
 TIMEOUT_SECONDS = 5.0  # beyond the time for which an answer is held back
-TAKEN_SECONDS = 40.0  # the server believes in a client that was killed for 30
+TAKEN_SECONDS = 40.0  # the server believes in a client that lost its network for a while
 
 log = logging.getLogger("fedbench.announce")
 
@@ -32,7 +32,8 @@ class Announcer:
     `node_id` is what the server knows its node by; the stock node keeps that to itself.
     `pacing()` is how it keeps its device's pace; None where nothing can be said of it.
     `wait(seconds)` is true as soon as this client is to end; `connected` is told, after each
-    announcement, whether the server took it.
+    announcement, whether the server took it; `gone()` is called once if the server has given up
+    this client, which then has to start anew.
     """
 
     def __init__(
@@ -43,8 +44,10 @@ class Announcer:
         connected: Callable[[bool], None],
         clock: Callable[[], float] = time.monotonic,
         pacing: Callable[[], Pacing | None] = lambda: None,
+        gone: Callable[[], object] = lambda: None,
     ) -> None:
         self._pacing = pacing
+        self._gone = gone
         self._wait = wait
         self._connected = connected
         self._clock = clock
@@ -116,6 +119,10 @@ class Announcer:
                 if stop.is_set():
                     return
                 self._connected(False)
+                if _says_gone(error):
+                    log.warning("the server has given this client up: it starts anew")
+                    self._gone()
+                    return
                 log.warning("could not announce: %s", error)
                 stop.wait(RETRY_SECONDS)
 
@@ -125,3 +132,8 @@ class Announcer:
             self._http.delete(f"{CLIENTS_PATH}/{said.client}/{said.instance}")
         except httpx.HTTPError as error:
             log.info("left without a goodbye: %s", error)
+
+
+def _says_gone(error: Exception) -> bool:
+    status = isinstance(error, httpx.HTTPStatusError) and error.response.status_code
+    return status == httpx.codes.GONE

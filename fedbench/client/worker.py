@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 
 from fedbench.client.announce import Announcer
@@ -22,22 +22,30 @@ QUOTA_POLL_SECONDS = 0.05
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _LEVEL = re.compile(r"(?:(DEBUG|INFO|WARNING|ERROR|CRITICAL)\s*:\s*)?(.*)", re.DOTALL)
 
+GiveUp = Callable[[], None]
+
 log = logging.getLogger("fedbench.client")
 
 
 def work(settings: Settings) -> int:
     """Run one connection; return non-zero if it was lost, so that the container starts again."""
-    stop = threading.Event()
+    stop, gone = threading.Event(), threading.Event()
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
         stop.set()
 
+    def give_up() -> None:
+        gone.set()
+        stop.set()
+
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
-    return _stock(settings, stop) if settings.stock else _fedbench(settings, stop)
+    run = _stock if settings.stock else _fedbench
+    run(settings, stop, give_up)
+    return 0 if stop.is_set() and not gone.is_set() else 1
 
 
-def _fedbench(settings: Settings, stop: threading.Event) -> int:
+def _fedbench(settings: Settings, stop: threading.Event, give_up: GiveUp) -> None:
     # Importing torch takes seconds of CPU: before the client says that it is ready.
     with importing():
         from fedbench.client import app
@@ -53,17 +61,16 @@ def _fedbench(settings: Settings, stop: threading.Event) -> int:
     with contextlib.ExitStack() as stack:
 
         def ready(node_id: int) -> None:
-            stack.enter_context(_announced(settings, node_id, stop, metrics))
+            stack.enter_context(_announced(settings, node_id, stop, give_up, metrics))
             if settings.limited:
                 wait_for_quota(app.cgroup, stop)
             set_threads(settings.threads or app.cgroup.usable_cpus())
             log.info("%s (%s) is node %s", settings.client, settings.device, node_id)
 
         node.serve(settings.server, settings.certificate.read_bytes(), ready, stop)
-    return 0 if stop.is_set() else 1
 
 
-def _stock(settings: Settings, stop: threading.Event) -> int:
+def _stock(settings: Settings, stop: threading.Event, give_up: GiveUp) -> None:
     from fedbench.telemetry.exposition import serve, stock_metrics
 
     cgroup = Cgroup()
@@ -72,7 +79,7 @@ def _stock(settings: Settings, stop: threading.Event) -> int:
     config = " ".join(f'{key}="{value}"' for key, value in settings.node_config().items())
     command = ["flower-supernode", "--superlink", settings.server]
     command += ["--root-certificates", str(settings.certificate), "--node-config", config]
-    with _announced(settings, None, stop, metrics):
+    with _announced(settings, None, stop, give_up, metrics):
         if settings.limited:
             wait_for_quota(cgroup, stop)
         with subprocess.Popen(
@@ -83,7 +90,6 @@ def _stock(settings: Settings, stop: threading.Event) -> int:
             while supernode.poll() is None and not stop.wait(1):
                 pass
             supernode.terminate()
-    return 0 if stop.is_set() else 1
 
 
 def relay(lines: Iterable[str]) -> None:
@@ -111,9 +117,12 @@ def _announced(
     settings: Settings,
     node_id: int | None,
     stop: threading.Event,
+    give_up: GiveUp,
     metrics: NodeMetrics,
 ) -> Iterator[None]:
-    announcer = Announcer(settings, node_id, stop.wait, metrics.connected, pacing=metrics.pacing)
+    announcer = Announcer(
+        settings, node_id, stop.wait, metrics.connected, pacing=metrics.pacing, gone=give_up
+    )
     with announcer.running():
         settings.ready.touch()
         try:

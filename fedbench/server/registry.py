@@ -1,9 +1,9 @@
 """Who is in the federation, as Prometheus targets, and what became of those that were.
 
 A client announces itself every few seconds through the server's public port, wherever it runs;
-one that stays silent for `EXPIRES_SECONDS` left the federation and is no longer scraped. What
-outlives a client's process reports its end, and `public_app.py` notices where nobody does; Flower,
-which believes in a silent node for another minute, is told so.
+one that stays silent for longer is lost: frozen, or without a network. What outlives a client's
+process reports its end, and `public_app.py` notices where nobody does; Flower, which believes in a
+silent node for another minute, is told so.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from fedbench.records.pacing import Pacing
 from fedbench.telemetry.families import family, single
 from fedbench.wire import Announcement, Ending, NameTakenError, Offer
 
-EXPIRES_SECONDS = 30.0
 _FORGOTTEN_SECONDS = 120.0  # Flower believes in a silent node for 60
 REMEMBERED_SECONDS = 600.0  # as one that left
+SILENCE_SECONDS = 12.0
 HUNG_UP = "the client's process died, or its connection broke"
 
 K = TypeVar("K")
@@ -59,6 +59,7 @@ class Presence:
 class _Loss:
     reason: str
     time: float
+    guessed: bool  # from a silence: whoever knows better may still say so
 
 
 class Registry:
@@ -80,6 +81,11 @@ class Registry:
         self.run: Offer | None = None
         """What the latest run is of, for whoever wants to join."""
 
+    @property
+    def silence(self) -> float:
+        """Seconds of silence after which a client is lost, as the latest run has it."""
+        return self.run.experiment.silence_seconds if self.run else SILENCE_SECONDS
+
     def announce(self, announcement: Announcement, address: str) -> None:
         """Keep the client listed; `address` is the peer address the server saw.
 
@@ -89,24 +95,19 @@ class Registry:
         """
         name = announcement.client
         with self._lock:
+            self._expire()
             if (name, announcement.instance) in self._gone:
                 raise GoneError(name)
             known = self._entries.get(name)
             if known and known.announcement.instance != announcement.instance:
-                self._replace(known)
-            self._forget()
+                if not known.hung_up:
+                    raise NameTakenError(name)
+                self._remove(known)
+                self._lose(known, HUNG_UP)
             self.joined += name not in self._entries
             self._lost.setdefault(name, 0)  # so that Prometheus sees it grow
             entry = _Entry(announcement, address, self._clock())
             self._entries[name] = self._seen[name] = entry
-
-    def _replace(self, known: _Entry) -> None:
-        """Give up a client for another of its name, which is it, started anew."""
-        if not known.hung_up and known.time >= self._clock() - EXPIRES_SECONDS:
-            raise NameTakenError(known.announcement.client)
-        reason = "the client was gone without a word, and started anew"
-        self._remove(known)
-        self._lose(known, HUNG_UP if known.hung_up else reason)
 
     def leave(self, client: str, instance: str) -> None:
         """Forget a client that says goodbye."""
@@ -130,6 +131,11 @@ class Registry:
                 self._remove(known)
                 self._lose(known, HUNG_UP)
 
+    def expire(self) -> None:
+        """Give up those of whom nothing was heard for too long."""
+        with self._lock:
+            self._expire()
+
     def end(self, client: str, instance: str, ending: Ending) -> None:
         """Forget a client that died, and remember what it died of.
 
@@ -140,7 +146,7 @@ class Registry:
             known = self._entries.get(client)
             if known and known.announcement.instance == instance:
                 self._remove(known)
-                self._lose(known, ending.reason(known.announcement.device))
+                self._lose(known, ending.reason(known.announcement.device), guessed=False)
             elif not self._explain(client, instance, ending):
                 raise UnknownInstanceError(client)
 
@@ -152,9 +158,9 @@ class Registry:
         return loss.reason if loss else None
 
     def targets(self) -> list[dict[str, object]]:
-        """Return live clients in the format of Prometheus' HTTP service discovery."""
+        """Return the clients in the format of Prometheus' HTTP service discovery."""
         with self._lock:
-            live = sorted(self._within(EXPIRES_SECONDS, self._entries).items())
+            live = sorted(self._entries.items())
         return [
             {
                 "targets": [_host_port(entry.address, entry.announcement.metrics_port)],
@@ -164,21 +170,20 @@ class Registry:
         ]
 
     def pacing(self) -> dict[str, Pacing]:
-        """Return how each live client keeps its device's pace, of those that say so."""
+        """Return how each client keeps its device's pace, of those that say so."""
         with self._lock:
-            live = self._within(EXPIRES_SECONDS, self._entries)
-            said = {name: entry.announcement.pacing for name, entry in live.items()}
+            said = {name: entry.announcement.pacing for name, entry in self._entries.items()}
         return {name: pacing for name, pacing in said.items() if pacing}
 
     def presence(self) -> list[Presence]:
         """Return who is here, and who left within the last ten minutes, by name."""
         with self._lock:
-            self._forget()
-            live = self._within(EXPIRES_SECONDS, self._entries)
-            seen = self._seen = self._within(REMEMBERED_SECONDS, self._seen)
+            here = self._entries.keys()
+            left = self._within(REMEMBERED_SECONDS, self._seen)
+            self._seen = {**left, **self._entries}
             return [
-                Presence(name, entry.announcement.device, name in live)
-                for name, entry in sorted(seen.items())
+                Presence(name, entry.announcement.device, name in here)
+                for name, entry in sorted(self._seen.items())
             ]
 
     def lost(self) -> dict[str, int]:
@@ -194,18 +199,19 @@ class Registry:
         self._gone = self._within(_FORGOTTEN_SECONDS, self._gone)
         self._gone[name, entry.announcement.instance] = entry
 
-    def _forget(self) -> None:
-        """Give up those that were silent for so long that nobody will say any more why."""
-        kept = self._within(_FORGOTTEN_SECONDS, self._entries)
-        for name in self._entries.keys() - kept.keys():
-            self._lost[name] += 1
-        self._entries = kept
+    def _expire(self) -> None:
+        silence = self.silence
+        heard_of = self._within(silence, self._entries)
+        for name in self._entries.keys() - heard_of.keys():
+            entry = self._entries[name]
+            self._remove(entry)
+            self._lose(entry, f"nothing was heard from it for {silence:g} s")
 
-    def _lose(self, entry: _Entry, reason: str) -> None:
+    def _lose(self, entry: _Entry, reason: str, *, guessed: bool = True) -> None:
         self._lost[entry.announcement.client] += 1
         said = entry.announcement
         self._losses = self._within(_FORGOTTEN_SECONDS, self._losses)
-        self._losses[said.node_id or said.client] = _Loss(reason, self._clock())
+        self._losses[said.node_id or said.client] = _Loss(reason, self._clock(), guessed)
         if said.node_id:
             self._sign_off(said.node_id)
 
@@ -214,9 +220,10 @@ class Registry:
         if (entry := self._gone.get((client, instance))) is None:
             return False
         key = entry.announcement.node_id or client
-        if (loss := self._losses.get(key)) is None or loss.reason != HUNG_UP:
+        if (loss := self._losses.get(key)) is None or not loss.guessed:
             return False
-        self._losses[key] = replace(loss, reason=ending.reason(entry.announcement.device))
+        reason = ending.reason(entry.announcement.device)
+        self._losses[key] = replace(loss, reason=reason, guessed=False)
         return True
 
     def _within(self, seconds: float, known: dict[K, V]) -> dict[K, V]:

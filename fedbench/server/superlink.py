@@ -44,6 +44,7 @@ from fedbench.wire import Offer
 _EVERYWHERE = "0.0.0.0"  # noqa: S104 (of the container; compose publishes only the fleet port)
 # A client's connection survives the training of a round: a handshake costs a slow device a while.
 IDLE_SECONDS = 3600
+EXPIRING_SECONDS = 1.0
 PACING_SECONDS = 1.0  # clients say something new every five
 _REFUSED = JSONResponse({"error": "only from inside the server"}, status_code=403)
 _QUIET: dict[str, Any] = {
@@ -98,7 +99,7 @@ def serve(tls: Path, ports: ServerPorts = PORTS) -> None:
     )
     servers = [uvicorn.Server(config) for config in (control, fleet, operations)]
     with executor.running(f"127.0.0.1:{ports.control}", prepare):
-        asyncio.run(_serve_all(servers, lifelines))
+        asyncio.run(_serve_all(servers, registry, lifelines))
 
 
 def prepare() -> None:
@@ -117,7 +118,10 @@ def _starter(ports: ServerPorts) -> Callable[[str], Awaitable[bool]]:
     return lambda folder: control.run(FLOWER_APP, {"folder": folder, "operations": operations})
 
 
-async def _serve_all(servers: list[uvicorn.Server], lifelines: Lifelines) -> None:
+async def _serve_all(
+    servers: list[uvicorn.Server], registry: Registry, lifelines: Lifelines
+) -> None:
+    expiring = asyncio.create_task(_expire(registry))
     # When one of them stops (a signal, a port that is taken), the others have no purpose.
     tasks = [asyncio.create_task(server.serve()) for server in servers]
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -125,6 +129,14 @@ async def _serve_all(servers: list[uvicorn.Server], lifelines: Lifelines) -> Non
         server.should_exit = True
     lifelines.release_all()
     await asyncio.gather(*tasks)
+    expiring.cancel()
+
+
+async def _expire(registry: Registry) -> None:
+    """Give up silent clients, until cancelled."""
+    while True:
+        await asyncio.sleep(EXPIRING_SECONDS)
+        registry.expire()
 
 
 def operations_app(

@@ -50,10 +50,11 @@ def announcer(
     clock: Callable[[], float] = time.monotonic,
     connected: Callable[[bool], None] = lambda _: None,
     pacing: Callable[[], Pacing | None] = lambda: None,
+    gone: Callable[[], object] = lambda: None,
 ) -> Announcer:
     certificate = folder / "ca.pem"
     settings = Settings("laptop-1", "laptop", server, instance=instance, certificate=certificate)
-    return Announcer(settings, NODE, wait, connected, clock, pacing)
+    return Announcer(settings, NODE, wait, connected, clock, pacing, gone)
 
 
 def until(condition: Callable[[], object]) -> None:
@@ -173,7 +174,7 @@ def test_the_name_of_a_client_that_was_killed_is_had_when_the_server_misses_it(
         assert [target["labels"] for target in registry.targets()] == [
             {"client": "laptop-1", "device": "laptop"}
         ]
-    assert waits == [5.0] * 7  # beyond the 30 s that the server waits
+    assert waits == [5.0] * 3  # beyond the 12 s that the server waits
 
 
 def test_a_client_that_is_to_end_waits_for_no_name(
@@ -220,3 +221,14 @@ def test_it_says_whether_the_server_answers(registry: Registry, certificates: Pa
     with served(registry, certificates, address):
         until(lambda: told[-1])
         running.__exit__(None, None, None)
+
+
+def test_a_client_that_the_server_gave_up_is_told_once(
+    registry: Registry, address: str, certificates: Path
+) -> None:
+    gone: list[bool] = []
+    with announcer(address, certificates, gone=lambda: gone.append(True)).running():
+        registry.leave("laptop-1", "i1")
+        until(lambda: gone)
+        time.sleep(0.2)
+    assert gone == [True]
