@@ -7,10 +7,13 @@ FedbenchError             1  something that fedbench reports instead of a traceb
 ├── DataError             4  a data set is missing, empty or of the wrong shape
 ├── RunError              5  a run failed, or does not exist
 ├── FidelityError         6  an emulated device is farther from the real one than it may be
+├── DamagedFileError      1  a file that fedbench wrote is missing, cut off or damaged
 └── RunInterrupted      130  the user stopped the run (Ctrl-C)
 """
 
 from __future__ import annotations
+
+import pathlib
 
 
 class FedbenchError(Exception):
@@ -56,6 +59,13 @@ class FidelityError(FedbenchError):
     """An emulated device is farther from the real one than it may be."""
 
     exit_code = 6
+
+
+class DamagedFileError(FedbenchError):
+    """A file that fedbench wrote is missing, cut off or damaged; the message names it."""
+
+    def __init__(self, path: pathlib.Path, what: str, hint: str = "") -> None:
+        super().__init__(f"{path} {what}", hint or "put it back from a copy, or remove it")
 
 
 class RunInterrupted(FedbenchError):  # noqa: N818 (the user's wish, not an error)

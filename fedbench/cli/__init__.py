@@ -10,7 +10,8 @@ import typer
 
 from fedbench.cli import checkout, federation, host, look, run, study, watch
 from fedbench.cli.output import accept_any_text, say
-from fedbench.errors import FedbenchError
+from fedbench.errors import FedbenchError, HostError
+from fedbench.records.files import is_disk_full
 
 app = typer.Typer(
     help="A federation of unequal computers on one machine.",
@@ -57,11 +58,20 @@ def main() -> None:
     except (KeyboardInterrupt, click.Abort):
         say("interrupted")
         code = 130
-    except Exception as error:  # a defect of fedbench: its traceback is for the bug report
-        log = checkout.places.state / "crash.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_text(traceback.format_exc())
-        say(f"error: fedbench failed: {type(error).__name__}: {error}")
-        say(f"hint: this is a defect; please report it with {log}")
-        code = 70
+    except Exception as error:
+        code = _unexpected(error)
     sys.exit(code)
+
+
+def _unexpected(error: Exception) -> int:
+    if is_disk_full(error):
+        say(f"error: no room is left on a disk: {error}")
+        say("hint: make room; what was whole before still is")
+        return HostError.exit_code
+    # A defect of fedbench: its traceback is for the bug report.
+    log = checkout.places.state / "crash.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text(traceback.format_exc())
+    say(f"error: fedbench failed: {type(error).__name__}: {error}")
+    say(f"hint: this is a defect; please report it with {log}")
+    return 70

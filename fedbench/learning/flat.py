@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 Flat = npt.NDArray[np.float32]
@@ -69,15 +69,16 @@ def to_state(flat: Flat, model: nn.Module) -> dict[str, Tensor]:
     return {name: values.clone() for name, values in _split(flat, model).items()}
 
 
-def save(path: Path, flat: Flat, model: nn.Module) -> None:
-    """Write the array as safetensors with the model's names.
+def dump(flat: Flat, model: nn.Module) -> bytes:
+    """Return the array as a safetensors file with the model's names.
 
     Anybody loads it with `model.load_state_dict(load_file(path), strict=False)`.
 
     Raises:
         ValueError: the array has another length or type than the model's.
     """
-    save_file(to_state(flat, model), path, metadata={"format": "pt"})
+    content: bytes = save(to_state(flat, model), metadata={"format": "pt"})
+    return content
 
 
 def load(path: Path, model: nn.Module) -> Flat:

@@ -4,7 +4,8 @@ A run's folder: `experiment.json`, `profile.json`, `run.json` (the host's facts 
 `events.jsonl`, `rounds.jsonl`, `summary.json`.
 """
 
-from fedbench.records.files import Record, read_lines, replace_text
+from fedbench.records.files import Record, replace_bytes, replace_text
+from fedbench.records.lines import read_lines
 from fedbench.records.rounds import (
     ClientRound,
     EpochRecord,
@@ -27,6 +28,7 @@ __all__ = [
     "by_client",
     "read_lines",
     "read_rounds",
+    "replace_bytes",
     "replace_text",
     "summarise",
     "total",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
 from pathlib import Path
 from typing import Self
@@ -11,7 +10,7 @@ from pydantic import Field
 
 from fedbench.learning.pace import Speed
 from fedbench.records.clock import REAL_TIME, Dilation
-from fedbench.records.files import Record
+from fedbench.records.files import Moment, Record, read_record, replace_text
 
 FILE = "run.json"
 
@@ -74,17 +73,21 @@ class RunFacts(RunInputs):
     run: str
     experiment: str
     profile: str
-    created: str
+    created: Moment
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Return the facts of the run in that folder."""
-        return cls.model_validate(json.loads((folder / FILE).read_bytes()))
+        """Return the facts of the run in that folder.
+
+        Raises:
+            DamagedFileError: the file is missing, or is no such facts.
+        """
+        return read_record(folder / FILE, cls)
 
     def write(self, folder: Path) -> None:
         """Write them into the run's folder, without what nobody set."""
         text = self.model_dump_json(indent=2, exclude_unset=True)
-        (folder / FILE).write_text(text + "\n", encoding="utf-8")
+        replace_text(folder / FILE, text + "\n")
 
     @property
     def created_at(self) -> datetime:

@@ -7,13 +7,13 @@ governor reads it there.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, RootModel, ValidationError
+from pydantic import Field, RootModel
 
-from fedbench.records import Record
+from fedbench.errors import DamagedFileError
+from fedbench.records.files import Record, read_record
 
 FILE = "pacing.json"
 
@@ -47,6 +47,7 @@ def write(folder: Path, clients: Mapping[str, Pacing]) -> None:
 
 def read(folder: Path) -> dict[str, Pacing]:
     """Return what each client did, by name; nothing where the server has not said it yet."""
-    with suppress(FileNotFoundError, ValidationError):
-        return _PacingFile.model_validate_json((folder / FILE).read_bytes()).root
-    return {}
+    try:
+        return read_record(folder / FILE, _PacingFile).root
+    except DamagedFileError:  # the server writes it anew in a moment
+        return {}

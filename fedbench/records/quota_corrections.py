@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedbench.records.files import read_lines
+from pydantic import TypeAdapter
+
+from fedbench.records.lines import skim_lines
 
 FILE = "corrections.jsonl"
 
@@ -25,9 +27,12 @@ class Correction:
     used: float
 
 
+_CORRECTION = TypeAdapter(Correction)
+
+
 def read(folder: Path) -> list[Correction]:
     """Return those of a run, oldest first."""
-    return [Correction(**line) for line in read_lines(folder / FILE)]
+    return skim_lines(folder / FILE, _CORRECTION.validate_json)
 
 
 def described(corrections: list[Correction]) -> list[str]:

@@ -13,7 +13,10 @@ from typing import Annotated
 from pydantic import Field, computed_field
 
 from fedbench.records.clock import REAL_TIME, Dilation, EmulatedSeconds, WallSeconds
-from fedbench.records.files import Record, read_lines
+from fedbench.records.files import Moment, Record
+from fedbench.records.lines import read_lines
+
+ROUNDS_FILE = "rounds.jsonl"
 
 Count = Annotated[int, Field(ge=0)]
 Wall = Annotated[WallSeconds, Field(ge=0, allow_inf_nan=False)]
@@ -171,7 +174,7 @@ class RoundRecord(Record):
     """
 
     round: int
-    started_at: str
+    started_at: Moment
     server_accuracy: float | None
     server_loss: float | None
     server_epoch_seconds: WallSeconds | None
@@ -200,5 +203,9 @@ def total(clients: Iterable[ClientRound], field: str) -> float | None:
 
 
 def read_rounds(folder: Path) -> list[RoundRecord]:
-    """Return the complete rounds of a run so far."""
-    return [RoundRecord.model_validate(line) for line in read_lines(folder / "rounds.jsonl")]
+    """Return the complete rounds of a run so far.
+
+    Raises:
+        DamagedFileError: a line before the last is damaged.
+    """
+    return read_lines(folder / ROUNDS_FILE, RoundRecord.model_validate_json)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import json
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,19 +15,38 @@ import yaml
 
 from fedbench.config import Experiment, Profile
 from fedbench.config.model_names import is_user_model
-from fedbench.errors import ConfigError, RunError
+from fedbench.errors import ConfigError, DamagedFileError, RunError
 from fedbench.learning import user_models
+from fedbench.records.events import read_events
 from fedbench.records.facts import RunFacts, RunInputs
-from fedbench.records.files import read_lines
+from fedbench.records.files import (
+    UNREADABLE,
+    read_object,
+    read_record,
+    read_whole,
+    reason,
+    replace_text,
+)
+from fedbench.records.lines import warn_once
 from fedbench.records.rounds import RoundRecord, read_rounds
-from fedbench.records.summary import ENDINGS, Summary, summarise, write_summary
+from fedbench.records.summary import (
+    ENDINGS,
+    SUMMARY_FILE,
+    Summary,
+    ending_of,
+    summarise,
+    write_summary,
+)
 
 Period = tuple[datetime, datetime]
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run's folder."""
+    """One run's folder.
+
+    Whatever reads a file of it raises DamagedFileError where that cannot be read.
+    """
 
     path: Path
 
@@ -38,37 +57,40 @@ class Run:
 
     def experiment(self) -> Experiment:
         """Return what was run."""
-        return Experiment.model_validate_json((self.path / "experiment.json").read_bytes())
+        return read_record(self.path / "experiment.json", Experiment)
 
     def profile(self) -> Profile:
         """Return the federation it ran on."""
-        return Profile.model_validate_json((self.path / "profile.json").read_bytes())
+        return read_record(self.path / "profile.json", Profile)
 
     def asked(self) -> dict[str, Any]:
         """Return the same as it was written, for a run of an older version may have other keys."""
-        asked: dict[str, Any] = json.loads((self.path / "experiment.json").read_bytes())
-        return asked
+        return read_object(self.path / "experiment.json")
 
     def versions(self) -> dict[str, Any]:
         """Return software and hardware; nothing where they were not recorded."""
         path = self.path / "versions.json"
-        versions: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {}
-        return versions
+        return read_object(path) if path.exists() else {}
 
     def memory_limits(self) -> dict[str, int]:
         """Return bytes by client; nothing in a run without containers."""
         path = self.path / "compose.yaml"
-        project = yaml.safe_load(path.read_bytes()) if path.exists() else {}
-        services = project.get("services", {}).items()
-        return {n: int(s["mem_limit"]) for n, s in services if "FEDBENCH_CLIENT" in _variables(s)}
+        if not path.exists():
+            return {}
+        try:
+            services = yaml.safe_load(read_whole(path))["services"].items()
+            clients = {name: s for name, s in services if "FEDBENCH_CLIENT" in _variables(s)}
+            return {name: int(service["mem_limit"]) for name, service in clients.items()}
+        except (*UNREADABLE, AttributeError, yaml.YAMLError) as error:
+            raise DamagedFileError(path, f"is damaged: {reason(error)}") from None
 
     def facts(self) -> RunFacts:
         """Return what the host told the server of the run."""
         return RunFacts.read(self.path)
 
     def events(self) -> list[dict[str, Any]]:
-        """Return what happened so far, oldest first."""
-        return list(read_lines(self.path / "events.jsonl"))
+        """Return what happened so far, oldest first; damaged lines are skipped."""
+        return read_events(self.path)
 
     def rounds(self) -> list[RoundRecord]:
         """Return the complete rounds so far."""
@@ -76,9 +98,10 @@ class Run:
 
     def summary(self) -> Summary:
         """Return how the run ended, or how it stands."""
-        path = self.path / "summary.json"
-        if path.exists():
-            return Summary.model_validate_json(path.read_bytes())
+        if self.has_ended():
+            # What is damaged is made anew of the records.
+            with suppress(DamagedFileError):
+                return read_record(self.path / SUMMARY_FILE, Summary)
         return summarise(self.path)
 
     @property
@@ -92,7 +115,7 @@ class Run:
 
     def has_ended(self) -> bool:
         """Say whether it has a summary: going on takes that away."""
-        return (self.path / "summary.json").exists()
+        return (self.path / SUMMARY_FILE).exists()
 
     def periods(self) -> list[Period]:
         """Return when it was active: from when it was made, or went on, to its end.
@@ -116,7 +139,7 @@ class Run:
 
     def _seen_end(self) -> datetime:
         with suppress(FileNotFoundError):
-            return datetime.fromtimestamp((self.path / "summary.json").stat().st_mtime, UTC)
+            return datetime.fromtimestamp((self.path / SUMMARY_FILE).stat().st_mtime, UTC)
         return datetime.max.replace(tzinfo=UTC)
 
     def request_stop(self) -> None:
@@ -133,10 +156,16 @@ class Run:
         Raises:
             RunError: it is finished already.
         """
-        if self.summary().status == "finished":
+        if self._status() == "finished":
             raise RunError(f"run {self.id} is finished", "start a new one with `make run`")
-        for name in ("stop", "summary.json"):
+        for name in ("stop", SUMMARY_FILE):
             (self.path / name).unlink(missing_ok=True)
+
+    def _status(self) -> str:
+        """Return how it ended, even where its rounds are damaged: who goes on repairs them."""
+        with suppress(DamagedFileError):
+            return self.summary().status
+        return ending_of(self.events())[0]
 
 
 def _variables(service: dict[str, Any]) -> dict[str, Any]:
@@ -164,8 +193,8 @@ class RunStore:
             shutil.copyfile(initial, run.path / "initial.safetensors")
         if is_user_model(experiment.model):
             _keep_models(run)
-        (run.path / "experiment.json").write_text(experiment.model_dump_json(indent=2) + "\n")
-        (run.path / "profile.json").write_text(profile.model_dump_json(indent=2) + "\n")
+        replace_text(run.path / "experiment.json", experiment.model_dump_json(indent=2) + "\n")
+        replace_text(run.path / "profile.json", profile.model_dump_json(indent=2) + "\n")
         facts = RunFacts(
             **inputs.model_dump(exclude_unset=True),
             run=run.id,
@@ -181,14 +210,26 @@ class RunStore:
         return [Run(path.parent) for path in sorted(self.path.glob("*/run.json"))]
 
     def of(self, project: str) -> list[Run]:
-        """Return those on containers of that compose project, oldest first."""
-        return [run for run in self.all() if run.facts().project == project]
+        """Return those on containers of that compose project, oldest first.
+
+        A damaged run is left out, for nobody can tell, and warned of.
+        """
+        runs = []
+        for run in self.all():
+            with _warned(run):
+                if run.facts().project == project:
+                    runs.append(run)
+        return runs
 
     def end(self, project: str) -> None:
-        """Write the summaries that are missing: nothing runs on that project's containers."""
+        """Write the summaries that are missing: nothing runs on that project's containers.
+
+        A damaged run stays without one, and is warned of.
+        """
         for run in self.of(project):
             if not run.has_ended():
-                write_summary(run.path)
+                with _warned(run):
+                    write_summary(run.path)
 
     def find(self, name: str | None) -> Run:
         """Return the run of that id, or the newest.
@@ -206,6 +247,17 @@ class RunStore:
         close = difflib.get_close_matches(name, runs, n=3, cutoff=0.3) or list(runs)[-3:]
         hint = f"did you mean {' or '.join(close)}?" if close else "there are no runs yet"
         raise RunError(f"no run {name!r} in {self.path}", hint)
+
+
+@contextmanager
+def _warned(run: Run) -> Iterator[None]:
+    """Warn of what is damaged in one run: it is no matter of the others."""
+    try:
+        yield
+    except DamagedFileError as error:
+        warn_once(f"run {run.id} is left out: {error.message}")
+    except OSError as error:
+        warn_once(f"run {run.id} is left out: {error}")
 
 
 def _keep_models(run: Run) -> None:

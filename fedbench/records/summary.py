@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -10,10 +11,14 @@ from typing import Any
 from pydantic import Field
 
 from fedbench.records.clock import REAL_TIME, Dilation, EmulatedSeconds, WallSeconds
+from fedbench.records.events import EVENTS_FILE, read_events
 from fedbench.records.facts import RunFacts
-from fedbench.records.files import Record, read_lines, replace_text
-from fedbench.records.rounds import RoundRecord, read_rounds
+from fedbench.records.files import Moment, Record, is_disk_full, replace_text
+from fedbench.records.lines import tell_half_line
+from fedbench.records.rounds import ROUNDS_FILE, RoundRecord, read_rounds
 
+SUMMARY_FILE = "summary.json"
+log = logging.getLogger("fedbench.records")
 # The last event of a run, and what its status then is.
 ENDINGS = {"finished": "finished", "stopped": "interrupted", "error": "failed"}
 
@@ -31,7 +36,7 @@ class Summary(Record):
     status: str
     experiment: str
     profile: str
-    started_at: str
+    started_at: Moment
     total_seconds: WallSeconds
     rounds: list[RoundRecord]
     error: str | None = None
@@ -46,10 +51,14 @@ class Summary(Record):
 
 
 def summarise(folder: Path) -> Summary:
-    """Return the summary of a run as its records have it now, however the run ended."""
+    """Return the summary of a run as its records have it now, however the run ended.
+
+    Raises:
+        DamagedFileError: its facts or its rounds cannot be read.
+    """
     facts = RunFacts.read(folder)
-    events = list(read_lines(folder / "events.jsonl"))
-    status, error = _ending(events)
+    events = read_events(folder)
+    status, error = ending_of(events)
     rounds = read_rounds(folder)
     return Summary(
         run=folder.name,
@@ -67,9 +76,20 @@ def summarise(folder: Path) -> Summary:
 
 
 def write_summary(folder: Path) -> Summary:
-    """Write `summary.json` and return it."""
+    """Write `summary.json` and return it; where the disk is full, it is only returned.
+
+    Raises:
+        DamagedFileError: as `summarise`.
+    """
+    for name in (EVENTS_FILE, ROUNDS_FILE):
+        tell_half_line(folder / name)
     summary = summarise(folder)
-    replace_text(folder / "summary.json", summary.model_dump_json(indent=2) + "\n")
+    try:
+        replace_text(folder / SUMMARY_FILE, summary.model_dump_json(indent=2) + "\n")
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        log.warning("%s cannot be written: the disk is full", folder / SUMMARY_FILE)
     return summary
 
 
@@ -87,14 +107,14 @@ def _active_seconds(created: datetime, events: Sequence[Mapping[str, Any]]) -> W
     return WallSeconds(seconds)
 
 
-def _ending(events: Sequence[Mapping[str, Any]]) -> tuple[str, str | None]:
+def ending_of(events: Sequence[Mapping[str, Any]]) -> tuple[str, str | None]:
     """Return a run's status, and what went wrong where it failed."""
     told = [event for event in events if event["event"] in (*ENDINGS, "started")]
     if not told:
         return "failed", "the server never started it"
     # A start with no ending after it: the server died.
     status = ENDINGS.get(told[-1]["event"], "failed")
-    return status, told[-1].get("reason", "the server died") if status == "failed" else None
+    return status, str(told[-1].get("reason", "the server died")) if status == "failed" else None
 
 
 def _rounds_not_held(rounds: list[RoundRecord]) -> dict[str, int]:

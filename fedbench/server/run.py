@@ -14,8 +14,15 @@ from flwr.app import Array, ArrayRecord
 from torch import nn
 
 from fedbench.config import Experiment
+from fedbench.errors import DamagedFileError
 from fedbench.learning import flat, models
 from fedbench.records.facts import RunFacts
+from fedbench.records.files import (
+    describe_full_disk,
+    is_disk_full,
+    read_record,
+    replace_bytes,
+)
 from fedbench.records.summary import ENDINGS, write_summary
 from fedbench.server.averaging import Momentum
 from fedbench.server.checkpoint import RunFolder
@@ -28,7 +35,7 @@ from fedbench.telemetry import logs
 log = logging.getLogger("fedbench.server")
 _LEVELS = {
     "error": logging.ERROR,
-    **dict.fromkeys(("failed", "nobody", "left_out", "unidentified"), logging.WARNING),
+    **dict.fromkeys(("failed", "nobody", "left_out", "unidentified", "repaired"), logging.WARNING),
 }
 
 
@@ -40,14 +47,23 @@ def execute(grid: Exchange, folder: RunFolder, say: Say, why: Why) -> None:
 
 def _execute(grid: Exchange, folder: RunFolder, say: Say, why: Why) -> None:
     try:
-        _run(grid, folder, say, why)
+        with folder.spare_room():
+            _run(grid, folder, say, why)
     except RunStopped:
         say("stopped")
     except Exception as error:
-        say("error", reason=f"{type(error).__name__}: {error}")
+        say("error", reason=_reason(error, folder))
         raise
     else:
         say("finished")
+
+
+def _reason(error: Exception, folder: RunFolder) -> str:
+    if is_disk_full(error):
+        return f"{describe_full_disk(folder.path)}; with room again, RESUME goes on"
+    if isinstance(error, DamagedFileError):
+        return error.message
+    return f"{type(error).__name__}: {error}"
 
 
 def note(folder: RunFolder, event: str, **facts: Any) -> None:
@@ -67,18 +83,20 @@ def _short(value: object) -> object:
 
 
 def _run(grid: Exchange, folder: RunFolder, say: Say, why: Why) -> None:
-    experiment = Experiment.model_validate_json((folder.path / "experiment.json").read_bytes())
+    experiment = read_record(folder.path / "experiment.json", Experiment)
     facts = RunFacts.read(folder.path)
     directory = Directory(grid, facts.data, say, why)
     rounds = Rounds(experiment, facts, grid, directory, say)
     model = models.build(experiment.model, facts.classes, experiment.seed)
 
-    resumed = folder.resume()
+    resumed = folder.resume(lambda reason: say("repaired", reason=reason))
     first = _first(folder, experiment, model)
     if experiment.noop_megabytes is not None:
         first = np.resize(first, int(experiment.noop_megabytes * 1e6 / first.itemsize))
-    last, weights = resumed or (0, first)
-    strategy = _strategy(experiment, rounds, model, folder)
+    last, weights, velocity = 0, first, None
+    if resumed:
+        last, weights, velocity = resumed.round, resumed.weights, resumed.velocity
+    strategy = _strategy(experiment, rounds, model, velocity)
     arrays = ArrayRecord({ARRAY: Array(weights)})
     say(
         "started",
@@ -94,7 +112,7 @@ def _run(grid: Exchange, folder: RunFolder, say: Say, why: Why) -> None:
             folder.add_round(record, weights, strategy.velocity)
             say("recorded", round=number, rounds=experiment.rounds, record=record.model_dump())
     if experiment.noop_megabytes is None:
-        flat.save(folder.path / "model.safetensors", weights, model)
+        replace_bytes(folder.path / "model.safetensors", flat.dump(weights, model))
 
 
 def _first(folder: RunFolder, experiment: Experiment, model: nn.Module) -> flat.Flat:
@@ -112,11 +130,11 @@ def _first(folder: RunFolder, experiment: Experiment, model: nn.Module) -> flat.
 
 
 def _strategy(
-    experiment: Experiment, rounds: Rounds, model: nn.Module, folder: RunFolder
+    experiment: Experiment, rounds: Rounds, model: nn.Module, velocity: flat.Flat | None
 ) -> FlatFedAvg:
     if experiment.task == "noop":  # whose weights are no model's
         return FlatFedAvg(rounds.choose)
     running, beta = flat.running(model), experiment.server_momentum
-    momentum = Momentum(beta, running, folder.velocity()) if beta else None
+    momentum = Momentum(beta, running, velocity) if beta else None
     pooled = running if experiment.batch_norm == "pooled" else None
     return FlatFedAvg(rounds.choose, pooled, momentum)

@@ -136,7 +136,7 @@ def test_a_run_starts_from_the_weights_it_was_given(
 ) -> None:
     run = create(store, rounds=1)
     model = models.build("mobilenet_v2", seed=9)
-    flat.save(run.path / "initial.safetensors", flat.to_flat(model), model)
+    (run.path / "initial.safetensors").write_bytes(flat.dump(flat.to_flat(model), model))
 
     serve(superlink, run)
 
@@ -155,7 +155,7 @@ def test_weights_of_another_model_are_refused(
     name: str, classes: int, why: str, superlink: Any, store: RunStore, tmp_path: Path
 ) -> None:
     model = models.build(name, classes)
-    flat.save(other := tmp_path / "other.safetensors", flat.to_flat(model), model)
+    (other := tmp_path / "other.safetensors").write_bytes(flat.dump(flat.to_flat(model), model))
     run = create(store, initial_weights=str(other))
     file = run.path / "initial.safetensors"
 

@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 from datetime import datetime
 from pathlib import Path
 
@@ -6,8 +8,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from fedbench.errors import DamagedFileError
 from fedbench.records import ClientRound, RoundRecord, read_lines
-from fedbench.server.checkpoint import RunFolder
+from fedbench.records.rounds import ROUNDS_FILE
+from fedbench.server.checkpoint import CHECKPOINT, RunFolder
 
 
 @pytest.fixture
@@ -48,25 +52,25 @@ def test_a_run_goes_on_after_its_last_round(folder: RunFolder) -> None:
     resumed = folder.resume()
 
     assert resumed is not None
-    last, model = resumed
-    assert last == 2
-    assert model.dtype == np.float32
-    assert np.array_equal(model, weights(2))
+    assert resumed.round == 2
+    assert resumed.weights.dtype == np.float32
+    assert np.array_equal(resumed.weights, weights(2))
     assert recorded(folder) == [record(1), record(2)]
 
 
 def test_the_momentum_is_kept_with_the_model_where_there_is_one(folder: RunFolder) -> None:
-    assert folder.velocity() is None
     folder.add_round(record(1), weights(1))
-    assert folder.velocity() is None
+    resumed = folder.resume()
+    assert resumed is not None
+    assert resumed.velocity is None
 
     folder.add_round(record(2), weights(2), weights(-3))
 
-    velocity, resumed = folder.velocity(), folder.resume()
-    assert velocity is not None
+    resumed = folder.resume()
     assert resumed is not None
-    assert np.array_equal(velocity, weights(-3))
-    assert np.array_equal(resumed[1], weights(2))
+    assert resumed.velocity is not None
+    assert np.array_equal(resumed.velocity, weights(-3))
+    assert np.array_equal(resumed.weights, weights(2))
 
 
 def test_a_record_without_its_checkpoint_is_dropped(folder: RunFolder) -> None:
@@ -78,16 +82,17 @@ def test_a_record_without_its_checkpoint_is_dropped(folder: RunFolder) -> None:
     resumed = folder.resume()
 
     assert resumed is not None
-    assert resumed[0] == 1
+    assert resumed.round == 1
     assert recorded(folder) == [record(1)]
 
 
-def test_a_first_record_without_any_checkpoint_is_dropped(folder: RunFolder) -> None:
+def test_records_without_any_checkpoint_are_refused_and_kept(folder: RunFolder) -> None:
     folder.add_round(record(1), weights(1))
-    (folder.path / "checkpoint.safetensors").unlink()
+    (folder.path / CHECKPOINT).unlink()
 
-    assert folder.resume() is None
-    assert recorded(folder) == []
+    with pytest.raises(DamagedFileError, match="is missing, but rounds were recorded"):
+        folder.resume()
+    assert recorded(folder) == [record(1)]
 
 
 def test_half_a_record_is_dropped(folder: RunFolder) -> None:
@@ -98,7 +103,7 @@ def test_half_a_record_is_dropped(folder: RunFolder) -> None:
     resumed = folder.resume()
 
     assert resumed is not None
-    assert resumed[0] == 1
+    assert resumed.round == 1
     folder.add_round(record(2), weights(2))
     assert recorded(folder) == [record(1), record(2)]
 
@@ -108,18 +113,19 @@ def test_a_checkpoint_that_was_not_finished_leaves_the_one_before(
 ) -> None:
     folder.add_round(record(1), weights(1))
 
-    def disk_full(tensors: object, path: Path, metadata: object) -> None:
-        path.write_bytes(b"half")
-        raise OSError("no space left on device")
+    def disk_full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "no space left on device")
 
-    monkeypatch.setattr("fedbench.server.checkpoint.save_file", disk_full)
+    monkeypatch.setattr(os, "fsync", disk_full)
     with pytest.raises(OSError, match="no space"):
         folder.add_round(record(2), weights(2))
+    monkeypatch.undo()
 
+    assert {path.name for path in folder.path.iterdir()} == {CHECKPOINT, ROUNDS_FILE}
     resumed = folder.resume()
     assert resumed is not None
-    assert resumed[0] == 1
-    assert np.array_equal(resumed[1], weights(1))
+    assert resumed.round == 1
+    assert np.array_equal(resumed.weights, weights(1))
     assert recorded(folder) == [record(1)]
 
 

@@ -24,6 +24,7 @@ from fedbench.host.plan.plan import require_known
 from fedbench.host.say import Say
 from fedbench.host.setup.machine import cpu_model
 from fedbench.host.setup.places import PROJECT
+from fedbench.records import replace_text
 from fedbench.records.facts import RunInputs
 from fedbench.records.runs import Run, RunStore
 
@@ -74,8 +75,8 @@ class ContainersEngine(ProcessEngine):
             watts=device_watts(self._stack),
         )
         run = self._store.create(experiment, self._stack.profile, inputs)
-        (run.path / "compose.yaml").write_text(self._stack.compose.config())
-        (run.path / "versions.json").write_text(json.dumps(self._versions(), indent=2) + "\n")
+        replace_text(run.path / "compose.yaml", self._stack.compose.config())
+        replace_text(run.path / "versions.json", json.dumps(self._versions(), indent=2) + "\n")
         return run
 
     def resume(self, name: str | None) -> Run:

@@ -15,7 +15,8 @@ import json
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,6 +33,7 @@ from fedbench.host.setup.places import PROJECT, Places
 from fedbench.host.watch import logs
 from fedbench.host.watch.log_sources import Sources
 from fedbench.records import pacing
+from fedbench.records.lines import append_line
 from fedbench.records.pacing import Pacing
 from fedbench.records.quota_corrections import FILE, Correction
 from fedbench.records.runs import Run
@@ -144,23 +146,26 @@ def main(folder: Path, launch: int) -> None:
         containers.host().cpus,
     )
     meter = rapl.HostEnergyMeter(folder)
-    with (folder / FILE).open("a", encoding="utf-8") as log:
-        while psutil.pid_exists(launch):
-            time.sleep(TICK_SECONDS)
+    while psutil.pid_exists(launch):
+        time.sleep(TICK_SECONDS)
+        with _going_on():
             meter.tick()
-            try:
-                links.enforce(stack, containers)
-                corrections = governor.tick()
-            except FedbenchError as error:  # the federation was taken down
-                print(error.message, file=sys.stderr)  # noqa: T201 (into its own log)
-                continue
-            for correction in corrections:
-                log.write(json.dumps(asdict(correction)) + "\n")
-                log.flush()
-    try:
+            links.enforce(stack, containers)
+            for correction in governor.tick():
+                append_line(folder / FILE, json.dumps(asdict(correction)))
+    with _going_on():
         logs.keep(Sources(containers, PROJECT), Run(folder))
-    except FedbenchError as error:  # as above
-        print(error.message, file=sys.stderr)  # noqa: T201
+
+
+@contextmanager
+def _going_on() -> Iterator[None]:
+    """Print why something failed, as where the federation was taken down or a disk is full."""
+    try:
+        yield
+    except FedbenchError as error:
+        print(error.message, file=sys.stderr)  # noqa: T201 (into its own log)
+    except OSError as error:
+        print(error, file=sys.stderr)  # noqa: T201
 
 
 if __name__ == "__main__":

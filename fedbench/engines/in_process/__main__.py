@@ -20,6 +20,7 @@ from fedbench.config import Experiment
 from fedbench.engines.in_process.grid import MemoryGrid
 from fedbench.engines.in_process.workers import Client, Workers, worker_count
 from fedbench.records.facts import InProcessFacts, RunFacts
+from fedbench.records.files import read_record
 from fedbench.server import run
 from fedbench.server.checkpoint import RunFolder
 from fedbench.server.directory import Say
@@ -76,9 +77,8 @@ class ProgressTeller:
 def _samples(folder: RunFolder, facts: RunFacts) -> int:
     """Return how many images the rounds to come train, each as often as it is."""
     engine = facts.engine or InProcessFacts()
-    experiment = Experiment.model_validate_json((folder.path / "experiment.json").read_bytes())
-    last, _ = folder.resume() or (0, None)
-    rounds = experiment.rounds - last
+    experiment = read_record(folder.path / "experiment.json", Experiment)
+    rounds = experiment.rounds - folder.last_round()
     return int(rounds * experiment.local_epochs * engine.samples * experiment.fraction)
 
 

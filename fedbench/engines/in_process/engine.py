@@ -24,6 +24,7 @@ from fedbench.host.plan.plan import client_devices, require_known
 from fedbench.host.say import Say
 from fedbench.host.setup.machine import cpu_model
 from fedbench.host.setup.places import Places
+from fedbench.records import replace_text
 from fedbench.records.facts import InProcessClient, InProcessFacts, RunInputs
 from fedbench.records.runs import Run, RunStore
 
@@ -86,7 +87,7 @@ class InProcessEngine(ProcessEngine):
             ),
         )
         run = self._store.create(experiment, self._profile, inputs)
-        (run.path / "versions.json").write_text(json.dumps(_versions(), indent=2) + "\n")
+        replace_text(run.path / "versions.json", json.dumps(_versions(), indent=2) + "\n")
         return run
 
     def resume(self, name: str | None) -> Run:

@@ -19,13 +19,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from fedbench.config.model_names import is_user_model
 from fedbench.engines.containers.runtime.containers import Containers
+from fedbench.errors import DamagedFileError
 from fedbench.host.say import Say
 from fedbench.host.setup.images import INDEX_LABEL
-from fedbench.records import Record, replace_text
+from fedbench.records.files import Record, read_record, replace_text
 
 OLD = timedelta(days=1)
 ROOT = Path(__file__).resolve().parents[3]
@@ -108,8 +107,8 @@ class Speeds:
 
     def _entries(self) -> tuple[Entry, ...]:
         # A file of another version is as good as none: everything in it can be measured.
-        with suppress(FileNotFoundError, ValidationError):
-            return _CacheFile.model_validate_json(self.path.read_bytes()).entries
+        with suppress(DamagedFileError):
+            return read_record(self.path, _CacheFile).entries
         return ()
 
 

@@ -6,7 +6,6 @@ engine, and goes on where it was interrupted.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -146,7 +145,7 @@ class Reproduction:
 
     def _is(self, run: Run, original: PaperRun, wanted: dict[str, Any]) -> bool:
         # Unvalidated: a run of an earlier version may have keys that no longer exist.
-        chosen = json.loads((run.path / "experiment.json").read_bytes())
+        chosen = run.asked()
         kind: EngineName = "containers" if run.emulates else "in-process"
         return (chosen, run.facts().profile, kind) == (wanted, original.profile, self._engine)
 

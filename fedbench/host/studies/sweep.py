@@ -22,6 +22,7 @@ from fedbench.host.studies import sweep_table
 from fedbench.host.studies.sweep_grid import Point, Study, federation, identity
 from fedbench.host.studies.sweep_table import Outcome, SweepRow
 from fedbench.records import Summary, replace_text
+from fedbench.records.files import read_object
 from fedbench.records.runs import Run, RunStore
 
 Prepare = Callable[[Experiment], Prepared]
@@ -47,9 +48,7 @@ class SweepFile:
     def __init__(self, path: Path, store: RunStore) -> None:
         self._path = path
         self._store = store
-        self._points: dict[str, dict[str, Any]] = (
-            json.loads(path.read_text()) if path.exists() else {}
-        )
+        self._points = read_object(path) if path.exists() else {}
 
     def note(self, task: PlannedRun, run: Run | None, failure: str | None = None) -> None:
         """Write down a point's run, or why it failed."""

@@ -37,6 +37,17 @@ class LogLine:
         """Make the line of which `json` wrote the fields."""
         return cls(_time(fields) or _NEVER, str(_source(fields) or _UNKNOWN), fields)
 
+    @classmethod
+    def parse(cls, line: bytes) -> LogLine:
+        """Parse what `json` wrote.
+
+        Raises:
+            ValueError: it is no such line.
+        """
+        if (fields := _json(line)) is None:
+            raise ValueError("no line of a log")
+        return cls.of(fields)
+
     @property
     def level(self) -> str:
         """One of `LEVELS`."""
@@ -140,10 +151,10 @@ def require_known_name(kind: str, name: str, known: Collection[str]) -> None:
         raise ConfigError(f"no {kind} {name!r}", f"there are {', '.join(known) or 'none'}")
 
 
-def _json(written: str) -> dict[str, Any] | None:
+def _json(written: str | bytes) -> dict[str, Any] | None:
     try:
         fields = json.loads(written)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     ours = isinstance(fields, dict) and "message" in fields and fields.get("level") in LEVELS
     return fields if ours else None

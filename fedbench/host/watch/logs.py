@@ -19,7 +19,8 @@ from fedbench.host.setup.locks import locked
 from fedbench.host.setup.places import PROJECT, Places
 from fedbench.host.watch.log_lines import LineFilter, LogLine, require_known_name
 from fedbench.host.watch.log_sources import MONITORING, LogFilter, Sources, live
-from fedbench.records import read_lines, replace_text
+from fedbench.records import replace_text
+from fedbench.records.lines import skim_lines
 from fedbench.records.runs import Run, RunStore
 
 FILE = "logs.jsonl"
@@ -131,7 +132,7 @@ def _has_all(run: Run, wanted: LogFilter) -> bool:
 
 def kept(run: Run) -> list[LogLine]:
     """Return the lines in a run's folder; none where nobody kept them yet."""
-    return [LogLine.of(fields) for fields in read_lines(run.path / FILE)]
+    return skim_lines(run.path / FILE, LogLine.parse)
 
 
 def _unkept(lines: Iterable[LogLine], before: Iterable[LogLine]) -> list[LogLine]:

@@ -7,8 +7,8 @@ from typing import Any
 from fedbench.engines.containers.runtime import daemon
 from fedbench.engines.containers.runtime.containers import Container
 from fedbench.engines.containers.runtime.stack import Stack
-from fedbench.errors import RunError
-from fedbench.records.runs import RunStore
+from fedbench.errors import DamagedFileError, RunError
+from fedbench.records.runs import Run, RunStore
 
 
 def status(stack: Stack) -> dict[str, Any]:
@@ -23,10 +23,17 @@ def status(stack: Stack) -> dict[str, Any]:
         "dilation": stack.dilation,
         "containers": [_row(services[name]) for name in sorted(services)],
         "run": run and run.id,
-        "run_status": run and run.state(),
+        "run_status": run and _state(run),
         "prometheus": stack.prometheus_url,
         "grafana": stack.grafana_url,
     }
+
+
+def _state(run: Run) -> str:
+    try:
+        return run.state()
+    except DamagedFileError as error:
+        return f"unknown: {error.message}"
 
 
 def _row(container: Container) -> dict[str, Any]:

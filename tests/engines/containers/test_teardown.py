@@ -10,6 +10,7 @@ import pytest
 from fake_containers import FakeContainers
 
 from fedbench.config import load_devices, load_profile
+from fedbench.engines.containers import teardown
 from fedbench.engines.containers.runtime.compose import Compose
 from fedbench.engines.containers.runtime.stack import Stack
 from fedbench.engines.containers.teardown import down
@@ -84,7 +85,7 @@ def test_what_was_logged_to_the_end_stays_with_its_run(
     fake.add_joined("visitor")
     fake.add("postgres", project="another")
     monkeypatch.setattr(Compose, "stop", lambda _: fake.calls.append(("stop", "")))
-    monkeypatch.setattr(Stack, "down", lambda _, volumes: fake.calls.append(("down", "")))
+    monkeypatch.setattr(teardown, "take_down", lambda *_, volumes: fake.calls.append(("down", "")))
     down(places, print, volumes=False)
     assert fake.calls == [
         ("stop", ""), ("logs", "server"), ("logs", "visitor"), ("remove", "visitor"), ("down", ""),
@@ -107,7 +108,7 @@ def test_a_joined_container_that_another_removes_meanwhile_is_down(
     assert stopped == ["the daemon"]
 
 
-def test_what_is_not_up_is_not_taken_down(places: Places) -> None:
+def test_what_is_not_up_is_not_taken_down(places: Places, fake: FakeContainers) -> None:
     (places.state / "stack.json").unlink()
     with pytest.raises(FedbenchError, match="no federation is up"):
         down(places, print, volumes=False)

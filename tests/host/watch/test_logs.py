@@ -362,15 +362,28 @@ def test_a_run_that_cannot_be_kept_hinders_neither_the_others_nor_the_teardown(
     assert "Segmentation fault" in (last.path / logs.FILE).read_text()
 
 
-@pytest.mark.parametrize("file", ["run.json", logs.FILE])
-def test_a_damaged_file_of_a_run_is_told_and_stops_nothing(
-    file: str, fake: FakeContainers, places: Places
+def test_a_damaged_run_is_told_and_stops_nothing(
+    fake: FakeContainers, places: Places, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (places.runs / R1 / file).write_text("{\n")
-    said: list[str] = []
-    logs.keep_all(places, fake, said.append)
-    (note,) = said
-    assert note.startswith("note: what was logged cannot be kept: JSONDecodeError: ")
+    whole = make_run(places.runs / "20260102-030406-whole")
+    damaged = places.runs / R1 / "run.json"
+    damaged.write_text("{\n")
+    logs.keep_all(places, fake, print)
+    (note,) = caplog.messages
+    assert note.startswith(f"run {R1} is left out: {damaged} is damaged: ")
+    assert "Segmentation fault" in (whole.path / logs.FILE).read_text()
+
+
+def test_damaged_lines_that_were_kept_are_dropped_and_told(
+    fake: FakeContainers, places: Places, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = places.runs / R1 / logs.FILE
+    file.write_text('{\n{"message": "kept", "level": "info"}\n{"message": 1, "le')
+    logs.keep_all(places, fake, print)
+    messages = [message for _, message in told(logs.kept(Run(file.parent)))]
+    assert messages[0] == "kept"
+    assert "Segmentation fault" in messages
+    assert caplog.messages == [f"{file}: 1 damaged lines are skipped: 1"]
 
 
 def test_a_kept_line_that_names_nobody_is_read_when_the_run_goes_on(

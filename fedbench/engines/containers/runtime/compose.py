@@ -13,10 +13,13 @@ from fedbench.errors import DockerError
 
 @dataclass(frozen=True)
 class Compose:
-    """One compose project: its file and the values of its variables."""
+    """One compose project: its file and the values of its variables.
+
+    Without a file, it is what Docker's labels say, which is enough to stop it and take it down.
+    """
 
     name: str
-    file: Path
+    file: Path | None
     variables: Mapping[str, str] = field(default_factory=dict)
 
     def up(self) -> None:
@@ -41,25 +44,32 @@ class Compose:
 
     def command(self, *arguments: str) -> list[str]:
         """Return the argv of a compose command on this project."""
-        return [
-            "docker", "compose", "--project-name", self.name, "--file", str(self.file), *arguments,
-        ]  # fmt: skip
+        file = ["--file", str(self.file)] if self.file else []
+        return ["docker", "compose", "--project-name", self.name, *file, *arguments]
 
     def environment(self) -> dict[str, str]:
         """Return the environment in which `command` must run."""
         return {**os.environ, **self.variables}
 
     def _run(self, *arguments: str) -> str:
-        return run(self.command(*arguments), self.environment())
+        # Compose would take any project's file that it sees from where the user is.
+        folder = None if self.file else Path("/")
+        return run(self.command(*arguments), self.environment(), folder)
 
 
-def run(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
-    """Run a command and return its standard output.
+def run(
+    argv: Sequence[str],
+    environment: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+) -> str:
+    """Run a command, in that folder or here, and return its standard output.
 
     Raises:
         DockerError: it failed; the message has its last lines.
     """
-    done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        argv, env=environment, cwd=folder, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         tail = "\n".join(done.stderr.strip().splitlines()[-10:])
         raise DockerError(f"`{' '.join(argv)}` failed:\n{tail}")

@@ -16,6 +16,7 @@ from fedbench.host.plan.plan import HostFacts
 
 PROJECT_LABEL = "com.docker.compose.project"
 SERVICE_LABEL = "com.docker.compose.service"
+FILES_LABEL = "com.docker.compose.project.config_files"
 JOINED_LABEL = "fedbench.joined"
 """The label of a container that joined a project from outside; its value is the project."""
 UNLIMITED = -1

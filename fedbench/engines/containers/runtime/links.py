@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 from fedbench.engines.containers.runtime import networks
 from fedbench.engines.containers.runtime.containers import Container, Containers
 from fedbench.engines.containers.runtime.stack import Stack
-from fedbench.records import replace_text
+from fedbench.errors import DamagedFileError
+from fedbench.records.files import read_object, replace_text
 
 
 def enforce(stack: Stack, containers: Containers) -> None:
@@ -21,7 +25,7 @@ def enforce(stack: Stack, containers: Containers) -> None:
     """
     services = stack.services(containers)
     file = stack.places.state / "links.json"
-    done = json.loads(file.read_text()) if file.exists() else {}
+    done = _done(file)
     there = [name for name in _concerned(stack, done) if name in services]
     states = {name: _state(services[name], stack) for name in there}
     changed = [name for name in there if done.get(name) != states[name]]
@@ -29,6 +33,13 @@ def enforce(stack: Stack, containers: Containers) -> None:
         pairs = [(services[name], stack.networks.get(name)) for name in changed]
         networks.shape(containers, stack.image, pairs)
         replace_text(file, json.dumps(done | states))
+
+
+def _done(file: Path) -> dict[str, Any]:
+    """Return what was done to which container; where nobody knows, it is done again."""
+    with suppress(DamagedFileError):
+        return read_object(file)
+    return {}
 
 
 def _concerned(stack: Stack, done: Mapping[str, object]) -> list[str]:

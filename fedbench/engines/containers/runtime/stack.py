@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import yaml
+from pydantic import AfterValidator, Field
 
 from fedbench.config import Device, ModelName, Network, Profile
 from fedbench.engines.containers.runtime import certificates
 from fedbench.engines.containers.runtime.compose import Compose
-from fedbench.engines.containers.runtime.containers import Container, Containers
+from fedbench.engines.containers.runtime.containers import FILES_LABEL, Container, Containers
 from fedbench.errors import FedbenchError
 from fedbench.host.plan.plan import ClientPlan, Plan
 from fedbench.host.plan.project import Paths, compose_project, environment
 from fedbench.host.setup.places import PROJECT, Places
 from fedbench.learning.pace import Speed
 from fedbench.records.clock import Dilation
+from fedbench.records.files import Record, read_record, replace_text
 
+FILE, COMPOSE_FILE = "stack.json", "compose.yaml"
 CONTAINER_UID = 10001  # of the image's own user, where the host's user is root
 
 
@@ -33,6 +36,26 @@ def container_user() -> str:
     """Return the user and group that containers write as: who runs fedbench, never root."""
     uid, gid = os.getuid(), os.getgid()
     return f"{uid}:{gid}" if uid else f"{CONTAINER_UID}:{CONTAINER_UID}"
+
+
+def _with_image(variables: dict[str, str]) -> dict[str, str]:
+    if missing := {"FEDBENCH_IMAGE", "COMPOSE_PROFILES"} - variables.keys():
+        raise ValueError(f"no {min(missing)}")
+    return variables
+
+
+class _StackFile(Record):
+    """What is kept of a stack: the fields of `Stack`, and the variables of its compose project."""
+
+    profile: Profile
+    devices: dict[str, Device]
+    clients: tuple[ClientPlan, ...]
+    dilation: Dilation
+    model: str = ""
+    speeds: dict[str, Speed] = Field(default_factory=dict)
+    networks: dict[str, Network]
+    cgroup_driver: str
+    variables: Annotated[dict[str, str], AfterValidator(_with_image)]
 
 
 @dataclass(frozen=True)
@@ -54,23 +77,17 @@ class Stack:
 
     @classmethod
     def load(cls, places: Places) -> Stack | None:
-        """Return the stack that was brought up last, or None."""
-        file = places.state / "stack.json"
+        """Return the stack that was brought up last, or None.
+
+        Raises:
+            DamagedFileError: its file cannot be read.
+        """
+        file = places.state / FILE
         if not file.exists():
             return None
-        saved = json.loads(file.read_text())
-        return cls(
-            places,
-            Profile.model_validate_json(json.dumps(saved["profile"])),
-            {name: Device.model_validate(device) for name, device in saved["devices"].items()},
-            tuple(ClientPlan(**client) for client in saved["clients"]),
-            Dilation(saved["dilation"]),
-            saved.get("model", ""),
-            {device: Speed(*speed) for device, speed in saved.get("speeds", {}).items()},
-            {name: Network.model_validate(link) for name, link in saved["networks"].items()},
-            saved["cgroup_driver"],
-            Compose(PROJECT, places.state / "compose.yaml", saved["variables"]),
-        )
+        saved = dict(read_record(file, _StackFile, "`make down` clears what is up all the same"))
+        compose = Compose(PROJECT, places.state / COMPOSE_FILE, saved.pop("variables"))
+        return cls(places=places, compose=compose, **saved)
 
     @classmethod
     def write(
@@ -90,22 +107,19 @@ class Stack:
             mounted.runs, mounted.tls / "server", *(mounted.tls / "server").iterdir()
         )
         project = compose_project(plan, mounted, PROJECT, cgroup_driver)
-        (places.state / "compose.yaml").write_text(yaml.safe_dump(project, sort_keys=False))
-        saved = {
-            "profile": plan.profile.model_dump(mode="json"),
-            "devices": {name: d.model_dump(mode="json") for name, d in devices.items()},
-            "clients": [asdict(client) for client in plan.clients],
-            "dilation": plan.dilation,
-            "model": plan.model,
-            "speeds": plan.speeds,
-            "networks": {
-                name: link.model_dump(include=set(Network.model_fields))
-                for name, link in plan.networks.items()
-            },
-            "cgroup_driver": cgroup_driver,
-            "variables": environment(plan, mounted, images),
-        }
-        (places.state / "stack.json").write_text(json.dumps(saved, indent=2))
+        replace_text(places.state / COMPOSE_FILE, yaml.safe_dump(project, sort_keys=False))
+        saved = _StackFile(
+            profile=plan.profile,
+            devices=dict(devices),
+            clients=plan.clients,
+            dilation=plan.dilation,
+            model=plan.model,
+            speeds=plan.speeds,
+            networks=plan.networks,
+            cgroup_driver=cgroup_driver,
+            variables=environment(plan, mounted, images),
+        )
+        replace_text(places.state / FILE, saved.model_dump_json(indent=2))
         stack = cls.load(places)
         assert stack is not None  # noqa: S101 (written above)
         return stack
@@ -136,13 +150,24 @@ class Stack:
         listed = containers.of_project(self.compose.name)
         return {port for container in listed for port in container.ports}
 
-    def down(self, *, volumes: bool = False) -> None:
-        """Take the containers and networks down, and the recorded metrics too if asked."""
-        if volumes:
-            self.compose.purge()
-        else:
-            self.compose.down()
-        (self.places.state / "stack.json").unlink()
+
+def take_down(places: Places, compose: Compose, *, volumes: bool = False) -> None:
+    """Take containers and networks down and forget them, the recorded metrics too if asked."""
+    if volumes:
+        compose.purge()
+    else:
+        compose.down()
+    (places.state / FILE).unlink(missing_ok=True)
+
+
+def left_behind(places: Places, containers: Containers) -> bool:
+    """Tell whether there are containers that this checkout brought up, whatever it knows of them.
+
+    Those of another checkout may have the same project's name.
+    """
+    file = str((places.state / COMPOSE_FILE).absolute())
+    listed = containers.of_project(PROJECT)
+    return any(file in each.labels.get(FILES_LABEL, "").split(",") for each in listed)
 
 
 def require(places: Places) -> Stack:

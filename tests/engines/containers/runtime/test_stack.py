@@ -12,7 +12,13 @@ from fake_containers import FakeContainers
 
 from fedbench.config import load_devices, load_profile
 from fedbench.engines.containers.runtime.containers import ContainerHost
-from fedbench.engines.containers.runtime.stack import Stack, container_user, paths, require
+from fedbench.engines.containers.runtime.stack import (
+    Stack,
+    container_user,
+    paths,
+    require,
+    take_down,
+)
 from fedbench.errors import DockerError, FedbenchError
 from fedbench.host.plan.plan import HostFacts, Plan, plan
 from fedbench.host.plan.project import compose_project
@@ -139,7 +145,7 @@ def test_the_ports_that_the_stack_holds(stack: Stack, fake: FakeContainers) -> N
 def test_a_stack_that_is_taken_down_is_forgotten_but_not_its_records(
     volumes: bool, ending: str, places: Places, stack: Stack, docker_command: Any
 ) -> None:
-    stack.down(volumes=volumes)
+    take_down(places, stack.compose, volumes=volumes)
     assert docker_command.calls == [
         f"fedbench:cpu: compose --project-name {PROJECT} --file {places.state}/compose.yaml "
         f"down --remove-orphans --timeout {ending}"
@@ -154,7 +160,7 @@ def test_a_stack_that_cannot_be_taken_down_is_remembered(
 ) -> None:
     docker_command.answer(errors="no such daemon", code=1)
     with pytest.raises(DockerError, match="no such daemon"):
-        stack.down()
+        take_down(places, stack.compose)
     assert Stack.load(places) == stack
 
 
