@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel
 
 from fedbench.config import Experiment, Profile
 from fedbench.config.model_names import is_user_model
@@ -27,8 +28,8 @@ from fedbench.records.files import (
     reason,
     replace_text,
 )
-from fedbench.records.lines import warn_once
-from fedbench.records.rounds import RoundRecord, read_rounds
+from fedbench.records.lines import skim_lines, warn_once
+from fedbench.records.rounds import ROUNDS_FILE, RoundRecord
 from fedbench.records.summary import (
     ENDINGS,
     SUMMARY_FILE,
@@ -39,6 +40,21 @@ from fedbench.records.summary import (
 )
 
 Period = tuple[datetime, datetime]
+
+
+class _AskedData(BaseModel, extra="allow"):
+    name: str
+    partition: str | dict[str, Any]
+
+
+class _Asked(BaseModel, extra="allow"):
+    """What every version wrote of an experiment."""
+
+    model: str
+    data: _AskedData
+    rounds: int
+    local_epochs: int
+    batch_size: int
 
 
 @dataclass(frozen=True)
@@ -65,7 +81,7 @@ class Run:
 
     def asked(self) -> dict[str, Any]:
         """Return the same as it was written, for a run of an older version may have other keys."""
-        return read_object(self.path / "experiment.json")
+        return read_record(self.path / "experiment.json", _Asked).model_dump()
 
     def versions(self) -> dict[str, Any]:
         """Return software and hardware; nothing where they were not recorded."""
@@ -93,8 +109,8 @@ class Run:
         return read_events(self.path)
 
     def rounds(self) -> list[RoundRecord]:
-        """Return the complete rounds so far."""
-        return read_rounds(self.path)
+        """Return the complete rounds so far; damaged lines are skipped, as of who only looks."""
+        return skim_lines(self.path / ROUNDS_FILE, RoundRecord.model_validate_json)
 
     def summary(self) -> Summary:
         """Return how the run ended, or how it stands."""

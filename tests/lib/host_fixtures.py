@@ -21,6 +21,7 @@ from fedbench.engines.containers.runtime import certificates as tls
 from fedbench.engines.containers.runtime import daemon as real
 from fedbench.engines.containers.runtime.containers import Containers
 from fedbench.engines.containers.runtime.daemon import DockerContainers
+from fedbench.host.setup import bootstrap
 from fedbench.host.setup.bootstrap import ensure_client_image
 from fedbench.host.setup.machine import Done
 
@@ -138,8 +139,12 @@ def held() -> Callable[[Path, str], AbstractContextManager[subprocess.Popen[str]
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeContainers:
-    """Containers in memory, which every command of this test finds."""
+    """Containers in memory, which every command of this test finds.
+
+    A `down` that sees nothing run in them stops no daemon of this host, which others may need.
+    """
     containers = FakeContainers()
+    monkeypatch.setattr(bootstrap, "stop_daemon", lambda *_: False)
     monkeypatch.setattr(real, "connect", lambda *_: containers)
     monkeypatch.setattr(real, "find", lambda *_: containers)
     return containers

@@ -27,7 +27,8 @@ def folder(tmp_path: Path) -> Path:
 
 def event(second: int, name: str, **facts: Any) -> str:
     time = f"2026-01-02T03:04:{second:02}.000+00:00"
-    return json.dumps({"time": time, "event": name} | facts) + "\n"
+    needed = {"after_round": 0, "round": 1, "rounds": 2, "clients": []}
+    return json.dumps({"time": time, "event": name} | needed | facts) + "\n"
 
 
 def test_a_finished_run_is_summed_up(folder: Path) -> None:

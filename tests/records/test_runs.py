@@ -123,8 +123,10 @@ def at(second: float) -> datetime:
 
 
 def tell(run: Run, *events: tuple[float, str]) -> None:
+    facts = {"after_round": 0, "round": 1, "rounds": 2, "clients": []}
     lines = [
-        json.dumps({"time": at(second).isoformat(), "event": event}) for second, event in events
+        json.dumps({"time": at(second).isoformat(), "event": event} | facts)
+        for second, event in events
     ]
     (run.path / "events.jsonl").write_text("".join(line + "\n" for line in lines))
 

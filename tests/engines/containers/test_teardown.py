@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from damage import cuts
 from fake_containers import FakeContainers
 
 from fedbench.config import load_devices, load_profile
 from fedbench.engines.containers import teardown
 from fedbench.engines.containers.runtime.compose import Compose
+from fedbench.engines.containers.runtime.containers import FILES_LABEL
 from fedbench.engines.containers.runtime.stack import Stack
 from fedbench.engines.containers.teardown import down
 from fedbench.errors import FedbenchError
@@ -112,3 +114,83 @@ def test_what_is_not_up_is_not_taken_down(places: Places, fake: FakeContainers) 
     (places.state / "stack.json").unlink()
     with pytest.raises(FedbenchError, match="no federation is up"):
         down(places, print, volumes=False)
+
+
+BY_LABEL = f"compose --project-name {PROJECT}"
+
+
+def commands(docker_command: Any) -> list[str]:
+    return [call.partition(": ")[2] for call in docker_command.calls]
+
+
+@pytest.mark.parametrize(("volumes", "ending"), [(False, ""), (True, " --volumes")])
+@pytest.mark.parametrize("content", [b"", b'{"profile": ', b"\0" * 512])
+def test_a_damaged_stack_is_taken_down_by_its_labels(
+    content: bytes,
+    volumes: bool,
+    ending: str,
+    places: Places,
+    docker_command: Any,
+    fake: FakeContainers,
+    stopped: list[str],
+) -> None:
+    (places.state / "stack.json").write_bytes(content)
+    fake.add_joined("visitor")
+    said: list[str] = []
+    down(places, said.append, volumes=volumes)
+    assert said[0].startswith(f"note: {places.state / 'stack.json'} is damaged: ")
+    assert commands(docker_command) == [
+        f"{BY_LABEL} stop --timeout 5",
+        f"{BY_LABEL} down --remove-orphans --timeout 5{ending}",
+    ]
+    assert fake.calls == [("remove", "visitor")]
+    assert Stack.load(places) is None
+    assert stopped == ["the daemon"]
+
+
+def test_a_compose_file_that_is_damaged_is_not_needed(
+    places: Places, docker_command: Any, fake: FakeContainers, stopped: list[str]
+) -> None:
+    (docker_command.folder / "docker").write_text(
+        f'#!/bin/sh\ncd {docker_command.folder}\necho ": $*" >>calls\n'
+        'case "$*" in *--file*) echo "yaml: line 3" >&2; exit 15;; esac\n'
+    )
+    down(places, print, volumes=False)
+    assert commands(docker_command)[1:] == [
+        f"{BY_LABEL} stop --timeout 5", f"{BY_LABEL} down --remove-orphans --timeout 5",
+    ]  # fmt: skip
+    assert Stack.load(places) is None
+
+
+@pytest.mark.parametrize("name", ["events.jsonl", "rounds.jsonl", "run.json"])
+def test_a_damaged_run_keeps_nothing_up(
+    name: str,
+    places: Places,
+    docker_command: Any,
+    fake: FakeContainers,
+    stopped: list[str],
+) -> None:
+    run = Path(shutil.copytree(GOLDEN, places.runs / GOLDEN.name))
+    facts = json.loads((run / "run.json").read_text()) | {"project": PROJECT}
+    (run / "run.json").write_text(json.dumps(facts))
+    stack = (places.state / "stack.json").read_bytes()
+    fake.add("server")
+    for number, _ in enumerate(cuts(run / name)):
+        if number % 40 == 0:
+            down(places, print, volumes=False)
+            assert Stack.load(places) is None
+            (places.state / "stack.json").write_bytes(stack)
+            (run / "summary.json").unlink(missing_ok=True)
+
+
+def test_what_this_checkout_left_behind_is_taken_down_without_its_file(
+    places: Places, docker_command: Any, fake: FakeContainers, stopped: list[str]
+) -> None:
+    (places.state / "stack.json").unlink()
+    labels = {"com.docker.compose.project": PROJECT, "com.docker.compose.service": "server"}
+    fake.add("server", labels=labels | {FILES_LABEL: "/another/checkout/compose.yaml"})
+    with pytest.raises(FedbenchError, match="no federation is up"):
+        down(places, print, volumes=False)
+    fake.change("server", labels=labels | {FILES_LABEL: str(places.state / "compose.yaml")})
+    down(places, print, volumes=False)
+    assert commands(docker_command)[-1] == f"{BY_LABEL} down --remove-orphans --timeout 5"

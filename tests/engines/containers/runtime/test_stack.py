@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
+from damage import Flips, cuts, flips, refused, turn
 from fake_containers import FakeContainers
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from fedbench.config import load_devices, load_profile
 from fedbench.engines.containers.runtime.containers import ContainerHost
@@ -19,7 +22,7 @@ from fedbench.engines.containers.runtime.stack import (
     require,
     take_down,
 )
-from fedbench.errors import DockerError, FedbenchError
+from fedbench.errors import DamagedFileError, DockerError, FedbenchError
 from fedbench.host.plan.plan import HostFacts, Plan, plan
 from fedbench.host.plan.project import compose_project
 from fedbench.host.setup.places import PROJECT, Places
@@ -178,3 +181,44 @@ def test_no_secret_is_in_what_describes_the_stack(places: Places, stack: Stack) 
         "cgroup_driver",
         "variables",
     }
+
+
+# -- damaged
+
+
+def test_a_stack_file_that_is_cut_off_is_refused_in_one_line(places: Places, stack: Stack) -> None:
+    for _ in cuts(places.state / "stack.json"):
+        with pytest.raises(DamagedFileError, match=r"stack\.json is damaged: ") as caught:
+            Stack.load(places)
+        assert caught.value.hint == "`make down` clears what is up all the same"
+    assert Stack.load(places) == stack
+
+
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(bits=flips)
+def test_bits_that_turn_in_it_are_told_or_done_without(
+    places: Places, stack: Stack, bits: Flips
+) -> None:
+    file = places.state / "stack.json"
+    whole = file.read_bytes()
+    file.write_bytes(turn(whole, bits))
+    refused(lambda: use(require(places)), "stack.json")
+    file.write_bytes(whole)
+
+
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(content=st.binary(max_size=300) | st.sampled_from([b"[" * 10**5, b"{}", b"null"]))
+def test_any_bytes_are_no_stack(places: Places, stack: Stack, content: bytes) -> None:
+    (places.state / "stack.json").write_bytes(content)
+    assert refused(lambda: Stack.load(places), "stack.json")
+
+
+def use(stack: Stack) -> None:
+    """What commands ask of a stack."""
+    assert stack.image + stack.prometheus_url + str(stack.grafana_url)
+    assert all(client.computer for client in stack.clients)
+    assert stack.compose.environment()
