@@ -13,7 +13,7 @@ from typing import Annotated
 from pydantic import Field, computed_field
 
 from fedbench.records.clock import REAL_TIME, Dilation, EmulatedSeconds, WallSeconds
-from fedbench.records.files import Moment, Record
+from fedbench.records.files import Record, parse_moment
 from fedbench.records.lines import read_lines
 
 ROUNDS_FILE = "rounds.jsonl"
@@ -174,7 +174,7 @@ class RoundRecord(Record):
     """
 
     round: int
-    started_at: Moment
+    started_at: str
     server_accuracy: float | None
     server_loss: float | None
     server_epoch_seconds: WallSeconds | None
@@ -202,10 +202,29 @@ def total(clients: Iterable[ClientRound], field: str) -> float | None:
     return sum(known) if known else None
 
 
+def require_moment(record: RoundRecord) -> RoundRecord:
+    """Return the record of a round if it says when the round began.
+
+    Raises:
+        ValueError: it does not.
+    """
+    parse_moment(record.started_at)
+    return record
+
+
+def parse_round(line: bytes) -> RoundRecord:
+    """Parse a line of `rounds.jsonl`.
+
+    Raises:
+        ValueError: it is no record of a round.
+    """
+    return require_moment(RoundRecord.model_validate_json(line))
+
+
 def read_rounds(folder: Path) -> list[RoundRecord]:
     """Return the complete rounds of a run so far.
 
     Raises:
         DamagedFileError: a line before the last is damaged.
     """
-    return read_lines(folder / ROUNDS_FILE, RoundRecord.model_validate_json)
+    return read_lines(folder / ROUNDS_FILE, parse_round)

@@ -29,7 +29,7 @@ from fedbench.records.files import (
     replace_text,
 )
 from fedbench.records.lines import skim_lines, warn_once
-from fedbench.records.rounds import ROUNDS_FILE, RoundRecord
+from fedbench.records.rounds import ROUNDS_FILE, RoundRecord, parse_round
 from fedbench.records.summary import (
     ENDINGS,
     SUMMARY_FILE,
@@ -110,7 +110,7 @@ class Run:
 
     def rounds(self) -> list[RoundRecord]:
         """Return the complete rounds so far; damaged lines are skipped, as of who only looks."""
-        return skim_lines(self.path / ROUNDS_FILE, RoundRecord.model_validate_json)
+        return skim_lines(self.path / ROUNDS_FILE, parse_round)
 
     def summary(self) -> Summary:
         """Return how the run ended, or how it stands."""

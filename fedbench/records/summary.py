@@ -6,16 +6,16 @@ import logging
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from fedbench.records.clock import REAL_TIME, Dilation, EmulatedSeconds, WallSeconds
 from fedbench.records.events import EVENTS_FILE, read_events
 from fedbench.records.facts import RunFacts
 from fedbench.records.files import Moment, Record, is_disk_full, replace_text
 from fedbench.records.lines import tell_half_line
-from fedbench.records.rounds import ROUNDS_FILE, RoundRecord, read_rounds
+from fedbench.records.rounds import ROUNDS_FILE, RoundRecord, read_rounds, require_moment
 
 SUMMARY_FILE = "summary.json"
 log = logging.getLogger("fedbench.records")
@@ -38,7 +38,7 @@ class Summary(Record):
     profile: str
     started_at: Moment
     total_seconds: WallSeconds
-    rounds: list[RoundRecord]
+    rounds: list[Annotated[RoundRecord, AfterValidator(require_moment)]]
     error: str | None = None
     dilation: Dilation = REAL_TIME
     rounds_not_held: dict[str, int] = Field(default_factory=dict)

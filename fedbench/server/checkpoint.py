@@ -32,7 +32,7 @@ from fedbench.records.files import (
     write_aside,
 )
 from fedbench.records.lines import append_line, scan_lines
-from fedbench.records.rounds import ROUNDS_FILE
+from fedbench.records.rounds import ROUNDS_FILE, parse_round
 
 Tell = Callable[[str], object]
 MOST_HEADER_BYTES = 64 * 2**20
@@ -214,7 +214,7 @@ class RunFolder:
 
 def _numbered(line: bytes) -> tuple[int, str]:
     """Return a record's round, and the record as it was written."""
-    return RoundRecord.model_validate_json(line).round, line.decode()
+    return parse_round(line).round, line.decode()
 
 
 def _require_small_header(path: Path) -> None:

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import errno
+import importlib
 import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordD
 from safetensors.numpy import load_file
 
 from fedbench.config import Experiment, Machine, Profile
+from fedbench.errors import DamagedFileError
 from fedbench.learning import flat, models
 from fedbench.learning.user_models import ModelError
 from fedbench.records.facts import RunInputs
@@ -263,3 +267,80 @@ def test_a_loss_that_is_no_number_ends_no_run(tmp_path: Path) -> None:
 def test_a_loss_that_nobody_explains_is_no_failure() -> None:
     with httpx.Client(base_url=NOBODY) as operations:
         assert _why(operations, 77, "pc") is None
+
+
+@pytest.mark.parametrize(
+    ("writes", "recorded"), [("checkpoint.write_aside", 0), ("checkpoint.append_line", 0),
+                             ("run.replace_bytes", 2)]
+)  # fmt: skip
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_disk_without_room_ends_a_run_that_can_go_on(
+    number: int,
+    writes: str,
+    recorded: int,
+    superlink: Any,
+    clients: Clients,
+    store: RunStore,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = create(store)
+    module, _, name = writes.partition(".")
+    place = importlib.import_module(f"fedbench.server.{module}")
+    write = getattr(place, name)
+
+    def full(path: Path, *rest: Any, **options: Any) -> Any:
+        if path.name != "events.jsonl":
+            raise OSError(number, os.strerror(number))
+        return write(path, *rest, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(place, name, full)
+        with pytest.raises(OSError, match=os.strerror(number)):
+            serve(superlink, run)
+
+    assert run.summary().status == "failed"
+    said = run.summary().error or ""
+    assert said.startswith("the disk at /")
+    assert said.endswith(f"{run.path} cannot be written to; with room again, RESUME goes on")
+    assert len(run.rounds()) == recorded
+    assert not (run.path / "spare").exists()
+
+    run.prepare_resume()
+    serve(superlink, run)
+    assert [record.round for record in run.summary().rounds] == [1, 2]
+    assert run.summary().status == "finished"
+    assert np.array_equal(result(run), untrained(5) + np.float32(1) + np.float32(1))
+
+
+def test_a_run_that_goes_on_from_the_checkpoint_before_says_so(
+    superlink: Any, clients: Clients, store: RunStore
+) -> None:
+    run = create(store)
+    serve(superlink, run)
+    newest = run.path / "checkpoint.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-1])
+    (run.path / "summary.json").unlink()
+
+    serve(superlink, run)
+
+    told = [event["reason"] for event in run.events() if event["event"] == "repaired"]
+    assert told[0].startswith(f"{newest} is damaged: ")
+    assert told[0].endswith("; the run goes on after round 1")
+    assert [record.round for record in run.summary().rounds] == [1, 2]
+
+
+def test_a_run_without_its_checkpoint_is_refused_and_keeps_its_rounds(
+    superlink: Any, clients: Clients, store: RunStore
+) -> None:
+    run = create(store)
+    serve(superlink, run)
+    for name in ("checkpoint.safetensors", "checkpoint.previous.safetensors"):
+        (run.path / name).unlink()
+
+    with pytest.raises(DamagedFileError, match="is missing, but rounds were recorded"):
+        serve(superlink, run)
+
+    assert [record.round for record in run.summary().rounds] == [1, 2]
+    assert (run.summary().error or "").startswith(
+        f"{run.path / 'checkpoint.safetensors'} is missing"
+    )

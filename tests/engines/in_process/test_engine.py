@@ -89,7 +89,9 @@ def test_a_run_that_fails_says_where_to_look(runner: InProcessEngine) -> None:
     with pytest.raises(RunError) as caught:
         follow(runner, run, lambda: None)
     assert caught.value.hint == f"{run.path / 'engine.log'} shows why"
-    assert "ValidationError" in (run.path / "engine.log").read_text()
+    assert (
+        "experiment.json is damaged: name: Field required" in (run.path / "engine.log").read_text()
+    )
 
 
 def test_without_torch_it_says_what_installs_it(
