@@ -75,8 +75,8 @@ def describe(event: dict[str, Any], rounds: list[RoundRecord], emulation: Emulat
             line = f"waiting for clients: {len(event['connected'])} of {event['needed']} ({here})"
         case "incomplete":
             line = f"going on with {len(event['connected'])} of {event['needed']} clients"
-        case "nobody":
-            line = "no client came; waiting again"
+        case "nobody" | "repaired":
+            line = event.get("reason", "no client came; waiting again")
         case "started" if event["after_round"]:
             line = f"going on after round {event['after_round']}"
         case "round":
@@ -106,6 +106,8 @@ def describe(event: dict[str, Any], rounds: list[RoundRecord], emulation: Emulat
 
 def describe_round(rounds: list[RoundRecord], total: int, dilation: Dilation) -> str:
     """Return the last of these rounds as a line, with the wall time that is left."""
+    if not rounds:  # a damaged file has lost it
+        return ""
     last = rounds[-1]
     parts = [f"round {last.round}/{total}:"]
     if last.server_accuracy is not None and last.server_loss is not None:

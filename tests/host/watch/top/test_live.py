@@ -63,6 +63,10 @@ def story(run: Run) -> list[str]:
 
 
 EVENTS: dict[str, dict[str, Any]] = {
+    "a file was repaired": {
+        "event": "repaired",
+        "reason": "checkpoint.safetensors was damaged and is repaired",
+    },
     "waiting": {"event": "waiting", "connected": [], "needed": 3},
     "incomplete": {"event": "incomplete", "connected": ["laptop"], "needed": 3},
     "nobody came": {"event": "nobody", "needed": 3},
@@ -90,6 +94,10 @@ EMULATED: dict[str, dict[str, Any]] = {
         "event": "not_held", "round": 2, "client": "laptop", "reason": "+10% off",
     },
 }  # fmt: skip
+
+
+def test_a_round_whose_record_was_lost_is_no_line(run: Run) -> None:
+    assert describe({"event": "recorded", "round": 1, "rounds": 2}, [], REAL) == ""
 
 
 @pytest.mark.parametrize("title", EVENTS)
