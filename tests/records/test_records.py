@@ -111,7 +111,10 @@ def test_how_a_run_ended(folder: Path, events: list[str], status: str, error: st
 
 
 def test_a_night_between_an_end_and_going_on_is_none_of_a_runs_time(folder: Path) -> None:
-    night = json.dumps({"time": "2026-01-03T03:04:05.000+00:00", "event": "started"}) + "\n"
+    night = (
+        json.dumps({"time": "2026-01-03T03:04:05.000+00:00", "event": "started", "after_round": 2})
+        + "\n"
+    )
     after = json.dumps({"time": "2026-01-03T03:04:12.500+00:00", "event": "finished"}) + "\n"
     stopped = [event(6, "started"), event(25, "recorded"), event(26, "stopped"), night, after]
     (folder / "events.jsonl").write_text("".join(stopped))
