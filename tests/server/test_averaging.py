@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+from fractions import Fraction
+from random import Random
+
 import numpy as np
+import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import nn
 
 from fedbench.learning import flat
 from fedbench.learning.flat import Running
-from fedbench.server.averaging import Average, Momentum
+from fedbench.server.averaging import Average, ExactSum, Momentum
 
 NOTHING = Running(np.empty(0, np.int64), np.empty(0, np.int64))
 RUNNING = Running(means=np.array([1]), variances=np.array([2]))
@@ -26,6 +30,97 @@ def pooled(*models: tuple[flat.Flat, int]) -> flat.Flat:
     assert result is not None
     assert result.dtype == np.float32
     return result
+
+
+any_number = st.floats(width=32, allow_nan=False, allow_infinity=False)
+replies = st.lists(
+    st.tuples(st.lists(any_number, min_size=3, max_size=3), st.integers(1, 2**29 - 1)),
+    min_size=1,
+    max_size=12,
+)
+
+
+def mean(models: list[tuple[list[float], int]], pooled: Running | None = None) -> flat.Flat:
+    average = Average(pooled)
+    for weights, images in models:
+        average.add(array(*weights), images)
+    result = average.result()
+    assert result is not None
+    return result
+
+
+@given(replies, st.randoms(), st.sampled_from([None, RUNNING]))
+@example(
+    [([1.0, 2**-100, -0.0], 3), ([2**60, -(2**-149), 0.0], 7), ([-(2**60), 0, 0], 7)],
+    Random(0),
+    None,
+)
+def test_any_order_of_the_replies_gives_the_same_bits(
+    models: list[tuple[list[float], int]], random: Random, pooled: Running | None
+) -> None:
+    shuffled = list(models)
+    random.shuffle(shuffled)
+
+    assert mean(shuffled, pooled).tobytes() == mean(models, pooled).tobytes()
+
+
+@given(replies)
+def test_the_mean_is_the_exact_one_rounded(models: list[tuple[list[float], int]]) -> None:
+    """To the last bit or the one beside it: to double precision first, then to single."""
+    result = mean(models)
+
+    total = sum(images for _, images in models)
+    for place, value in enumerate(result):
+        exact = sum(Fraction(float(np.float32(w[place]))) * images for w, images in models)
+        assert abs(Fraction(float(value)) - exact / total) <= Fraction(
+            float(np.spacing(abs(value)))
+        )
+
+
+@given(
+    st.lists(st.floats(allow_nan=False, allow_infinity=False, max_value=1e300, min_value=-1e300)),
+    st.randoms(),
+)
+def test_a_sum_is_the_double_next_to_the_exact_one(values: list[float], random: Random) -> None:
+    total = ExactSum()
+    random.shuffle(values)
+    for value in values:
+        total.add(np.array([value]))
+
+    rounded = total.rounded()
+
+    if rounded is None:
+        assert values == []
+    else:
+        assert rounded[0] == float(sum(map(Fraction, values)))
+
+
+@pytest.mark.parametrize("size", [32_767, 32_768, 32_769, 70_000])
+def test_long_models_are_summed_piece_by_piece(size: int) -> None:
+    """Every second sum needs what rounding left over, and some need what it left of that."""
+    small, tiny = np.full(size, 2.0**-60), np.zeros(size)
+    small[::2], tiny[[0, -1]] = 0, 2.0**-140
+    total = ExactSum()
+    for values in (np.ones(size), small, tiny, -np.ones(size), -small):
+        total.add(values.astype(np.float32), 3)
+
+    assert np.array_equal(total.rounded(), 3 * tiny)
+
+
+def test_trained_models_in_another_order_are_the_same_mean() -> None:
+    random = np.random.default_rng(0)
+    start = random.normal(0, 0.05, 100_000)
+    models = [(start + random.normal(0, 0.01, start.size)).astype(np.float32) for _ in range(3)]
+
+    def averaged(order: tuple[int, ...]) -> bytes:
+        average = Average()
+        for number in order:
+            average.add(models[number], (600, 1203, 50_000)[number])
+        result = average.result()
+        assert result is not None
+        return result.tobytes()
+
+    assert averaged((0, 1, 2)) == averaged((2, 0, 1)) == averaged((1, 2, 0))
 
 
 @given(

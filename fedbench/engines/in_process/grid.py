@@ -59,7 +59,7 @@ class MemoryGrid(Grid):
     ) -> Iterator[tuple[int, Message]]:
         """Exchange messages as `Exchange` has it, but yield replies in the messages' order.
 
-        A sum of models in another order would be another sum.
+        So a run tells the same events in the same order each time.
         What a node raises is its reply.
         """
         nodes = {self._workers.submit(m): m.metadata.dst_node_id for m in messages}
