@@ -25,7 +25,7 @@ from flwr.superlink.servicer.fleet import fleet_handlers
 from flwr.superlink.servicer.runtime import runtime_handlers
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from fedbench.flower.bundles import (
     FLEET_PULL,
@@ -39,8 +39,12 @@ from fedbench.flower.bundles import (
 )
 from fedbench.flower.longpoll import Scope, read_body
 from fedbench.flower.messages import object_ids
+from fedbench.flower.refusals import fail_asked
+from fedbench.flower.whole import NotWholeError, require_whole_push
 
 Parts = list[bytes]
+# What a bundle may make of its reader that is none, or not a whole one.
+_MALFORMED = (struct.error, DecodeError, IndexError, UnicodeDecodeError, NotWholeError)
 
 
 class Bundles:
@@ -57,16 +61,29 @@ class Bundles:
             return
         request = Request({**scope, "app": self._superlink, "state": {}})
         try:
-            parts = unpack(await read_body(receive))
-            answer = await run_in_threadpool(handler, request, parts)
+            body = await read_body(receive)
+            answer = await run_in_threadpool(_answer, request, body)
+        except ClientDisconnect:
+            return  # whoever it was may come again
         except FlowerError as error:
             await _refuse(send, API_ERROR_MAP[error.code].http_status_code, error.message)
         except HTTPException as error:
             await _refuse(send, error.status_code, str(error.detail))
-        except (struct.error, DecodeError, IndexError) as error:
+        except _MALFORMED as error:
             await _refuse(send, 400, str(error))
         else:
             await _send(send, 200, pack(answer) if answer else [])
+
+
+def _answer(request: Request, body: bytes) -> Parts:
+    """Return the answer to a bundle; a push that is none fails what its node was asked."""
+    path = request.scope["path"]
+    try:
+        return _HANDLERS[path](request, unpack(body))
+    except _MALFORMED as error:
+        if path == FLEET_PUSH:
+            fail_asked(request, str(error))
+        raise
 
 
 def _fleet_pull(request: Request, parts: Parts) -> Parts:
@@ -87,10 +104,12 @@ def _fleet_push(request: Request, parts: Parts) -> Parts:
     """(request, contents of the reply's objects) -> (answer)."""
     question = PushMessagesRequest.FromString(parts[0])
     state = _authenticated(request, question)
+    require_whole_push(question, parts[1:])
     answer = fleet_handlers.push_messages(question, state)
-    metadata = question.messages_list[0].metadata
-    _store(state, metadata.run_id, answer.session_id, question.message_object_trees, parts[1:])
-    state.object_store.delete(metadata.reply_to_message_id)
+    if answer.objects_to_push:  # else it is no reply to what this node was asked, or a second one
+        metadata = question.messages_list[0].metadata
+        _store(state, metadata.run_id, answer.session_id, question.message_object_trees, parts[1:])
+        state.object_store.delete(metadata.reply_to_message_id)
     return [answer.SerializeToString()]
 
 
@@ -116,16 +135,17 @@ def _runtime_pull(request: Request, parts: Parts) -> Parts:
 
 
 def _runtime_objects(request: Request, parts: Parts) -> Parts:
-    """(id of the reply, ids of objects) -> (contents), empty ones still being on their way.
+    """(id of the reply, ids of its objects) -> (contents), and SuperLink forgets the reply.
 
-    Nothing where one of them is gone. When all are there, SuperLink forgets the reply.
+    Nothing where one of them is gone; one empty part while one is still on its way.
     """
     state, task = _task(request)
     contents = [state.get_object(task.run_id, item) for item in parts[1].decode().split()]
     if None in contents:
         return []
-    if all(contents):
-        state.object_store.delete(parts[0].decode())
+    if not all(contents):
+        return [b""]
+    state.object_store.delete(parts[0].decode())
     return cast("Parts", contents)
 
 

@@ -42,7 +42,10 @@ def unpack(body: bytes) -> list[bytes]:
         position += length
         return body[position - length : position]
 
-    return list(_parts(read)) if body else []
+    parts = list(_parts(read)) if body else []
+    if position < len(body):
+        raise struct.error(f"expected {position} bytes, got {len(body)}")
+    return parts
 
 
 def _parts(read: Callable[[int], bytes]) -> Iterator[bytes]:

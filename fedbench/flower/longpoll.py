@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextlib import suppress
 from typing import Any
 
+from starlette.requests import ClientDisconnect
+
 from fedbench.flower.bundles import FLEET_PULL, FLEET_PUSH, RUNTIME_PULL, RUNTIME_PUSH
 
 HOLD_SECONDS = 2.0
@@ -22,6 +24,8 @@ NEWS: Mapping[str, str] = {
     RUNTIME_PULL: FLEET_PUSH,
     "/v1/runtime/acquire-task": "/v1/control/start-run",
 }
+# By which the stock node's reply becomes whole, some time after it was pushed.
+_ALSO_NEWS: Mapping[str, str] = {"/v1/fleet/push-object": FLEET_PUSH}
 
 Scope = MutableMapping[str, Any]
 App = Callable[[Scope, Any, Any], Awaitable[None]]
@@ -42,9 +46,11 @@ class LongPoll:
         """Serve one request."""
         path = scope.get("path", "")
         if path in self._news:
-            await self._poll(scope, await read_body(receive), send)
+            with suppress(ClientDisconnect):
+                await self._poll(scope, await read_body(receive), send)
             return
         await self._app(scope, receive, send)
+        path = _ALSO_NEWS.get(path, path)
         if path in self._bells:
             bell, self._bells[path] = self._bells[path], asyncio.Event()
             bell.set()
@@ -79,10 +85,16 @@ class LongPoll:
 
 
 async def read_body(receive: Any) -> bytes:
-    """Return the whole body of a request."""
+    """Return the whole body of a request.
+
+    Raises:
+        ClientDisconnect: the other side hung up amid it.
+    """
     pieces, more = [], True
     while more:
         message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
         pieces.append(message.get("body", b""))
         more = message.get("more_body", False)
     return b"".join(pieces)

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple, cast
 
-from flwr.app import Array, Error, Message
+from flwr.app import Array, Error, Message, MessageType
 from flwr.common.constant import ErrorCode
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.supercore.inflatable.inflatable_object import (
@@ -92,6 +92,16 @@ def carry_arrays(contents: Iterable[bytes]) -> bool:
 def app_error(message: Message, reason: str) -> Message:
     """Return the reply of a node whose ClientApp raised an exception."""
     return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message)
+
+
+def refused(message: Message, problem: str) -> Message:
+    """Return the reply in place of one that is not kept, because of a problem that it has."""
+    return app_error(message, f"{refusal(message.metadata.message_type)}: {problem}")
+
+
+def refusal(message_type: str) -> str:
+    """Return how the reason begins for which a reply to such a message is not kept."""
+    return "refused update" if message_type == MessageType.TRAIN else "refused reply"
 
 
 def lost_node_error(message: Message, reason: str) -> Message:

@@ -25,8 +25,13 @@ from flwr.supercore.constant import TASK_TOKEN_HEADER
 
 from fedbench.flower import messages as flower_messages
 from fedbench.flower.bundles import RUNTIME_OBJECTS, RUNTIME_PULL, RUNTIME_PUSH, Connection
+from fedbench.flower.messages import object_ids
 
 _PATIENCE_SECONDS = 5.0  # SuperLink is in the same container
+
+
+class LostObjectError(Exception):
+    """An object of a reply will not come any more."""
 
 
 class Arrival(NamedTuple):
@@ -77,13 +82,18 @@ class RuntimeConnection:
         pairs = zip(answer.messages_list, answer.message_object_trees, strict=True)
         return [Arrival(envelope.metadata.reply_to_message_id, tree) for envelope, tree in pairs]
 
-    def contents(self, reply: Arrival, object_ids: Sequence[str]) -> list[bytes]:
-        """Return the contents of objects of a reply; an empty one is still on its way.
+    def contents(self, reply: Arrival) -> dict[str, bytes] | None:
+        """Return the contents of a reply's objects, once; None while some are still on their way.
 
-        Return nothing if one of them is gone, because its client died amid its upload.
+        Raises:
+            LostObjectError: one of them is gone, because its client died amid its upload.
         """
+        ids = object_ids([reply.tree])
         message_id: str = reply.tree.object_id
-        return self._post(RUNTIME_OBJECTS, [message_id.encode(), " ".join(object_ids).encode()])
+        parts = self._post(RUNTIME_OBJECTS, [message_id.encode(), " ".join(ids).encode()])
+        if not parts:
+            raise LostObjectError
+        return dict(zip(ids, parts, strict=True)) if all(parts) else None
 
     def _post(self, path: str, parts: Sequence[bytes]) -> list[bytes]:
         return list(self._connection.post(path, parts, lambda: self._headers).parts())

@@ -6,19 +6,23 @@ Flower's own `send_and_receive` looks for replies every 3 s, and holds all of th
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from flwr.app import Message
 from flwr.serverapp import Grid
 
 from fedbench.flower import runtime
-from fedbench.flower.messages import inflate, lost_node_error, object_ids
-from fedbench.flower.runtime import Arrival, RuntimeConnection
+from fedbench.flower.messages import inflate, lost_node_error, refused
+from fedbench.flower.runtime import Arrival, LostObjectError, RuntimeConnection
+from fedbench.flower.whole import require_whole
 from fedbench.server.exchange import RunStopped, ServerPart
 from fedbench.telemetry.timing import Timing
 
 POLL_SECONDS = 0.05  # the server holds back its answer while there is no reply
-_OBJECT_BACKOFF_SECONDS = 0.05
+_NOT_WHOLE = "its reply did not arrive whole"
+# A reply's arrays: so many times what was sent, as an app may add to the model what it likes.
+_MOST_MODELS = 4
+_SMALL_BYTES = 2**20
 
 
 class PromptGrid:
@@ -62,17 +66,25 @@ class PromptGrid:
                 waiting[message_id] = message
             else:  # SuperLink takes no message for a node that signed off
                 yield _failure(message, "the client left the federation")
+        arrived: dict[str, Arrival] = {}  # but maybe not whole yet
         while waiting and time.monotonic() < deadline:
-            arrivals = self._superlink.pull(list(waiting))
-            if not arrivals:
-                self.pause(POLL_SECONDS)
-            for arrival in arrivals:
+            self._look(waiting, arrived)
+            for message_id, arrival in list(arrived.items()):
                 self._heed()
-                message = waiting.pop(arrival.reply_to)
-                if reply := self._reply(arrival, deadline):
+                message = waiting[message_id]
+                if reply := self._reply(message, arrival):
+                    del waiting[message_id], arrived[message_id]
                     yield message.metadata.dst_node_id, reply
-                else:
-                    yield _failure(message, "its reply did not arrive whole")
+        for message_id in arrived:
+            yield _failure(waiting[message_id], _NOT_WHOLE)
+
+    def _look(self, waiting: Mapping[str, Message], arrived: dict[str, Arrival]) -> None:
+        """Add what has arrived since; sleep for a moment if nothing has."""
+        missing = [message_id for message_id in waiting if message_id not in arrived]
+        arrivals = self._superlink.pull(missing) if missing else []
+        if not arrivals:
+            self.pause(POLL_SECONDS)
+        arrived |= {arrival.reply_to: arrival for arrival in arrivals}
 
     def _push(self, messages: Sequence[Message]) -> Sequence[str]:
         """Return the messages' ids, empty where SuperLink did not take one."""
@@ -83,24 +95,30 @@ class PromptGrid:
         with self.timing.measure("send"):
             return self._superlink.push(packed)
 
-    def _reply(self, arrival: Arrival, deadline: float) -> Message | None:
-        """Return a reply with its content; None where a client died amid its upload."""
+    def _reply(self, message: Message, arrival: Arrival) -> Message | None:
+        """Return the reply to a message; None while it is not whole yet."""
         with self.timing.measure("receive"):
-            if (contents := self._contents(arrival, deadline)) is None:
-                return None
+            try:
+                contents = self._superlink.contents(arrival)
+            except LostObjectError:
+                return lost_node_error(message, _NOT_WHOLE)
+        if contents is None:
+            return None
         with self.timing.measure("unpack"):
-            return inflate(arrival.tree, contents).message
+            return _unpacked(message, arrival, contents)
 
-    def _contents(self, arrival: Arrival, deadline: float) -> dict[str, bytes] | None:
-        contents = dict.fromkeys(object_ids([arrival.tree]), b"")
-        while missing := [object_id for object_id, content in contents.items() if not content]:
-            parts = self._superlink.contents(arrival, missing)
-            if not parts or time.monotonic() > deadline:
-                return None
-            contents |= zip(missing, parts, strict=True)
-            if not all(parts):
-                self.pause(_OBJECT_BACKOFF_SECONDS)
-        return contents
+
+def _unpacked(message: Message, arrival: Arrival, contents: dict[str, bytes]) -> Message:
+    """Return what a reply says; one that cannot be put together is an error of its client."""
+    arrays = [
+        array for record in message.content.array_records.values() for array in record.values()
+    ]
+    largest = _MOST_MODELS * sum(len(array.data) for array in arrays) + _SMALL_BYTES
+    try:
+        require_whole(arrival.tree, contents, largest)
+        return inflate(arrival.tree, contents).message
+    except Exception as error:  # a client may send what Flower never thought of
+        return refused(message, str(error) or type(error).__name__)
 
 
 def _failure(message: Message, reason: str) -> tuple[int, Message]:
