@@ -72,6 +72,14 @@ class Ending(Statement):
         return f"the client's process died ({how})"
 
 
+class Identity(Statement):
+    """Who a client is, and how many training images it has of the data set that was asked for."""
+
+    client: Name
+    device: Name
+    samples: int = Field(ge=0, lt=2**63, strict=True)
+
+
 class Offer(BaseModel):
     """What the server says of its current run to whoever wants to join: its data is a key."""
 

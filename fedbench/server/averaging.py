@@ -115,7 +115,8 @@ class Average:
         first, second = self._first.rounded(), self._second.rounded()
         if self._pooled and first is not None and second is not None:
             variances = second / self._images - (first / self._images) ** 2
-            mean[self._pooled.variances] = np.maximum(variances, 0.0)  # rounding goes below
+            # Rounding goes below, and means far apart above.
+            mean[self._pooled.variances] = np.clip(variances, 0.0, np.finfo(np.float32).max)
         return mean
 
 

@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from flwr.app import ConfigRecord, Error, Message, MessageType, RecordDict
+from pydantic import ValidationError
 
-from fedbench.flower.messages import is_from_a_lost_node
+from fedbench.flower.messages import is_from_a_lost_node, refusal
 from fedbench.server.exchange import Exchange
+from fedbench.wire import Identity, first_problem
 
 ANSWER_SECONDS = 120.0  # the stock node starts a process, under its device's quota, to answer
 
@@ -21,11 +23,15 @@ Why = Callable[[int, str], str | None]
 
 @dataclass(frozen=True)
 class Member:
-    """A connected client that holds images of this run's data set."""
+    """A connected client that holds images of this run's data set.
+
+    `samples` is how many training images it said that it has; None where it was not asked.
+    """
 
     node_id: int
     client: str
     device: str
+    samples: int | None = None
 
 
 class Directory:
@@ -70,8 +76,15 @@ class Directory:
         for node_id, reply in self._grid.exchange(queries, ANSWER_SECONDS):
             if self.explained(node_id, reply).has_error():
                 self._fail(node_id, reply.error.reason)
+                continue
+            try:
+                identity = Identity.model_validate(dict(reply.content["client"]))
+            except KeyError:
+                self._fail(node_id, f"{refusal(MessageType.QUERY)}: it does not say who it is")
+            except ValidationError as error:
+                self._fail(node_id, f"{refusal(MessageType.QUERY)}: {first_problem(error)}")
             else:
-                self._members[node_id] = self._admit(node_id, reply.content["client"])
+                self._members[node_id] = self._admit(node_id, identity)
 
     def _fail(self, node_id: int, reason: str) -> None:
         """Say once that a node cannot say who it is; it is asked again each time."""
@@ -79,8 +92,8 @@ class Directory:
             self._failed.add(node_id)
             self._say("unidentified", node=node_id, reason=reason)
 
-    def _admit(self, node_id: int, identity: ConfigRecord) -> Member | None:
-        if int(str(identity["samples"])) < 1:
-            self._say("left_out", client=identity["client"], data=self._data)
+    def _admit(self, node_id: int, identity: Identity) -> Member | None:
+        if identity.samples < 1:
+            self._say("left_out", client=identity.client, data=self._data)
             return None
-        return Member(node_id, str(identity["client"]), str(identity["device"]))
+        return Member(node_id, identity.client, identity.device, identity.samples)

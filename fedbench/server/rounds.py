@@ -18,7 +18,7 @@ from fedbench.records.verdict import Emulation
 from fedbench.server import replies
 from fedbench.server.directory import Directory, Member, Say
 from fedbench.server.exchange import Exchange, Stopwatch
-from fedbench.server.replies import Kind
+from fedbench.server.replies import Asked, Kind
 from fedbench.server.strategy import select
 from fedbench.server.tally import Tally
 from fedbench.wire import TASK, ClientTask, Work
@@ -130,9 +130,11 @@ class Rounds:
         self._grid.timing.lap()
         for node_id, reply in self._grid.exchange(self._asking(messages, number), timeout):
             lap = self._grid.timing.lap()
-            client = self._directory.member(node_id).client
+            member = self._directory.member(node_id)
+            client = member.client
             try:
-                work = replies.admit(kind, self._directory.explained(node_id, reply), arrays)
+                reply = self._directory.explained(node_id, reply)  # noqa: PLW2901
+                work = replies.admit(kind, reply, self._asked(arrays, member))
             except replies.FailedReplyError as error:
                 tally.failed(client, kind, str(error), lap)
                 self._say("failed", round=number, client=client, reason=str(error))
@@ -140,6 +142,10 @@ class Rounds:
             tally.add(client, work, lap)
             self._say(_EVENTS[kind], round=number, client=client, **_told(work))
             yield reply
+
+    def _asked(self, sent: ArrayRecord, member: Member) -> Asked:
+        learns = self._experiment.task != "noop"
+        return Asked(sent, self._facts.classes, member.samples, learns)
 
     def _asking(self, messages: Iterable[Message], number: int) -> Iterator[Message]:
         """Add to each message what its client is asked, whatever the strategy put into it."""

@@ -17,9 +17,12 @@ from flwr.app import (
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
+from fedbench.flower import arrays
 from fedbench.learning.flat import Flat, Running
 from fedbench.server.averaging import Average, Momentum
 
+ARRAYS = "arrays"
+"""The record of a message that has the model; the name is Flower's."""
 ARRAY = "weights"
 
 
@@ -88,7 +91,7 @@ class FlatFedAvg(FedAvg):
         average = Average(self._pooled)
         for reply in replies:
             samples = int(reply.content["metrics"][self.weighted_by_key])
-            average.add(reply.content[self.arrayrecord_key][ARRAY].numpy(), samples)
+            average.add(arrays.read(reply.content[self.arrayrecord_key][ARRAY]), samples)
         mean = average.result()
         if mean is None:
             return None, None

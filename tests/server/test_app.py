@@ -28,6 +28,9 @@ from fedbench.server.checkpoint import RunFolder
 from fedbench.wire import ClientTask, EvaluateReply, Work, work_record
 
 NOBODY = "http://127.0.0.1:1"  # no metrics: a run needs none
+# A model that diverged says so.
+TRAINED = {"epoch_seconds": [0.5], "local_loss": math.nan, "local_accuracy": 0.25}
+EVALUATED = {"evaluate_seconds": 0.5, "server_loss": 2.0, "server_accuracy": 0.25}
 PROFILE = Profile(name="test", machines=(Machine(device="laptop", count=2),))
 
 
@@ -65,9 +68,9 @@ class Clients:
                 weights = message.content["arrays"]["weights"].numpy() + np.float32(1)
                 content["arrays"] = ArrayRecord({"weights": Array(weights)})
                 # 4 of 8: a power of two, so that the mean of equal weights is exact.
-                content["work"] = work(TrainWork(samples=4, local_loss=math.nan))
+                content["work"] = work(TrainWork(samples=4, **TRAINED))
             case "evaluate":
-                content["work"] = work(EvaluateReply(test_samples=5, server_loss=2.0))
+                content["work"] = work(EvaluateReply(test_samples=5, **EVALUATED))
         return Message(content, reply_to=message)
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
+import pytest
 from flwr.app import ConfigRecord, Error, Message, MessageType, RecordDict
 from flwr.common.constant import ErrorCode
 
@@ -10,6 +11,7 @@ from fedbench.server.directory import ANSWER_SECONDS, Directory, Member, Why
 from fedbench.server.exchange import Exchange
 
 DATA = "digits-iid-1"
+SAID = {"client": "a", "device": "laptop", "samples": 1}
 
 
 class Nodes:
@@ -18,6 +20,7 @@ class Nodes:
     def __init__(self, answers: dict[int, ConfigRecord | Error | None]) -> None:
         self.answers = answers
         self.asked: list[int] = []
+        self.content: dict[int, RecordDict] = {}  # of those that say something else
 
     def node_ids(self) -> list[int]:
         return list(self.answers)
@@ -33,7 +36,8 @@ class Nodes:
             self.asked.append(node)
             answer = self.answers[node]
             if isinstance(answer, ConfigRecord):
-                yield node, Message(RecordDict({"client": answer}), reply_to=message)
+                content = self.content.get(node, RecordDict({"client": answer}))
+                yield node, Message(content, reply_to=message)
             elif answer:
                 yield node, Message(answer, reply_to=message)
 
@@ -56,7 +60,7 @@ def test_clients_are_known_by_name_and_sorted() -> None:
 
     members = directory(nodes, Said()).connected()
 
-    assert members == [Member(3, "laptop", "laptop"), Member(5, "workstation", "laptop")]
+    assert members == [Member(3, "laptop", "laptop", 100), Member(5, "workstation", "laptop", 100)]
 
 
 def test_each_node_is_asked_once() -> None:
@@ -77,7 +81,7 @@ def test_a_client_that_went_away_is_not_connected_but_still_known() -> None:
     del nodes.answers[1]
 
     assert [member.client for member in known.connected()] == ["b"]
-    assert known.member(1) == Member(1, "a", "laptop")
+    assert known.member(1) == Member(1, "a", "laptop", 100)
 
 
 def test_a_node_that_never_said_who_it_is_has_a_name_all_the_same() -> None:
@@ -104,6 +108,31 @@ def test_a_node_that_cannot_say_who_it_is_is_told_once_and_asked_again() -> None
     nodes.answers[1] = identity("a")
     assert [member.client for member in known.connected()] == ["a"]
     assert nodes.asked == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (SAID | {"samples": 1.5}, "samples: Input should be a valid integer"),
+        (SAID | {"samples": -1}, "samples: Input should be greater than or equal to 0"),
+        (SAID | {"client": "../a"}, "client: "),
+        (SAID | {"weight": 9}, "weight: Extra inputs are not permitted"),
+        ({}, "client: Field required"),
+        (None, "it does not say who it is"),
+    ],
+)
+def test_an_identity_that_is_not_valid_is_told_and_the_others_take_part(
+    answer: dict[str, Any] | None, reason: str
+) -> None:
+    nodes, said = Nodes({1: identity("b"), 2: identity("c")}), Said()
+    nodes.content[1] = RecordDict({} if answer is None else {"client": ConfigRecord(answer)})
+
+    members = directory(nodes, said).connected()
+
+    assert members == [Member(2, "c", "laptop", 100)]
+    ((event, facts),) = said
+    assert (event, facts["node"]) == ("unidentified", 1)
+    assert facts["reason"].startswith(f"refused reply: {reason}")
 
 
 REASON = "killed for memory: its limit is 300 MiB (device laptop)"

@@ -2,12 +2,26 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from io import BytesIO
 from typing import Any, cast
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MessageType, RecordDict
+from flwr.app import (
+    Array,
+    ArrayRecord,
+    ConfigRecord,
+    Error,
+    Message,
+    MessageType,
+    MetricRecord,
+    RecordDict,
+)
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fedbench.config import Experiment
 from fedbench.learning.pace import Speed
@@ -21,7 +35,9 @@ from fedbench.telemetry.timing import Timing
 from fedbench.wire import ClientTask
 
 Answer = Callable[[Message], Message] | None
-LAPTOP, PC = Member(1, "laptop", "laptop"), Member(2, "pc", "legacy-pc")
+LAPTOP, PC = Member(1, "laptop", "laptop", 30), Member(2, "pc", "legacy-pc", 30)
+MEMBERS = {1: LAPTOP, 2: PC}
+WEIGHTS = np.array([0, 1], np.float32)
 TRAIN = {
     "epoch_seconds": [1.5, 1.0],
     "samples": 30,
@@ -71,7 +87,7 @@ class World:
         return list(self.members)
 
     def member(self, node_id: int) -> Member:
-        return {member.node_id: member for member in (LAPTOP, PC)}[node_id]
+        return MEMBERS[node_id]
 
     def explained(self, node_id: int, reply: Message) -> Message:
         if reply.has_error() and node_id in self.lost:
@@ -127,6 +143,38 @@ def answering(told: dict[str, Any], weights: list[float] | None = None) -> Answe
 
 def trained(weights: list[float], **told: Any) -> Answer:
     return answering(TRAIN | told, weights)
+
+
+def with_records(**records: Any) -> Answer:
+    """A good reply to a train message, but for some records."""
+
+    def answer(message: Message) -> Message:
+        content = RecordDict(
+            {
+                "work": ConfigRecord({"work": json.dumps(TRAIN)}),
+                "arrays": ArrayRecord({"weights": Array(WEIGHTS)}),
+            }
+        )
+        return Message(RecordDict(dict(content) | records), reply_to=message)
+
+    return answer
+
+
+def sending(weights: Any) -> Answer:
+    return with_records(arrays=ArrayRecord({"weights": Array(np.asarray(weights))}))
+
+
+def bytes_of(data: bytes, stype: str = "numpy.ndarray") -> Answer:
+    """An array that says of itself that it is as it should be."""
+    return with_records(arrays=ArrayRecord({"weights": Array("float32", (2,), stype, data)}))
+
+
+def claiming(header: dict[str, Any]) -> Answer:
+    """Eight bytes under a header that says otherwise."""
+    stream = BytesIO()
+    said = {"descr": "<f4", "fortran_order": False, "shape": (2,)} | header
+    np.lib.format.write_array_header_1_0(stream, said)
+    return bytes_of(stream.getvalue() + WEIGHTS.tobytes())
 
 
 def evaluated(**told: Any) -> Answer:
@@ -241,7 +289,22 @@ def test_each_client_is_told_its_own_pace_and_the_whole_experiment(world: World)
     ("answer", "reason"),
     [
         (trained([0, 1], samples=-3), "samples: Input should be greater than or equal to 0"),
-        (trained([0, 1], samples=0), "samples: it trained on none"),
+        (trained([0, 1], samples=0), "samples: 0, expected 1 to 30, as it said that it has"),
+        (trained([0, 1], samples=31), "samples: 31, expected 1 to 30, as it said that it has"),
+        (trained([0, 1], samples=1.0), "samples: Input should be a valid integer"),
+        (trained([0, 1], samples=True), "samples: Input should be a valid integer"),
+        (trained([0, 1], samples="9"), "samples: Input should be a valid integer"),
+        (trained([0, 1], samples=None), "samples: Input should be a valid integer"),
+        (trained([0, 1], samples=10**400), "samples: "),
+        (trained([0, 1], epoch_seconds=[]), "epoch_seconds: it does not say"),
+        (trained([0, 1], epoch_seconds=[1e300]), "epoch_seconds: 1e+300, expected no more than"),
+        (trained([0, 1], local_loss=None), "local_loss: it does not say"),
+        (trained([0, 1], local_accuracy=math.nan), "local_accuracy: nan, expected no more than"),
+        (trained([0, 1], local_accuracy=1.5), "local_accuracy: 1.5, expected 0 to 1"),
+        (trained([0, 1], bytes_sent=-1), "bytes_sent: Input should be greater than or equal to 0"),
+        (trained([0, 1], bytes_sent=10**300), "bytes_sent: 10000000000000000000"),
+        (trained([0, 1], cpu_seconds=math.inf), "cpu_seconds: Input should be a finite number"),
+        (trained([0, 1], weight=9), "weight: Extra inputs are not permitted"),
         (trained([0, 1], epoch_seconds="soon"), "epoch_seconds: Input should be a valid array"),
         (
             trained([0, 1], epoch_seconds=[math.nan]),
@@ -252,10 +315,53 @@ def test_each_client_is_told_its_own_pace_and_the_whole_experiment(world: World)
             "epochs.0.throttled_seconds: Field required",
         ),
         (trained([0, 1, 2]), "its model is float32 [3], expected float32 [2]"),
-        (answering(TRAIN), "its model is nothing, expected float32 [2]"),
+        (sending(np.float32([1])), "its model is float32 [1], expected float32 [2]"),
+        (sending(np.float32(1)), "its model is float32 [], expected float32 [2]"),
+        (sending(np.float32([[0], [1]])), "its model is float32 [2, 1], expected float32 [2]"),
+        (sending(np.float64([0, 1])), "its model is float64 [2], expected float32 [2]"),
+        (sending(np.int32([0, 1])), "its model is int32 [2], expected float32 [2]"),
+        (sending(np.array([0, 1], ">f4")), "its model is >f4 [2], expected float32 [2]"),
+        (trained([0, math.nan]), "1 of its model's 2 numbers are NaN or infinite"),
+        (trained([math.inf, -math.inf]), "2 of its model's 2 numbers are NaN or infinite"),
+        (
+            claiming({"shape": (2**40,)}),
+            "its array's header promises 4398046511104 bytes, and 8 came",
+        ),
+        (claiming({"shape": (-1,)}), "its array is float32 [-1], row by row; expected numbers"),
+        (claiming({"shape": (1,)}), "its array's header promises 4 bytes, and 8 came"),
+        (claiming({"descr": "|O"}), "its array is object [2], row by row; expected numbers"),
+        (claiming({"descr": "<f8", "shape": (1,)}), "its model is float64 [1], expected float32"),
+        (claiming({"fortran_order": True, "shape": (2, 1)}), "its array is float32 [2, 1], column"),
+        (bytes_of(b""), "its array is no npy"),
+        (bytes_of(pickle.dumps([0, 1])), "its array is no npy"),
+        (bytes_of(b"\x93NUMPY\x01\x00\x08\x00((((((((" + bytes(8)), "its array is no npy"),
+        (bytes_of(b"\x93NUMPY\x03\x00" + bytes(80)), "its array is no npy"),
+        (bytes_of(bytes(8), "pickle"), "its array is serialised as 'pickle', expected"),
+        (answering(TRAIN), "its records are work; expected arrays, work"),
+        (with_records(more=ConfigRecord()), "its records are arrays, more, work; expected arrays"),
+        (
+            with_records(arrays=ConfigRecord({"weights": 1})),
+            "arrays is a ConfigRecord, expected an",
+        ),
+        (with_records(arrays=ArrayRecord()), "its values in arrays are none; expected weights"),
+        (
+            with_records(arrays=ArrayRecord({"bias": Array(WEIGHTS)})),
+            "its values in arrays are bias; expected weights",
+        ),
+        (
+            with_records(arrays=ArrayRecord({"bias": Array(WEIGHTS), "weights": Array(WEIGHTS)})),
+            "its values in arrays are bias, weights; expected weights",
+        ),
+        (with_records(work=MetricRecord({"work": 1})), "work is a MetricRecord, expected a Config"),
+        (with_records(work=ConfigRecord({"work": 1})), "Input should be an object"),
+        (with_records(work=ConfigRecord({"work": "[" * 10**5})), "Invalid JSON"),
+        (
+            with_records(work=ConfigRecord({"work": json.dumps(TRAIN), "and": 1})),
+            "its values in work are and, work; expected work",
+        ),
         (
             lambda message: Message(RecordDict(), reply_to=message),
-            "it does not say what was done",
+            "its records are none; expected arrays, work",
         ),
     ],
 )
@@ -267,13 +373,84 @@ def test_a_reply_that_is_not_valid_is_an_error_of_its_client(
     weights, record = one_round(world)
 
     assert weights == [1, 0]
-    assert record.clients[1] == ClientRound(
-        client="pc", device="legacy-pc", error=f"train: its reply is not valid: {reason}"
-    )
+    error = record.clients[1].error
+    assert record.clients[1] == ClientRound(client="pc", device="legacy-pc", error=error)
+    assert error is not None
+    assert error.startswith(f"train: refused update: {reason}")
+    assert len(error) < 2100
     assert (MessageType.EVALUATE, 2) not in world.asked
-    assert ("failed", {
-        "round": 1, "client": "pc", "reason": f"its reply is not valid: {reason}",
-    }) in world.said  # fmt: skip
+    told = {"round": 1, "client": "pc", "reason": error.removeprefix("train: ")}
+    assert ("failed", told) in world.said
+    assert RoundRecord.model_validate_json(record.model_dump_json()) == record
+
+
+def test_a_loss_that_is_no_number_is_none_and_the_update_counts(world: World) -> None:
+    """A model that diverges, or half precision that overflows, has such a loss.
+
+    The record has no NaN, which JSON has not, and the mean is that of those that have a number.
+    """
+    world.answers[MessageType.TRAIN, 1] = trained([1, 0], local_loss=math.nan)
+    world.answers[MessageType.EVALUATE, 1] = evaluated(server_loss=math.inf, test_samples=30)
+    world.answers[MessageType.EVALUATE, 2] = evaluated(server_loss=2.0, test_samples=10)
+
+    weights, record = one_round(world)
+
+    assert weights == [0.75, 0.25]
+    assert [client.local_loss for client in record.clients] == [None, 0.5]
+    assert [client.server_loss for client in record.clients] == [None, 2.0]
+    assert record.server_loss == 2.0
+    assert [client.error for client in record.clients] == [None, None]
+
+
+def test_a_client_of_unknown_size_may_train_on_any_number(world: World) -> None:
+    world.members[1] = MEMBERS[2] = replace(PC, samples=None)
+    try:
+        world.answers[MessageType.TRAIN, 2] = trained([0, 1], samples=10_000)
+
+        _, record = one_round(world)
+    finally:
+        MEMBERS[2] = PC
+
+    assert record.clients[1].samples == 10_000
+
+
+numbers = st.integers() | st.floats() | st.sampled_from([1, 1e15, 1e38, 5e-324, 1e308, 2**70])
+epoch_says = st.fixed_dictionaries(
+    {
+        "seconds": numbers,
+        "cpu_seconds": numbers,
+        "throttled_seconds": numbers,
+        "steal_seconds": numbers,
+        "share": numbers,
+    }
+)
+client_says = (
+    st.sampled_from([None, True, "soon", {}, []]) | numbers | st.lists(numbers, max_size=3)
+)
+
+
+@given(
+    st.dictionaries(st.sampled_from([*TRAIN, "x"]), client_says, max_size=3),
+    st.lists(epoch_says, max_size=2),
+    st.dictionaries(st.sampled_from([*EVALUATE, "confusion", "x"]), client_says, max_size=3),
+)
+def test_whatever_a_client_says_the_record_reads_back(
+    trained_says: dict[str, Any], epochs: list[dict[str, float]], evaluated_says: dict[str, Any]
+) -> None:
+    world = World(LAPTOP, PC)
+    for node in (1, 2):
+        world.answers[MessageType.TRAIN, node] = trained([1, 0])
+        world.answers[MessageType.EVALUATE, node] = evaluated()
+    world.answers[MessageType.TRAIN, 2] = trained([1, 0], epochs=epochs, **trained_says)
+    world.answers[MessageType.EVALUATE, 2] = evaluated(**evaluated_says)
+
+    weights, record = one_round(world)
+
+    assert weights == [1, 0]
+    assert record.clients[0].error is None
+    line = record.model_dump_json()
+    json.loads(line, parse_constant=pytest.fail)
+    assert RoundRecord.model_validate_json(line) == record
 
 
 def test_an_evaluation_that_is_not_valid_is_an_error_too(world: World) -> None:
@@ -283,9 +460,34 @@ def test_an_evaluation_that_is_not_valid_is_an_error_too(world: World) -> None:
 
     assert weights == [0.75, 0.25]
     assert record.clients[1].error == (
-        "evaluate: its reply is not valid: confusion.1: Input should be greater than or equal to 0"
+        "evaluate: refused reply: confusion.1: Input should be greater than or equal to 0"
     )
     assert record.server_accuracy == 0.5, "of the other alone"
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ({"confusion": [1] * 4}, "confusion: 4 cells with 4 images, expected 100 with 20"),
+        ({"confusion": [1] * 100}, "confusion: 100 cells with 100 images, expected 100 with 20"),
+        ({"server_accuracy": -0.5}, "server_accuracy: -0.5, expected 0 to 1"),
+        ({"server_accuracy": None}, "server_accuracy: it does not say"),
+        ({"server_loss": None}, "server_loss: it does not say"),
+        ({"evaluate_seconds": None}, "evaluate_seconds: it does not say"),
+        ({"test_samples": 10**30}, "test_samples: 10000000000000000000"),
+    ],
+)
+def test_figures_of_an_evaluation_are_checked(
+    said: dict[str, Any], reason: str, world: World
+) -> None:
+    world.answers[MessageType.EVALUATE, 2] = evaluated(**said)
+
+    _, record = one_round(world)
+
+    error = record.clients[1].error
+    assert error is not None
+    assert error.startswith(f"evaluate: refused reply: {reason}")
+    assert record.server_loss == 1.0, "of the other alone"
 
 
 def test_a_failed_client_is_recorded_left_out_of_the_mean_and_not_waited_for_again(
@@ -358,7 +560,7 @@ def test_a_noop_round_has_no_figures_of_learning(world: World) -> None:
         world.answers[MessageType.TRAIN, node] = answering(noop | {"samples": 1}, [7, 7])
         world.answers[MessageType.EVALUATE, node] = answering({"test_samples": 1})
 
-    _, record = one_round(world)
+    _, record = one_round(world, task="noop")
 
     assert record.server_accuracy is None
     assert record.server_epoch_seconds is None
