@@ -96,6 +96,7 @@ def _array_size(content: bytes, chunks: Sequence[bytes]) -> int:
     """Return how many bytes an array will have; it may name a chunk more than once."""
     try:
         said = json.loads(content[content.index(HEAD_BODY_DIVIDER) + len(HEAD_BODY_DIVIDER) :])
-        return sum(len(chunks[number]) for number in said["arraychunk_ids"])
+        sizes = [get_object_head_values_from_object_content(chunk)[2] for chunk in chunks]
+        return sum(sizes[number] for number in said["arraychunk_ids"])
     except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
         raise NotWholeError(f"an array does not say what it is made of: {error}") from None

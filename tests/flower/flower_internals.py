@@ -33,10 +33,10 @@ USED = {
     "flwr.proto.fleet_pb2:PullMessagesResponse": "messages_list message_object_trees",
     "flwr.proto.fleet_pb2:PushMessagesRequest":
         "node messages_list message_object_trees clientapp_runtime_list",
-    "flwr.proto.fleet_pb2:PushMessagesResponse": "session_id",
+    "flwr.proto.fleet_pb2:PushMessagesResponse": "session_id objects_to_push",
     "flwr.proto.fleet_pb2:RegisterNodeFleetRequest": "public_key",
     "flwr.proto.fleet_pb2:UnregisterNodeFleetRequest": "node_id",
-    "flwr.proto.message_pb2:Metadata": "run_id message_id reply_to_message_id",
+    "flwr.proto.message_pb2:Metadata": "run_id message_id reply_to_message_id src_node_id",
     "flwr.proto.message_pb2:ObjectTree": "object_id children",
     "flwr.proto.node_pb2:Node": "node_id",
     "flwr.proto.runtime_pb2:AcquireTaskRequest": "supported_task_types",
@@ -50,6 +50,10 @@ USED = {
     "flwr.server.superlink.linkstate:LinkState.get_object": "run_id object_id",
     "flwr.server.superlink.linkstate:LinkState.store_object":
         "run_id session_id object_id object_content",
+    "flwr.server.superlink.linkstate:LinkState.get_node_id_by_public_key": "public_key",
+    "flwr.server.superlink.linkstate:LinkState.start_session": "run_id",
+    "flwr.server.superlink.linkstate:LinkState.store_message_and_object_tree":
+        "message object_tree session_id",
     "flwr.serverapp.strategy:FedAvg._construct_messages": "record node_ids message_type",
     "flwr.supercore.control.control_http_client:ControlHttpClient.from_server_address":
         "server_address insecure root_certificates interceptors",
@@ -58,6 +62,10 @@ USED = {
     "flwr.supercore.dependencies.task:authenticate_task": "request token state",
     "flwr.supercore.inflatable.inflatable_object:get_all_nested_objects": "obj",
     "flwr.supercore.inflatable.inflatable_object:get_object_tree": "obj",
+    "flwr.supercore.inflatable.inflatable_object:get_object_head_values_from_object_content":
+        "object_content",
+    "flwr.supercore.inflatable.inflatable_object:get_object_id": "object_content",
+    "flwr.supercore.inflatable.inflatable_utils:validate_object_content": "content",
     "flwr.supercore.inflatable.inflatable_utils:inflate_object_from_contents":
         "object_id object_contents objects",
     "flwr.supercore.inflatable.inflatable_utils:pull_objects":

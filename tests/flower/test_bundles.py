@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -22,3 +23,29 @@ def test_nothing_is_a_bundle_of_nothing() -> None:
 def test_half_a_bundle_is_none(length: int) -> None:
     with pytest.raises(struct.error):
         unpack(b"".join(pack([b"1234"]))[:length])
+
+
+@pytest.mark.parametrize("count", [3, 2**40, 2**63, 2**64 - 1])
+def test_a_table_that_claims_more_parts_than_there_are_is_none(count: int) -> None:
+    tracemalloc.start()
+    with pytest.raises(struct.error):
+        unpack(struct.pack("<QQQ", count, 0, 0))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert most < 10_000
+
+
+@pytest.mark.parametrize("lengths", [(2**63,), (4, 2**64 - 1), (5,), (3,), (2, 1)])
+def test_lengths_that_do_not_add_up_are_no_bundle(lengths: tuple[int, ...]) -> None:
+    with pytest.raises(struct.error):
+        unpack(struct.pack(f"<{1 + len(lengths)}Q", len(lengths), *lengths) + b"1234")
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_are_a_bundle_or_an_error(body: bytes) -> None:
+    try:
+        parts = unpack(body)
+    except struct.error:
+        return
+    assert body in (b"", b"".join(pack(parts)))

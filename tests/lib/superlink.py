@@ -102,6 +102,13 @@ class SuperLink:
     def holds(self, message: Message) -> bool:
         return message.metadata.message_id in self._state.object_store
 
+    def stored(self) -> set[str]:
+        """The ids of all objects that it holds."""
+        return set(self._state.object_store.store)
+
+    def replied(self, message: Message) -> bool:
+        return message.metadata.message_id in self._state.message_ins_id_to_message_res_id
+
     def reply_to(self, message_id: str) -> Message:
         """The reply that a node gave."""
         return self._inflate(self._state.message_ins_id_to_message_res_id[message_id])
@@ -110,11 +117,14 @@ class SuperLink:
         self, node_id: int, app: Callable[[Message], Message], *, uploads: bool = True
     ) -> None:
         """Lets a node answer its next message; without uploads it dies before its arrays came."""
-        (envelope,) = self._state.get_message_ins(node_id, limit=1)
-        reply = app(self._inflate(envelope.metadata.message_id))
-        arrive = self.announce(reply)
+        arrive = self.answer_slowly(node_id, app)
         if uploads:
             arrive()
+
+    def answer_slowly(self, node_id: int, app: Callable[[Message], Message]) -> Callable[[], bool]:
+        """Lets a node tell of its answer; its arrays come when what is returned is called."""
+        (envelope,) = self._state.get_message_ins(node_id, limit=1)
+        return self.announce(app(self._inflate(envelope.metadata.message_id)))
 
     def waiting(self, node_id: int) -> int:
         """Messages that the node has not taken yet."""

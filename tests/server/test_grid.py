@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
@@ -17,6 +18,7 @@ from flwr.app import (
     MetricRecord,
     RecordDict,
 )
+from flwr.supercore.inflatable.inflatable_object import add_header_to_object_body
 
 from fedbench.server import grid as grid_module
 from fedbench.server.exchange import RunStopped
@@ -162,6 +164,67 @@ def test_a_node_that_dies_amid_its_upload_fails_alone(superlink: Any, prompt: Pr
 
     assert replies[dying].error.reason == "its reply did not arrive whole"
     assert not replies[alive].has_error()
+
+
+class Bomb(Array):
+    """An array that names its only chunk so often that it has 10 GB."""
+
+    def deflate(self) -> bytes:
+        said = {"dtype": "float32", "shape": [2], "stype": "numpy.ndarray"}
+        body = json.dumps(said | {"arraychunk_ids": [0] * 2_500_000}).encode()
+        return add_header_to_object_body(body, self)
+
+
+class Nonsense(ConfigRecord):
+    def deflate(self) -> bytes:
+        return add_header_to_object_body(b"\xff no protobuf", self)
+
+
+Bomb.__qualname__, Nonsense.__qualname__ = "Array", "ConfigRecord"
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"), [(Bomb, "its arrays have 10320000000 bytes"), (Nonsense, "Error parsing")]
+)
+def test_a_reply_that_cannot_be_put_together_is_an_error_of_its_node(
+    superlink: Any, prompt: Prompt, kind: type, reason: str
+) -> None:
+    bad, good = superlink.join(), superlink.join()
+
+    def spoiled(message: Message) -> Message:
+        reply = trained(message)
+        if kind is Bomb:
+            reply.content["arrays"]["weights"] = Bomb(WEIGHTS)
+        else:
+            reply.content["arrays"] = Nonsense()
+        return reply
+
+    world = World(lambda: superlink.answer(bad, spoiled), lambda: superlink.answer(good, trained))
+
+    replies = dict(prompt(world).exchange(questions([bad, good]), LONG))
+
+    assert replies[bad].error.reason.startswith(f"refused update: {reason}")
+    assert not replies[good].has_error()
+
+
+def test_a_reply_that_is_not_whole_yet_holds_up_no_other(superlink: Any, prompt: Prompt) -> None:
+    slow, quick = superlink.join(), superlink.join()
+    rest: list[Callable[[], object]] = []
+
+    def finish() -> None:
+        rest[0]()
+
+    world = World(
+        lambda: rest.append(superlink.answer_slowly(slow, trained)),
+        lambda: superlink.answer(quick, trained),
+        *[lambda: None] * 10,
+        finish,
+    )
+
+    replies = list(prompt(world).exchange(questions([slow, quick]), LONG))
+
+    assert [node for node, _ in replies] == [quick, slow]
+    assert not any(reply.has_error() for _, reply in replies)
 
 
 def test_a_silent_node_is_given_up(superlink: Any, prompt: Prompt) -> None:
