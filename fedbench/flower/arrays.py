@@ -59,5 +59,9 @@ def _header(data: bytes) -> tuple[int, tuple[int, ...], np.dtype[Any]]:
 
 def count_not_finite(values: NDArray[np.floating]) -> int:
     """Return how many of the numbers [P] are NaN or infinite; memory is that of a chunk."""
-    chunks = (values[start : start + _CHUNK] for start in range(0, values.size, _CHUNK))
-    return sum(chunk.size - int(np.isfinite(chunk).sum()) for chunk in chunks)
+    count = 0
+    for start in range(0, values.size, _CHUNK):
+        finite = np.isfinite(values[start : start + _CHUNK])
+        if not finite.all():  # several times as fast as to count
+            count += finite.size - int(np.count_nonzero(finite))
+    return count

@@ -111,7 +111,8 @@ class Average:
         total = self._total.rounded()
         if total is None:
             return None
-        mean = (total / self._images).astype(np.float32)
+        total /= self._images
+        mean = total.astype(np.float32)
         first, second = self._first.rounded(), self._second.rounded()
         if self._pooled and first is not None and second is not None:
             variances = second / self._images - (first / self._images) ** 2

@@ -49,6 +49,8 @@ SAMPLES = {
     "even": {"one": 64, "two": 32},
     "corrupt": {"one": 32, "two": 32},
     "uneven": {"one": 32, "two": 256, "three": 256},
+    "hostile": {"one": 64, "four": 32},
+    "honest": {"one": 64},
 }
 MODEL = "mobilenet_v3_small"
 MODEL_BYTES = 4 * flat.to_flat(models.build(MODEL)).size
@@ -95,12 +97,20 @@ class Federation:
             "server", str(HERE / "native_server.py"), str(self.folder / "tls/server"), *ports
         )
 
-    def start_client(self, name: str) -> None:
+    def prepare(self, name: str) -> None:
+        """A client's folder, with what the kernel says in its container."""
+        cgroup = self.folder / name / "sys/fs/cgroup"
+        cgroup.mkdir(parents=True)
+        (cgroup / "memory.events").write_text("oom_kill 0\n")
+        (cgroup / "memory.max").write_text(f"{400 * 2**20}\n")
+        (self.folder / name / "ca.pem").write_bytes((self.folder / "tls/ca.pem").read_bytes())
+
+    def start_client(self, name: str, program: str = "native_client.py") -> None:
         folder = self.folder / name
         settings = {"CLIENT": name, "DEVICE": "laptop", "SERVER": f"localhost:{self.fleet}"}
         settings["METRICS_PORT"] = str(self.metrics[name])
         environment = {f"FEDBENCH_{key}": value for key, value in settings.items()}
-        self.spawn(name, str(HERE / "native_client.py"), str(folder), **environment)
+        self.spawn(name, str(HERE / program), str(folder), **environment)
 
     def worker(self, name: str) -> int:
         """The process that trains, of the two that a client has."""
@@ -195,19 +205,16 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]
         for client, samples in clients.items():
             _partition(folder / client / "data" / key, samples)
     (folder / "two/data/corrupt/test.safetensors").write_bytes(b"not safetensors")
-    control, fleet, operations, *rest = _free_ports(6)
+    control, fleet, operations, hostile, *rest = _free_ports(7)
     with ExitStack() as stack:
         metrics = dict(zip(("one", "two", "three"), rest, strict=True))
         federation = Federation(folder, control, fleet, operations, metrics, stack)
         federation.start_server()
         for name in metrics:
-            cgroup = folder / name / "sys/fs/cgroup"
-            cgroup.mkdir(parents=True)
-            (cgroup / "memory.events").write_text("oom_kill 0\n")
-            (cgroup / "memory.max").write_text(f"{400 * 2**20}\n")
-            (folder / name / "ca.pem").write_bytes((folder / "tls/ca.pem").read_bytes())
+            federation.prepare(name)
             federation.start_client(name)
         until(lambda: all((folder / name / "ready").exists() for name in metrics))
+        metrics["four"] = hostile  # of which only its test knows
         yield federation
     killed = [name for name, p in federation.processes.items() if p.returncode == -signal.SIGKILL]
     assert killed in ([], ["two"]), "they did not end when they were told to"
@@ -417,3 +424,38 @@ def test_a_round_goes_on_without_those_that_leave(federation: Federation) -> Non
     assert all_three["three"].error.startswith("train: ")
     assert "timeout" not in all_three["three"].error
     assert summary.rounds[0].server_accuracy == all_three["one"].server_accuracy
+
+
+def test_bad_updates_are_refused_and_the_model_is_that_of_the_honest(
+    federation: Federation,
+) -> None:
+    """First a NaN, then a bundle that lacks an object, then good work."""
+    federation.prepare("four")
+    federation.start_client("four", "hostile_client.py")
+    until((federation.folder / "four/ready").exists)
+
+    hostile, honest = (federation.create(name, rounds=2) for name in ("hostile", "honest"))
+    federation.launch(hostile)
+    summary = federation.finish(hostile)
+    federation.launch(honest)
+    federation.finish(honest)
+
+    assert summary.status == "finished"
+    errors = [clients(record)["four"].error for record in summary.rounds]
+    size = MODEL_BYTES // 4
+    assert errors == [
+        f"train: refused update: 1 of its model's {size} numbers are NaN or infinite",
+        "train: refused update: 6 objects came, expected 7",
+    ]
+    told = [event["reason"] for event in events(hostile, "failed") if event["client"] == "four"]
+    assert [f"train: {reason}" for reason in told] == errors
+    assert "refused: 400 6 objects came, expected 7" in federation.log("four")
+    assert all(clients(record)["one"].error is None for record in summary.rounds)
+    with_it, without = (run.path / "checkpoint.safetensors" for run in (hostile, honest))
+    assert with_it.read_bytes() == without.read_bytes()
+
+    again = federation.create("hostile", rounds=1)
+    federation.launch(again)
+    (record,) = federation.finish(again).rounds
+    assert clients(record)["four"].error is None
+    assert clients(record)["four"].samples == 32
