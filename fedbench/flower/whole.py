@@ -1,4 +1,4 @@
-"""Whether a message that somebody else sent is whole, before anything is kept or made of it."""
+"""Checks that a message which somebody else sent is whole, before anything is made of it."""
 
 from __future__ import annotations
 

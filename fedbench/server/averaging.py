@@ -48,7 +48,7 @@ class ExactSum:
         total = self._levels[0].copy()
         for level in self._levels[1:2]:
             total += level
-        if deeper := self._levels[2:]:  # where a number's summands are more than 2**50 apart
+        if deeper := self._levels[2:]:  # where summands are further apart than two doubles hold
             for place in np.flatnonzero(np.any(deeper, axis=0)):
                 total[place] = math.fsum(level[place] for level in self._levels)
         return total
