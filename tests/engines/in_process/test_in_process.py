@@ -21,6 +21,8 @@ from fedbench.engines.in_process.workers import worker_count
 from fedbench.records import Summary, read_lines
 from fedbench.server.checkpoint import RunFolder
 
+pytestmark = pytest.mark.processes
+
 CLASSES = [str(number) for number in range(10)]
 KEY = "random-1"
 Prepare = Callable[..., Path]
@@ -92,7 +94,6 @@ if __name__ == "__main__":
 DECOY = """
 from pathlib import Path
 
-pytestmark = pytest.mark.processes
 Path(__file__).with_name("imported").touch()
 raise ImportError
 """
