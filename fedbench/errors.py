@@ -6,6 +6,7 @@ FedbenchError             1  something that fedbench reports instead of a traceb
 │   └── DockerError       3  no daemon, too old, no compose, or a docker command failed
 ├── DataError             4  a data set is missing, empty or of the wrong shape
 ├── RunError              5  a run failed, or does not exist
+│   └── InUseError        5  another fedbench works on the same federation
 ├── FidelityError         6  an emulated device is farther from the real one than it may be
 ├── DamagedFileError      1  a file that fedbench wrote is missing, cut off or damaged
 └── RunInterrupted      130  the user stopped the run (Ctrl-C)
@@ -53,6 +54,10 @@ class RunError(FedbenchError):
     """A run failed or does not exist."""
 
     exit_code = 5
+
+
+class InUseError(RunError):
+    """Another fedbench works on the same at this moment; the message names it."""
 
 
 class FidelityError(FedbenchError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from fedbench.cli.output import say
@@ -17,7 +17,8 @@ from fedbench.config import (
     split_overrides,
 )
 from fedbench.engines.containers.runtime.stack import Stack
-from fedbench.host.setup.places import Places
+from fedbench.host.setup.locks import exclusive
+from fedbench.host.setup.places import ON_FEDERATION, Places
 
 places = Places(Path(__file__).resolve().parents[2])
 
@@ -32,13 +33,23 @@ def load(
     return chosen, federation, load_devices(federation)
 
 
+def changing() -> AbstractContextManager[None]:
+    """Keep other commands from changing the federation.
+
+    Raises:
+        InUseError: another one changes it right now.
+    """
+    return exclusive(places.lock, ON_FEDERATION)
+
+
 def bring_up(
     profile: Profile, devices: dict[str, Device], experiment: Experiment, source: Path | None
 ) -> Stack:
     """Bring a federation up with its data, and wait until its clients are ready."""
     from fedbench.engines.containers.bring_up import bring_up as bring_up_containers
 
-    return bring_up_containers(places, profile, devices, experiment, source, say)
+    with changing():
+        return bring_up_containers(places, profile, devices, experiment, source, say)
 
 
 def ensure_up(

@@ -13,7 +13,7 @@ from rich.table import Table
 from fedbench.cli import checkout, engines
 from fedbench.cli.options import Data, Detach, ExperimentName, Json, ProfileName, Settings
 from fedbench.cli.output import console, print_json, print_urls, say
-from fedbench.cli.run import execute
+from fedbench.cli.run import end
 from fedbench.config import load_device
 from fedbench.engines.containers.runtime.stack import require
 
@@ -28,9 +28,12 @@ def up(
 ) -> None:
     """Bring a federation up and run an experiment on it; the federation stays up."""
     chosen, federation, devices = checkout.load(profile, experiment, settings)
-    stack = checkout.bring_up(federation, devices, chosen, data)
-    engine = engines.in_containers(stack)
-    execute(engine, engine.create(chosen, data), stack, detach=detach, as_json=as_json)
+    with checkout.changing():
+        stack = checkout.bring_up(federation, devices, chosen, data)
+        engine = engines.in_containers(stack)
+        run = engine.create(chosen, data)
+        engine.start(run)
+    end(engine, run, stack, detach=detach, as_json=as_json)
 
 
 def plan(
@@ -73,7 +76,8 @@ def down(
     """Take the federation down; runs are kept."""
     from fedbench.engines.containers import teardown
 
-    teardown.down(checkout.places, say, volumes=volumes)
+    with checkout.changing():
+        teardown.down(checkout.places, say, volumes=volumes)
 
 
 def join(
@@ -94,7 +98,8 @@ def join(
     request = joining.Request(
         server, profile, name or profile.name, ca, data, samples, metrics_port
     )
-    container = joining.join(checkout.places, request, say)
+    with checkout.changing():
+        container = joining.join(checkout.places, request, say)
     console.print(
         f"{request.name} joined {server} as container {container}; it takes part from the next "
         f"round on. `docker rm -f {container}` ends it.",

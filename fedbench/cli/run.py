@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Annotated
 
 import typer
@@ -49,26 +50,32 @@ def run(
     """Run an experiment: on the federation that is up, or in one program without Docker."""
     if experiment and named and experiment != named:
         raise typer.BadParameter(f"two experiments: {experiment} and --experiment {named}")
-    if resume is None:
-        chosen = experiment or named or "digits"
-        executor, made, stack = _create(chosen, engine, profile, data, settings, workers)
-    elif experiment or named or settings or data or profile:
+    if resume is not None and (experiment or named or settings or data or profile):
         raise typer.BadParameter("a run that goes on keeps its experiment and its data")
-    else:
-        executor, made, stack = _resume(resume, workers)
-    execute(executor, made, stack, detach=detach, as_json=as_json)
+    with _alone(engine, resume):
+        if resume is None:
+            chosen = experiment or named or "digits"
+            executor, made, stack = _create(chosen, engine, profile, data, settings, workers)
+        else:
+            executor, made, stack = _resume(resume, workers)
+        executor.start(made)
+    end(executor, made, stack, detach=detach, as_json=as_json)
 
 
-def execute(
-    engine: AnyEngine, run: Run, stack: Stack | None, *, detach: bool, as_json: bool
-) -> None:
-    """Start a run, follow it unless `detach`, and print its tables or, as JSON, its summary."""
-    engine.start(run)
+def end(engine: AnyEngine, run: Run, stack: Stack | None, *, detach: bool, as_json: bool) -> None:
+    """Follow a run that was started, unless `detach`, and print its tables or its summary."""
     if detach:
         say(f"run {run.id}")
         say("it goes on by itself: `make status`, `fedbench report`")
         return
     _print_summary(follow_run(engine, run, stack), stack, as_json)
+
+
+def _alone(engine: EngineName, resume: str | None) -> AbstractContextManager[None]:
+    """Keep others from the federation, if it is to make the run."""
+    store = RunStore(checkout.places.runs)
+    in_containers = store.find(resume).emulates if resume is not None else engine == "containers"
+    return checkout.changing() if in_containers else nullcontext()
 
 
 def _create(

@@ -6,7 +6,7 @@ import subprocess
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -24,6 +24,9 @@ STOP_SECONDS = 60.0
 
 class Engine(Protocol):
     """Executes experiments for the clients of one federation, one run at a time."""
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Keep others from what runs are made on, while one is made and started; wait for them."""
 
     def create(self, experiment: Experiment, source: Path | None) -> Run:
         """Divide the data and make the run's folder.
@@ -61,6 +64,10 @@ class ProcessEngine(ABC):
     def __init__(self, say: Say) -> None:
         self._say = say
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Nobody has to be kept from anything: each run is on its own."""
+        return nullcontext()
 
     @abstractmethod
     def launch(self, run: Run) -> subprocess.Popen[bytes]:

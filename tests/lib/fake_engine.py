@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,6 +38,9 @@ class FakeEngine:
     calls: list[str] = field(default_factory=list)
     started: list[str] = field(default_factory=list)
     followed: int = 0
+
+    def alone(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def create(self, experiment: Experiment, source: Path | None) -> Run:
         self.calls.append(f"create rounds={experiment.rounds} seed={experiment.seed}")

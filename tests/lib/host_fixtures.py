@@ -21,7 +21,7 @@ from fedbench.engines.containers.runtime import certificates as tls
 from fedbench.engines.containers.runtime import daemon as real
 from fedbench.engines.containers.runtime.containers import Containers
 from fedbench.engines.containers.runtime.daemon import DockerContainers
-from fedbench.host.setup import bootstrap
+from fedbench.host.setup import bootstrap, machine
 from fedbench.host.setup.bootstrap import ensure_client_image
 from fedbench.host.setup.machine import Done
 
@@ -138,7 +138,15 @@ def held() -> Callable[[Path, str], AbstractContextManager[subprocess.Popen[str]
 
 
 @pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> FakeContainers:
+def own_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in the place of /run/fedbench: nobody who works on this host is waited for."""
+    folder = tmp_path / "run-fedbench"
+    monkeypatch.setattr(machine, "STATE", folder)
+    return folder
+
+
+@pytest.fixture
+def fake(own_host: Path, monkeypatch: pytest.MonkeyPatch) -> FakeContainers:
     """Containers in memory, which every command of this test finds.
 
     A `down` that sees nothing run in them stops no daemon of this host, which others may need.

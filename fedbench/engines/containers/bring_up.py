@@ -12,11 +12,12 @@ from typing import Any
 
 import psutil
 
-from fedbench.config import Device, Experiment, Profile, load_networks
+from fedbench.config import Device, Experiment, ModelName, Profile, load_networks
 from fedbench.engines.containers import startup
 from fedbench.engines.containers.emulation import calibrated
 from fedbench.engines.containers.engine import require_over
 from fedbench.engines.containers.runtime import daemon, links, ports
+from fedbench.engines.containers.runtime.containers import Containers
 from fedbench.engines.containers.runtime.networks import probe
 from fedbench.engines.containers.runtime.stack import Stack, paths
 from fedbench.host.data import prepare
@@ -55,7 +56,24 @@ def bring_up(
             nothing was started.
     """
     prepare.prepare(experiment, client_names(profile), places.data, source=source, say=say)
-    containers = daemon.connect(say)
+    with bootstrap.alone_on_host(say):  # until it has containers, for which Docker is kept
+        containers = daemon.connect(say)
+        stack, before = _start(places, profile, devices, experiment.model, containers, say)
+    startup.lift_quotas(stack, containers, before)
+    startup.wait_ready(stack, containers, say)
+    links.enforce(stack, containers)
+    return stack
+
+
+def _start(
+    places: Places,
+    profile: Profile,
+    devices: Mapping[str, Device],
+    model: ModelName,
+    containers: Containers,
+    say: Say,
+) -> tuple[Stack, startup.Starts]:
+    """Start what is planned; return it, and the starts of containers that were there before."""
     host = containers.host()
     networks = load_networks(profile, devices)
     # Refuses names and GPUs that cannot be, before anything is built; the speed is measured later.
@@ -67,10 +85,10 @@ def bring_up(
     gpu = any(computer.gpu is not None for computer in made)
     images = bootstrap.ensure_images(containers, say, root=places.root, cuda=gpu)
     measured = calibrated(
-        containers, images.fedbench, devices.values(), experiment.model, places.calibration, say
+        containers, images.fedbench, devices.values(), model, places.calibration, say
     )
     kernel = probe(containers, images.fedbench) if any(networks) else None
-    planned = plan(profile, devices, host, measured, experiment.model, networks, kernel)
+    planned = plan(profile, devices, host, measured, model, networks, kernel)
     for note in planned.notes:
         say(f"note: {note}")
     if images.grafana is None:
@@ -81,10 +99,7 @@ def bring_up(
     logs.keep_all(places, containers, say)  # a container that has changed is replaced
     before = startup.starts(stack, containers)
     stack.compose.up()
-    startup.lift_quotas(stack, containers, before)
-    startup.wait_ready(stack, containers, say)
-    links.enforce(stack, containers)
-    return stack
+    return stack, before
 
 
 def _facts() -> HostFacts:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +24,16 @@ from fedbench.errors import DockerError, RunError
 from fedbench.host.data import prepare
 from fedbench.host.plan.plan import require_known
 from fedbench.host.say import Say
+from fedbench.host.setup.locks import exclusive
 from fedbench.host.setup.machine import cpu_model
-from fedbench.host.setup.places import PROJECT
+from fedbench.host.setup.places import ON_FEDERATION, PROJECT
 from fedbench.records import replace_text
 from fedbench.records.facts import RunInputs
 from fedbench.records.runs import Run, RunStore
 
 _LAUNCH = "fedbench.server.launch"
 _GOVERNOR = "fedbench.engines.containers.governor"
+_SEEN_SECONDS = 30.0
 _OTHER_STRIDE = (
     "note: stem_stride=1 is more work than the devices' speeds are of: accuracies hold, "
     "emulated seconds are too few"
@@ -48,6 +52,10 @@ class ContainersEngine(ProcessEngine):
         self._stack = stack
         self._containers = containers
         self._store = RunStore(stack.places.runs)
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Keep others from the federation while a run is made and started; wait for them."""
+        return exclusive(self._stack.places.lock, ON_FEDERATION, self._say)
 
     def create(self, experiment: Experiment, source: Path | None) -> Run:
         """Partition the data and make the run's folder.
@@ -101,6 +109,21 @@ class ContainersEngine(ProcessEngine):
             )
         run.prepare_resume()
         return run
+
+    def start(self, run: Run) -> None:
+        """Start a run, and wait until the server executes it: till then it looks idle.
+
+        What goes wrong with it meanwhile is for `follow` to say.
+        """
+        super().start(run)
+        process = self._processes[run.id]
+        deadline = time.monotonic() + _SEEN_SECONDS
+        with suppress(DockerError):
+            while process.poll() is None and time.monotonic() < deadline:
+                server = self._stack.services(self._containers).get("server")
+                if server is None or _launched(self._containers, server) == run.id:
+                    return
+                time.sleep(0.1)
 
     def launch(self, run: Run) -> subprocess.Popen[bytes]:
         """Start the run, every client under its quota and on its network."""

@@ -10,21 +10,29 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import docker
 import psutil
 from docker.errors import DockerException
 
-from fedbench.errors import DockerError
+from fedbench.errors import DockerError, InUseError
 from fedbench.host.say import Say
-from fedbench.host.setup.images import Images, daemon_kept, ensure_client_image, ensure_images
-from fedbench.host.setup.locks import locked
+from fedbench.host.setup.images import (
+    ON_HOST,
+    Images,
+    alone_on_host,
+    daemon_kept,
+    ensure_client_image,
+    ensure_images,
+)
+from fedbench.host.setup.locks import exclusive, locked
 from fedbench.host.setup.machine import LOCAL_SOCKET, HostMachine
 
 __all__ = [
     "Images",
+    "alone_on_host",
     "daemon_is_ours",
     "docker_session",
     "ensure_client_image",
@@ -57,7 +65,8 @@ def ensure_docker(say: Say, machine: HostMachine | None = None) -> docker.Docker
         client = machine.connect()
     except DockerException as error:
         _refuse_if_not_ours_to_start(machine, error)
-        client = _start(say, machine)
+        with exclusive(machine.lock, ON_HOST, say):
+            client = find_docker(machine) or _start(say, machine)
     try:
         _check(client, machine)
     except DockerError:
@@ -77,14 +86,13 @@ def docker_session(say: Say, machine: HostMachine | None = None) -> Iterator[doc
         DockerError: as `ensure_docker`.
     """
     machine = machine or HostMachine()
-    client = ensure_docker(say, machine)
-    try:
-        with daemon_kept(machine):
-            yield client
-    finally:
-        if daemon_is_ours(machine) and not client.containers.list(ignore_removed=True):
-            stop_daemon(say, machine)
-        client.close()
+    with ExitStack() as session:
+        with alone_on_host(say, machine):
+            client = ensure_docker(say, machine)
+            session.callback(stop_daemon, say, machine)
+            session.enter_context(closing(client))
+            session.enter_context(daemon_kept(machine))
+        yield client
 
 
 def find_docker(machine: HostMachine | None = None) -> docker.DockerClient | None:
@@ -101,23 +109,39 @@ def daemon_is_ours(machine: HostMachine | None = None) -> bool:
 
 
 def stop_daemon(say: Say, machine: HostMachine | None = None) -> bool:
-    """Stop the daemon that fedbench started, and its containers; return whether it did.
+    """Stop the daemon that fedbench started, if no container runs; return whether it did.
 
     One that another fedbench needs right now goes on.
     """
     machine = machine or HostMachine()
-    daemon = _recorded(machine)
-    if daemon is None:
+    if not daemon_is_ours(machine):
         return False
     try:
-        with locked(machine.daemon_record, wait=False):
-            say("stopping the Docker daemon that fedbench started")
-            _stop(daemon)
-            machine.daemon_record.unlink()
-    except BlockingIOError:
+        with exclusive(machine.lock, ON_HOST), locked(machine.daemon_record, wait=False):
+            return _stop_unless_used(say, machine)
+    except (BlockingIOError, InUseError):
         say("the Docker daemon goes on: another fedbench needs it")
+    except FileNotFoundError:  # another has stopped it a moment ago
+        pass
+    return False
+
+
+def _stop_unless_used(say: Say, machine: HostMachine) -> bool:
+    daemon = _recorded(machine)
+    if daemon is None or _runs_containers(machine):
         return False
+    say("stopping the Docker daemon that fedbench started")
+    _stop(daemon)
+    machine.daemon_record.unlink()
     return True
+
+
+def _runs_containers(machine: HostMachine) -> bool:
+    client = find_docker(machine)
+    if client is None:
+        return False
+    with closing(client):
+        return bool(client.containers.list(ignore_removed=True))
 
 
 def _stop(daemon: psutil.Process) -> None:

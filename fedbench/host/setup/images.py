@@ -18,7 +18,7 @@ from fedbench import __version__
 from fedbench.errors import DockerError
 from fedbench.host.say import Say
 from fedbench.host.setup import pip
-from fedbench.host.setup.locks import locked
+from fedbench.host.setup.locks import exclusive, locked
 from fedbench.host.setup.machine import HostMachine
 
 PYTHON = "python:3.11-slim-bookworm"
@@ -27,6 +27,7 @@ PROMETHEUS = "prom/prometheus:v2.53.3"  # the version that Debian 13 has too
 GRAFANA = "grafana/grafana:11.6.0"
 CONTENT_LABEL = "fedbench.content"
 INDEX_LABEL = "fedbench.torch-index"
+ON_HOST = "on this host"
 _PULL_SECONDS = 900.0
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 
@@ -61,7 +62,7 @@ def ensure_images(
         DockerError: an image is not here and can be neither pulled nor made, or a build failed.
     """
     supply = _Supply(store, say, root, machine or HostMachine())
-    with daemon_kept(supply.machine):
+    with alone_on_host(say, supply.machine):
         tag = supply.current_fedbench(cuda=cuda)
         supply.prometheus()
         return Images(tag, PROMETHEUS, GRAFANA if supply.has(GRAFANA) else None)
@@ -81,8 +82,20 @@ def ensure_client_image(
         DockerError: as `ensure_images`.
     """
     supply = _Supply(store, say, root, machine or HostMachine())
-    with daemon_kept(supply.machine):
+    with alone_on_host(say, supply.machine):
         return supply.current_fedbench(cuda=cuda)
+
+
+@contextmanager
+def alone_on_host(say: Say, machine: HostMachine | None = None) -> Iterator[None]:
+    """Work alone on what all checkouts share here; wait for another fedbench that does, and say so.
+
+    That is Docker's daemon, which nobody stops meanwhile, the images, whose tags are those of each
+    checkout, and the cores when they are measured.
+    """
+    machine = machine or HostMachine()
+    with exclusive(machine.lock, ON_HOST, say), daemon_kept(machine):
+        yield
 
 
 @contextmanager

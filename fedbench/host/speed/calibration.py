@@ -18,6 +18,7 @@ import psutil
 from fedbench.engines.containers.runtime.containers import Containers
 from fedbench.engines.containers.runtime.workbench import Workbench, workbench
 from fedbench.host.say import Say
+from fedbench.host.setup.images import alone_on_host
 from fedbench.host.speed.cache import ModelSpeed, Speeds, host_identity, software_identity
 from fedbench.learning import user_models
 from fedbench.records.measurement import Measurement
@@ -59,11 +60,24 @@ def calibrate(
     speeds = {} if fresh else store.read(list(models), say)
     missing = [model for model in dict.fromkeys(models) if model not in speeds]
     if missing:
+        with alone_on_host(say):  # two at once would measure each other
+            meanwhile = {} if fresh else store.read(missing, say)
+            left = [model for model in missing if model not in meanwhile]
+            speeds |= meanwhile | _measure_all(containers, image, left, cores, store, say)
+    return {model: speeds[model] for model in models}
+
+
+def _measure_all(
+    containers: Containers, image: str, models: Sequence[str], cores: int, store: Speeds, say: Say
+) -> dict[str, ModelSpeed]:
+    """Measure models in one container, and remember each as soon as it is known."""
+    speeds: dict[str, ModelSpeed] = {}
+    if models:
         with workbench(containers, image) as bench:
-            for model in missing:
+            for model in models:
                 speeds[model] = measure(bench, model, cores, say)
                 store.write(speeds[model])
-    return {model: speeds[model] for model in models}
+    return speeds
 
 
 def measure(

@@ -142,8 +142,9 @@ class FidelityRuns:
         return {c.client: fidelity.epochs(c, dilation, self._settling) for c in self._run(chosen)}
 
     def _run(self, experiment: Experiment) -> list[ClientRound]:
-        run = self._engine.create(experiment, None)
-        self._engine.start(run)
+        with self._engine.alone():
+            run = self._engine.create(experiment, None)
+            self._engine.start(run)
         summary = self._engine.follow(run, lambda: None)
         self._runs.append(run.id)
         clients = summary.rounds[-1].clients

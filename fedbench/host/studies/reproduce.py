@@ -130,13 +130,14 @@ class Reproduction:
             self._say(f"run {run.id} is there already (--fresh repeats it)")
             return run.summary()
         engine = self._prepare()
-        if run:
-            self._say(f"going on with run {run.id}")
-            run = engine.resume(run.id)
-        else:
-            run = engine.create(chosen, source)
-            self._say(f"run {run.id}")
-        engine.start(run)
+        with engine.alone():
+            if run:
+                self._say(f"going on with run {run.id}")
+                run = engine.resume(run.id)
+            else:
+                run = engine.create(chosen, source)
+                self._say(f"run {run.id}")
+            engine.start(run)
         return engine.follow(run, Lines(run, self._say))
 
     def _find(self, original: PaperRun, chosen: Experiment) -> Run | None:

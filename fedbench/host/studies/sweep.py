@@ -147,14 +147,15 @@ class SweepRuns:
         return [failure for row in self.rows() for failure in row.failures]
 
     def _run(self, task: PlannedRun, engine: Engine, source: Path | None, follow: Follow) -> None:
-        try:
-            run = self._open(task, engine, source)
-        except (ConfigError, DataError) as error:
-            self._failed(task, None, error)
-            return
-        self._file.note(task, run)
-        try:
+        with engine.alone():
+            try:
+                run = self._open(task, engine, source)
+            except (ConfigError, DataError) as error:
+                self._failed(task, None, error)
+                return
+            self._file.note(task, run)
             engine.start(run)
+        try:
             follow(run)
         except RunError as error:
             self._failed(task, run, error)

@@ -154,7 +154,7 @@ def test_not_running_and_not_root(without_daemon: HostMachine) -> None:
 
 def test_systemd_starts_it(without_daemon: HostMachine, commands: Any, daemon: Any) -> None:
     said: list[str] = []
-    machine = replace(without_daemon, has_systemd=True, connect=after(1, daemon.connect))
+    machine = replace(without_daemon, has_systemd=True, connect=after(2, daemon.connect))
     bootstrap.ensure_docker(said.append, machine).close()
     assert commands.calls == [["systemctl", "start", "docker"], *CHECKS]
     assert said == ["starting the Docker daemon: systemctl start docker"]
@@ -195,7 +195,7 @@ def test_installs_and_starts_by_hand_and_stops_only_that_daemon(
 ) -> None:
     machine = replace(
         fake_dockerd("sleep 600 & exec sleep 600"),
-        connect=after(3, daemon.connect),
+        connect=after(4, daemon.connect),
         which=lambda _: None,
     )
     said: list[str] = []
@@ -221,7 +221,7 @@ def test_installs_and_starts_by_hand_and_stops_only_that_daemon(
 def test_a_daemon_that_another_fedbench_needs_goes_on(
     fake_dockerd: Callable[[str], HostMachine], daemon: Any, held: Any
 ) -> None:
-    machine = replace(fake_dockerd("exec sleep 600"), connect=after(1, daemon.connect))
+    machine = replace(fake_dockerd("exec sleep 600"), connect=after(2, daemon.connect))
     bootstrap.ensure_docker(lambda _: None, machine).close()
     said: list[str] = []
     with held(machine.daemon_record, "shared"):
@@ -236,7 +236,7 @@ def test_no_other_stops_the_daemon_of_a_session_and_its_end_does(
     fake_dockerd: Callable[[str], HostMachine], daemon: Any
 ) -> None:
     """As a benchmark needs it, between two parts that each take their federation down."""
-    machine = replace(fake_dockerd("exec sleep 600"), connect=after(1, daemon.connect))
+    machine = replace(fake_dockerd("exec sleep 600"), connect=after(2, daemon.connect))
     said: list[str] = []
     with bootstrap.docker_session(said.append, machine) as client:
         assert client.version()["Version"] == "26.1.5"
@@ -252,7 +252,7 @@ def test_no_other_stops_the_daemon_of_a_session_and_its_end_does(
 def test_a_session_leaves_the_daemon_to_those_who_still_need_it(
     fake_dockerd: Callable[[str], HostMachine], daemon: Any, held: Any
 ) -> None:
-    machine = replace(fake_dockerd("exec sleep 600"), connect=after(1, daemon.connect))
+    machine = replace(fake_dockerd("exec sleep 600"), connect=after(2, daemon.connect))
     with bootstrap.docker_session(lambda _: None, machine):
         daemon.running = ["postgres"]
     assert bootstrap.daemon_is_ours(machine)

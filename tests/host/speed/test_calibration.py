@@ -88,7 +88,7 @@ class Bench(FakeContainers):
 
 
 @pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+def bench(own_host: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     program = tmp_path / "docker"
     program.write_text(FAKE.format(python=sys.executable, folder=str(tmp_path)))
     program.chmod(0o755)

@@ -1,7 +1,9 @@
 """The federation's own certificate authority, and the server's certificate from it.
 
 The authority is made at the first `up` and kept; the server's certificate is made anew at each
-`up`, for all names and addresses that this host has then.
+`up`, for all names and addresses that this host has then. Each file is replaced as a whole, an
+authority's certificate after its key: whoever is killed in between leaves what the next `up` makes
+whole, and clients never see an authority that has no key.
 """
 
 from __future__ import annotations
@@ -19,6 +21,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from fedbench.host.setup.locks import locked
+
+_Pair = tuple[ec.EllipticCurvePrivateKey, x509.Certificate]
+
 _CA_DAYS, _SERVER_DAYS = 3650, 365
 # `server` inside the compose network; `fedbench-host` for a container joined on this same host.
 SERVER_NAMES = ("server", "localhost", "fedbench-host", "host.docker.internal")
@@ -30,20 +36,14 @@ def ensure(folder: Path, names: Iterable[str] | None = None) -> None:
     Clients mount only `ca.pem`, the server only `server/`: the authority's key stays here.
     """
     (folder / "server").mkdir(parents=True, exist_ok=True)
-    if not (folder / "ca.pem").exists():
-        key, certificate = _authority()
-        _write_key(folder / "ca.key", key)
-        (folder / "ca.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    authority_key = serialization.load_pem_private_key((folder / "ca.key").read_bytes(), None)
-    if not isinstance(authority_key, ec.EllipticCurvePrivateKey):
-        raise TypeError(f"{folder / 'ca.key'}: expected an elliptic-curve key")
-    authority = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
-    key = ec.generate_private_key(ec.SECP256R1())
-    certificate = _server(key, authority, authority_key, names or host_names())
-    _write_key(folder / "server" / "server.key", key)
-    (folder / "server" / "server.pem").write_bytes(
-        certificate.public_bytes(serialization.Encoding.PEM)
-    )
+    with locked(folder):
+        known = _known_authority(folder)
+        if known is None:
+            known = _authority()
+            _write(folder, "ca", *known)
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = _server(key, *known, names or host_names())
+        _write(folder, "server/server", key, certificate)
 
 
 def host_names() -> list[str]:
@@ -57,7 +57,19 @@ def host_names() -> list[str]:
     return [*SERVER_NAMES, socket.gethostname(), *sorted(addresses)]
 
 
-def _authority() -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
+def _known_authority(folder: Path) -> _Pair | None:
+    """Return the authority; None where there is none, or its two files do not belong together."""
+    try:
+        key = serialization.load_pem_private_key((folder / "ca.key").read_bytes(), None)
+        certificate = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise TypeError(f"{folder / 'ca.key'}: expected an elliptic-curve key")
+    return (key, certificate) if certificate.public_key() == key.public_key() else None
+
+
+def _authority() -> _Pair:
     key = ec.generate_private_key(ec.SECP256R1())
     subject = _name("fedbench federation")
     usage = x509.KeyUsage(
@@ -77,8 +89,8 @@ def _authority() -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
 
 def _server(
     key: ec.EllipticCurvePrivateKey,
-    authority: x509.Certificate,
     authority_key: ec.EllipticCurvePrivateKey,
+    authority: x509.Certificate,
     names: Iterable[str],
 ) -> x509.Certificate:
     return (
@@ -116,13 +128,21 @@ def _general_name(name: str) -> x509.GeneralName:
         return x509.DNSName(name)
 
 
-def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
-    path.unlink(missing_ok=True)
-    content = key.private_bytes(
+def _write(
+    folder: Path, name: str, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate
+) -> None:
+    private = key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
+    public = certificate.public_bytes(serialization.Encoding.PEM)
+    for ending, content, mode in ((".key", private, 0o600), (".pem", public, 0o644)):
+        aside = folder / "new"  # not in server/, which its container sees
+        aside.unlink(missing_ok=True)
+        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+        aside.replace(folder / f"{name}{ending}")

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
 import socket
 import ssl
+import sys
 import threading
 from contextlib import suppress
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from fedbench.engines.containers.runtime import certificates
 
@@ -105,3 +111,88 @@ def test_this_hosts_names_and_addresses_are_in_it_by_default(tmp_path: Path) -> 
     certificates.ensure(tmp_path)
     for name in ("server", "localhost", "fedbench-host", socket.gethostname(), "127.0.0.1"):
         assert handshake(tmp_path, tmp_path / "ca.pem", name) == "TLSv1.3"
+
+
+def assert_belong_together(folder: Path) -> None:
+    """Keys and certificates: loaded by ssl, each signed by whom it names, and in a handshake."""
+    authority = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
+    key = serialization.load_pem_private_key((folder / "ca.key").read_bytes(), None)
+    assert authority.public_key() == key.public_key()
+    for name in ("ca.pem", "server/server.pem"):
+        certificate = x509.load_pem_x509_certificate((folder / name).read_bytes())
+        certificate.verify_directly_issued_by(authority)
+    assert handshake(folder, folder / "ca.pem", "localhost") == "TLSv1.3"
+    modes = {str(p.relative_to(folder)): p.stat().st_mode & 0o777 for p in folder.rglob("*.*")}
+    assert modes == {
+        "ca.key": 0o600, "ca.pem": 0o644, "server/server.key": 0o600, "server/server.pem": 0o644,
+    }  # fmt: skip
+    assert {path.name for path in folder.iterdir()} == {"ca.key", "ca.pem", "server"}
+
+
+FORKED = multiprocessing.get_context("fork")
+CHANGES = ("open", "os.mkdir", "os.remove", "os.rename")
+
+
+def ensure_until(folder: Path, change: int) -> None:
+    """Dies, as by `kill -9`, just before it changes files in the folder for so many times."""
+    left = iter(range(change))
+
+    def watch(event: str, arguments: tuple[object, ...]) -> None:
+        concerned = event in CHANGES and str(arguments[0]).startswith(str(folder))
+        if concerned and next(left, None) is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(watch)
+    certificates.ensure(folder, ["localhost"])
+
+
+@pytest.mark.parametrize("before", ["nothing", "an authority", "half an authority"])
+def test_killed_at_any_moment_the_next_one_makes_it_whole(tmp_path: Path, before: str) -> None:
+    killed = 0
+    for change in range(100):
+        folder = tmp_path / str(change)
+        if before != "nothing":
+            certificates.ensure(folder, ["localhost"])
+        if before == "half an authority":
+            (folder / "ca.pem").write_bytes((folder / "ca.pem").read_bytes()[:100])
+        kept = (folder / "ca.pem").read_bytes() if before == "an authority" else None
+        process = FORKED.Process(target=ensure_until, args=(folder, change))
+        process.start()
+        process.join()
+        certificates.ensure(folder, ["localhost"])
+        assert_belong_together(folder)
+        assert kept in (None, (folder / "ca.pem").read_bytes())
+        if process.exitcode == 0:
+            break
+        assert process.exitcode == -signal.SIGKILL
+        killed += 1
+    assert killed >= (8 if before == "an authority" else 14)
+
+
+def test_what_a_killed_one_leaves_is_no_authority_without_its_key(tmp_path: Path) -> None:
+    for change in range(14):
+        folder = tmp_path / str(change)
+        process = FORKED.Process(target=ensure_until, args=(folder, change))
+        process.start()
+        process.join()
+        if (folder / "ca.pem").exists():
+            key = serialization.load_pem_private_key((folder / "ca.key").read_bytes(), None)
+            authority = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
+            assert authority.public_key() == key.public_key()
+
+
+def ensure_at_once(folder: Path, barrier: Barrier) -> None:
+    barrier.wait()
+    certificates.ensure(folder, ["localhost"])
+
+
+def test_twenty_pairs_at_once_make_one_authority_each(tmp_path: Path) -> None:
+    for number in range(20):
+        folder, barrier = tmp_path / str(number), FORKED.Barrier(2)
+        pair = [FORKED.Process(target=ensure_at_once, args=(folder, barrier)) for _ in range(2)]
+        for process in pair:
+            process.start()
+        for process in pair:
+            process.join()
+        assert [process.exitcode for process in pair] == [0, 0]
+        assert_belong_together(folder)
