@@ -25,12 +25,13 @@ def calibrate(
     from fedbench.host.setup import bootstrap
     from fedbench.host.speed import calibration
 
-    containers = daemon.connect(say)
-    image = bootstrap.ensure_client_image(containers, say, root=checkout.places.root)
-    speeds = calibration.calibrate(
-        containers, image, models or MODELS, checkout.places.calibration, say,
-        cores=containers.host().cpus, fresh=fresh,
-    )  # fmt: skip
+    with bootstrap.alone_on_host(say):
+        containers = daemon.connect(say)
+        image = bootstrap.ensure_client_image(containers, say, root=checkout.places.root)
+        speeds = calibration.calibrate(
+            containers, image, models or MODELS, checkout.places.calibration, say,
+            cores=containers.host().cpus, fresh=fresh,
+        )  # fmt: skip
     if as_json:
         print_json({model: speed.model_dump(mode="json") for model, speed in speeds.items()})
         return

@@ -19,6 +19,7 @@ HERE = Path(__file__).parent
 ORDER = (
     "test_image",
     "test_federation",
+    "test_two_at_once",
     "test_without_prometheus",
     "test_readme",
     "test_sweep",
@@ -56,6 +57,7 @@ def clean(docker_client: docker.DockerClient) -> Iterator[docker.DockerClient]:
                 shutil.rmtree(path)
         shutil.rmtree(ROOT / "data" / PROJECT, ignore_errors=True)
         shutil.rmtree(STATE, ignore_errors=True)
+        STATE.with_name(f"{STATE.name}.lock").unlink(missing_ok=True)
 
 
 def belongs_to_another(path: Path) -> bool:

@@ -114,8 +114,9 @@ def daemon(tmp_path: Path) -> Iterator[FakeDaemon]:
 _HOLD = """
 import sys
 from pathlib import Path
-from fedbench.host.setup.locks import locked
-with locked(Path(sys.argv[1]), shared=sys.argv[2] == "shared"):
+from fedbench.host.setup.locks import exclusive, locked
+file, kind = Path(sys.argv[1]), sys.argv[2]
+with exclusive(file, "") if kind == "named" else locked(file, shared=kind == "shared"):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -133,7 +134,10 @@ def _held(path: Path, kind: str) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.fixture
 def held() -> Callable[[Path, str], AbstractContextManager[subprocess.Popen[str]]]:
-    """Another process that holds the lock of a path, `shared` or `alone`, until it may end."""
+    """Another process that holds the lock of a path until it may end.
+
+    It holds it `shared` or `alone`, or as a lock file with its name in it: `named`.
+    """
     return _held
 
 

@@ -90,15 +90,16 @@ def join(places: Places, request: Request, say: Say) -> str:
         samples=request.samples,
         say=say,
     )
-    containers = daemon.connect(say)
-    image = bootstrap.ensure_client_image(containers, say, root=places.root)
-    host = containers.host()
-    part = _part(places, request, offer.experiment.model, containers, image, host, say)
-    name = f"{PROJECT}-joined-{request.name}"
-    _remove_ended(containers, name)
-    ports.require_one_free("metrics", request.metrics_port, "--metrics-port ")
-    described = joining_container(request, image, host, part, root, certificate)
-    return containers.start(name, described).name
+    with bootstrap.alone_on_host(say):
+        containers = daemon.connect(say)
+        image = bootstrap.ensure_client_image(containers, say, root=places.root)
+        host = containers.host()
+        part = _part(places, request, offer.experiment.model, containers, image, host, say)
+        name = f"{PROJECT}-joined-{request.name}"
+        _remove_ended(containers, name)
+        ports.require_one_free("metrics", request.metrics_port, "--metrics-port ")
+        described = joining_container(request, image, host, part, root, certificate)
+        return containers.start(name, described).name
 
 
 def ask(server: str, certificate: Path) -> Offer:

@@ -106,8 +106,9 @@ def holder(file: Path) -> LockHolder | None:
     """Return who holds a lock file; None while the file does not say, or of one that has ended."""
     try:
         named = LockHolder(**json.loads(file.read_bytes()))
+        datetime.fromisoformat(named.since)
         alive = psutil.Process(named.pid).create_time() == named.created
-    except (OSError, ValueError, TypeError, psutil.Error):
+    except (OSError, ValueError, TypeError, OverflowError, psutil.Error):
         return None
     return named if alive else None
 

@@ -15,6 +15,7 @@ import pytest
 from fake_containers import FakeContainers
 
 from fedbench.config import Profile, load_devices, load_experiment, load_profile
+from fedbench.engines.containers import startup
 from fedbench.engines.containers.bring_up import bring_up, preview
 from fedbench.engines.containers.runtime import daemon as docker_daemon
 from fedbench.engines.containers.runtime import workbench as workbenches
@@ -27,6 +28,7 @@ from fedbench.host.plan.project import compose_project
 from fedbench.host.plan.targets import Assumed
 from fedbench.host.setup import bootstrap
 from fedbench.host.setup.bootstrap import Images
+from fedbench.host.setup.locks import holder
 from fedbench.host.setup.places import PROJECT, Places
 from fedbench.host.speed import calibration
 from fedbench.records import write_summary
@@ -136,6 +138,29 @@ def test_clients_start_without_their_quotas_and_have_them_when_they_are_up(
     monkeypatch.setattr(Compose, "up", lambda _: daemon.add("legacy-pc-1", **limited))
     stack = up(load_profile("legacy-pair", [*ports, PAIR]))
     assert daemon.quotas == {"legacy-pc-1": [-1, stack.clients[0].quota]}
+
+
+def test_no_other_stops_docker_before_a_federation_has_containers(
+    places: Places,
+    daemon: FakeContainers,
+    own_host: Path,
+    up: Up,
+    ports: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nor gives another checkout the image's tag to what it builds."""
+    kept = []
+
+    def look(*_: object, **__: object) -> None:
+        kept.append(holder(own_host / "lock") is not None)
+
+    for place, name in ((docker_daemon, "connect"), (calibration, "calibrate")):
+        before = getattr(place, name)
+        monkeypatch.setattr(place, name, lambda *_, done=before, **__: look() or done())
+    monkeypatch.setattr(Compose, "up", look)
+    monkeypatch.setattr(startup, "wait_ready", look)
+    up(load_profile("legacy-pair", ports))
+    assert kept == [True, True, True, False]
 
 
 def test_a_federation_is_not_replaced_beneath_a_run(

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -235,6 +236,22 @@ def test_without_its_server_nothing_runs(there: bool, stack: Stack, fake: FakeCo
         runner(stack, fake).create(load_experiment("digits"), None)
     assert caught.value.message == "the server is not running"
     assert list(stack.places.runs.iterdir()) == []
+
+
+def test_a_run_that_was_started_is_in_progress(
+    stack: Stack, up: FakeContainers, run: Run, spawn: Spawn
+) -> None:
+    """Not only when its process is there, in the server's container, some time later."""
+    launch = f"python -m fedbench.server.launch /runs/{run.id}"
+    timer = threading.Timer(0.3, lambda: up.run("server", "python -m fedbench.server", launch))
+    engine = runner(stack, up)
+    process = spawn("exec sleep 60")
+    timer.start()
+    with patch.object(engine, "launch", lambda _: process):
+        engine.start(run)
+    with pytest.raises(RunError, match=f"run {run.id} is in progress"):
+        runner(stack, up).create(load_experiment("digits"), None)
+    timer.join()
 
 
 # -- create

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from docker.errors import DockerException
 
 from fedbench.errors import DockerError
 from fedbench.host.setup import bootstrap
+from fedbench.host.setup.locks import locked
 from fedbench.host.setup.machine import LOCAL_SOCKET, Done, HostMachine, execute
 
 CHECKS = [["docker", "compose", "version", "--short"], ["docker", "buildx", "version"]]
@@ -292,3 +295,65 @@ def test_another_process_with_the_recorded_pid_is_left_alone(machine: HostMachin
     (machine.state / "dockerd.json").write_text(json.dumps(record))
     assert not bootstrap.daemon_is_ours(machine)
     assert not bootstrap.stop_daemon(lambda _: None, machine)
+
+
+# -- two at once
+
+
+def test_a_daemon_is_not_stopped_under_one_who_works_on_this_host(
+    fake_dockerd: Callable[[str], HostMachine], daemon: Any, held: Any
+) -> None:
+    """As `up` does between finding Docker and its first container."""
+    machine = replace(fake_dockerd("exec sleep 600"), connect=after(2, daemon.connect))
+    bootstrap.ensure_docker(lambda _: None, machine).close()
+    said: list[str] = []
+    with held(machine.lock, "named"):
+        assert not bootstrap.stop_daemon(said.append, machine)
+    assert said == ["the Docker daemon goes on: another fedbench needs it"]
+    daemon.running = ["of-another-checkout"]  # since the one who takes down has looked
+    assert not bootstrap.stop_daemon(said.append, machine)
+    daemon.running = []
+    assert bootstrap.stop_daemon(said.append, machine)
+
+
+def test_alone_on_the_host_the_daemon_is_kept(machine: HostMachine, held: Any) -> None:
+    machine.state.mkdir()
+    machine.daemon_record.touch()
+    with bootstrap.alone_on_host(lambda _: None, machine):
+        for file, shared in ((machine.daemon_record, False), (machine.lock, True)):
+            with pytest.raises(BlockingIOError), locked(file, shared=shared, wait=False):
+                pass
+
+
+def test_who_may_not_write_for_all_users_has_a_lock_of_his_own(machine: HostMachine) -> None:
+    assert machine.lock == machine.state / "lock"
+    assert not replace(machine, is_root=False).lock.is_relative_to(machine.state)
+
+
+def start(machine: HostMachine, barrier: Barrier, started: Path) -> None:
+    def answer() -> docker.DockerClient:
+        return connect() if started.exists() else nobody_answers()
+
+    connect = machine.connect
+    barrier.wait()
+    bootstrap.ensure_docker(lambda _: None, replace(machine, connect=answer)).close()
+
+
+def test_of_ten_pairs_at_once_one_starts_the_daemon(
+    fake_dockerd: Callable[[str], HostMachine], daemon: Any, tmp_path: Path
+) -> None:
+    log = tmp_path / "daemons"
+    machine = fake_dockerd(f"echo >>{log}; sleep 0.1; touch {tmp_path}/answers; exec sleep 600")
+    machine = replace(machine, connect=daemon.connect)
+    forked = multiprocessing.get_context("fork")
+    for number in range(1, 11):
+        barrier, answers = forked.Barrier(2), tmp_path / "answers"
+        answers.unlink(missing_ok=True)
+        pair = [forked.Process(target=start, args=(machine, barrier, answers)) for _ in range(2)]
+        for process in pair:
+            process.start()
+        for process in pair:
+            process.join()
+        assert [process.exitcode for process in pair] == [0, 0]
+        assert len(log.read_text().splitlines()) == number
+        assert bootstrap.stop_daemon(lambda _: None, machine)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import cycle, pairwise
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import psutil
 import pytest
@@ -143,6 +143,25 @@ def test_what_is_known_is_not_measured_again(bench: Bench, tmp_path: Path) -> No
     (tmp_path / "requests").unlink()
     assert calibrate(bench, "i", both, cache, said.append, cores=1) == speeds
     assert not (tmp_path / "requests").exists()
+
+
+def test_who_waited_for_another_to_measure_measures_nothing(
+    bench: Bench, own_host: Path, tmp_path: Path, held: Any
+) -> None:
+    """Two at once would measure each other."""
+    cache, hidden = tmp_path / "calibration.json", tmp_path / "hidden.json"
+    measured = calibrate(bench, "i", ["mobilenet_v2"], cache, lambda _: None, cores=1)
+    requests = bench.requests
+    cache.rename(hidden)
+    with held(own_host / "lock", "named") as other:
+
+        def say(line: str) -> None:
+            assert line.startswith("waiting: another fedbench works on this host: ")
+            hidden.rename(cache)
+            other.kill()
+
+        assert calibrate(bench, "i", ["mobilenet_v2"], cache, say, cores=1) == measured
+    assert bench.requests == requests
 
 
 def test_fresh_measures_what_is_known(bench: Bench, tmp_path: Path) -> None:
