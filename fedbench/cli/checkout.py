@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from fedbench.cli.output import say
@@ -17,8 +17,8 @@ from fedbench.config import (
     split_overrides,
 )
 from fedbench.engines.containers.runtime.stack import Stack
-from fedbench.host.setup.locks import exclusive
-from fedbench.host.setup.places import ON_FEDERATION, Places
+from fedbench.host.setup.locks import federation_lock
+from fedbench.host.setup.places import Places
 
 places = Places(Path(__file__).resolve().parents[2])
 
@@ -33,22 +33,13 @@ def load(
     return chosen, federation, load_devices(federation)
 
 
-def changing() -> AbstractContextManager[None]:
-    """Keep other commands from changing the federation.
-
-    Raises:
-        InUseError: another one changes it right now.
-    """
-    return exclusive(places.lock, ON_FEDERATION)
-
-
 def bring_up(
     profile: Profile, devices: dict[str, Device], experiment: Experiment, source: Path | None
 ) -> Stack:
     """Bring a federation up with its data, and wait until its clients are ready."""
     from fedbench.engines.containers.bring_up import bring_up as bring_up_containers
 
-    with changing():
+    with federation_lock():
         return bring_up_containers(places, profile, devices, experiment, source, say)
 
 

@@ -16,6 +16,7 @@ from fedbench.cli.output import console, print_json, print_urls, say
 from fedbench.cli.run import end
 from fedbench.config import load_device
 from fedbench.engines.containers.runtime.stack import require
+from fedbench.host.setup.locks import federation_lock
 
 
 def up(
@@ -28,7 +29,7 @@ def up(
 ) -> None:
     """Bring a federation up and run an experiment on it; the federation stays up."""
     chosen, federation, devices = checkout.load(profile, experiment, settings)
-    with checkout.changing():
+    with federation_lock():
         stack = checkout.bring_up(federation, devices, chosen, data)
         engine = engines.in_containers(stack)
         run = engine.create(chosen, data)
@@ -76,7 +77,7 @@ def down(
     """Take the federation down; runs are kept."""
     from fedbench.engines.containers import teardown
 
-    with checkout.changing():
+    with federation_lock():
         teardown.down(checkout.places, say, volumes=volumes)
 
 
@@ -98,7 +99,7 @@ def join(
     request = joining.Request(
         server, profile, name or profile.name, ca, data, samples, metrics_port
     )
-    with checkout.changing():
+    with federation_lock():
         container = joining.join(checkout.places, request, say)
     console.print(
         f"{request.name} joined {server} as container {container}; it takes part from the next "

@@ -16,6 +16,7 @@ from fedbench.engines.containers.runtime.stack import Stack, require
 from fedbench.engines.engine import Engine as AnyEngine
 from fedbench.engines.engine import EngineName
 from fedbench.host.report.tables import run_tables
+from fedbench.host.setup.locks import federation_lock
 from fedbench.records import Summary, quota_corrections
 from fedbench.records.runs import Run, RunStore
 from fedbench.telemetry import rapl
@@ -75,7 +76,7 @@ def _alone(engine: EngineName, resume: str | None) -> AbstractContextManager[Non
     """Keep others from the federation, if it is to make the run."""
     store = RunStore(checkout.places.runs)
     in_containers = store.find(resume).emulates if resume is not None else engine == "containers"
-    return checkout.changing() if in_containers else nullcontext()
+    return federation_lock() if in_containers else nullcontext()
 
 
 def _create(

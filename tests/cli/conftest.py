@@ -20,7 +20,7 @@ HOST = HostFacts(cpus=2, memory=8 * 2**30)
 
 
 @pytest.fixture
-def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
+def places(own_host: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
     """An empty checkout, on a host where no Docker daemon answers."""
     monkeypatch.setattr(checkout, "places", Places(tmp_path / "checkout"))
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nobody.sock")

@@ -57,7 +57,6 @@ def clean(docker_client: docker.DockerClient) -> Iterator[docker.DockerClient]:
                 shutil.rmtree(path)
         shutil.rmtree(ROOT / "data" / PROJECT, ignore_errors=True)
         shutil.rmtree(STATE, ignore_errors=True)
-        STATE.with_name(f"{STATE.name}.lock").unlink(missing_ok=True)
 
 
 def belongs_to_another(path: Path) -> bool:

@@ -21,7 +21,7 @@ from fedbench.engines.containers.runtime import certificates as tls
 from fedbench.engines.containers.runtime import daemon as real
 from fedbench.engines.containers.runtime.containers import Containers
 from fedbench.engines.containers.runtime.daemon import DockerContainers
-from fedbench.host.setup import bootstrap, machine
+from fedbench.host.setup import bootstrap, locks
 from fedbench.host.setup.bootstrap import ensure_client_image
 from fedbench.host.setup.machine import Done
 
@@ -143,9 +143,9 @@ def held() -> Callable[[Path, str], AbstractContextManager[subprocess.Popen[str]
 
 @pytest.fixture
 def own_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder in the place of /run/fedbench: nobody who works on this host is waited for."""
-    folder = tmp_path / "run-fedbench"
-    monkeypatch.setattr(machine, "STATE", folder)
+    """A folder of the test's own for locks: nobody who works on this host is waited for."""
+    folder = tmp_path / "locks"
+    monkeypatch.setattr(locks, "FOLDER", folder)
     return folder
 
 

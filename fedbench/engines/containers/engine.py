@@ -24,9 +24,9 @@ from fedbench.errors import DockerError, RunError
 from fedbench.host.data import prepare
 from fedbench.host.plan.plan import require_known
 from fedbench.host.say import Say
-from fedbench.host.setup.locks import exclusive
+from fedbench.host.setup.locks import federation_lock
 from fedbench.host.setup.machine import cpu_model
-from fedbench.host.setup.places import ON_FEDERATION, PROJECT
+from fedbench.host.setup.places import PROJECT
 from fedbench.records import replace_text
 from fedbench.records.facts import RunInputs
 from fedbench.records.runs import Run, RunStore
@@ -55,7 +55,7 @@ class ContainersEngine(ProcessEngine):
 
     def alone(self) -> AbstractContextManager[None]:
         """Keep others from the federation while a run is made and started; wait for them."""
-        return exclusive(self._stack.places.lock, ON_FEDERATION, self._say)
+        return federation_lock(self._say)
 
     def create(self, experiment: Experiment, source: Path | None) -> Run:
         """Partition the data and make the run's folder.

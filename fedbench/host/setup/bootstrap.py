@@ -20,14 +20,13 @@ from docker.errors import DockerException
 from fedbench.errors import DockerError, InUseError
 from fedbench.host.say import Say
 from fedbench.host.setup.images import (
-    ON_HOST,
     Images,
     alone_on_host,
     daemon_kept,
     ensure_client_image,
     ensure_images,
 )
-from fedbench.host.setup.locks import exclusive, locked
+from fedbench.host.setup.locks import host_lock, locked
 from fedbench.host.setup.machine import LOCAL_SOCKET, HostMachine
 
 __all__ = [
@@ -65,7 +64,7 @@ def ensure_docker(say: Say, machine: HostMachine | None = None) -> docker.Docker
         client = machine.connect()
     except DockerException as error:
         _refuse_if_not_ours_to_start(machine, error)
-        with exclusive(machine.lock, ON_HOST, say):
+        with host_lock(say):
             client = find_docker(machine) or _start(say, machine)
     try:
         _check(client, machine)
@@ -117,7 +116,7 @@ def stop_daemon(say: Say, machine: HostMachine | None = None) -> bool:
     if not daemon_is_ours(machine):
         return False
     try:
-        with exclusive(machine.lock, ON_HOST), locked(machine.daemon_record, wait=False):
+        with host_lock(), locked(machine.daemon_record, wait=False):
             return _stop_unless_used(say, machine)
     except (BlockingIOError, InUseError):
         say("the Docker daemon goes on: another fedbench needs it")

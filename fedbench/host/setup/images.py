@@ -18,7 +18,7 @@ from fedbench import __version__
 from fedbench.errors import DockerError
 from fedbench.host.say import Say
 from fedbench.host.setup import pip
-from fedbench.host.setup.locks import exclusive, locked
+from fedbench.host.setup.locks import host_lock, locked
 from fedbench.host.setup.machine import HostMachine
 
 PYTHON = "python:3.11-slim-bookworm"
@@ -27,7 +27,6 @@ PROMETHEUS = "prom/prometheus:v2.53.3"  # the version that Debian 13 has too
 GRAFANA = "grafana/grafana:11.6.0"
 CONTENT_LABEL = "fedbench.content"
 INDEX_LABEL = "fedbench.torch-index"
-ON_HOST = "on this host"
 _PULL_SECONDS = 900.0
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 
@@ -93,8 +92,7 @@ def alone_on_host(say: Say, machine: HostMachine | None = None) -> Iterator[None
     That is Docker's daemon, which nobody stops meanwhile, the images, whose tags are those of each
     checkout, and the cores when they are measured.
     """
-    machine = machine or HostMachine()
-    with exclusive(machine.lock, ON_HOST, say), daemon_kept(machine):
+    with host_lock(say), daemon_kept(machine or HostMachine()):
         yield
 
 

@@ -11,9 +11,10 @@ import json
 import os
 import shlex
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,7 +23,15 @@ import psutil
 
 from fedbench.errors import InUseError
 from fedbench.host.say import Say
+from fedbench.host.setup.places import PROJECT
 
+# Of the host, not of a checkout: Docker knows a federation by its project's name alone. Who may not
+# write there has a folder of his own.
+FOLDER = (
+    Path("/run/fedbench")
+    if os.access("/run", os.W_OK)
+    else Path(tempfile.gettempdir()) / f"fedbench-{os.getuid()}"
+)
 _POLL_SECONDS = 0.05
 _NAMELESS_SECONDS = 1.0  # a holder writes its name a moment after it has the lock
 
@@ -81,6 +90,24 @@ def _named(lock: int, file: Path) -> Iterator[None]:
     finally:
         _ours.remove(file)
         os.ftruncate(lock, 0)
+
+
+def federation_lock(say: Say | None = None) -> AbstractContextManager[None]:
+    """Keep other commands from changing the federation; with `say`, wait for one that does.
+
+    Raises:
+        InUseError: another one changes it right now, and there is no `say`.
+    """
+    return exclusive(FOLDER / f"federation-{PROJECT}.lock", "on this federation", say)
+
+
+def host_lock(say: Say | None = None) -> AbstractContextManager[None]:
+    """Keep others from what all checkouts share: Docker and its images, and cores to measure.
+
+    Raises:
+        InUseError: another works on it right now, and there is no `say`, with which this waits.
+    """
+    return exclusive(FOLDER / "host.lock", "on this host", say)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -24,7 +23,6 @@ from docker.errors import DockerException
 from fedbench.host.say import Say
 
 LOCAL_SOCKET = "unix:///var/run/docker.sock"
-STATE = Path("/run/fedbench")
 
 
 @dataclass(frozen=True)
@@ -158,21 +156,12 @@ class HostMachine:
     has_systemd: bool = field(default_factory=Path("/run/systemd/system").is_dir)
     distribution: str = field(default_factory=_distribution)
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
-    state: Path = field(default_factory=lambda: STATE)
+    state: Path = Path("/run/fedbench")
 
     @property
     def daemon_record(self) -> Path:
         """Return the record of a daemon that fedbench started; whoever builds with it locks it."""
         return self.state / "dockerd.json"
-
-    @property
-    def lock(self) -> Path:
-        """Return the lock file of what all checkouts share: Docker, images, the cores to measure.
-
-        It is root's; others, who may not write there, have one each.
-        """
-        name = f"fedbench-{os.getuid()}.lock"
-        return self.state / "lock" if self.is_root else Path(tempfile.gettempdir()) / name
 
     @property
     def can_install(self) -> bool:

@@ -6,7 +6,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-ON_FEDERATION = "on this federation"
 PROJECT = os.environ.get("FEDBENCH_PROJECT", "fedbench")
 
 
@@ -20,11 +19,6 @@ class Places:
     def state(self) -> Path:
         """The stack's own files: its compose project and its certificates."""
         return self.root / ".fedbench" / PROJECT
-
-    @property
-    def lock(self) -> Path:
-        """The lock file of those who change the stack, beside its folder: that may be removed."""
-        return self.state.with_name(f"{PROJECT}.lock")
 
     @property
     def runs(self) -> Path:

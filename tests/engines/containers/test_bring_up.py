@@ -152,7 +152,7 @@ def test_no_other_stops_docker_before_a_federation_has_containers(
     kept = []
 
     def look(*_: object, **__: object) -> None:
-        kept.append(holder(own_host / "lock") is not None)
+        kept.append(holder(own_host / "host.lock") is not None)
 
     for place, name in ((docker_daemon, "connect"), (calibration, "calibrate")):
         before = getattr(place, name)

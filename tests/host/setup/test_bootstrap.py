@@ -38,7 +38,7 @@ def after(failures: int, connect: Callable[[], docker.DockerClient]) -> Any:
 
 
 @pytest.fixture
-def machine(commands: Any, daemon: Any, tmp_path: Path) -> HostMachine:
+def machine(commands: Any, daemon: Any, own_host: Path, tmp_path: Path) -> HostMachine:
     """A Debian host without systemd, with a daemon that runs; this process is root."""
     return HostMachine(
         execute=commands,
@@ -301,13 +301,13 @@ def test_another_process_with_the_recorded_pid_is_left_alone(machine: HostMachin
 
 
 def test_a_daemon_is_not_stopped_under_one_who_works_on_this_host(
-    fake_dockerd: Callable[[str], HostMachine], daemon: Any, held: Any
+    fake_dockerd: Callable[[str], HostMachine], daemon: Any, own_host: Path, held: Any
 ) -> None:
     """As `up` does between finding Docker and its first container."""
     machine = replace(fake_dockerd("exec sleep 600"), connect=after(2, daemon.connect))
     bootstrap.ensure_docker(lambda _: None, machine).close()
     said: list[str] = []
-    with held(machine.lock, "named"):
+    with held(own_host / "host.lock", "named"):
         assert not bootstrap.stop_daemon(said.append, machine)
     assert said == ["the Docker daemon goes on: another fedbench needs it"]
     daemon.running = ["of-another-checkout"]  # since the one who takes down has looked
@@ -316,18 +316,13 @@ def test_a_daemon_is_not_stopped_under_one_who_works_on_this_host(
     assert bootstrap.stop_daemon(said.append, machine)
 
 
-def test_alone_on_the_host_the_daemon_is_kept(machine: HostMachine, held: Any) -> None:
+def test_alone_on_the_host_the_daemon_is_kept(machine: HostMachine, own_host: Path) -> None:
     machine.state.mkdir()
     machine.daemon_record.touch()
     with bootstrap.alone_on_host(lambda _: None, machine):
-        for file, shared in ((machine.daemon_record, False), (machine.lock, True)):
+        for file, shared in ((machine.daemon_record, False), (own_host / "host.lock", True)):
             with pytest.raises(BlockingIOError), locked(file, shared=shared, wait=False):
                 pass
-
-
-def test_who_may_not_write_for_all_users_has_a_lock_of_his_own(machine: HostMachine) -> None:
-    assert machine.lock == machine.state / "lock"
-    assert not replace(machine, is_root=False).lock.is_relative_to(machine.state)
 
 
 def start(machine: HostMachine, barrier: Barrier, started: Path) -> None:

@@ -42,7 +42,7 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def machine(commands: Any, tmp_path: Path) -> HostMachine:
+def machine(commands: Any, own_host: Path, tmp_path: Path) -> HostMachine:
     """A host without a registry, as root on Debian; PyTorch's index is reachable."""
     commands.answers["docker pull"] = NO_REGISTRY
     return HostMachine(

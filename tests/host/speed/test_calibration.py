@@ -153,7 +153,7 @@ def test_who_waited_for_another_to_measure_measures_nothing(
     measured = calibrate(bench, "i", ["mobilenet_v2"], cache, lambda _: None, cores=1)
     requests = bench.requests
     cache.rename(hidden)
-    with held(own_host / "lock", "named") as other:
+    with held(own_host / "host.lock", "named") as other:
 
         def say(line: str) -> None:
             assert line.startswith("waiting: another fedbench works on this host: ")
