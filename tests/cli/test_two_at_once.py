@@ -23,6 +23,7 @@ from fedbench.engines.containers.runtime.stack import Stack
 from fedbench.host.plan.targets import ASSUMED
 from fedbench.host.setup import bootstrap
 from fedbench.host.setup.bootstrap import Images
+from fedbench.host.setup.locks import federation_lock
 from fedbench.host.setup.places import Places
 from fedbench.host.speed import calibration
 
@@ -80,7 +81,8 @@ def test_one_works_and_the_other_exits_and_names_it(
     processes = [FORKED.Process(target=execute, args=(argv, barrier, tmp_path)) for argv in pair]
     for process in processes:
         process.start()
-    while all(process.is_alive() for process in processes):
+    deadline = time.monotonic() + 30
+    while all(process.is_alive() for process in processes) and time.monotonic() < deadline:
         time.sleep(0.02)
     (docker_command.folder / "ended").touch()
     for process in processes:
@@ -95,3 +97,29 @@ def test_one_works_and_the_other_exits_and_names_it(
         rf"hint: wait for it, or end it: kill -INT {winner.pid}\n",
         said[loser.pid],
     ), said
+
+
+def test_a_run_that_goes_on_keeps_nobody_from_down(
+    stack: Stack,
+    federation: FakeContainers,
+    docker_command: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(engine, "_SEEN_SECONDS", 0)
+    program = docker_command.folder / "docker"  # of which only the run's own process goes on
+    others_end = "case $* in *exec*) ;; *) exit; esac; until"
+    program.write_text(program.read_text().replace("until", others_end))
+    process = FORKED.Process(target=execute, args=(("run", "noop"), FORKED.Barrier(1), tmp_path))
+    process.start()
+    said = tmp_path / str(process.pid)
+    deadline = time.monotonic() + 30
+    try:
+        while "\nrun 2" not in f"\n{said.read_text() if said.exists() else ''}":
+            assert time.monotonic() < deadline, said.read_text()
+            time.sleep(0.02)
+        with federation_lock():
+            assert process.is_alive()
+    finally:
+        (docker_command.folder / "ended").touch()
+        process.join()
