@@ -142,7 +142,11 @@ def test_a_later_process_of_the_same_pid_is_not_the_holder(file: Path) -> None:
 UNTIMELY = f'{{"pid": {os.getpid()}, "created": 1, "command": "x", "since": "yesterday"}}'
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": "x"}', "\0", UNTIMELY])
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", '{"pid": "x"}', "\0", UNTIMELY],
+    ids=["empty", "torn", "a list", "no number", "a zero", "untimely"],
+)
 def test_a_lock_without_a_name_is_a_lock(
     content: str, file: Path, held: Held, monkeypatch: pytest.MonkeyPatch
 ) -> None:
