@@ -79,5 +79,5 @@ def _short(line: str, folder: Path) -> str:
     # That one is known already; tests/host/speed/test_calibration.py measures, and
     # tests/cli/test_host.py tests that all are the default.
     line = line.replace("make calibrate", "make calibrate MODEL=mobilenet_v2")
-    line = line.replace("SCALE=0.01", "SCALE=0.002")
+    line = line.replace("SCALE=0.01 ROUNDS=2", "SCALE=0.002 ROUNDS=1")
     return line.replace("report.html", f"{folder}/report.html").replace("held", f"{folder}/held")
