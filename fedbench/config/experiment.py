@@ -64,6 +64,8 @@ class Experiment(Model):
     seed: Annotated[int, Field(ge=0)] = 0
     # Flower keeps a message for 12 hours.
     round_timeout_seconds: Annotated[float, Field(gt=0, le=43_200, strict=False)] = 43_200.0
+    # A run fails after so many rounds running in which no client trained.
+    failing_rounds: Annotated[int, Field(ge=1)] = 3
     # A client of which nothing was heard for so long is lost: frozen, or without a network.
     silence_seconds: Annotated[float, Field(ge=6, strict=False)] = 12.0
     wait_for_clients_seconds: Annotated[float, Field(gt=0, strict=False)] = 86_400.0

@@ -185,6 +185,11 @@ class RoundRecord(Record):
     confusion: list[list[int]] | None = None
     clients: list[ClientRound]
 
+    @property
+    def trained(self) -> bool:
+        """Whether a client trained; one that failed afterwards, at the evaluation, did."""
+        return any(not (client.error or "").startswith("train: ") for client in self.clients)
+
 
 def by_client(rounds: Iterable[RoundRecord]) -> dict[str, list[ClientRound]]:
     """Return what each client did, round by round."""

@@ -16,6 +16,7 @@ from torch import nn
 from fedbench.config import Experiment
 from fedbench.errors import DamagedFileError
 from fedbench.learning import flat, models
+from fedbench.records import RoundRecord
 from fedbench.records.facts import RunFacts
 from fedbench.records.files import (
     describe_full_disk,
@@ -37,6 +38,15 @@ _LEVELS = {
     "error": logging.ERROR,
     **dict.fromkeys(("failed", "nobody", "left_out", "unidentified", "repaired"), logging.WARNING),
 }
+
+
+class NobodyTrainedError(Exception):
+    """No client trained, in the last rounds; the message has what each said in the last."""
+
+    def __init__(self, rounds: int, last: RoundRecord) -> None:
+        said = "; ".join(f"{client.client}: {client.error}" for client in last.clients)
+        where = f"round {last.round}" if rounds == 1 else f"{rounds} rounds running"
+        super().__init__(f"no client trained in {where}: {said}")
 
 
 def execute(grid: Exchange, folder: RunFolder, say: Say, why: Why) -> None:
@@ -63,6 +73,8 @@ def _reason(error: Exception, folder: RunFolder) -> str:
         return f"{describe_full_disk(folder.path)}; with room again, RESUME goes on"
     if isinstance(error, DamagedFileError):
         return error.message
+    if isinstance(error, NobodyTrainedError):
+        return str(error)
     return f"{type(error).__name__}: {error}"
 
 
@@ -105,12 +117,16 @@ def _run(grid: Exchange, folder: RunFolder, say: Say, why: Why) -> None:
         data=facts.data,
         profile=facts.profile,
     )
+    failing = 0
     for number in range(last + 1, experiment.rounds + 1):
         with logs.about(round=number):
             arrays, record = rounds.run(strategy, number, arrays)
             weights = arrays[ARRAY].numpy()
             folder.add_round(record, weights, strategy.velocity)
             say("recorded", round=number, rounds=experiment.rounds, record=record.model_dump())
+        failing = 0 if record.trained else failing + 1
+        if failing == experiment.failing_rounds or (failing and number == experiment.rounds):
+            raise NobodyTrainedError(failing, record)
     if experiment.noop_megabytes is None:
         replace_bytes(folder.path / "model.safetensors", flat.dump(weights, model))
 

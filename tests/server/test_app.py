@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, RecordDict
 from safetensors.numpy import load_file
 
 from fedbench.config import Experiment, Machine, Profile
@@ -25,6 +25,7 @@ from fedbench.records.runs import Run, RunStore
 from fedbench.server import grid as grid_module
 from fedbench.server.app import _tell, _why, app
 from fedbench.server.checkpoint import RunFolder
+from fedbench.server.run import NobodyTrainedError
 from fedbench.wire import ClientTask, EvaluateReply, Work, work_record
 
 NOBODY = "http://127.0.0.1:1"  # no metrics: a run needs none
@@ -49,6 +50,8 @@ class Clients:
         self._superlink = superlink
         self._names = {superlink.join(): "laptop-1", superlink.join(): "laptop-2"}
         self.tasks: list[ClientTask] = []
+        self.failing: Callable[[int], bool] = lambda _: False
+        """Whether they fail in a round."""
         self.before_answering: Callable[[], object] = lambda: None
 
     def answer(self) -> None:
@@ -64,7 +67,9 @@ class Clients:
                 identity = {"client": name, "device": "laptop", "samples": 5}
                 content["client"] = ConfigRecord(identity)
             case "train":
-                self.tasks.append(ClientTask.of(message.content["task"]))
+                self.tasks.append(task := ClientTask.of(message.content["task"]))
+                if self.failing(task.round):
+                    return Message(Error(code=0, reason="no room"), reply_to=message)
                 weights = message.content["arrays"]["weights"].numpy() + np.float32(1)
                 content["arrays"] = ArrayRecord({"weights": Array(weights)})
                 # 4 of 8: a power of two, so that the mean of equal weights is exact.
@@ -232,7 +237,46 @@ def test_momentum_carries_over_a_stop(superlink: Any, clients: Clients, store: R
     np.testing.assert_allclose(result(run)[measured], untrained(5)[measured] + 3, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("megabytes", [0.5, 20])
+def test_a_run_in_which_nobody_trains_fails(
+    superlink: Any, clients: Clients, store: RunStore
+) -> None:
+    clients.failing = lambda number: number > 1
+    run = create(store, rounds=9)
+
+    with pytest.raises(NobodyTrainedError):
+        serve(superlink, run)
+
+    summary = run.summary()
+    assert (summary.status, len(summary.rounds)) == ("failed", 4)
+    assert summary.error == (
+        "no client trained in 3 rounds running: laptop-1: train: no room; laptop-2: train: no room"
+    )
+
+
+def test_a_run_whose_last_round_nobody_trained_in_fails(
+    superlink: Any, clients: Clients, store: RunStore
+) -> None:
+    clients.failing = lambda number: number == 3
+    run = create(store, rounds=3)
+
+    with pytest.raises(NobodyTrainedError):
+        serve(superlink, run)
+
+    summary = run.summary()
+    assert summary.status == "failed"
+    assert (summary.error or "").startswith("no client trained in round 3: laptop-1: train: ")
+
+
+def test_a_run_goes_on_after_rounds_in_which_nobody_trained(
+    superlink: Any, clients: Clients, store: RunStore
+) -> None:
+    clients.failing = lambda number: number in (1, 2, 4, 5)
+    run = create(store, rounds=6)
+    serve(superlink, run)
+    assert run.summary().status == "finished"
+
+
+@pytest.mark.parametrize("megabytes", [0.001, 20])
 def test_a_noop_may_be_of_any_size(
     superlink: Any, clients: Clients, store: RunStore, megabytes: float
 ) -> None:
