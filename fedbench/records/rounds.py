@@ -187,7 +187,7 @@ class RoundRecord(Record):
 
     @property
     def trained(self) -> bool:
-        """Whether a client trained; one that failed afterwards, at the evaluation, did."""
+        """Return whether a client trained; one that failed at the evaluation did."""
         return any(not (client.error or "").startswith("train: ") for client in self.clients)
 
 
