@@ -102,7 +102,6 @@ class Registry:
             if known and known.announcement.instance != announcement.instance:
                 if not known.hung_up:
                     raise NameTakenError(name)
-                self._remove(known)
                 self._lose(known, HUNG_UP)
             self.joined += name not in self._entries
             self._lost.setdefault(name, 0)  # so that Prometheus sees it grow
@@ -112,23 +111,20 @@ class Registry:
     def leave(self, client: str, instance: str) -> None:
         """Forget a client that says goodbye."""
         with self._lock:
-            known = self._entries.get(client)
-            if known and known.announcement.instance == instance:
+            if known := self._known(client, instance):
                 self._remove(known)
 
     def hung_up(self, client: str, instance: str) -> None:
         """Note that a client waits for no answer any more: it is dead, or will be back."""
         with self._lock:
-            known = self._entries.get(client)
-            if known and known.announcement.instance == instance:
+            if known := self._known(client, instance):
                 self._entries[client] = replace(known, hung_up=True)
 
     def miss(self, client: str, instance: str) -> None:
         """Forget a client that hung up and has not been heard of since."""
         with self._lock:
-            known = self._entries.get(client)
-            if known and known.announcement.instance == instance and known.hung_up:
-                self._remove(known)
+            known = self._known(client, instance)
+            if known and known.hung_up:
                 self._lose(known, HUNG_UP)
 
     def expire(self) -> None:
@@ -143,9 +139,7 @@ class Registry:
             UnknownInstanceError: this is not a client that announced itself.
         """
         with self._lock:
-            known = self._entries.get(client)
-            if known and known.announcement.instance == instance:
-                self._remove(known)
+            if known := self._known(client, instance):
                 self._lose(known, ending.reason(known.announcement.device), guessed=False)
             elif not self._explain(client, instance, ending):
                 raise UnknownInstanceError(client)
@@ -191,6 +185,11 @@ class Registry:
         with self._lock:
             return dict(self._lost)
 
+    def _known(self, client: str, instance: str) -> _Entry | None:
+        """Return the client's entry, if it is this instance that is listed."""
+        known = self._entries.get(client)
+        return known if known and known.announcement.instance == instance else None
+
     def _remove(self, entry: _Entry) -> None:
         name = entry.announcement.client
         del self._entries[name]
@@ -203,13 +202,13 @@ class Registry:
         silence = self.silence
         heard_of = self._within(silence, self._entries)
         for name in self._entries.keys() - heard_of.keys():
-            entry = self._entries[name]
-            self._remove(entry)
-            self._lose(entry, f"nothing was heard from it for {silence:g} s")
+            self._lose(self._entries[name], f"nothing was heard from it for {silence:g} s")
 
     def _lose(self, entry: _Entry, reason: str, *, guessed: bool = True) -> None:
-        self._lost[entry.announcement.client] += 1
+        """Remove a client that went without a goodbye, and tell Flower."""
+        self._remove(entry)
         said = entry.announcement
+        self._lost[said.client] += 1
         self._losses = self._within(_FORGOTTEN_SECONDS, self._losses)
         self._losses[said.node_id or said.client] = _Loss(reason, self._clock(), guessed)
         if said.node_id:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -23,21 +22,6 @@ WEIGHTS = np.arange(3_000_000, dtype=np.float32)  # three chunks
 @pytest.fixture
 def superlink() -> SuperLink:
     return SuperLink()
-
-
-@pytest.fixture
-def address(superlink: SuperLink, certificates: Path) -> Iterator[str]:
-    server = certificates / "server"
-    with superlink.served(
-        ssl_certfile=server / "server.pem", ssl_keyfile=server / "server.key"
-    ) as address:
-        yield address
-
-
-@pytest.fixture
-def link(address: str, certificates: Path) -> Iterator[FleetConnection]:
-    with connect(address, (certificates / "ca.pem").read_bytes()) as link:
-        yield link
 
 
 def question(node: int, number: int = 1) -> Message:

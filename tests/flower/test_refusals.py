@@ -36,21 +36,6 @@ def superlink() -> Iterator[SuperLink]:
         yield superlink
 
 
-@pytest.fixture
-def address(superlink: SuperLink, certificates: Path) -> Iterator[str]:
-    server = certificates / "server"
-    with superlink.served(
-        ssl_certfile=server / "server.pem", ssl_keyfile=server / "server.key"
-    ) as address:
-        yield address
-
-
-@pytest.fixture
-def link(address: str, certificates: Path) -> Iterator[FleetConnection]:
-    with connect(address, (certificates / "ca.pem").read_bytes()) as link:
-        yield link
-
-
 def question(node: int) -> Message:
     content = RecordDict({"arrays": ArrayRecord({"weights": Array(WEIGHTS)})})
     return Message(content, node, MessageType.TRAIN)
