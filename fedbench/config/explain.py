@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 # Types of our errors: their text says all, also the value that was given.
 _COMPLETE = ("figure", "model_name")
+_MOST_SHOWN = 200
 # Pydantic speaks of Python's types, but the file is YAML.
 _EXPECTED = {
     "model_type": "expected keys and values",
@@ -28,6 +29,12 @@ def nearest(name: str, known: Sequence[str]) -> str:
     """Write `; did you mean x?`, or an empty text where no known name is like it."""
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+def shown(value: object) -> str:
+    """Write a value that was found, or how it begins."""
+    text = repr(value)
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
 
 
 def explain(
@@ -66,7 +73,7 @@ def _problem(item: ErrorDetails, model: type[BaseModel]) -> str:
         expected = str(item["ctx"]["error"])
     else:
         expected = _EXPECTED.get(item["type"]) or _in_our_words(item["msg"])
-    return f"{expected}, found {item['input']!r}"
+    return f"{expected}, found {shown(item['input'])}"
 
 
 def _in_our_words(message: str) -> str:

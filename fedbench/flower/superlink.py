@@ -5,8 +5,12 @@ from __future__ import annotations
 import sys
 
 from fastapi import FastAPI
+from flwr.supercore import date
 from flwr.superlink.cli.flower_superlink import SuperLinkLifespan, _parse_superlink_lifespan_config
 from flwr.superlink.main import create_app
+from flwr.superlink.routers.fleet import node_auth
+
+from fedbench.flower import clock
 
 
 def create(port: int) -> FastAPI:
@@ -15,11 +19,18 @@ def create(port: int) -> FastAPI:
     Its state stays in memory: a database file made a round 1.8 times as long. It starts no process
     for ServerApps (see `executor.py`).
     """
+    keep_time()
     sys.argv = [
         "flower-superlink", "--insecure", "--host", "127.0.0.1", "--port", str(port),
         "--disable-runtime-dependency-installation", "--isolation", "process",
     ]  # fmt: skip
     return create_app(_parse_superlink_lifespan_config(), SuperLinkLifespan)
+
+
+def keep_time() -> None:
+    """Let SuperLink in this process, and who is forked off it, not mind when the clock is set."""
+    clock.hold(date)
+    vars(node_auth)["now"] = clock.EitherTime.present
 
 
 def sign_off(superlink: FastAPI, node_id: int) -> None:

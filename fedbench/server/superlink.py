@@ -30,6 +30,7 @@ from starlette.routing import Route
 from fedbench.flower import executor, superlink
 from fedbench.flower.bundle_server import Bundles
 from fedbench.flower.control import Control
+from fedbench.flower.intake import Intake
 from fedbench.flower.longpoll import LongPoll
 from fedbench.imports import importing
 from fedbench.records import ENDINGS, RoundRecord, pacing
@@ -80,11 +81,12 @@ def serve(tls: Path, ports: ServerPorts = PORTS) -> None:
     metrics_registry.register(Census(registry))
     control = uvicorn.Config(polled, "127.0.0.1", ports.control, **_QUIET)
     fleet = uvicorn.Config(
-        public_app(polled, registry, lifelines),
+        public_app(Intake(polled, flower), registry, lifelines),
         _EVERYWHERE,
         ports.fleet,
         lifespan="off",
         **_QUIET,
+        date_header=False,  # see `public_app.py`
         timeout_keep_alive=IDLE_SECONDS,
         ssl_certfile=tls / "server.pem",
         ssl_keyfile=tls / "server.key",
