@@ -50,7 +50,10 @@ def explain(
 
 def _keys(item: ErrorDetails) -> list[int | str]:
     """Return the keys to the error as in the file, without marks of unions or mappings' keys."""
-    keys = [key for key in item["loc"] if not str(key).startswith("[")]
+    *way, last = item["loc"] or ("",)
+    keys = [key for key in way if not str(key).startswith("[")]
+    if item["type"] == "extra_forbidden" or not str(last).startswith("["):
+        keys.append(last)  # a key of the file may look like a mark
     return [*keys, item["ctx"]["key"]] if item["type"] == "figure" else keys
 
 

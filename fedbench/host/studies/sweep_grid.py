@@ -230,10 +230,8 @@ def _problems(sweep: Sweep) -> Iterator[tuple[str, str]]:
                 where = "in `set` and in `grid`" if name in sweep.set else "in `grid`"
                 yield f"grid.{key}", f"{name} is given twice {where}: leave one out"
         if not values or len({repr(value) for value in values}) < len(values):
-            yield (
-                f"grid.{key}",
-                f"expected a list of different values, found {explain_value(list(values))}",
-            )
+            found = explain_value(list(values))
+            yield f"grid.{key}", f"expected a list of different values, found {found}"
         for value in values:
             if len(keys) > 1 and not (isinstance(value, list) and len(value) == len(keys)):
                 found = explain_value(value)
