@@ -42,7 +42,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def construct_yaml_int(self, node: Any) -> int:
-        number: int = super().construct_yaml_int(node)  # type: ignore[no-untyped-call]
+        number: int = super().construct_yaml_int(node)
         if number.bit_length() > _MOST_BITS:
             raise ValueError("a number of thousands of digits")
         return number

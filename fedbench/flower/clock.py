@@ -18,7 +18,7 @@ from http.client import HTTPException, HTTPSConnection
 from types import ModuleType, SimpleNamespace
 
 TOLD_SECONDS = 5.0
-"""A clock that is off by more is told of: Flower bears with as much."""
+"""Flower bears with a clock that is off by as much."""
 _TIMEOUT_SECONDS = 10.0
 _NO_CHECK_TIME = 0x200000  # OpenSSL's X509_V_FLAG_NO_CHECK_TIME
 
@@ -66,8 +66,18 @@ class EitherTime(datetime):
         return cls.fromtimestamp(CLOCK.timestamp(), UTC)
 
     def __sub__(self, moment: datetime) -> timedelta:  # type: ignore[override]
-        ages = (clock - moment for clock in (CLOCK.now(UTC), datetime.now(UTC)))
+        ages = (present - moment for present in (now(), wall_clock()))
         return min(ages, key=abs)
+
+
+def wall_clock() -> datetime:
+    """Return the time of this computer, as it is set."""
+    return datetime.now(UTC)
+
+
+def now() -> datetime:
+    """Return the time of this process, for its records."""
+    return CLOCK.now(UTC)
 
 
 def hold(flower: ModuleType) -> None:
@@ -82,10 +92,10 @@ def follow(flower: ModuleType, address: str, certificate: bytes) -> None:
     Where the server does not answer, it goes by ours.
     """
     hold(flower)
-    if (ahead := seconds_ahead(address, certificate)) is not None:
+    ahead = seconds_ahead(address, certificate) or 0.0
+    if abs(ahead) > TOLD_SECONDS:
         CLOCK.advance(ahead)
-        if abs(ahead) > TOLD_SECONDS:
-            log.warning("%s: the server's is used", describe(ahead))
+        log.warning("%s: the server's is used", describe(ahead))
 
 
 def describe(ahead: float) -> str:
