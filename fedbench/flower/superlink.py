@@ -6,11 +6,15 @@ import sys
 
 from fastapi import FastAPI
 from flwr.supercore import date
+from flwr.supercore.constant import NodeStatus
 from flwr.superlink.cli.flower_superlink import SuperLinkLifespan, _parse_superlink_lifespan_config
 from flwr.superlink.main import create_app
 from flwr.superlink.routers.fleet import node_auth
 
 from fedbench.flower import clock
+
+MOST_NODES = 1000
+"""That SuperLink knows, beside those that are there."""
 
 
 def create(port: int) -> FastAPI:
@@ -25,6 +29,20 @@ def create(port: int) -> FastAPI:
         "--disable-runtime-dependency-installation", "--isolation", "process",
     ]  # fmt: skip
     return create_app(_parse_superlink_lifespan_config(), SuperLinkLifespan)
+
+
+def forget_nodes(superlink: FastAPI) -> None:
+    """Let SuperLink forget nodes that are gone, the oldest first, where it knows too many.
+
+    Each start of a client is a new node, and SuperLink keeps all of them for ever.
+    """
+    state = superlink.state.linkstate_factory.state()
+    with state.lock:
+        gone = [node for node in state.nodes.values() if node.status != NodeStatus.ONLINE]
+        for node in gone[: max(0, len(state.nodes) - MOST_NODES)]:
+            del state.nodes[node.node_id]
+            state.node_public_key_to_node_id.pop(node.public_key, None)
+            state.owner_to_node_ids[node.owner_aid].discard(node.node_id)
 
 
 def keep_time() -> None:

@@ -100,8 +100,11 @@ def serve(tls: Path, ports: ServerPorts = PORTS) -> None:
         **_QUIET,
     )
     servers = [uvicorn.Server(config) for config in (control, fleet, operations)]
+    forget = partial(superlink.forget_nodes, flower)
     with executor.running(f"127.0.0.1:{ports.control}", prepare):
-        asyncio.run(_serve_all(servers, registry, lifelines))
+        asyncio.run(
+            _serve_all(servers, registry, lifelines, partial(superlink.forget_nodes, flower))
+        )
 
 
 def prepare() -> None:
@@ -121,9 +124,12 @@ def _starter(ports: ServerPorts) -> Callable[[str], Awaitable[bool]]:
 
 
 async def _serve_all(
-    servers: list[uvicorn.Server], registry: Registry, lifelines: Lifelines
+    servers: list[uvicorn.Server],
+    registry: Registry,
+    lifelines: Lifelines,
+    forget: Callable[[], object],
 ) -> None:
-    expiring = asyncio.create_task(_expire(registry))
+    expiring = asyncio.create_task(_expire(registry, forget))
     # When one of them stops (a signal, a port that is taken), the others have no purpose.
     tasks = [asyncio.create_task(server.serve()) for server in servers]
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -134,11 +140,12 @@ async def _serve_all(
     expiring.cancel()
 
 
-async def _expire(registry: Registry) -> None:
-    """Give up silent clients, until cancelled."""
+async def _expire(registry: Registry, forget: Callable[[], object]) -> None:
+    """Give up silent clients, and forget their nodes in time, until cancelled."""
     while True:
         await asyncio.sleep(EXPIRING_SECONDS)
         registry.expire()
+        forget()
 
 
 def operations_app(
