@@ -102,9 +102,7 @@ def serve(tls: Path, ports: ServerPorts = PORTS) -> None:
     servers = [uvicorn.Server(config) for config in (control, fleet, operations)]
     forget = partial(superlink.forget_nodes, flower)
     with executor.running(f"127.0.0.1:{ports.control}", prepare):
-        asyncio.run(
-            _serve_all(servers, registry, lifelines, partial(superlink.forget_nodes, flower))
-        )
+        asyncio.run(_serve_all(servers, registry, lifelines, forget))
 
 
 def prepare() -> None:

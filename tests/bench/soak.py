@@ -3,8 +3,9 @@
 A server and clients as processes on loopback, with real nodes; a round exchanges 100 kB and trains
 nothing. One client after the other ends, by a signal or by a kill, and comes again. Growth is the
 slope of a straight line through a figure of the second half of the run, per 100 rounds; its spread
-is two standard errors to either side: what is flat has zero in it. Memory is proportional, so that what
-processes share counts once. The last fifth of the run's looks is beside the second tenth of them.
+is two standard errors to either side: what is flat has zero in it. Memory is proportional, so that
+what processes share counts once. Looks in the last fifth of the rounds are beside those in a fifth
+near their beginning.
 """
 
 from __future__ import annotations
@@ -232,9 +233,11 @@ def follow(
         if rounds_of(run) < scale.rounds:  # else the run's process may be gone by now
             samples.append(Sample(rounds, clients | server))
         if time.monotonic() > next_change:
-            changes += 1
-            next_change += scale.change_seconds
-            restart(federation, next(fickle), next(ways), ports)
+            next_change = time.monotonic() + scale.change_seconds
+            name = next(fickle)
+            if (federation.folder / name / "ready").exists():  # else it is still on its way
+                changes += 1
+                restart(federation, name, next(ways), ports)
         time.sleep(LOOK_SECONDS)
     return samples, looks, changes
 
@@ -247,7 +250,7 @@ def restart(federation: Federation, name: str, how: signal.Signals, ports: dict[
             process.send_signal(how)
         if how == signal.SIGTERM:
             break  # the supervisor ends its worker
-    old.wait(20)
+    old.wait(60)
     federation.start_client(name, ports[name])
 
 
