@@ -45,7 +45,7 @@ class Announcement(Statement):
 
     client: Name
     device: Name
-    instance: str
+    instance: Annotated[str, Field(min_length=1, max_length=64)]
     metrics_port: int = Field(ge=1, le=65535)
     node_id: int | None = Field(default=None, ge=1, lt=2**64)
     pacing: Pacing | None = None

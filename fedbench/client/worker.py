@@ -71,8 +71,12 @@ def _fedbench(settings: Settings, stop: threading.Event, give_up: GiveUp) -> Non
 
 
 def _stock(settings: Settings, stop: threading.Event, give_up: GiveUp) -> None:
+    from fedbench.flower import clock
     from fedbench.telemetry.exposition import serve, stock_metrics
 
+    ahead = clock.seconds_ahead(settings.server, settings.certificate.read_bytes()) or 0.0
+    if abs(ahead) > clock.TOLD_SECONDS:
+        log.warning("%s: set it, or the stock node may not be let in", clock.describe(ahead))
     cgroup = Cgroup()
     metrics = stock_metrics(cgroup)
     serve(settings.listen_port)

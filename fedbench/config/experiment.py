@@ -61,7 +61,7 @@ class Experiment(Model):
     # How the clients' running variances are averaged: `pooled` counts how far their means differ.
     batch_norm: Literal["mean", "pooled"] = "mean"
     server_momentum: Annotated[float, Field(ge=0, lt=1, strict=False)] = 0.0
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     # Flower keeps a message for 12 hours.
     round_timeout_seconds: Annotated[float, Field(gt=0, le=43_200, strict=False)] = 43_200.0
     # A run fails after so many rounds running in which no client trained.

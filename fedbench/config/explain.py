@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 # Types of our errors: their text says all, also the value that was given.
 _COMPLETE = ("figure", "model_name")
+_MOST_SHOWN = 200
 # Pydantic speaks of Python's types, but the file is YAML.
 _EXPECTED = {
     "model_type": "expected keys and values",
@@ -30,6 +31,12 @@ def nearest(name: str, known: Sequence[str]) -> str:
     return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
+def shown(value: object) -> str:
+    """Write a value that was found, or how it begins."""
+    text = repr(value)
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
+
+
 def explain(
     item: ErrorDetails, model: type[BaseModel], path: Path | str, overrides: Sequence[str]
 ) -> str:
@@ -43,7 +50,10 @@ def explain(
 
 def _keys(item: ErrorDetails) -> list[int | str]:
     """Return the keys to the error as in the file, without marks of unions or mappings' keys."""
-    keys = [key for key in item["loc"] if not str(key).startswith("[")]
+    *way, last = item["loc"] or ("",)
+    keys = [key for key in way if not str(key).startswith("[")]
+    if item["type"] == "extra_forbidden" or not str(last).startswith("["):
+        keys.append(last)  # a key of the file may look like a mark
     return [*keys, item["ctx"]["key"]] if item["type"] == "figure" else keys
 
 
@@ -66,7 +76,7 @@ def _problem(item: ErrorDetails, model: type[BaseModel]) -> str:
         expected = str(item["ctx"]["error"])
     else:
         expected = _EXPECTED.get(item["type"]) or _in_our_words(item["msg"])
-    return f"{expected}, found {item['input']!r}"
+    return f"{expected}, found {shown(item['input'])}"
 
 
 def _in_our_words(message: str) -> str:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import ValidationError
 
 from fedbench.config.device import Device, Network, NetworkClass
 from fedbench.config.experiment import Experiment
-from fedbench.config.explain import explain, nearest
+from fedbench.config.explain import explain, nearest, shown
 from fedbench.config.fields import Model
 from fedbench.config.overrides import override
+from fedbench.config.plain_yaml import MOST_BYTES, NotYamlError, parse
 from fedbench.config.profile import Profile
 from fedbench.errors import ConfigError
 
@@ -106,26 +107,38 @@ def find(kind: str, name: str, root: Path = CONFIGS) -> Path:
     """
     if name.endswith((".yaml", ".yml")):
         path = Path(name)
-        if not path.is_file():
+        if not _is_file(path):
             raise ConfigError(f"{name}: no such {kind} file")
         return path
     path = root / f"{kind}s" / f"{name}.yaml"
-    if "/" in name or not path.is_file():
+    if "/" in name or not _is_file(path):
         known = available(kind, root)
         hint = f"known {kind}s: {', '.join(known) or 'none'}; others go into {root}/{kind}s"
         raise ConfigError(f"unknown {kind} {name!r}{nearest(name, known)}", hint)
     return path
 
 
+def _is_file(path: Path) -> bool:
+    with suppress(OSError):  # of a name that is too long for any file
+        return path.is_file()
+    return False
+
+
 def _read(path: Path) -> dict[str, Any]:
+    edit = f"edit {path}"
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.MarkedYAMLError as error:
-        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ConfigError(f"{path}{line}: not YAML: {error.problem}", f"edit {path}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read as YAML: {error}", f"edit {path}") from None
+        values = parse(_text(path))
+    except NotYamlError as error:
+        line = f", line {error.line}" if error.line else ""
+        raise ConfigError(f"{path}{line}: not YAML: {error}", edit) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as YAML: {error}", edit) from None
     if not isinstance(values, dict):
-        found = "nothing" if values is None else repr(values)
-        raise ConfigError(f"{path}: expected keys and values, found {found}", f"edit {path}")
+        found = "nothing" if values is None else shown(values)
+        raise ConfigError(f"{path}: expected keys and values, found {found}", edit)
     return values
+
+
+def _text(path: Path) -> str:
+    with path.open("rb") as file:
+        return file.read(MOST_BYTES + 1).decode()

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import yaml
-
 from fedbench.config.experiment import Experiment
 from fedbench.config.explain import nearest
+from fedbench.config.plain_yaml import NotYamlError, parse
 from fedbench.config.profile import Profile
 from fedbench.errors import ConfigError
 
@@ -62,8 +61,8 @@ def override(values: dict[str, Any], setting: str) -> None:
     """
     key, _, text = setting.partition("=")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        value = parse(text)
+    except NotYamlError:
         raise ConfigError(f"--set {setting}: the value is not YAML") from None
     try:
         assign(values, key, value)

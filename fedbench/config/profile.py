@@ -25,9 +25,16 @@ class Machine(Model):
     gpu: Annotated[int, Field(ge=0)] | None = None
 
 
+MOST_CLIENTS = 10_000
+"""Of a federation: the plan of more takes minutes, and no host holds them."""
+
+
 def _some(machines: tuple[Machine, ...]) -> tuple[Machine, ...]:
     if not machines:
         raise ValueError("expected at least one machine, such as `- device: laptop`")
+    clients = sum(machine.count * machine.clients for machine in machines)
+    if clients > MOST_CLIENTS:
+        raise ValueError(f"expected at most {MOST_CLIENTS} clients in all, found {clients}")
     return machines
 
 

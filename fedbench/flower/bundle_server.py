@@ -40,11 +40,12 @@ from fedbench.flower.bundles import (
 from fedbench.flower.longpoll import Scope, read_body
 from fedbench.flower.messages import object_ids
 from fedbench.flower.refusals import fail_asked
-from fedbench.flower.whole import NotWholeError, require_whole_push
+from fedbench.flower.whole import require_whole_push
 
 Parts = list[bytes]
-# What a bundle may make of its reader that is none, or not a whole one.
-_MALFORMED = (struct.error, DecodeError, IndexError, UnicodeDecodeError, NotWholeError)
+# What a bundle may make of its reader that is none, or not a whole one; NotWholeError is a
+# ValueError, as is what Flower makes of a message that has no type.
+_MALFORMED = (struct.error, DecodeError, LookupError, ValueError)
 
 
 class Bundles:

@@ -29,8 +29,8 @@ from flwr.proto.fleet_pb2 import (
 )
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.proto.node_pb2 import Node
+from flwr.supercore import date
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
-from flwr.supercore.date import now
 from flwr.supercore.inflatable.inflatable_utils import pull_objects
 from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
 from flwr.supercore.primitives.asymmetric import (
@@ -44,6 +44,7 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.fleet_http_connection import http_request_response
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
+from fedbench.flower import clock
 from fedbench.flower.bundles import FLEET_PULL, FLEET_PUSH, Answer, Connection, RefusedError
 from fedbench.flower.messages import Deflated, object_ids
 
@@ -166,7 +167,7 @@ class FleetConnection:
 
     def _credentials(self) -> dict[str, str]:
         private, public = self._keys
-        stamp = now().isoformat()
+        stamp = date.now().isoformat()
         return {
             FLEET_HTTP_PUBLIC_KEY_HEADER: b64encode(public_key_to_bytes(public)).decode(),
             TIMESTAMP_HEADER: stamp,
@@ -188,6 +189,7 @@ def connect(address: str, certificate: bytes) -> Iterator[FleetConnection]:
 
     The block ends early, without an exception, when the connection is lost for good.
     """
+    clock.follow(date, address, certificate)
     keys = generate_key_pairs()
     invoker = make_simple_http_retry_invoker()
     invoker.max_time = SERVER_GONE_SECONDS

@@ -9,12 +9,15 @@ from base64 import b64decode
 from contextlib import suppress
 from typing import Any
 
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from fastapi import HTTPException
 from flwr.app import Message
 from flwr.app.message import remove_content_from_message
 from flwr.proto.fleet_pb2 import PushMessagesRequest
 from flwr.proto.node_pb2 import Node
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
+from flwr.supercore.primitives.asymmetric import bytes_to_public_key
 from flwr.superlink.routers.fleet.node_auth import authenticate_node
 from starlette.requests import Request
 
@@ -28,22 +31,36 @@ def fail_asked(request: Request, problem: str) -> None:
     """
     state = request.app.state.linkstate_factory.state()
     with suppress(HTTPException):
-        node_id = _signed_by(request, state)
+        node_id = signed_by(request)
         for message in _taken(state, node_id):
             _store(state, message, refused(message, problem))
 
 
-def _signed_by(request: Request, state: Any) -> int:
+def signed_by(request: Request) -> int:
     """Return the node that signed a request.
 
     Raises:
         HTTPException: nobody did, or a stranger.
     """
-    key = b64decode(request.headers.get(FLEET_HTTP_PUBLIC_KEY_HEADER, ""))
+    key = require_key(request)
+    state = request.app.state.linkstate_factory.state()
     node_id: int = state.get_node_id_by_public_key(key) or 0
     request.state.protobuf_request = PushMessagesRequest(node=Node(node_id=node_id))
     authenticate_node(request)
     return node_id
+
+
+def require_key(request: Request) -> bytes:
+    """Return the public key that a request names, as a node may have it.
+
+    Raises:
+        HTTPException: it names none; Flower would fail at some of those.
+    """
+    with suppress(ValueError, UnsupportedAlgorithm):
+        key = b64decode(request.headers.get(FLEET_HTTP_PUBLIC_KEY_HEADER, ""), validate=True)
+        if isinstance(bytes_to_public_key(key), EllipticCurvePublicKey):
+            return key
+    raise HTTPException(401, "Invalid SuperNode authentication")
 
 
 def _taken(state: Any, node_id: int) -> list[Message]:

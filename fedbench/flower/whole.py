@@ -38,6 +38,23 @@ def require_whole_push(question: PushMessagesRequest, contents: Sequence[bytes])
     Raises:
         NotWholeError: it is not whole, or not this node's.
     """
+    require_one_reply(question)
+    trees = question.message_object_trees
+    ids = object_ids(trees)
+    if len(contents) != len(ids):
+        raise NotWholeError(f"{len(contents)} objects came, expected {len(ids)}")
+    for object_id, content in zip(ids, contents, strict=True):
+        if get_object_id(content) != object_id:
+            raise NotWholeError(f"object {object_id[:12]} is not what its id says")
+    require_whole(trees[0], dict(zip(ids, contents, strict=True)))
+
+
+def require_one_reply(question: PushMessagesRequest) -> None:
+    """Check that a push is of one reply, and its sender's.
+
+    Raises:
+        NotWholeError: it is not.
+    """
     envelopes, trees = question.messages_list, question.message_object_trees
     if (len(envelopes), len(trees)) != (1, 1):
         raise NotWholeError(
@@ -50,13 +67,6 @@ def require_whole_push(question: PushMessagesRequest, contents: Sequence[bytes])
         )
     if metadata.message_id != tree.object_id:
         raise NotWholeError("its objects are another message's")
-    ids = object_ids(trees)
-    if len(contents) != len(ids):
-        raise NotWholeError(f"{len(contents)} objects came, expected {len(ids)}")
-    for object_id, content in zip(ids, contents, strict=True):
-        if get_object_id(content) != object_id:
-            raise NotWholeError(f"object {object_id[:12]} is not what its id says")
-    require_whole(tree, dict(zip(ids, contents, strict=True)))
 
 
 def require_whole(

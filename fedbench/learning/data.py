@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +58,9 @@ def load(path: Path, device: torch.device | str = "cpu") -> ImageSet:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             metadata = file.metadata() or {}
-    except SafetensorError as error:
+    except FileNotFoundError:
+        raise
+    except (OSError, SafetensorError) as error:
         raise ValueError(f"{path}: cannot be read as safetensors: {error}") from None
     for name, dtype, shape in (("images", torch.uint8, IMAGE), ("labels", torch.int64, ())):
         _check(path, tensors, name, dtype, shape)
@@ -85,7 +88,9 @@ def _check(
 
 
 def _classes(path: Path, metadata: dict[str, str]) -> tuple[str, ...]:
-    try:
-        return tuple(json.loads(metadata["classes"]))
-    except (KeyError, ValueError, TypeError):
-        raise ValueError(f"{path}: metadata: expected classes, a JSON list of names") from None
+    classes: object = None
+    with suppress(KeyError, ValueError, RecursionError):
+        classes = json.loads(metadata["classes"])
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise ValueError(f"{path}: metadata: expected classes, a JSON list of names")
+    return tuple(classes)

@@ -31,10 +31,15 @@ def read_events(folder: Path) -> list[dict[str, Any]]:
 
     Each event has its name as `event` and, as `time`, when it happened.
     """
-    return skim_lines(folder / EVENTS_FILE, _parse)
+    return skim_lines(folder / EVENTS_FILE, parse_event)
 
 
-def _parse(line: bytes) -> dict[str, Any]:
+def parse_event(line: bytes) -> dict[str, Any]:
+    """Parse a line of `events.jsonl`.
+
+    Raises:
+        ValueError, TypeError, LookupError: it is no event.
+    """
     event = json_object(line)
     parse_moment(event["time"])
     if not isinstance(event["event"], str):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar, overload
 
 from fedbench.errors import DamagedFileError
-from fedbench.records.files import UNREADABLE, json_object, read_whole, reason
+from fedbench.records.files import MOST_BYTES, UNREADABLE, json_object, read_whole, reason
 
 T = TypeVar("T")
 _CHUNK = 2**16
@@ -82,6 +82,44 @@ def skim_lines(path: Path, parse: Callable[[bytes], T]) -> list[T]:
         numbers = ", ".join(map(str, scan.damaged))
         warn_once(f"{path}: {len(scan.damaged)} damaged lines are skipped: {numbers}")
     return scan.whole
+
+
+class GrowingLines(Generic[T]):
+    """The lines of a file that others add to: each is read and parsed once.
+
+    Damaged ones are skipped, as `skim_lines` does.
+    """
+
+    def __init__(self, path: Path, parse: Callable[[bytes], T]) -> None:
+        self._path = path
+        self._parse = parse
+        self._whole: list[T] = []
+        self._inode = self._end = self._number = 0
+
+    def read(self) -> list[T]:
+        """Return all whole lines so far; the list is this object's, and the next call's as well."""
+        try:
+            with self._path.open("rb") as file:
+                facts = os.fstat(file.fileno())
+                if facts.st_ino != self._inode or facts.st_size < self._end:
+                    self._whole, self._inode, self._end, self._number = [], facts.st_ino, 0, 0
+                file.seek(self._end)
+                *ended, _ = file.read(MOST_BYTES).split(b"\n")
+        except FileNotFoundError:
+            ended = []
+        except OSError as error:
+            raise DamagedFileError(self._path, f"cannot be read: {error.strerror}") from None
+        for line in ended:
+            self._add(line)
+        return self._whole
+
+    def _add(self, line: bytes) -> None:
+        self._end += len(line) + 1
+        self._number += 1
+        try:
+            self._whole.append(self._parse(line))
+        except UNREADABLE:
+            warn_once(f"{self._path}: line {self._number} is damaged and skipped")
 
 
 def tell_half_line(path: Path) -> None:

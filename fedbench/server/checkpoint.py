@@ -11,7 +11,6 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from fedbench.errors import DamagedFileError
+from fedbench.flower.clock import now
 from fedbench.records import RoundRecord
 from fedbench.records.events import EVENTS_FILE
 from fedbench.records.files import (
@@ -114,7 +114,7 @@ class RunFolder:
 
     def event(self, event: str, **facts: object) -> None:
         """Append one line to `events.jsonl`, for whoever watches."""
-        moment = datetime.now(UTC).isoformat(timespec="milliseconds")
+        moment = now().isoformat(timespec="milliseconds")
         line = json.dumps({"time": moment, "event": event} | facts)
         append_line(self.path / EVENTS_FILE, line)
 

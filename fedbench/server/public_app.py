@@ -15,16 +15,29 @@ from typing import Any
 
 from pydantic import ValidationError
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from fedbench.flower import clock
+from fedbench.flower.intake import Pieces, RefusedBody, claimed_size
 from fedbench.flower.longpoll import App, Scope
-from fedbench.server.registry import GoneError, Registry, UnknownInstanceError
-from fedbench.wire import CLIENTS_PATH, RUN_PATH, Announcement, Ending, NameTakenError
+from fedbench.server.registry import FullError, GoneError, Registry, UnknownInstanceError
+from fedbench.wire import (
+    CLIENTS_PATH,
+    RUN_PATH,
+    Announcement,
+    Ending,
+    NameTakenError,
+    first_problem,
+)
 
 GRACE_SECONDS = 3.0
 """For a client whose connection alone broke, or whose supervisor says what became of it."""
+MOST_BYTES = 2**14
+"""Of what a client says here; an announcement has a few hundred."""
+SAYING_SECONDS = 10.0
+"""Between two pieces of it."""
 
 
 class Lifelines:
@@ -71,14 +84,16 @@ def public_app(superlink: App, registry: Registry, lifelines: Lifelines | None =
 
     async def announce(request: Request) -> Response:
         try:
-            said = Announcement.model_validate_json(await request.body())
+            said = Announcement.model_validate_json(await _said(request))
             registry.announce(said, request.client.host if request.client else "")
         except ValidationError as error:
-            return JSONResponse({"error": str(error)}, status_code=422)
+            return _invalid(error)
         except NameTakenError:
             return JSONResponse({"error": "name taken"}, status_code=409)
         except GoneError:
             return JSONResponse({"error": "this client is gone"}, status_code=410)
+        except FullError as error:
+            return JSONResponse({"error": str(error)}, status_code=429)
         await held.hold(request, said.client, said.instance, said.wait)
         return JSONResponse({})
 
@@ -94,10 +109,10 @@ def public_app(superlink: App, registry: Registry, lifelines: Lifelines | None =
 
     async def end(request: Request) -> Response:
         try:
-            ending = Ending.model_validate_json(await request.body())
+            ending = Ending.model_validate_json(await _said(request))
             registry.end(**request.path_params, ending=ending)
         except ValidationError as error:
-            return JSONResponse({"error": str(error)}, status_code=422)
+            return _invalid(error)
         except UnknownInstanceError:
             return JSONResponse({"error": "not a client of this federation"}, status_code=404)
         return JSONResponse({})
@@ -108,11 +123,40 @@ def public_app(superlink: App, registry: Registry, lifelines: Lifelines | None =
             Route(CLIENTS_PATH, announce, methods=["POST"]),
             Route(CLIENTS_PATH + "/{client}/{instance}", leave, methods=["DELETE"]),
             Route(CLIENTS_PATH + "/{client}/{instance}/ending", end, methods=["POST"]),
-        ]
+        ],
+        exception_handlers={RefusedBody: _refuse, ClientDisconnect: _refuse},
     )
 
     async def app(scope: Scope, receive: Any, send: Any) -> None:
         fleet = scope["type"] == "http" and scope["path"].startswith("/v1/fleet/")
-        await (superlink if fleet else joining)(scope, receive, send)
+        await (superlink if fleet else joining)(scope, receive, _dated(send))
 
     return app
+
+
+async def _said(request: Request) -> bytes:
+    """Return what a client says, which is short."""
+    pieces = Pieces(request.receive, SAYING_SECONDS)
+    if claimed_size(request) > MOST_BYTES or not await pieces.take(MOST_BYTES):
+        raise RefusedBody(413, f"{MOST_BYTES} bytes are the most")
+    return pieces.whole()
+
+
+def _invalid(error: ValidationError) -> Response:
+    return JSONResponse({"error": f"{error.title}: {first_problem(error)}"}, status_code=422)
+
+
+async def _refuse(_: Request, error: Exception) -> Response:
+    return error.answer() if isinstance(error, RefusedBody) else Response(status_code=400)
+
+
+def _dated(send: Any) -> Any:
+    """Let each answer say what time it is to Flower: a node whose clock is off goes by that."""
+
+    async def dated(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            date = (b"date", clock.http_date().encode())
+            message = {**message, "headers": [*message.get("headers", ()), date]}
+        await send(message)
+
+    return dated

@@ -24,6 +24,8 @@ from fedbench.wire import Announcement, Ending, NameTakenError, Offer
 _FORGOTTEN_SECONDS = 120.0  # Flower believes in a silent node for 60
 REMEMBERED_SECONDS = 600.0  # as one that left
 SILENCE_SECONDS = 12.0
+MOST_CLIENTS = 10_000
+"""Names that are remembered: whoever reaches the server may say another one each time."""
 HUNG_UP = "the client's process died, or its connection broke"
 
 K = TypeVar("K")
@@ -36,6 +38,10 @@ class UnknownInstanceError(Exception):
 
 class GoneError(Exception):
     """The client said goodbye, or is known to be dead."""
+
+
+class FullError(Exception):
+    """More names came than a federation may have."""
 
 
 @dataclass(frozen=True)
@@ -92,12 +98,15 @@ class Registry:
         Raises:
             NameTakenError: a client of that name is alive and is not this one.
             GoneError: this one is gone.
+            FullError: it is new, and too many came.
         """
         name = announcement.client
         with self._lock:
             self._expire()
             if (name, announcement.instance) in self._gone:
                 raise GoneError(name)
+            if name not in self._lost and len(self._lost) >= MOST_CLIENTS:
+                raise FullError(f"{MOST_CLIENTS} clients came, and are the most")
             known = self._entries.get(name)
             if known and known.announcement.instance != announcement.instance:
                 if not known.hung_up:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime
 from typing import cast
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp.strategy import Strategy
 
 from fedbench.config import Experiment
+from fedbench.flower.clock import now
 from fedbench.records.clock import WallSeconds
 from fedbench.records.facts import RunFacts
 from fedbench.records.rounds import RoundRecord, TrainWork
@@ -91,7 +91,7 @@ class Rounds:
         names = select(by_name, self._experiment.fraction, self._experiment.seed, number)
         self._chosen = [by_name[name] for name in names]
         self._say("round", round=number, rounds=self._experiment.rounds, clients=names)
-        started_at, start = datetime.now(UTC).isoformat(timespec="milliseconds"), time.monotonic()
+        started_at, start = now().isoformat(timespec="milliseconds"), time.monotonic()
         tally = Tally(self._chosen, self._emulation)
         grid = self._grid.flower
 

@@ -30,6 +30,7 @@ from starlette.routing import Route
 from fedbench.flower import executor, superlink
 from fedbench.flower.bundle_server import Bundles
 from fedbench.flower.control import Control
+from fedbench.flower.intake import Intake
 from fedbench.flower.longpoll import LongPoll
 from fedbench.imports import importing
 from fedbench.records import ENDINGS, RoundRecord, pacing
@@ -80,11 +81,12 @@ def serve(tls: Path, ports: ServerPorts = PORTS) -> None:
     metrics_registry.register(Census(registry))
     control = uvicorn.Config(polled, "127.0.0.1", ports.control, **_QUIET)
     fleet = uvicorn.Config(
-        public_app(polled, registry, lifelines),
+        public_app(Intake(polled, flower), registry, lifelines),
         _EVERYWHERE,
         ports.fleet,
         lifespan="off",
         **_QUIET,
+        date_header=False,  # see `public_app.py`
         timeout_keep_alive=IDLE_SECONDS,
         ssl_certfile=tls / "server.pem",
         ssl_keyfile=tls / "server.key",
@@ -98,8 +100,9 @@ def serve(tls: Path, ports: ServerPorts = PORTS) -> None:
         **_QUIET,
     )
     servers = [uvicorn.Server(config) for config in (control, fleet, operations)]
+    forget = partial(superlink.forget_nodes, flower)
     with executor.running(f"127.0.0.1:{ports.control}", prepare):
-        asyncio.run(_serve_all(servers, registry, lifelines))
+        asyncio.run(_serve_all(servers, registry, lifelines, forget))
 
 
 def prepare() -> None:
@@ -119,9 +122,12 @@ def _starter(ports: ServerPorts) -> Callable[[str], Awaitable[bool]]:
 
 
 async def _serve_all(
-    servers: list[uvicorn.Server], registry: Registry, lifelines: Lifelines
+    servers: list[uvicorn.Server],
+    registry: Registry,
+    lifelines: Lifelines,
+    forget: Callable[[], object],
 ) -> None:
-    expiring = asyncio.create_task(_expire(registry))
+    expiring = asyncio.create_task(_expire(registry, forget))
     # When one of them stops (a signal, a port that is taken), the others have no purpose.
     tasks = [asyncio.create_task(server.serve()) for server in servers]
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -132,11 +138,12 @@ async def _serve_all(
     expiring.cancel()
 
 
-async def _expire(registry: Registry) -> None:
-    """Give up silent clients, until cancelled."""
+async def _expire(registry: Registry, forget: Callable[[], object]) -> None:
+    """Give up silent clients, and forget their nodes in time, until cancelled."""
     while True:
         await asyncio.sleep(EXPIRING_SECONDS)
         registry.expire()
+        forget()
 
 
 def operations_app(

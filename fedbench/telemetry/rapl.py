@@ -10,8 +10,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Annotated
 
+from pydantic import Field
+
+from fedbench.errors import DamagedFileError
 from fedbench.records import Record, replace_text
+from fedbench.records.files import read_record
+from fedbench.records.lines import warn_once
 
 POWERCAP = Path("/sys/class/powercap")
 FILE = "host_energy.json"
@@ -20,8 +26,8 @@ FILE = "host_energy.json"
 class HostEnergy(Record):
     """Joules that all CPU packages of the host drew in `seconds` wall seconds of a run."""
 
-    joules: float = 0.0
-    seconds: float = 0.0
+    joules: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
 
 class Counter:
@@ -74,9 +80,18 @@ class HostEnergyMeter:
 
 
 def read(folder: Path) -> HostEnergy | None:
-    """Read what was measured during a run; None where nothing could be."""
+    """Read what was measured during a run; None where nothing could be.
+
+    What is damaged is as good as not measured, and said: it is only for looking.
+    """
     path = folder / FILE
-    return HostEnergy.model_validate_json(path.read_bytes()) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        return read_record(path, HostEnergy)
+    except DamagedFileError as error:
+        warn_once(f"{error.message}; the host's own energy is left out")
+        return None
 
 
 def described(measured: HostEnergy | None) -> list[str]:
@@ -97,5 +112,5 @@ def _counters(powercap: Path) -> Iterator[Counter]:
         try:
             if (domain / "name").read_text().startswith("package"):
                 yield Counter(domain)
-        except OSError:  # not ours to read
+        except (OSError, ValueError):  # not ours to read, or no figure
             continue

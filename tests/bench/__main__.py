@@ -19,6 +19,7 @@ import memory
 import numerics
 import rebuild
 import rounds
+import soak
 import start
 import train
 from rich.console import Console
@@ -37,6 +38,7 @@ QUICK: dict[str, Part] = {
     "memory": memory.rows,
     "rebuild": rebuild.rows,
     "looking": looking.rows,
+    "soak": soak.rows,
 }
 LONG: dict[str, Part] = {
     "train_parts": train.parts_rows,
@@ -45,6 +47,7 @@ LONG: dict[str, Part] = {
     "emulation": emulation.rows,
     "crowd": crowd.rows,
     "curves": curves.rows,
+    "soak_full": soak.long_rows,
 }
 
 

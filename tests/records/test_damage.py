@@ -22,7 +22,7 @@ from fedbench.records.runs import Run, RunStore
 GOLDEN = Path(__file__).parent.parent / "golden" / "runs" / "20260102-030405-digits"
 FILES = (
     "run.json", "experiment.json", "profile.json", "rounds.jsonl", "events.jsonl", "summary.json",
-    "corrections.jsonl", "versions.json", "compose.yaml",
+    "corrections.jsonl", "versions.json", "compose.yaml", "host_energy.json",
 )  # fmt: skip
 CORRECTION = {
     "time": "2026-01-02T03:04:20+00:00", "computer": "laptop",
@@ -39,6 +39,7 @@ def run(tmp_path: Path) -> Run:
     write_summary(folder)
     (folder / "corrections.jsonl").write_text(f"{json.dumps(CORRECTION)}\n" * 2)
     (folder / "versions.json").write_text('{"cores": 2}\n')
+    (folder / "host_energy.json").write_text('{"joules": 60.0, "seconds": 4.0}\n')
     limits = {"mem_limit": "1024", "environment": {"FEDBENCH_CLIENT": "laptop"}}
     (folder / "compose.yaml").write_text(json.dumps({"services": {"laptop": limits}}))
     return Run(folder)

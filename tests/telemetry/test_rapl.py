@@ -108,3 +108,32 @@ def test_it_is_told_with_its_power_and_what_it_is_not() -> None:
         "the host's CPUs really drew 6.00 kJ in 200 wall s, 30.0 W, measured by their counters "
         "(RAPL); not comparable with the modelled devices"
     ]
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", '{"joules": "many"}', '{"joules": -1}', '{"seconds": NaN}', "[" * 10**5],
+)
+def test_what_is_damaged_is_left_out_and_told(
+    content: str, powercap: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / rapl.FILE).write_text(content)
+    assert rapl.read(tmp_path) is None
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].startswith(f"{tmp_path / rapl.FILE} is damaged: ")
+    clock = Clock()
+    meter = HostEnergyMeter(tmp_path, powercap, clock)
+    clock.now += 4
+    count(powercap, first=41_000_000, second=2_000_000)
+    meter.tick()
+    assert rapl.read(tmp_path) == HostEnergy(joules=40, seconds=4), "it is measured anew"
+
+
+def test_a_counter_that_is_no_number_is_left_out(powercap: Path, tmp_path: Path) -> None:
+    (powercap / "intel-rapl:0" / "energy_uj").write_text("\n")
+    meter = HostEnergyMeter(tmp_path, powercap)
+    count(powercap, first=0, second=22_000_000)
+    meter.tick()
+    measured = rapl.read(tmp_path)
+    assert measured is not None
+    assert measured.joules == 20

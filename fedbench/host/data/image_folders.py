@@ -18,6 +18,8 @@ SIDE = 32
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 _FORMATS = ("BMP", "JPEG", "PNG", "WEBP")
 _IMAGES_BETWEEN_NOTES = 10_000
+MOST_PIXELS = 2**26
+"""Of an image: decoded, it takes 3 bytes for each, and 201 MB in all."""
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
@@ -43,12 +45,14 @@ def decode(file: Path | BytesIO, where: str) -> Images:
     """
     try:
         with Image.open(file, formats=_FORMATS) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise ValueError(f"{image.width} x {image.height} pixels are too many")
             rgb = _eight_bits(image).convert("RGB")
     except UnidentifiedImageError:
         raise DataError(
             f"{where}: not a PNG, JPEG, BMP or WebP image", "remove or replace it"
         ) from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # a decoder raises whatever a damaged image leads it to
         raise DataError(f"{where}: does not decode: {error}", "remove or replace it") from None
     if rgb.size != (SIDE, SIDE):
         rgb = rgb.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
@@ -120,4 +124,5 @@ class ImageFolder:
 
 
 def _image_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    images = (path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    return sorted(path for path in images if not path.is_fifo())  # opening one waits for ever

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from pydantic import BaseModel, Field, ValidationError
 
 from fedbench.errors import DataError
 
@@ -39,11 +40,10 @@ def choose_columns(file: Path, schema: pa.Schema, column_names: ColumnNames) -> 
     Raises:
         DataError: no column could be meant, or several, or the one that is named cannot be.
     """
-    described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    features = described.get("info", {}).get("features", {})
+    features = _features(schema)
 
     def choose(key: str, name: str | None, kind: _Kind) -> str:
-        marked = [column for column, keys in features.items() if keys.get("_type") == kind.mark]
+        marked = [column for column, keys in features.items() if keys.type == kind.mark]
         fitting = [field.name for field in schema if kind.fits(field.type)]
         if name is not None:
             _require(file, schema, name, kind)
@@ -55,8 +55,29 @@ def choose_columns(file: Path, schema: pa.Schema, column_names: ColumnNames) -> 
 
     image = choose("image_column", column_names.image, _IMAGE)
     label = choose("label_column", column_names.label, _LABEL)
-    names = features.get(label, {}).get("names") or ()
-    return ImageSchema(image, label, tuple(names) if _is_integer(schema, label) else ())
+    names = features[label].names if label in features else None
+    return ImageSchema(image, label, (names or ()) if _is_integer(schema, label) else ())
+
+
+class _Feature(BaseModel):
+    type: str | None = Field(default=None, alias="_type")
+    names: tuple[str, ...] | None = None
+
+
+class _Info(BaseModel):
+    features: dict[str, _Feature] = Field(default_factory=dict)
+
+
+class _HuggingFace(BaseModel):
+    info: _Info = Field(default_factory=_Info)
+
+
+def _features(schema: pa.Schema) -> dict[str, _Feature]:
+    """Return what Hugging Face's metadata says of the columns; nothing where it is another's."""
+    metadata = (schema.metadata or {}).get(b"huggingface", b"{}")
+    with suppress(ValidationError):
+        return _HuggingFace.model_validate_json(metadata).info.features
+    return {}
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from fedbench.host.data.division import Indices, divide, draw, generator
 from fedbench.host.data.image_folders import Split
 from fedbench.host.data.parquet_columns import ColumnNames
 from fedbench.host.data.sources import DataSet, Opened, open_data_set
-from fedbench.host.data.store import read_labels, read_metadata, write_partition
+from fedbench.host.data.store import holds, read_labels, read_metadata, write_partition
 from fedbench.host.say import Say
 
 TRAIN, TEST = "train.safetensors", "test.safetensors"
@@ -185,7 +185,7 @@ def _describe(key: str, clients: Sequence[str], root: Path) -> Prepared:
 
 
 def _holds(folder: Path, recipe: str) -> bool:
-    return all(read_metadata(folder / name).get("recipe") == recipe for name in (TRAIN, TEST))
+    return all(holds(folder / name, recipe) for name in (TRAIN, TEST))
 
 
 def _metadata(experiment: Experiment, data: DataSet, key: str, recipe: str) -> dict[str, str]:

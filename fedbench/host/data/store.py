@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -9,21 +10,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from fedbench.errors import DataError
-from fedbench.host.data.image_folders import Labels, Split
+from fedbench.host.data.image_folders import SIDE, Labels, Split
+from fedbench.records.files import UNREADABLE
+
+_IMAGE = (SIDE, SIDE, 3)
 
 
 def read_cached(file: Path, fingerprint: str) -> tuple[Split, Split] | None:
-    """Read the decoded (train, test) of that fingerprint, if the file holds it."""
+    """Read the decoded (train, test) of that fingerprint, if the file holds it whole."""
     if read_metadata(file).get("fingerprint") != fingerprint:
         return None
-    with safe_open(file, framework="numpy") as tensors:
-        get = tensors.get_tensor
-        train = Split(get("train.images"), get("train.labels"))
-        return train, Split(get("test.images"), get("test.labels"))
+    try:
+        with safe_open(file, framework="numpy") as tensors:
+            train, test = (
+                Split(tensors.get_tensor(f"{name}.images"), tensors.get_tensor(f"{name}.labels"))
+                for name in ("train", "test")
+            )
+    except (OSError, SafetensorError):  # it changed since it was written
+        return None
+    return (train, test) if _is_whole(train) and _is_whole(test) else None
 
 
 def write_cached(file: Path, fingerprint: str, train: Split, test: Split) -> None:
@@ -84,11 +94,45 @@ def read_metadata(file: Path) -> dict[str, str]:
         return {}
 
 
+def holds(file: Path, recipe: str) -> bool:
+    """Say whether a file of a partition is of that recipe and whole; its images are not read."""
+    try:
+        with safe_open(file, framework="numpy") as tensors:
+            facts = tensors.metadata() or {}
+            images, labels = tensors.get_slice("images"), tensors.get_tensor("labels")
+            is_image_set = images.get_dtype() == "U8" and images.get_shape()[1:] == list(_IMAGE)
+            count, classes = images.get_shape()[0], len(json.loads(facts["classes"]))
+    except (OSError, SafetensorError, *UNREADABLE):
+        return False
+    return facts.get("recipe") == recipe and is_image_set and _are_labels(labels, count, classes)
+
+
 def read_labels(file: Path) -> Labels:
-    """Read the labels int64 [N] of one file of a partition; its images are not read."""
-    with safe_open(file, framework="numpy") as tensors:
-        labels: Labels = tensors.get_tensor("labels")
+    """Read the labels int64 [N] of one file of a partition; its images are not read.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        with safe_open(file, framework="numpy") as tensors:
+            labels: Labels = tensors.get_tensor("labels")
+    except (OSError, SafetensorError) as error:
+        hint = "remove the folder that it is in: it is written anew"
+        raise DataError(f"{file}: cannot be read: {error}", hint) from None
     return labels
+
+
+def _is_whole(split: Split) -> bool:
+    images, labels = split.images, split.labels
+    classes = int(labels.max()) + 1 if labels.size else 0
+    is_image_set = images.dtype == np.uint8 and images.shape[1:] == _IMAGE
+    return is_image_set and _are_labels(labels, len(images), classes)
+
+
+def _are_labels(labels: Labels, count: int, classes: int) -> bool:
+    if labels.dtype != np.int64 or labels.shape != (count,) or not count:
+        return False
+    return int(labels.min()) >= 0 and int(labels.max()) < classes
 
 
 @contextmanager

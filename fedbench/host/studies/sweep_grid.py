@@ -9,6 +9,7 @@ import copy
 import hashlib
 import itertools
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,12 +39,16 @@ from fedbench.config import (
     split_overrides,
 )
 from fedbench.config.explain import explain
+from fedbench.config.explain import shown as explain_value
 from fedbench.errors import ConfigError
+
+MOST_RUNS = 10_000
+"""Of a sweep."""
 
 
 def _seeds(value: object) -> object:
     """Parse `3` -> 0, 1, 2; take a list as it is, without repetitions."""
-    if type(value) is int and value > 0:
+    if type(value) is int and 0 < value <= MOST_RUNS:
         return tuple(range(value))
     if isinstance(value, list) and value and all(type(seed) is int for seed in value):
         return tuple(dict.fromkeys(value))
@@ -70,7 +75,13 @@ class Sweep(Model):
     def _values_fit_their_keys(self) -> Self:
         for key, problem in _problems(self):
             raise PydanticCustomError("figure", "{problem}", {"key": key, "problem": problem})
+        if (runs := self._runs()) > MOST_RUNS:
+            problem = f"expected at most {MOST_RUNS} runs, found {runs}"
+            raise PydanticCustomError("figure", "{problem}", {"key": "grid", "problem": problem})
         return self
+
+    def _runs(self) -> int:
+        return math.prod(map(len, self.grid.values())) * len(self.seeds or (0,))
 
     def varied(self) -> list[str]:
         """List the keys of the experiment that differ between runs."""
@@ -219,7 +230,9 @@ def _problems(sweep: Sweep) -> Iterator[tuple[str, str]]:
                 where = "in `set` and in `grid`" if name in sweep.set else "in `grid`"
                 yield f"grid.{key}", f"{name} is given twice {where}: leave one out"
         if not values or len({repr(value) for value in values}) < len(values):
-            yield f"grid.{key}", f"expected a list of different values, found {list(values)}"
+            found = explain_value(list(values))
+            yield f"grid.{key}", f"expected a list of different values, found {found}"
         for value in values:
             if len(keys) > 1 and not (isinstance(value, list) and len(value) == len(keys)):
-                yield f"grid.{key}", f"expected lists of {len(keys)} values, found {value!r}"
+                found = explain_value(value)
+                yield f"grid.{key}", f"expected lists of {len(keys)} values, found {found}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from statistics import fmean
 from typing import Any
 
@@ -18,29 +19,48 @@ from fedbench.host.watch.top.query import ask
 from fedbench.host.watch.top.snapshot import snapshot
 from fedbench.records import RoundRecord
 from fedbench.records.clock import Dilation, WallSeconds
+from fedbench.records.events import EVENTS_FILE, parse_event
+from fedbench.records.lines import GrowingLines
+from fedbench.records.rounds import ROUNDS_FILE, parse_round
 from fedbench.records.runs import Run
 from fedbench.records.verdict import Emulation
 
 _LINES = 6  # of what happened, above the live table
 
 
+class Progress:
+    """A run as its files have it: each line of them is read once, however long the run is."""
+
+    def __init__(self, run: Run) -> None:
+        self._events = GrowingLines(run.path / EVENTS_FILE, parse_event)
+        self._rounds = GrowingLines(run.path / ROUNDS_FILE, parse_round)
+        self._emulation = Emulation.of(run.facts())
+        self._told = 0
+
+    def skip(self) -> None:
+        """Leave out what happened so far."""
+        self._told = len(self._events.read())
+
+    def news(self) -> list[str]:
+        """Return what happened since the last call, as lines."""
+        events = self._events.read()  # first: the record of a round is there before its event
+        rounds = self._rounds.read()
+        new, self._told = events[self._told :], len(events)
+        return [line for event in new if (line := describe(event, rounds, self._emulation))]
+
+
 class Lines:
     """The events of a run, each told once as a line of text: for logs and pipes."""
 
     def __init__(self, run: Run, say: Say) -> None:
-        self._run = run
         self._say = say
-        self._emulation = Emulation.of(run.facts())
-        self._told = len(run.events())  # a run that goes on has told its past already
+        self._progress = Progress(run)
+        self._progress.skip()  # a run that goes on has told its past already
 
     def __call__(self) -> None:
         """Say what is new."""
-        events = self._run.events()
-        rounds = self._run.rounds()
-        for event in events[self._told :]:
-            if line := describe(event, rounds, self._emulation):
-                self._say(line)
-        self._told = len(events)
+        for line in self._progress.news():
+            self._say(line)
 
 
 class LiveRun:
@@ -48,16 +68,16 @@ class LiveRun:
 
     def __init__(self, run: Run, clients: list[str], prometheus: Prometheus, live: Live) -> None:
         self._run = run
-        self._emulation = Emulation.of(run.facts())
+        self._progress = Progress(run)
+        self._lines = deque[str](maxlen=_LINES)
         self._clients = clients
         self._prometheus = prometheus
         self._live = live
 
     def __call__(self) -> None:
         """Draw the present state."""
-        events, rounds = self._run.events(), self._run.rounds()
-        said = list(filter(None, (describe(event, rounds, self._emulation) for event in events)))
-        lines = [Text(line) for line in said[-_LINES:] or ["starting"]]
+        self._lines.extend(self._progress.news())
+        lines = [Text(line) for line in self._lines or ["starting"]]
         try:
             state = ask(self._prometheus, self._run.id, self._clients)
         except HostError:  # it starts after the clients, and is only for looking
