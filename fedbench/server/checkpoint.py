@@ -7,11 +7,9 @@ disk damaged.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 
@@ -21,7 +19,7 @@ from safetensors.numpy import save
 
 from fedbench.errors import DamagedFileError
 from fedbench.records import RoundRecord
-from fedbench.records.events import EVENTS_FILE
+from fedbench.records.events import append_event
 from fedbench.records.files import (
     ASIDE,
     UNREADABLE,
@@ -114,9 +112,7 @@ class RunFolder:
 
     def event(self, event: str, **facts: object) -> None:
         """Append one line to `events.jsonl`, for whoever watches."""
-        moment = datetime.now(UTC).isoformat(timespec="milliseconds")
-        line = json.dumps({"time": moment, "event": event} | facts)
-        append_line(self.path / EVENTS_FILE, line)
+        append_event(self.path, event, **facts)
 
     @contextmanager
     def spare_room(self) -> Iterator[None]:

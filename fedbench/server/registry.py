@@ -63,12 +63,19 @@ class _Loss:
 
 
 class Registry:
-    """The clients, by name. Thread-safe; `sign_off(node_id)` tells Flower who is gone."""
+    """The clients, by name. Thread-safe; `sign_off(node_id)` tells Flower who is gone.
+
+    `known(node_id)` is false of a node that Flower never heard of: it was an earlier server's.
+    """
 
     def __init__(
-        self, sign_off: Callable[[int], object], clock: Callable[[], float] = time.monotonic
+        self,
+        sign_off: Callable[[int], object],
+        clock: Callable[[], float] = time.monotonic,
+        known: Callable[[int], bool] = lambda _: True,
     ) -> None:
         self._sign_off = sign_off
+        self._node_known = known
         self._clock = clock
         self._entries: dict[str, _Entry] = {}
         self._losses: dict[int | str, _Loss] = {}  # by node, or by client where that is unknown
@@ -91,12 +98,14 @@ class Registry:
 
         Raises:
             NameTakenError: a client of that name is alive and is not this one.
-            GoneError: this one is gone.
+            GoneError: this one is gone, or was a client of an earlier server's.
         """
         name = announcement.client
         with self._lock:
             self._expire()
             if (name, announcement.instance) in self._gone:
+                raise GoneError(name)
+            if announcement.node_id and not self._node_known(announcement.node_id):
                 raise GoneError(name)
             known = self._entries.get(name)
             if known and known.announcement.instance != announcement.instance:
