@@ -1,6 +1,7 @@
 """A server that is killed at given points of its run: python mortal_server.py RUNS TLS PORT…
 
-RUNS/pending holds them, such as `trained:2 aggregation:3`: each is struck off when it was reached.
+This process starts it again whenever it dies, as Docker does; it forks it off, for what it imports
+takes seconds. RUNS/pending holds them, such as `trained:2 aggregation:3`: each is struck off when it was reached.
 As where a container's first process is killed, all processes die at once: they are a group.
 """
 
@@ -64,5 +65,28 @@ app._tell = telling
 strategy.Average.result = aggregating  # type: ignore[method-assign]
 checkpoint.RunFolder._keep = keeping  # type: ignore[method-assign]
 
-if __name__ == "__main__":
+def start() -> int:
+    """Return the server's process, the first of a group."""
+    if server := os.fork():
+        return server
+    os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     serve(Path(sys.argv[2]), ServerPorts(*map(int, sys.argv[3:])), RUNS)
+    os._exit(0)
+
+
+def main() -> None:
+    told: list[int] = []
+    server = start()
+
+    def end(number: int, _: object) -> None:
+        told.append(number)
+        os.kill(server, number)
+
+    signal.signal(signal.SIGTERM, end)
+    while os.waitpid(server, 0) and not told:
+        server = start()
+
+
+if __name__ == "__main__":
+    main()

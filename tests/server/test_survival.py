@@ -35,7 +35,7 @@ KILLS = {"trained:2": 1, "aggregation:3": 2, "checkpoint:4": 3, "recorded:5": 5}
 
 
 class Survivor:
-    """A server that is started again whenever it dies, as Docker does, and two clients."""
+    """A server that is started again whenever it dies, and two clients."""
 
     def __init__(self, folder: Path, certificates: Path) -> None:
         self._folder = folder
@@ -44,19 +44,16 @@ class Survivor:
         self._metrics = dict(zip(SAMPLES, metrics, strict=True))
         self.runs = folder / "runs"
         self.clients: dict[str, subprocess.Popen[bytes]] = {}
-        self.server: subprocess.Popen[bytes] | None = None
+        self._processes: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
         self.runs.mkdir()
-        self.start_server()
+        ports = map(str, (self._control, self._fleet, self.operations))
+        argv = [str(ROOT / "tests/lib/mortal_server.py"), str(self.runs)]
+        self._docker = self.spawn("server", *argv, str(self._certificates / "server"), *ports)
         for name in SAMPLES:
             self._start_client(name)
         until(lambda: all((self._folder / name / "ready").exists() for name in SAMPLES))
-
-    def start_server(self) -> None:
-        ports = map(str, (self._control, self._fleet, self.operations))
-        argv = [str(ROOT / "tests/lib/mortal_server.py"), str(self.runs)]
-        self.server = self.spawn("server", *argv, str(self._certificates / "server"), *ports)
 
     def _start_client(self, name: str) -> None:
         folder = self._folder / name
@@ -80,18 +77,21 @@ class Survivor:
             "PYTHONPATH": str(ROOT),
         }
         with (self._folder / f"{name}.log").open("ab") as log:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 [sys.executable, *argv],
                 env=environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        self._processes.append(process)
+        return process
 
     def execute(self, **experiment: Any) -> Run:
         """Execute a run to its end."""
         run = self.launch(**experiment)
-        until(lambda: self.stand_by() or run.has_ended(), 120)
+        until(run.has_ended, 120)
+        until(lambda: not (run.path / "executing.json").exists())
         return run
 
     def launch(self, **experiment: Any) -> Run:
@@ -106,11 +106,10 @@ class Survivor:
         self.spawn("launch", *argv, "--operations-port", str(self.operations))
         return run
 
-    def stand_by(self) -> None:
-        """Start the server again if it has died."""
-        assert self.server is not None
-        if self.server.poll() is not None:
-            self.start_server()
+    def server(self) -> psutil.Process:
+        """The server that is there now."""
+        (server,) = psutil.Process(self._docker.pid).children()
+        return server
 
     def workers(self) -> dict[str, list[int]]:
         """The processes that train."""
@@ -123,21 +122,15 @@ class Survivor:
         return (self._folder / "server.log").read_text()[-5_000:]
 
     def end(self) -> None:
-        for process in (*self.clients.values(), self.server):
-            if process is not None:
-                os.killpg(process.pid, signal.SIGTERM)
-        for process in (*self.clients.values(), self.server):
-            if process is not None and _outlives(process):
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-
-
-def _outlives(process: subprocess.Popen[bytes]) -> bool:
-    try:
-        process.wait(10)
-    except subprocess.TimeoutExpired:
-        return True
-    return False
+        alive = [process for process in self._processes if process.poll() is None]
+        for process in alive:
+            process.terminate()
+        _, stubborn = psutil.wait_procs([psutil.Process(each.pid) for each in alive], timeout=10)
+        for left in stubborn:
+            os.killpg(left.pid, signal.SIGKILL)
+        for process in alive:
+            process.wait()
+        assert stubborn == [], "they did not end when they were told to"
 
 
 def until(condition: Callable[[], object], seconds: float = 60) -> None:
@@ -200,7 +193,6 @@ def test_a_server_killed_at_any_moment_loses_nothing(federation: Survivor) -> No
         left, right = (_weights(run.path / name) for run in (undisturbed, killed))
         assert left == right, f"{name} is another"
     assert federation.workers() == workers, "the clients' processes stay"
-    assert not (killed.path / "executing.json").exists()
 
 
 def _weights(path: Path) -> dict[str, bytes]:
@@ -209,29 +201,24 @@ def _weights(path: Path) -> dict[str, bytes]:
     return {name: array.tobytes() for name, array in load_file(path).items()}
 
 
-def _server_processes(federation: Survivor) -> dict[str, psutil.Process]:
+def _inside(federation: Survivor) -> dict[str, psutil.Process]:
     """The executor, and the ServerApp that it forked."""
-    assert federation.server is not None
-    found = {}
     (executor,) = [
         child
-        for child in psutil.Process(federation.server.pid).children()
+        for child in federation.server().children()
         if "resource_tracker" not in " ".join(child.cmdline())
     ]
-    found["executor"] = executor
-    found |= {"ServerApp": child for child in executor.children()}
-    return found
+    return {"executor": executor} | {"ServerApp": child for child in executor.children()}
 
 
 def test_an_executor_and_a_server_app_that_are_killed_are_started_again(
     federation: Survivor,
 ) -> None:
-    assert federation.server is not None
-    before = federation.server.pid
+    before = federation.server()
     run = federation.launch(rounds=5, local_epochs=2)
     for number, name in ((1, "ServerApp"), (2, "executor")):
         until(lambda number=number: len(run.rounds()) >= number)
-        _server_processes(federation)[name].kill()
+        _inside(federation)[name].kill()
         until(lambda number=number: len(restarts(run)) == number)
     until(run.has_ended)
 
@@ -241,8 +228,7 @@ def test_an_executor_and_a_server_app_that_are_killed_are_started_again(
         "the ServerApp died (SIGKILL)",
         "the executor died (SIGKILL)",
     ]
-    assert federation.server.pid == before
-    assert federation.server.poll() is None
+    assert federation.server() == before
 
 
 def test_a_second_order_to_run_is_refused(federation: Survivor) -> None:
