@@ -25,21 +25,23 @@ MOST_DEATHS = 3
 class Executing(Record):
     """How often what executes the run died since it went on after round `after_round`.
 
-    `put_down`: its server ended in order, as with its computer, which is no death.
+    `project` is the server's: others may see the same folder. `put_down`: the server ended in
+    order, as with its computer, which is no death.
     """
 
+    project: str = ""
     after_round: int = Field(default=0, ge=0)
     deaths: int = Field(default=0, ge=0)
     put_down: bool = False
 
 
-def begin(folder: Path) -> None:
-    """Note that the run is executed.
+def begin(folder: Path, project: str) -> None:
+    """Note that the run is executed by a project's server.
 
     Raises:
         OSError: it cannot be written.
     """
-    _write(folder, Executing(after_round=_last_round(folder)))
+    _write(folder, Executing(project=project, after_round=_last_round(folder)))
 
 
 def end(folder: Path) -> None:
@@ -62,10 +64,10 @@ def is_executing(folder: Path) -> bool:
     return (folder / EXECUTING_FILE).exists() and not (folder / SUMMARY_FILE).exists()
 
 
-def all_executing(runs: Path) -> list[Path]:
-    """Return the folders of such runs, the oldest first."""
+def all_executing(runs: Path, project: str) -> list[Path]:
+    """Return the folders of a project's such runs, the oldest first."""
     folders = [path.parent for path in sorted(runs.glob(f"*/{EXECUTING_FILE}"))]
-    return [folder for folder in folders if is_executing(folder)]
+    return [each for each in folders if is_executing(each) and _read(each).project == project]
 
 
 def went_on(folder: Path, reason: str) -> bool:
@@ -80,7 +82,7 @@ def went_on(folder: Path, reason: str) -> bool:
         fail(folder, f"{reason}, {deaths} times before round {last + 1} was complete")
         return False
     append_event(folder, "restarted", reason=reason, after_round=last)
-    _write(folder, Executing(after_round=last, deaths=deaths))
+    _write(folder, Executing(project=known.project, after_round=last, deaths=deaths))
     return True
 
 
@@ -103,4 +105,6 @@ def _read(folder: Path) -> Executing:
 
 
 def _last_round(folder: Path) -> int:
-    return max((record.round for record in skim_lines(folder / ROUNDS_FILE, parse_round)), default=0)
+    return max(
+        (record.round for record in skim_lines(folder / ROUNDS_FILE, parse_round)), default=0
+    )

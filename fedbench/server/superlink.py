@@ -74,16 +74,14 @@ FLOWER_APP = Path(__file__).with_name("flower")
 RUNS = Path("/runs")
 
 
-def serve(tls: Path, ports: ServerPorts = PORTS, runs: Path = RUNS) -> None:
+def serve(tls: Path, ports: ServerPorts = PORTS, runs: Path = RUNS, project: str = "") -> None:
     """Serve until the process is told to stop. `tls` holds server.pem and server.key.
 
-    A run in `runs` that an earlier process was executing goes on.
+    A run in `runs` that an earlier server of this project was executing goes on.
     """
     flower = superlink.create(ports.control)
     polled = LongPoll(Bundles(flower))
-    registry = Registry(
-        partial(superlink.sign_off, flower), known=partial(superlink.knows, flower)
-    )
+    registry = Registry(partial(superlink.sign_off, flower), known=partial(superlink.knows, flower))
     lifelines = Lifelines(registry)
     metrics_registry = CollectorRegistry()
     metrics = ServerMetrics(metrics_registry)
@@ -103,10 +101,8 @@ def serve(tls: Path, ports: ServerPorts = PORTS, runs: Path = RUNS) -> None:
     )
     with executor.running(f"127.0.0.1:{ports.control}", prepare) as executing:
         start = _starter(ports, executing)
-        inside = operations_app(registry, metrics, metrics_registry, start)
-        operations = uvicorn.Config(
-            inside, _EVERYWHERE, ports.operations, lifespan="off", **_QUIET
-        )
+        inside = operations_app(registry, metrics, metrics_registry, start, project)
+        operations = uvicorn.Config(inside, _EVERYWHERE, ports.operations, lifespan="off", **_QUIET)
         servers = [uvicorn.Server(config) for config in (control, fleet, operations)]
         executions: Executions = inside.state.executions
         chores = [_expire(registry), _revive(executing), _go_on(servers, executions, runs)]
@@ -180,6 +176,7 @@ def operations_app(
     metrics: ServerMetrics,
     metrics_registry: CollectorRegistry,
     start: Start,
+    project: str = "",
 ) -> Starlette:
     """Return the application that has metrics and scrape targets, and hears the ServerApp.
 
@@ -199,7 +196,7 @@ def operations_app(
             (Path(folder) / pacing.FILE).unlink(missing_ok=True)
 
     executions = Executions(
-        paced, endings.heard_of, lambda run: metrics.run_phase(run, "failed")
+        paced, endings.heard_of, lambda run: metrics.run_phase(run, "failed"), project
     )
 
     async def targets(_: Request) -> Response:

@@ -141,6 +141,12 @@ class FakeContainers:
         }
         return self._add(name, dict(container.labels), {"health": "", **limits})
 
+    def start_again(self, container: Container) -> None:
+        what = f"{container.name}: does not start again"
+        self._call("start_again", self._known(container, what), what)
+        self.restart(container.service)
+        self.change(container.service, status="running", exit_code=0)
+
     def run_helper(self, helper: HelperContainer) -> CommandAnswer:
         self._allow("run_helper", f"{helper.image}: the helper cannot be run")
         self.helpers.append(helper)

@@ -1,8 +1,9 @@
 """A server that is killed at given points of its run: python mortal_server.py RUNS TLS PORT…
 
 This process starts it again whenever it dies, as Docker does; it forks it off, for what it imports
-takes seconds. RUNS/pending holds them, such as `trained:2 aggregation:3`: each is struck off when it was reached.
-As where a container's first process is killed, all processes die at once: they are a group.
+takes seconds. RUNS/pending holds the points, such as `trained:2 aggregation:3`: each is struck off
+when it is reached. As where a container's first process is killed, all processes die at once: they
+are a group.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fedbench.server import app, checkpoint, strategy, superlink
+from fedbench.server import app, checkpoint, strategy
 from fedbench.server.superlink import ServerPorts, serve
 
 RUNS = Path(sys.argv[1])
@@ -33,21 +34,20 @@ def reach(point: str, number: int) -> None:
 
 
 tell, result, keep = app._tell, strategy.Average.result, checkpoint.RunFolder._keep
-round_now = 0
+now = {"round": 0}
 
 
 def telling(folder: Any, operations: Any, event: str, **facts: Any) -> None:
     """After an event: while others train, and between two rounds."""
-    global round_now
     tell(folder, operations, event, **facts)
-    round_now = facts.get("round", round_now)
+    now["round"] = facts.get("round", now["round"])
     if event in ("trained", "recorded"):
-        reach(event, round_now)
+        reach(event, now["round"])
 
 
 def aggregating(average: Any) -> Any:
     """When all replies are added up."""
-    reach("aggregation", round_now)
+    reach("aggregation", now["round"])
     return result(average)
 
 
@@ -64,6 +64,7 @@ def keeping(folder: Any, new: Any) -> None:
 app._tell = telling
 strategy.Average.result = aggregating  # type: ignore[method-assign]
 checkpoint.RunFolder._keep = keeping  # type: ignore[method-assign]
+
 
 def start() -> int:
     """Return the server's process, the first of a group."""

@@ -159,9 +159,7 @@ def _partition(folder: Path, samples: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def federation(
-    tmp_path_factory: pytest.TempPathFactory, certificates: Path
-) -> Iterator[Survivor]:
+def federation(tmp_path_factory: pytest.TempPathFactory, certificates: Path) -> Iterator[Survivor]:
     survivor = Survivor(tmp_path_factory.mktemp("survival"), certificates)
     try:
         survivor.start()
@@ -208,7 +206,8 @@ def _inside(federation: Survivor) -> dict[str, psutil.Process]:
         for child in federation.server().children()
         if "resource_tracker" not in " ".join(child.cmdline())
     ]
-    return {"executor": executor} | {"ServerApp": child for child in executor.children()}
+    (server_app,) = executor.children()
+    return {"executor": executor, "ServerApp": server_app}
 
 
 def test_an_executor_and_a_server_app_that_are_killed_are_started_again(

@@ -34,12 +34,17 @@ class Executions:
 
     `start(folder)` executes what is in a folder, and returns None once that completed, else why it
     did not; `ended(run)` is true of a run that said how it ended; `failed(run)` is told of one that
-    could not, and is not started again.
+    could not, and is not started again. `project` is the server's.
     """
 
     def __init__(
-        self, start: Start, ended: Callable[[str], bool], failed: Callable[[str], object]
+        self,
+        start: Start,
+        ended: Callable[[str], bool],
+        failed: Callable[[str], object],
+        project: str,
     ) -> None:
+        self._project = project
         self._start = start
         self._ended = ended
         self._failed = failed
@@ -60,18 +65,18 @@ class Executions:
                 return await asyncio.shield(self._task)
             else:
                 raise BusyError(self._folder.name)
-        executing.begin(folder)
+        executing.begin(folder, self._project)
         return await asyncio.shield(self._begin(folder))  # it outlives whoever asked for it
 
     def go_on(self, runs: Path) -> None:
         """Go on with the run that an earlier process of this server was executing, if any."""
-        *older, newest = [None, *executing.all_executing(runs)]
-        for folder in filter(None, older):
+        folders = executing.all_executing(runs, self._project)
+        for folder in folders[:-1]:
             executing.end(folder)
-        if newest:
-            log.warning("going on with run %s", newest.name)
-            reason = SERVER_STOPPED if executing.was_put_down(newest) else SERVER_DIED
-            self._begin(newest, reason)
+        for folder in folders[-1:]:
+            log.warning("going on with run %s", folder.name)
+            reason = SERVER_STOPPED if executing.was_put_down(folder) else SERVER_DIED
+            self._begin(folder, reason)
 
     async def put_down(self) -> None:
         """Leave the run to the next process of this server: this one ends in order."""
