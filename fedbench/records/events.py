@@ -24,6 +24,7 @@ _FACTS = {
     "progress": {"images", "of", "seconds_left"},
     "unidentified": {"reason"},
     "restarted": {"reason", "after_round"},
+    "revived": {"reason", "service"},
     "left_out": {"client", "data"},
 }
 """What an event says besides: its readers count on that."""

@@ -11,11 +11,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 import urllib.request
-from urllib.error import HTTPError
+from urllib.error import HTTPError, URLError
 
 OPERATIONS_PORT = 9100
 REFUSED, GONE = 2, 3
+STARTING_SECONDS, POLL_SECONDS = 60.0, 0.5
 
 
 def main() -> int:
@@ -26,16 +28,34 @@ def main() -> int:
     args = parser.parse_args()
     body = json.dumps({"folder": args.folder}).encode()
     try:
-        with urllib.request.urlopen(
-            f"http://127.0.0.1:{args.operations_port}/runs", body
-        ) as answer:
-            return 0 if json.load(answer)["completed"] else 1
+        return 0 if _ask(f"http://127.0.0.1:{args.operations_port}/runs", body) else 1
     except HTTPError as error:
-        print(error.read().decode(errors="replace"), file=sys.stderr)  # noqa: T201 (who asked)
+        print(_reason(error.read()), file=sys.stderr)  # noqa: T201 (who asked)
         return REFUSED
     except OSError as error:
         print(f"the server is gone: {error}", file=sys.stderr)  # noqa: T201
         return GONE
+
+
+def _ask(url: str, body: bytes) -> bool:
+    """Return whether the run completed. The server may still be starting."""
+    deadline = time.monotonic() + STARTING_SECONDS
+    while True:
+        try:
+            with urllib.request.urlopen(url, body) as answer:  # noqa: S310 (http, see above)
+                return bool(json.load(answer)["completed"])
+        except URLError as error:
+            starting = isinstance(error.reason, ConnectionRefusedError)
+            if not starting or time.monotonic() > deadline:
+                raise
+            time.sleep(POLL_SECONDS)
+
+
+def _reason(answer: bytes) -> str:
+    try:
+        return str(json.loads(answer)["error"])
+    except (ValueError, LookupError, TypeError):
+        return answer.decode(errors="replace")
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from fedbench.host.say import Say
 from fedbench.host.setup.locks import federation_lock
 from fedbench.host.setup.machine import cpu_model
 from fedbench.host.setup.places import PROJECT
+from fedbench.host.watch.vigil import is_watched
 from fedbench.records import executing, replace_text
 from fedbench.records.facts import RunInputs
 from fedbench.records.runs import Run, RunStore
@@ -89,14 +90,20 @@ class ContainersEngine(ProcessEngine):
         return run
 
     def resume(self, name: str | None) -> Run:
-        """Return an ended run, ready to go on after its last complete round.
+        """Return a run, ready to go on after its last complete round.
+
+        It has ended, or lost its server when nobody watched over it. A server that was stopped is
+        started again.
 
         Raises:
             RunError: no such run, it is finished, or it was made for other clients.
             DataError: its data is gone, and cannot be had again.
         """
-        self._require_idle()
-        run = self._store.find(name)
+        self._bring_server_back()
+        left_alone = self._left_alone(name)
+        if left_alone is None:
+            self._require_idle()
+        run = left_alone or self._store.find(name)
         if run.profile() != self._stack.profile:
             raise RunError(
                 f"run {run.id} belongs to another federation ({run.profile().name})",
@@ -120,8 +127,22 @@ class ContainersEngine(ProcessEngine):
             source=source,
             say=self._say,
         )
-        run.prepare_resume()
+        if left_alone is None:
+            run.prepare_resume()
         return run
+
+    def _left_alone(self, name: str | None) -> Run | None:
+        """Return the run of that name that its server goes on with, where nobody watches."""
+        for folder in executing.all_executing(self._store.path, PROJECT)[-1:]:
+            if name in (None, folder.name) and not is_watched(run := Run(folder)):
+                return run
+        return None
+
+    def _bring_server_back(self) -> None:
+        server = self._stack.services(self._containers).get("server")
+        if server and server.status in ("exited", "dead"):
+            self._say("starting the server again")
+            self._containers.start_again(server)
 
     def start(self, run: Run) -> None:
         """Start a run, and wait until the server executes it: till then it looks idle.

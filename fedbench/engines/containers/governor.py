@@ -29,7 +29,7 @@ from fedbench.engines.containers.runtime import daemon, links
 from fedbench.engines.containers.runtime.containers import Containers
 from fedbench.engines.containers.runtime.quotas import Quotas
 from fedbench.engines.containers.runtime.stack import Stack
-from fedbench.engines.containers.watcher import Watcher, watching
+from fedbench.engines.containers.watcher import Watcher
 from fedbench.errors import DockerError, FedbenchError
 from fedbench.host.plan.plan import ClientPlan
 from fedbench.host.plan.shares import MARGIN
@@ -38,6 +38,7 @@ from fedbench.host.setup.locks import federation_lock
 from fedbench.host.setup.places import PROJECT, Places
 from fedbench.host.watch import logs
 from fedbench.host.watch.log_sources import Sources
+from fedbench.host.watch.vigil import watching
 from fedbench.records import pacing
 from fedbench.records.lines import append_line
 from fedbench.records.pacing import Pacing

@@ -11,12 +11,13 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from fedbench.engines.containers.runtime.containers import Container, Containers
 from fedbench.errors import InUseError, RunError
-from fedbench.host.setup.locks import federation_lock, locked
+from fedbench.host.setup.locks import federation_lock
+from fedbench.host.watch.vigil import GOVERNOR_LOG, is_watched
 from fedbench.records import executing
 from fedbench.records.events import append_event
 from fedbench.records.runs import Run
@@ -28,7 +29,6 @@ AWAY_SECONDS = 180.0
 GUARD_SECONDS = 2.0
 MOST_GOVERNORS = 5
 _GOVERNOR = "fedbench.engines.containers.governor"
-_LOG = "governor.log"
 
 
 class Watcher:
@@ -114,7 +114,7 @@ class Guard:
             self._next = self._clock() + GUARD_SECONDS
             return
         if self._started == MOST_GOVERNORS:
-            where = self._run.path / _LOG
+            where = self._run.path / GOVERNOR_LOG
             raise RunError(f"nobody can watch over run {self._run.id}", f"{where} shows why")
         self._start()
 
@@ -130,7 +130,7 @@ def govern(run: Run, launch: int) -> None:
     `launch` is the process that started the run.
     """
     governor = [sys.executable, "-m", _GOVERNOR, str(run.path), str(launch)]
-    with (run.path / _LOG).open("ab") as log:
+    with (run.path / GOVERNOR_LOG).open("ab") as log:
         subprocess.run(
             ["sh", "-c", '"$@" &', "sh", *governor],
             check=True,
@@ -139,31 +139,3 @@ def govern(run: Run, launch: int) -> None:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-
-
-@contextmanager
-def watching(run: Run) -> Iterator[None]:
-    """Be known to watch over the run while the block lasts.
-
-    Raises:
-        BlockingIOError: another process does so.
-    """
-    log = run.path / _LOG
-    log.touch()
-    for _ in range(5):  # whoever asks has the lock for a moment
-        if not is_watched(run):
-            break
-        time.sleep(0.1)
-    with locked(log, wait=False):
-        yield
-
-
-def is_watched(run: Run) -> bool:
-    """Return whether a process watches over the run."""
-    try:
-        with locked(run.path / _LOG, shared=True, wait=False):
-            return False
-    except BlockingIOError:
-        return True
-    except FileNotFoundError:
-        return False

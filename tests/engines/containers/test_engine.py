@@ -26,6 +26,7 @@ from fedbench.host.data import prepare
 from fedbench.host.plan.plan import HostFacts, plan
 from fedbench.host.plan.targets import ASSUMED, Assumed
 from fedbench.host.setup.places import PROJECT, Places
+from fedbench.host.watch.vigil import watching
 from fedbench.records import Summary, executing, write_summary
 from fedbench.records.events import append_event
 from fedbench.records.runs import Run
@@ -408,6 +409,22 @@ def test_a_run_goes_on_where_it_stopped(
     assert (prepared / "train.safetensors").is_file()
 
 
+@pytest.mark.parametrize("watched", [False, True])
+def test_a_run_that_lost_its_server_when_nobody_watched_goes_on(
+    stack: Stack, up: FakeContainers, run: Run, prepared: Path, watched: bool
+) -> None:
+    """Its server does so by itself once it is back: the run keeps the server's mark."""
+    executing.begin(run.path, PROJECT)
+    up.change("server", status="exited")
+    if watched:
+        with watching(run), pytest.raises(RunError, match="is in progress"):
+            runner(stack, up).resume(run.id)
+    else:
+        runner(stack, up).resume(run.id)
+    assert up.get("server").is_running
+    assert run.is_executing()
+
+
 def test_a_run_does_not_go_on_with_other_data(
     stack: Stack, up: FakeContainers, run: Run, prepared: Path
 ) -> None:
@@ -458,13 +475,13 @@ def test_a_run_is_followed_beyond_the_death_of_its_server(
 def test_a_server_that_executes_another_run_is_named(
     stack: Stack, up: FakeContainers, run: Run, spawn: Spawn
 ) -> None:
-    (run.path / "launch.log").write_text('before\n{"error": "run r7 is in progress"}\n')
+    (run.path / "launch.log").write_text("before\nrun r7 is in progress\n")
     process = spawn("exit 2")
     process.wait()
     engine = runner(stack, up)
     with patch.object(engine, "launch", lambda _: process), pytest.raises(RunError) as caught:
         engine.start(run)
-    assert caught.value.message == 'the server refuses: {"error": "run r7 is in progress"}'
+    assert caught.value.message == "the server refuses: run r7 is in progress"
 
 
 def test_a_run_of_another_federation_does_not_go_on_here(

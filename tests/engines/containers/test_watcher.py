@@ -11,9 +11,10 @@ from clock import Clock
 from fake_containers import FakeContainers
 
 from fedbench.engines.containers import watcher
-from fedbench.engines.containers.watcher import AWAY_SECONDS, Guard, Watcher, is_watched, watching
+from fedbench.engines.containers.watcher import AWAY_SECONDS, Guard, Watcher
 from fedbench.errors import RunError
 from fedbench.host.setup.places import PROJECT
+from fedbench.host.watch.vigil import is_watched, watching
 from fedbench.records import executing
 from fedbench.records.runs import Run
 
