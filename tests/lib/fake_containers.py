@@ -143,9 +143,12 @@ class FakeContainers:
 
     def start_again(self, container: Container) -> None:
         what = f"{container.name}: does not start again"
-        self._call("start_again", self._known(container, what), what)
-        self.restart(container.service)
-        self.change(container.service, status="running", exit_code=0)
+        now = self._known(container, what)
+        self._call("start_again", now, what)
+        if not now.is_running:
+            number = next(self._numbers)
+            state = {"status": "running", "exit_code": 0, "started_at": f"start {number}"}
+            self.change(now.service, pid=number, **state)
 
     def run_helper(self, helper: HelperContainer) -> CommandAnswer:
         self._allow("run_helper", f"{helper.image}: the helper cannot be run")
