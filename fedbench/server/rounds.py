@@ -49,7 +49,6 @@ class Rounds:
         self._question = experiment.model_dump_json()
         self._clock = clock
         self._chosen: list[Member] = []
-        self._begun = False
 
     def choose(self, _server_round: int) -> list[int]:
         """Return the nodes of the current round: to evaluate, of those that trained."""
@@ -87,9 +86,7 @@ class Rounds:
         self, strategy: Strategy, number: int, arrays: ArrayRecord
     ) -> tuple[ArrayRecord, RoundRecord]:
         """Go through one round; return the new global model and what it cost."""
-        # All are new to a server that was started again: it waits for them as at the beginning.
-        members = self.wait(1 if self._begun else self._facts.clients)
-        self._begun = True
+        members = self.wait(self._facts.clients if number == 1 else 1)
         by_name = {member.client: member for member in members}
         names = select(by_name, self._experiment.fraction, self._experiment.seed, number)
         self._chosen = [by_name[name] for name in names]
