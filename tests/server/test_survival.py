@@ -90,7 +90,7 @@ class Survivor:
     def execute(self, **experiment: Any) -> Run:
         """Execute a run to its end."""
         run = self.launch(**experiment)
-        until(run.has_ended, 120)
+        until(run.has_ended, 300)
         until(lambda: not (run.path / "executing.json").exists())
         return run
 
@@ -133,7 +133,7 @@ class Survivor:
         assert stubborn == [], "they did not end when they were told to"
 
 
-def until(condition: Callable[[], object], seconds: float = 60) -> None:
+def until(condition: Callable[[], object], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
