@@ -249,10 +249,12 @@ class RunStore:
         A damaged run stays without one, and is warned of.
         """
         for run in self.of(project):
-            if not run.has_ended():
+            if run.is_executing():
+                with _warned(run):
+                    executing.fail(run.path, "the federation was taken down, or brought up anew")
+            elif not run.has_ended():
                 with _warned(run):
                     write_summary(run.path)
-                    executing.end(run.path)
 
     def find(self, name: str | None) -> Run:
         """Return the run of that id, or the newest.

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fedbench.records import executing
-from fedbench.records.runs import Run
+from fedbench.records.runs import Run, RunStore
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "runs" / "20260102-030405-digits"
 
@@ -67,6 +67,15 @@ def test_an_end_in_order_is_no_death(run: Run) -> None:
         assert executing.was_put_down(run.path)
         assert executing.went_on(run.path, "the server was stopped")
     assert executing.went_on(run.path, "it died")
+
+
+def test_a_run_whose_federation_is_taken_down_says_so(run: Run) -> None:
+    facts = run.facts().model_copy(update={"project": "p"})
+    facts.write(run.path)
+    executing.begin(run.path, "p")
+    RunStore(run.path.parent).end("p")
+    assert run.summary().error == "the federation was taken down, or brought up anew"
+    assert not (run.path / executing.EXECUTING_FILE).exists()
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"deaths": -1}'])
