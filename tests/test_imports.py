@@ -61,6 +61,7 @@ LAYERS = (
     "fedbench.wire",
     "fedbench.telemetry",
     "fedbench.client",
+    "fedbench.server.execution",
     "fedbench.server",
     "fedbench.helper",
     "fedbench.host",

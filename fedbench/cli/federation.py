@@ -68,6 +68,8 @@ def status(as_json: Json = False) -> None:
     console.print(table)
     if state["run"]:
         console.print(f"run {state['run']}: {state['run_status']}", highlight=False)
+    for problem in state["problems"]:
+        console.print(f"problem: {problem}", highlight=False, markup=False, soft_wrap=True)
     print_urls(stack)
 
 

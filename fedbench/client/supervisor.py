@@ -16,6 +16,7 @@ import multiprocessing
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from multiprocessing.context import ForkProcess
 from types import FrameType
 
@@ -58,8 +59,10 @@ class Supervisor:
         self._wait(worker, settings, kills)
         killed = self._cgroup.oom_kills() > kills
         if amid_work := settings.ready.exists():  # it said no goodbye
+            # A connection after the first is another instance's.
+            instance = settings.ready.read_text() or settings.instance
             settings.ready.unlink()
-            self._report(settings, worker.exitcode or 0, killed)
+            self._report(replace(settings, instance=instance), worker.exitcode or 0, killed)
         if worker.is_alive():
             worker.terminate()
             worker.join()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import re
 import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from types import FrameType
 
 from fedbench.client.announce import Announcer
@@ -19,33 +21,51 @@ from fedbench.telemetry.cgroup import Cgroup
 from fedbench.telemetry.client import NodeMetrics
 
 QUOTA_POLL_SECONDS = 0.05
+AGAIN_SECONDS = 0.5
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _LEVEL = re.compile(r"(?:(DEBUG|INFO|WARNING|ERROR|CRITICAL)\s*:\s*)?(.*)", re.DOTALL)
-
-GiveUp = Callable[[], None]
 
 log = logging.getLogger("fedbench.client")
 
 
+class Stop(threading.Event):
+    """Set when the present connection is to end: for good if the container was `told` so.
+
+    `cancelled` is set with it: work for a server that is gone is given up.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told = False
+        self.cancelled = threading.Event()
+
+    def set(self) -> None:
+        """Let the connection end."""
+        super().set()
+        self.cancelled.set()
+
+    def on_signal(self, number: int, _frame: FrameType | None) -> None:
+        """End: for good on SIGTERM. SIGINT is Flower's, whose heartbeat the server refused."""
+        self.told = self.told or number == signal.SIGTERM
+        self.set()
+
+    def renew(self) -> bool:
+        """Be unset for a new connection; return False if there is to be none."""
+        self.clear()
+        return not self.told  # a signal since then has set it again
+
+
 def work(settings: Settings) -> int:
-    """Run one connection; return non-zero if it was lost, so that the container starts again."""
-    stop, gone = threading.Event(), threading.Event()
-
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
-
-    def give_up() -> None:
-        gone.set()
-        stop.set()
-
-    signal.signal(signal.SIGTERM, on_signal)
-    signal.signal(signal.SIGINT, on_signal)
+    """Run until told to stop; return non-zero if the container has to start again instead."""
+    stop = Stop()
+    signal.signal(signal.SIGTERM, stop.on_signal)
+    signal.signal(signal.SIGINT, stop.on_signal)
     run = _stock if settings.stock else _fedbench
-    run(settings, stop, give_up)
-    return 0 if stop.is_set() and not gone.is_set() else 1
+    run(settings, stop)
+    return 0 if stop.told else 1
 
 
-def _fedbench(settings: Settings, stop: threading.Event, give_up: GiveUp) -> None:
+def _fedbench(settings: Settings, stop: Stop) -> None:
     # Importing torch takes seconds of CPU: before the client says that it is ready.
     with importing():
         from fedbench.client import app
@@ -57,20 +77,39 @@ def _fedbench(settings: Settings, stop: threading.Event, give_up: GiveUp) -> Non
     metrics = client_metrics(app.cgroup, app.companions)
     app.report_to(metrics)
     serve(settings.listen_port)
-    node = Node(app.app, settings.node_config(), metrics, app.transfers, app.cancelled)
-    with contextlib.ExitStack() as stack:
+    stop.cancelled = app.cancelled
 
-        def ready(node_id: int) -> None:
-            stack.enter_context(_announced(settings, node_id, stop, give_up, metrics))
-            if settings.limited:
-                wait_for_quota(app.cgroup, stop)
-            set_threads(settings.threads or app.cgroup.usable_cpus())
-            log.info("%s (%s) is node %s", settings.client, settings.device, node_id)
+    def connect(settings: Settings) -> bool:
+        """Serve one connection to its end; return whether there was one."""
+        node = Node(app.app, settings.node_config(), metrics, app.transfers, app.cancelled)
+        with contextlib.ExitStack() as stack:
 
-        node.serve(settings.server, settings.certificate.read_bytes(), ready, stop)
+            def ready(node_id: int) -> None:
+                stack.enter_context(_announced(settings, node_id, stop, metrics))
+                if settings.limited:
+                    wait_for_quota(app.cgroup, stop)
+                set_threads(settings.threads or app.cgroup.usable_cpus())
+                log.info("%s (%s) is node %s", settings.client, settings.device, node_id)
+
+            node.serve(settings.server, settings.certificate.read_bytes(), ready, stop)
+            return settings.ready.exists()
+
+    stay_connected(connect, settings, stop)
 
 
-def _stock(settings: Settings, stop: threading.Event, give_up: GiveUp) -> None:
+def stay_connected(connect: Callable[[Settings], bool], settings: Settings, stop: Stop) -> None:
+    """Connect again, as a new instance, whenever a connection that there was is lost.
+
+    The process stays: what it imported took a slow device long. One that cannot be made at all ends
+    it, so that the container starts again.
+    """
+    while connect(settings) and stop.renew():
+        log.warning("the connection is lost: this client starts anew")
+        stop.wait(AGAIN_SECONDS)
+        settings = replace(settings, instance=os.urandom(16).hex())
+
+
+def _stock(settings: Settings, stop: Stop) -> None:
     from fedbench.flower import clock
     from fedbench.telemetry.exposition import serve, stock_metrics
 
@@ -83,7 +122,7 @@ def _stock(settings: Settings, stop: threading.Event, give_up: GiveUp) -> None:
     config = " ".join(f'{key}="{value}"' for key, value in settings.node_config().items())
     command = ["flower-supernode", "--superlink", settings.server]
     command += ["--root-certificates", str(settings.certificate), "--node-config", config]
-    with _announced(settings, None, stop, give_up, metrics):
+    with _announced(settings, None, stop, metrics):
         if settings.limited:
             wait_for_quota(cgroup, stop)
         with subprocess.Popen(
@@ -118,17 +157,13 @@ def wait_for_quota(cgroup: Cgroup, stop: threading.Event) -> None:
 
 @contextlib.contextmanager
 def _announced(
-    settings: Settings,
-    node_id: int | None,
-    stop: threading.Event,
-    give_up: GiveUp,
-    metrics: NodeMetrics,
+    settings: Settings, node_id: int | None, stop: threading.Event, metrics: NodeMetrics
 ) -> Iterator[None]:
     announcer = Announcer(
-        settings, node_id, stop.wait, metrics.connected, pacing=metrics.pacing, gone=give_up
+        settings, node_id, stop.wait, metrics.connected, pacing=metrics.pacing, gone=stop.set
     )
     with announcer.running():
-        settings.ready.touch()
+        settings.ready.write_text(settings.instance)
         try:
             yield
         finally:

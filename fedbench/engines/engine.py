@@ -6,7 +6,7 @@ import subprocess
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -19,7 +19,7 @@ from fedbench.records.runs import Run
 EngineName = Literal["containers", "in-process"]
 Look = Callable[[], None]
 POLL_SECONDS = 0.5
-STOP_SECONDS = 60.0
+STOP_SECONDS, STOP_POLL_SECONDS = 60.0, 0.05
 
 
 class Engine(Protocol):
@@ -92,9 +92,8 @@ class ProcessEngine(ABC):
             RunInterrupted: the user pressed Ctrl-C; the run was stopped and is recorded.
             RunError: it failed.
         """
-        process = self._processes[run.id]
         try:
-            while process.poll() is None:
+            while self.goes_on(run):
                 look()
                 time.sleep(POLL_SECONDS)
         except KeyboardInterrupt:
@@ -110,11 +109,16 @@ class ProcessEngine(ABC):
             raise RunError(f"run {run.id} failed: {summary.error}", self.where_to_look(run))
         return summary
 
+    def goes_on(self, run: Run) -> bool:
+        """Return whether a run that was started here is not over yet."""
+        return self._processes[run.id].poll() is None
+
     def stop(self, run: Run) -> None:
         """Ask the run to end in order, and wait for that, a minute at the most."""
         run.request_stop()
-        with suppress(subprocess.TimeoutExpired):
-            self._processes[run.id].wait(STOP_SECONDS)
+        deadline = time.monotonic() + STOP_SECONDS
+        while self.goes_on(run) and time.monotonic() < deadline:
+            time.sleep(STOP_POLL_SECONDS)
 
 
 def spawn(

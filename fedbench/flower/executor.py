@@ -2,46 +2,88 @@
 
 Flower's SuperExec starts a Python for each run, which imports Flower and torch while the clients
 wait. This process is forked off the server, takes SuperLink's tasks as SuperExec does, and forks
-once more for each run.
+once more for each run. Where a ServerApp dies it tells SuperLink, which would believe in it for
+another minute.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from multiprocessing.process import BaseProcess
 from queue import Queue
 
 import httpx
-from flwr.proto.runtime_pb2 import AcquireTaskRequest
+from flwr.common.constant import SubStatus
+from flwr.proto.runtime_pb2 import AcquireTaskRequest, PushTaskOutputRequest
 from flwr.supercore.constant import TaskType
-from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, RuntimeVersionHttpInterceptor
 from flwr.supercore.logger import mirror_output_to_queue
 from flwr.supercore.runtime import RuntimeHttpClient
 
 POLL_SECONDS = 0.1  # the server holds back its answer while there is no task
 
 _forking = multiprocessing.get_context("fork")
+_spawning = multiprocessing.get_context("spawn")
+
+
+class Executor:
+    """Runs ServerApps for the SuperLink at `address` (host:port).
+
+    Its process calls `prepare`, a function of a module, before its first run, to import what the
+    ServerApp needs.
+    """
+
+    def __init__(self, address: str, prepare: Callable[[], object]) -> None:
+        self._address = address
+        self._prepare = prepare
+        self._process = self._made_by(_forking.Process)
+        self._deaths: list[str] = []
+
+    def start(self) -> None:
+        """Fork the process: no thread may have been started yet."""
+        self._process.start()
+
+    def revive(self) -> str | None:
+        """Start the process again if it has died, and return what it died of.
+
+        By now there are threads: the new one is no fork, and has to import everything anew.
+        """
+        if self._process.is_alive():
+            return None
+        self._deaths.append(f"the executor died ({_how(self._process.exitcode)})")
+        self._process = self._made_by(_spawning.Process)
+        self._process.start()
+        return self._deaths[-1]
+
+    def watch(self) -> Callable[[], str | None]:
+        """Return what says why the process that is there now has died; None while it lives."""
+        before = len(self._deaths)
+        return lambda: self._deaths[before] if len(self._deaths) > before else None
+
+    def end(self) -> None:
+        """End the process."""
+        self._process.terminate()
+        self._process.join()
+
+    def _made_by(self, make: Callable[..., BaseProcess]) -> BaseProcess:
+        arguments = (self._address, os.getpid(), self._prepare)
+        return make(target=_take_tasks, args=arguments, name="executor")
 
 
 @contextmanager
-def running(address: str, prepare: Callable[[], object]) -> Iterator[None]:
-    """Run ServerApps for the SuperLink at `address` (host:port) while the block lasts.
-
-    The process calls `prepare` before its first run, to import what the ServerApp needs. It forks:
-    no thread may have been started yet.
-    """
-    process = _forking.Process(
-        target=_take_tasks, args=(address, os.getpid(), prepare), name="executor"
-    )
-    process.start()
+def running(address: str, prepare: Callable[[], object]) -> Iterator[Executor]:
+    """Have an executor while the block lasts. It forks: no thread may have been started yet."""
+    executor = Executor(address, prepare)
+    executor.start()
     try:
-        yield
+        yield executor
     finally:
-        process.terminate()
-        process.join()
+        executor.end()
 
 
 def preload() -> None:
@@ -59,16 +101,44 @@ def _take_tasks(address: str, parent: int, prepare: Callable[[], object]) -> Non
     )
     request = AcquireTaskRequest(supported_task_types=[TaskType.SERVER_APP])
     while os.getppid() == parent:
-        multiprocessing.active_children()  # joins those that ended
         try:
             answer = client.AcquireTask(request)
         except httpx.TransportError:  # SuperLink is starting, or ending
             time.sleep(POLL_SECONDS)
             continue
         if answer.token:
-            _forking.Process(target=_run, args=(address, answer.token, os.getpid())).start()
+            _run_to_its_end(address, answer.token, parent)
         else:
             time.sleep(POLL_SECONDS)
+
+
+def _run_to_its_end(address: str, token: str, parent: int) -> None:
+    """Run one ServerApp; say so if it died."""
+    process = _forking.Process(target=_run, args=(address, token, os.getpid()))
+    process.start()
+    while process.is_alive() and os.getppid() == parent:
+        process.join(POLL_SECONDS)
+    if process.exitcode:  # else it said itself how it ended
+        _tell(address, token, f"the ServerApp died ({_how(process.exitcode)})")
+
+
+def _tell(address: str, token: str, reason: str) -> None:
+    """Tell SuperLink that a ServerApp failed; it refuses where it knows how that ended."""
+    interceptors = [
+        RuntimeVersionHttpInterceptor(component_name="flwr-serverapp"),
+        RuntimeTokenHttpInterceptor(token),
+    ]
+    client = RuntimeHttpClient.from_server_address(
+        address, insecure=True, root_certificates=None, interceptors=interceptors
+    )
+    with client, suppress(httpx.HTTPError):
+        client.PushTaskOutput(PushTaskOutputRequest(sub_status=SubStatus.FAILED, details=reason))
+
+
+def _how(code: int | None) -> str:
+    """Say what a process ended with."""
+    code = code or 0
+    return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
 
 
 def _run(address: str, token: str, parent: int) -> None:

@@ -54,3 +54,9 @@ def keep_time() -> None:
 def sign_off(superlink: FastAPI, node_id: int) -> None:
     """Sign off a node that died, as if it had said so: SuperLink answers in its place."""
     superlink.state.linkstate_factory.state().deactivate_node(node_id)
+
+
+def knows(superlink: FastAPI, node_id: int) -> bool:
+    """Tell whether a node is registered: one of an earlier SuperLink is not."""
+    state = superlink.state.linkstate_factory.state()
+    return bool(state.get_node_info(node_ids=[node_id]))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from fedbench.records.files import json_object, parse_moment
-from fedbench.records.lines import skim_lines
+from fedbench.records.lines import append_line, skim_lines
 
 EVENTS_FILE = "events.jsonl"
 _FACTS = {
@@ -21,9 +23,21 @@ _FACTS = {
     "recorded": {"round", "rounds"},
     "progress": {"images", "of", "seconds_left"},
     "unidentified": {"reason"},
+    "restarted": {"reason", "after_round"},
+    "revived": {"reason", "service"},
     "left_out": {"client", "data"},
 }
 """What an event says besides: its readers count on that."""
+
+
+def append_event(folder: Path, event: str, moment: datetime | None = None, **facts: object) -> None:
+    """Append one line to `events.jsonl`, for whoever watches: it happened at that moment, or now.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    time = (moment or datetime.now(UTC)).isoformat(timespec="milliseconds")
+    append_line(folder / EVENTS_FILE, json.dumps({"time": time, "event": event} | facts))
 
 
 def read_events(folder: Path) -> list[dict[str, Any]]:

@@ -54,7 +54,8 @@ class RunInputs(Record):
     """What the host prepared for a run; older versions left some of it out.
 
     `clients` is the number of clients that the run waits for, `data` the key of their images,
-    `project` the compose project that it runs on. `watts` are idle and under load, by device.
+    `source` the folder that they came from where the user named one, `project` the compose project
+    that it runs on. `watts` are idle and under load, by device.
     """
 
     project: str | None = None
@@ -62,6 +63,7 @@ class RunInputs(Record):
     classes: int = 0
     class_names: list[str] = Field(default_factory=list)
     data: str = ""
+    source: str | None = None
     emulation: EmulatedDevices | None = None
     watts: dict[str, tuple[float, float]] = Field(default_factory=dict)
     engine: InProcessFacts | None = None

@@ -18,6 +18,7 @@ from fedbench.config import Experiment, Profile
 from fedbench.config.model_names import is_user_model
 from fedbench.errors import ConfigError, DamagedFileError, RunError
 from fedbench.learning import user_models
+from fedbench.records import executing
 from fedbench.records.events import read_events
 from fedbench.records.facts import RunFacts, RunInputs
 from fedbench.records.files import (
@@ -133,6 +134,10 @@ class Run:
         """Say whether it has a summary: going on takes that away."""
         return (self.path / SUMMARY_FILE).exists()
 
+    def is_executing(self) -> bool:
+        """Say whether a server executes it, or will as soon as it is back."""
+        return executing.is_executing(self.path)
+
     def periods(self) -> list[Period]:
         """Return when it was active: from when it was made, or went on, to its end.
 
@@ -174,7 +179,8 @@ class Run:
         """
         if self._status() == "finished":
             raise RunError(f"run {self.id} is finished", "start a new one with `make run`")
-        for name in ("stop", SUMMARY_FILE):
+        # The mark of a server goes first: that server may start at this moment.
+        for name in (executing.EXECUTING_FILE, "stop", SUMMARY_FILE):
             (self.path / name).unlink(missing_ok=True)
 
     def _status(self) -> str:
@@ -243,7 +249,10 @@ class RunStore:
         A damaged run stays without one, and is warned of.
         """
         for run in self.of(project):
-            if not run.has_ended():
+            if run.is_executing():
+                with _warned(run):
+                    executing.fail(run.path, "the federation was taken down, or brought up anew")
+            elif not run.has_ended():
                 with _warned(run):
                     write_summary(run.path)
 

@@ -21,6 +21,7 @@ SUMMARY_FILE = "summary.json"
 log = logging.getLogger("fedbench.records")
 # The last event of a run, and what its status then is.
 ENDINGS = {"finished": "finished", "stopped": "interrupted", "error": "failed"}
+_STARTS = ("started", "restarted")
 
 
 class Summary(Record):
@@ -100,7 +101,7 @@ def _active_seconds(created: datetime, events: Sequence[Mapping[str, Any]]) -> W
     """
     seconds, before, began, ended = 0.0, created, False, False
     for event in events:
-        now, starts = datetime.fromisoformat(event["time"]), event["event"] == "started"
+        now, starts = datetime.fromisoformat(event["time"]), event["event"] in _STARTS
         if not ended and not (starts and began):
             seconds += (now - before).total_seconds()
         before, began, ended = now, began or starts, event["event"] in ENDINGS

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
-from contextlib import closing
+import os
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -20,6 +24,7 @@ from fedbench.server.grid import PromptGrid
 log = logging.getLogger("fedbench.server")
 app = ServerApp()
 
+ALONE_SECONDS = 30.0
 _WATCHED_ONLY = ("not_held",)  # the round's record has it for the metrics
 
 
@@ -30,9 +35,36 @@ def main(grid: Grid, context: Context) -> None:
     # One client for all events: making one takes 20 ms, of which a round has eight.
     operations = httpx.Client(base_url=str(context.run_config["operations"]))
     prompt = PromptGrid(grid, folder.stop_requested)
-    with operations, closing(prompt):
+    with _alone(folder.path), operations, closing(prompt):
         say = partial(_tell, folder, operations)
         run.execute(prompt, folder, say, partial(_why, operations))
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Be the only one that writes there: a ServerApp whose executor died may take a moment to end.
+
+    Raises:
+        TimeoutError: it does not.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        deadline = time.monotonic() + ALONE_SECONDS
+        while not _locked(descriptor):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"another process still works on run {folder.name}")
+            time.sleep(0.05)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _tell(folder: RunFolder, operations: httpx.Client, event: str, **facts: Any) -> None:

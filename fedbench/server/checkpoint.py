@@ -7,7 +7,6 @@ disk damaged.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from safetensors.numpy import save
 from fedbench.errors import DamagedFileError
 from fedbench.flower.clock import now
 from fedbench.records import RoundRecord
-from fedbench.records.events import EVENTS_FILE
+from fedbench.records.events import append_event
 from fedbench.records.files import (
     ASIDE,
     UNREADABLE,
@@ -114,9 +113,7 @@ class RunFolder:
 
     def event(self, event: str, **facts: object) -> None:
         """Append one line to `events.jsonl`, for whoever watches."""
-        moment = now().isoformat(timespec="milliseconds")
-        line = json.dumps({"time": moment, "event": event} | facts)
-        append_line(self.path / EVENTS_FILE, line)
+        append_event(self.path, event, now(), **facts)
 
     @contextmanager
     def spare_room(self) -> Iterator[None]:

@@ -69,12 +69,19 @@ class _Loss:
 
 
 class Registry:
-    """The clients, by name. Thread-safe; `sign_off(node_id)` tells Flower who is gone."""
+    """The clients, by name. Thread-safe; `sign_off(node_id)` tells Flower who is gone.
+
+    `known(node_id)` is false of a node that Flower never heard of: it was an earlier server's.
+    """
 
     def __init__(
-        self, sign_off: Callable[[int], object], clock: Callable[[], float] = time.monotonic
+        self,
+        sign_off: Callable[[int], object],
+        clock: Callable[[], float] = time.monotonic,
+        known: Callable[[int], bool] = lambda _: True,
     ) -> None:
         self._sign_off = sign_off
+        self._node_known = known
         self._clock = clock
         self._entries: dict[str, _Entry] = {}
         self._losses: dict[int | str, _Loss] = {}  # by node, or by client where that is unknown
@@ -97,7 +104,7 @@ class Registry:
 
         Raises:
             NameTakenError: a client of that name is alive and is not this one.
-            GoneError: this one is gone.
+            GoneError: this one is gone, or was a client of an earlier server's.
             FullError: it is new, and too many came.
         """
         name = announcement.client
@@ -107,6 +114,8 @@ class Registry:
                 raise GoneError(name)
             if name not in self._lost and len(self._lost) >= MOST_CLIENTS:
                 raise FullError(f"{MOST_CLIENTS} clients came, and are the most")
+            if announcement.node_id and not self._node_known(announcement.node_id):
+                raise GoneError(name)
             known = self._entries.get(name)
             if known and known.announcement.instance != announcement.instance:
                 if not known.hung_up:

@@ -12,8 +12,9 @@ Three listeners share one event loop:
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -30,10 +31,12 @@ from starlette.routing import Route
 from fedbench.flower import executor, superlink
 from fedbench.flower.bundle_server import Bundles
 from fedbench.flower.control import Control
+from fedbench.flower.executor import Executor
 from fedbench.flower.intake import Intake
 from fedbench.flower.longpoll import LongPoll
 from fedbench.imports import importing
 from fedbench.records import ENDINGS, RoundRecord, pacing
+from fedbench.server.execution.executions import BusyError, Executions, Start
 from fedbench.server.public_app import Lifelines, public_app
 from fedbench.server.registry import Census, Registry
 from fedbench.telemetry import logs
@@ -47,7 +50,9 @@ _EVERYWHERE = "0.0.0.0"  # noqa: S104 (of the container; compose publishes only 
 IDLE_SECONDS = 3600
 EXPIRING_SECONDS = 1.0
 PACING_SECONDS = 1.0  # clients say something new every five
+WATCH_SECONDS = 0.5
 _REFUSED = JSONResponse({"error": "only from inside the server"}, status_code=403)
+log = logging.getLogger("fedbench.server")
 _QUIET: dict[str, Any] = {
     "ws": "none",
     "log_config": None,  # its records are this process's
@@ -67,13 +72,17 @@ class ServerPorts:
 
 PORTS = ServerPorts()
 FLOWER_APP = Path(__file__).with_name("flower")
+RUNS = Path("/runs")
 
 
-def serve(tls: Path, ports: ServerPorts = PORTS) -> None:
-    """Serve until the process is told to stop. `tls` holds server.pem and server.key."""
+def serve(tls: Path, ports: ServerPorts = PORTS, runs: Path = RUNS, project: str = "") -> None:
+    """Serve until the process is told to stop. `tls` holds server.pem and server.key.
+
+    A run in `runs` that an earlier server of this project was executing goes on.
+    """
     flower = superlink.create(ports.control)
     polled = LongPoll(Bundles(flower))
-    registry = Registry(partial(superlink.sign_off, flower))
+    registry = Registry(partial(superlink.sign_off, flower), known=partial(superlink.knows, flower))
     lifelines = Lifelines(registry)
     metrics_registry = CollectorRegistry()
     metrics = ServerMetrics(metrics_registry)
@@ -92,17 +101,15 @@ def serve(tls: Path, ports: ServerPorts = PORTS) -> None:
         ssl_keyfile=tls / "server.key",
         ssl_version=ssl.PROTOCOL_TLS_SERVER,
     )
-    operations = uvicorn.Config(
-        operations_app(registry, metrics, metrics_registry, _starter(ports)),
-        _EVERYWHERE,
-        ports.operations,
-        lifespan="off",
-        **_QUIET,
-    )
-    servers = [uvicorn.Server(config) for config in (control, fleet, operations)]
     forget = partial(superlink.forget_nodes, flower)
-    with executor.running(f"127.0.0.1:{ports.control}", prepare):
-        asyncio.run(_serve_all(servers, registry, lifelines, forget))
+    with executor.running(f"127.0.0.1:{ports.control}", prepare) as executing:
+        start = _starter(ports, executing)
+        inside = operations_app(registry, metrics, metrics_registry, start, project)
+        operations = uvicorn.Config(inside, _EVERYWHERE, ports.operations, lifespan="off", **_QUIET)
+        servers = [uvicorn.Server(config) for config in (control, fleet, operations)]
+        executions: Executions = inside.state.executions
+        chores = [_expire(registry, forget), _revive(executing), _go_on(servers, executions, runs)]
+        asyncio.run(_serve_all(servers, chores, executions, lifelines))
 
 
 def prepare() -> None:
@@ -114,28 +121,50 @@ def prepare() -> None:
     logs.adopt_flower()
 
 
-def _starter(ports: ServerPorts) -> Callable[[str], Awaitable[bool]]:
+def _starter(ports: ServerPorts, executing: Executor) -> Start:
     """Return what runs the ServerApp on a run's folder; it says what happens where metrics are."""
     control = Control(ports.control)
     operations = f"http://127.0.0.1:{ports.operations}"
-    return lambda folder: control.run(FLOWER_APP, {"folder": folder, "operations": operations})
+
+    async def start(folder: str) -> str | None:
+        config = {"folder": folder, "operations": operations}
+        return await control.run(FLOWER_APP, config, executing.watch())
+
+    return start
 
 
 async def _serve_all(
     servers: list[uvicorn.Server],
-    registry: Registry,
+    chores: list[Coroutine[Any, Any, None]],
+    executions: Executions,
     lifelines: Lifelines,
-    forget: Callable[[], object],
 ) -> None:
-    expiring = asyncio.create_task(_expire(registry, forget))
+    beside = [asyncio.create_task(chore) for chore in chores]
     # When one of them stops (a signal, a port that is taken), the others have no purpose.
     tasks = [asyncio.create_task(server.serve()) for server in servers]
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    await executions.put_down()
     for server in servers:
         server.should_exit = True
     lifelines.release_all()
     await asyncio.gather(*tasks)
-    expiring.cancel()
+    for chore in beside:
+        chore.cancel()
+
+
+async def _go_on(servers: list[uvicorn.Server], executions: Executions, runs: Path) -> None:
+    """Go on with the run that was executed before this process, once SuperLink answers."""
+    while not all(server.started for server in servers):
+        await asyncio.sleep(0.01)
+    executions.go_on(runs)
+
+
+async def _revive(executing: Executor) -> None:
+    """Start the executor again where it has died, until cancelled."""
+    while True:
+        await asyncio.sleep(WATCH_SECONDS)
+        if reason := executing.revive():
+            log.error("%s: another is started", reason)
 
 
 async def _expire(registry: Registry, forget: Callable[[], object]) -> None:
@@ -150,14 +179,29 @@ def operations_app(
     registry: Registry,
     metrics: ServerMetrics,
     metrics_registry: CollectorRegistry,
-    start: Callable[[str], Awaitable[bool]],
+    start: Start,
+    project: str = "",
 ) -> Starlette:
     """Return the application that has metrics and scrape targets, and hears the ServerApp.
 
     The ServerApp, a process of its own, says here what happens in its run, and asks what became of
-    nodes that it lost. `start` runs what is in a folder, and returns whether that completed.
+    nodes that it lost. `start` runs what is in a folder, as `Executions` has it, of which
+    `state.executions` of the application are those of its runs.
     """
     endings = Endings()
+
+    async def paced(folder: str) -> str | None:
+        endings.forget(Path(folder).name)
+        writing = asyncio.create_task(_write_pacing(registry, Path(folder)))
+        try:
+            return await start(folder)
+        finally:
+            writing.cancel()
+            (Path(folder) / pacing.FILE).unlink(missing_ok=True)
+
+    executions = Executions(
+        paced, endings.heard_of, lambda run: metrics.run_phase(run, "failed"), project
+    )
 
     async def targets(_: Request) -> Response:
         live = registry.targets()
@@ -185,19 +229,16 @@ def operations_app(
     async def runs(request: Request) -> Response:
         if _from_outside(request):
             return _REFUSED
-        folder = (await request.json())["folder"]
-        writing = asyncio.create_task(_write_pacing(registry, Path(folder)))
+        folder = Path((await request.json())["folder"])
         try:
-            completed = await start(folder)
-        finally:
-            writing.cancel()
-            (Path(folder) / pacing.FILE).unlink(missing_ok=True)
-        run = Path(folder).name
-        if not completed and not endings.heard_of(run):
-            metrics.run_phase(run, "failed")
+            completed = await executions.execute(folder)
+        except BusyError as error:
+            return JSONResponse({"error": f"run {error} is in progress"}, status_code=409)
+        except OSError as error:
+            return JSONResponse({"error": str(error)}, status_code=507)
         return JSONResponse({"completed": completed})
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/targets", targets),
             Route("/events", events, methods=["POST"]),
@@ -206,6 +247,8 @@ def operations_app(
             Route("/metrics", exposition),
         ]
     )
+    app.state.executions = executions
+    return app
 
 
 async def _write_pacing(registry: Registry, folder: Path) -> None:
@@ -227,11 +270,13 @@ class Endings:
         self._runs: set[str] = set()
 
     def hear(self, event: Mapping[str, Any]) -> None:
-        """Heed an event of a run; one that is resumed starts anew."""
+        """Heed an event of a run."""
         if event["event"] in ENDINGS:
             self._runs.add(event["run"])
-        elif event["event"] == "started":
-            self._runs.discard(event["run"])
+
+    def forget(self, run: str) -> None:
+        """Forget how a run ended: it starts anew."""
+        self._runs.discard(run)
 
     def heard_of(self, run: str) -> bool:
         """Return whether the run said that it ended."""

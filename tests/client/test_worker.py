@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -16,7 +17,9 @@ import httpx
 import pytest
 from devices import served
 
-from fedbench.client.worker import relay, wait_for_quota
+from fedbench.client import worker
+from fedbench.client.settings import Settings
+from fedbench.client.worker import Stop, relay, stay_connected, wait_for_quota
 from fedbench.records import replace_text
 from fedbench.server.registry import Registry
 from fedbench.telemetry.cgroup import Cgroup
@@ -62,6 +65,37 @@ def test_a_client_that_is_told_to_stop_does_not_wait_for_its_quota(
     stop.set()
 
     wait_for_quota(Cgroup(tmp_path), stop)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings("pc", "legacy-pc", "localhost:1", ready=tmp_path / "ready")
+
+
+def test_a_client_that_lost_its_server_is_another_instance_of_the_same_process(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "AGAIN_SECONDS", 0)
+    stop, instances = Stop(), []
+
+    def connect(settings: Settings) -> bool:
+        instances.append(settings.instance)
+        stop.on_signal(signal.SIGTERM if len(instances) == 3 else signal.SIGINT, None)
+        assert stop.cancelled.is_set(), "work for a server that is gone is given up"
+        return True
+
+    stay_connected(connect, settings, stop)
+    assert len(set(instances)) == 3
+    assert instances[0] == settings.instance
+    assert stop.told
+
+
+def test_a_client_that_cannot_connect_ends(settings: Settings) -> None:
+    """Its container starts again, later each time."""
+    stop, tries = Stop(), []
+    stay_connected(lambda _: bool(tries.append(1)), settings, stop)
+    assert tries == [1]
+    assert not stop.told
 
 
 def test_what_the_stock_node_prints_is_logged_at_its_own_level(

@@ -29,6 +29,7 @@ USED = {
     "flwr.common.serde:user_config_to_proto": "user_config",
     "flwr.proto.control_pb2:ListRunsRequest": "run_id",
     "flwr.proto.control_pb2:StartRunRequest": "fab override_config",
+    "flwr.proto.control_pb2:StopRunRequest": "run_id",
     "flwr.proto.fleet_pb2:PullMessagesRequest": "node",
     "flwr.proto.fleet_pb2:PullMessagesResponse": "messages_list message_object_trees",
     "flwr.proto.fleet_pb2:PushMessagesRequest":
@@ -45,8 +46,10 @@ USED = {
     "flwr.proto.runtime_pb2:PullAppMessagesResponse": "messages_list message_object_trees",
     "flwr.proto.runtime_pb2:PushAppMessagesRequest": "messages_list message_object_trees",
     "flwr.proto.runtime_pb2:PushAppMessagesResponse": "message_ids session_id",
+    "flwr.proto.runtime_pb2:PushTaskOutputRequest": "sub_status details",
     "flwr.proto.task_pb2:Task": "run_id",
     "flwr.server.superlink.linkstate:LinkState.deactivate_node": "node_id",
+    "flwr.server.superlink.linkstate:LinkState.get_node_info": "node_ids",
     "flwr.server.superlink.linkstate:LinkState.get_object": "run_id object_id",
     "flwr.server.superlink.linkstate:LinkState.store_object":
         "run_id session_id object_id object_content",
@@ -59,6 +62,7 @@ USED = {
         "server_address insecure root_certificates interceptors",
     "flwr.supercore.control.control_http_client:ControlHttpClient.ListRuns": "",
     "flwr.supercore.control.control_http_client:ControlHttpClient.StartRun": "",
+    "flwr.supercore.control.control_http_client:ControlHttpClient.StopRun": "",
     "flwr.supercore.dependencies.task:authenticate_task": "request token state",
     "flwr.supercore.inflatable.inflatable_object:get_all_nested_objects": "obj",
     "flwr.supercore.inflatable.inflatable_object:get_object_tree": "obj",
@@ -70,12 +74,14 @@ USED = {
         "object_id object_contents objects",
     "flwr.supercore.inflatable.inflatable_utils:pull_objects":
         "object_ids pull_object_fn initial_backoff backoff_cap",
+    "flwr.supercore.interceptors:RuntimeTokenHttpInterceptor": "token",
     "flwr.supercore.interceptors:RuntimeVersionHttpInterceptor": "component_name",
     "flwr.supercore.logger:mirror_output_to_queue": "log_queue",
     "flwr.supercore.object_store:ObjectStore.delete": "object_id",
     "flwr.supercore.primitives.asymmetric:public_key_to_bytes": "public_key",
     "flwr.supercore.primitives.asymmetric:sign_message": "private_key message",
     "flwr.supercore.runtime:RuntimeHttpClient.AcquireTask": "",
+    "flwr.supercore.runtime:RuntimeHttpClient.PushTaskOutput": "",
     "flwr.supercore.runtime:RuntimeHttpClient.from_server_address":
         "server_address insecure root_certificates interceptors",
     "flwr.superlink.grid.http_grid:HttpGrid": "token",

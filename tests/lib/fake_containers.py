@@ -141,6 +141,15 @@ class FakeContainers:
         }
         return self._add(name, dict(container.labels), {"health": "", **limits})
 
+    def start_again(self, container: Container) -> None:
+        what = f"{container.name}: does not start again"
+        now = self._known(container, what)
+        self._call("start_again", now, what)
+        if not now.is_running:
+            number = next(self._numbers)
+            state = {"status": "running", "exit_code": 0, "started_at": f"start {number}"}
+            self.change(now.service, pid=number, **state)
+
     def run_helper(self, helper: HelperContainer) -> CommandAnswer:
         self._allow("run_helper", f"{helper.image}: the helper cannot be run")
         self.helpers.append(helper)

@@ -66,6 +66,20 @@ def test_clients_are_prometheus_targets_sorted_by_name(registry: Registry) -> No
     ]
 
 
+def test_a_client_of_an_earlier_server_has_to_start_anew(signed_off: list[int]) -> None:
+    """Its node is none of this server's: it would wait for messages that nobody sends."""
+    nodes = {8}
+    registry = Registry(signed_off.append, known=nodes.__contains__)
+
+    with pytest.raises(GoneError):
+        registry.announce(announcement(node_id=7), "10.0.0.1")
+    assert listed(registry) == []
+    registry.announce(announcement(instance="second", node_id=8), "10.0.0.1")
+    registry.announce(announcement("stock"), "10.0.0.2")
+    assert listed(registry) == ["laptop", "stock"]
+    assert signed_off == []
+
+
 def test_an_ipv6_address_is_bracketed(registry: Registry) -> None:
     registry.announce(announcement(), "fd00::5")
 

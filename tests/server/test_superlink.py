@@ -18,8 +18,10 @@ from starlette.routing import Route
 from fedbench.flower.messages import is_from_a_lost_node
 from fedbench.flower.superlink import sign_off
 from fedbench.records import ClientRound, RoundRecord, pacing
+from fedbench.records.facts import RunFacts
 from fedbench.records.pacing import Pacing
 from fedbench.server import superlink as superlinks
+from fedbench.server.execution import executions
 from fedbench.server.grid import PromptGrid
 from fedbench.server.public_app import public_app
 from fedbench.server.registry import Registry
@@ -101,9 +103,20 @@ def metrics_registry() -> CollectorRegistry:
     return CollectorRegistry()
 
 
-async def start(folder: str) -> bool:
+async def start(folder: str) -> str | None:
     """A run completes unless its folder says otherwise."""
-    return folder != "/runs/bad"
+    return "it broke" if folder.endswith("bad") else None
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folders of two runs, of which one breaks."""
+    monkeypatch.setattr(executions, "AGAIN_SECONDS", 0)
+    for name in ("r1", "bad"):
+        (tmp_path / name).mkdir()
+        facts = RunFacts(run=name, experiment="e", profile="p", created="2026-01-02T03:04:05Z")
+        facts.write(tmp_path / name)
+    return tmp_path
 
 
 @pytest.fixture
@@ -269,11 +282,11 @@ def test_what_there_is_to_join_is_said_once_a_run_started(devices: Peer, operati
     assert answer.json()["data"] == "digits-1"
 
 
-@pytest.mark.parametrize(("folder", "completed"), [("/runs/r1", True), ("/runs/bad", False)])
+@pytest.mark.parametrize(("name", "completed"), [("r1", True), ("bad", False)])
 def test_a_run_is_started_and_its_end_waited_for(
-    operations: Peer, folder: str, completed: bool
+    operations: Peer, name: str, completed: bool, runs: Path
 ) -> None:
-    answer = operations.post("/runs", json={"folder": folder})
+    answer = operations.post("/runs", json={"folder": str(runs / name)})
 
     assert answer.json() == {"completed": completed}
 
@@ -284,7 +297,7 @@ def test_while_a_run_goes_on_its_folder_says_how_the_clients_keep_their_pace(
     monkeypatch.setattr(superlinks, "PACING_SECONDS", 0.01)
     seen: list[dict[str, Pacing]] = []
 
-    async def watch(folder: str) -> bool:
+    async def watch(folder: str) -> str | None:
         for wall in (1.0, 2.0):
             pace = Pacing(wall=wall, training=wall, cpu=wall, late=0)
             said = Announcement(
@@ -294,7 +307,7 @@ def test_while_a_run_goes_on_its_folder_says_how_the_clients_keep_their_pace(
             while (read := pacing.read(Path(folder))) != {"laptop": pace}:
                 await asyncio.sleep(0.01)
             seen.append(read)
-        return True
+        return None
 
     app = operations_app(registry, ServerMetrics(metrics_registry), metrics_registry, watch)
     Peer(app, "127.0.0.1").post("/runs", json={"folder": str(tmp_path)})
@@ -302,6 +315,7 @@ def test_while_a_run_goes_on_its_folder_says_how_the_clients_keep_their_pace(
     assert list(tmp_path.iterdir()) == [], "a run that ended has no pace"
 
 
+LOCAL = ("127.0.0.1", 40_000)
 ROUND = {"event": "round", "round": 1, "rounds": 3, "clients": []}
 
 
@@ -317,13 +331,22 @@ ROUND = {"event": "round", "round": 1, "rounds": 3, "clients": []}
     ],
 )
 def test_a_run_whose_server_app_died_without_a_word_failed(
-    operations: Peer, said: list[dict[str, Any]], phase: str
+    registry: Registry,
+    metrics_registry: CollectorRegistry,
+    said: list[dict[str, Any]],
+    phase: str,
+    runs: Path,
 ) -> None:
-    operations.post("/events", json={"run": "r0", "event": "waiting"})
-    for event in said:
-        operations.post("/events", json={"run": "bad"} | event)
+    async def say(folder: str) -> str | None:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app, client=LOCAL)) as client:
+            for event in said:
+                await client.post("https://server/events", json={"run": "bad"} | event)
+        return "the ServerApp died (SIGKILL)"
 
-    operations.post("/runs", json={"folder": "/runs/bad"})
+    app = operations_app(registry, ServerMetrics(metrics_registry), metrics_registry, say)
+    operations = Peer(app, "127.0.0.1")
+    operations.post("/events", json={"run": "r0", "event": "waiting"})
+    operations.post("/runs", json={"folder": str(runs / "bad")})
 
     text = operations.get("/metrics").text
     on = [line for line in text.splitlines() if "run_phase{" in line and line.endswith(" 1.0")]
@@ -331,10 +354,10 @@ def test_a_run_whose_server_app_died_without_a_word_failed(
     assert "\nfedbench_progress_timestamp_seconds{" not in text
 
 
-def test_a_run_that_completed_is_as_it_said(operations: Peer) -> None:
+def test_a_run_that_completed_is_as_it_said(operations: Peer, runs: Path) -> None:
     for event in (STARTED, ROUND, {"event": "finished"}):
         operations.post("/events", json={"run": "r1"} | event)
-    operations.post("/runs", json={"folder": "/runs/r1"})
+    operations.post("/runs", json={"folder": str(runs / "r1")})
 
     assert 'run_phase{phase="finished",run="r1"} 1.0' in operations.get("/metrics").text
 
@@ -346,7 +369,7 @@ OUTSIDERS = ["10.0.0.7", "::1", "172.18.0.1"]
 def test_runs_are_started_from_inside_the_server_only(
     registry: Registry, metrics_registry: CollectorRegistry, host: str
 ) -> None:
-    async def refuse(folder: str) -> bool:
+    async def refuse(folder: str) -> str | None:
         raise AssertionError(folder)
 
     app = operations_app(registry, ServerMetrics(metrics_registry), metrics_registry, refuse)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import time
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
@@ -14,7 +13,7 @@ import psutil
 
 from fedbench import __version__
 from fedbench.config import Experiment
-from fedbench.engines.containers import startup
+from fedbench.engines.containers import startup, watcher
 from fedbench.engines.containers.emulation import device_watts, emulated_devices, speeds_for
 from fedbench.engines.containers.runtime import links
 from fedbench.engines.containers.runtime.containers import Container, Containers
@@ -27,12 +26,13 @@ from fedbench.host.say import Say
 from fedbench.host.setup.locks import federation_lock
 from fedbench.host.setup.machine import cpu_model
 from fedbench.host.setup.places import PROJECT
-from fedbench.records import replace_text
+from fedbench.host.watch.vigil import is_watched
+from fedbench.records import executing, replace_text
 from fedbench.records.facts import RunInputs
 from fedbench.records.runs import Run, RunStore
 
 _LAUNCH = "fedbench.server.launch"
-_GOVERNOR = "fedbench.engines.containers.governor"
+_REFUSED = 2  # by the server: what `launch` ends with
 _SEEN_SECONDS = 30.0
 _OTHER_STRIDE = (
     "note: stem_stride=1 is more work than the devices' speeds are of: accuracies hold, "
@@ -52,6 +52,7 @@ class ContainersEngine(ProcessEngine):
         self._stack = stack
         self._containers = containers
         self._store = RunStore(stack.places.runs)
+        self._guards: dict[str, watcher.Guard] = {}
 
     def alone(self) -> AbstractContextManager[None]:
         """Keep others from the federation while a run is made and started; wait for them."""
@@ -79,6 +80,7 @@ class ContainersEngine(ProcessEngine):
             classes=len(prepared.classes),
             class_names=list(prepared.classes),
             data=prepared.key,
+            **({"source": str(source.absolute())} if source else {}),
             emulation=emulated_devices(self._stack, speeds),
             watts=device_watts(self._stack),
         )
@@ -88,13 +90,20 @@ class ContainersEngine(ProcessEngine):
         return run
 
     def resume(self, name: str | None) -> Run:
-        """Return an ended run, ready to go on after its last complete round.
+        """Return a run, ready to go on after its last complete round.
+
+        It has ended, or lost its server when nobody watched over it. A server that was stopped is
+        started again.
 
         Raises:
             RunError: no such run, it is finished, or it was made for other clients.
+            DataError: its data is gone, and cannot be had again.
         """
-        self._require_idle()
-        run = self._store.find(name)
+        self._bring_server_back()
+        left_alone = self._left_alone(name)
+        if left_alone is None:
+            self._require_idle()
+        run = left_alone or self._store.find(name)
         if run.profile() != self._stack.profile:
             raise RunError(
                 f"run {run.id} belongs to another federation ({run.profile().name})",
@@ -107,13 +116,41 @@ class ContainersEngine(ProcessEngine):
                 f"this federation has {self._stack.dilation:g}",
                 f"bring it up anew: make up PROFILE={run.profile().name} SET=dilation={made_at:g}",
             )
-        run.prepare_resume()
+        facts = run.facts()
+        names = [client.name for client in self._stack.clients]
+        source = Path(facts.source) if facts.source else None
+        prepare.restore(
+            run.experiment(),
+            names,
+            facts.data,
+            self._stack.places.data,
+            source=source,
+            say=self._say,
+        )
+        if left_alone is None:
+            run.prepare_resume()
         return run
+
+    def _left_alone(self, name: str | None) -> Run | None:
+        """Return the run of that name that its server goes on with, where nobody watches."""
+        for folder in executing.all_executing(self._store.path, PROJECT)[-1:]:
+            if name in (None, folder.name) and not is_watched(run := Run(folder)):
+                return run
+        return None
+
+    def _bring_server_back(self) -> None:
+        server = self._stack.services(self._containers).get("server")
+        if server and server.status in ("exited", "dead"):
+            self._say("starting the server again")
+            self._containers.start_again(server)
 
     def start(self, run: Run) -> None:
         """Start a run, and wait until the server executes it: till then it looks idle.
 
         What goes wrong with it meanwhile is for `follow` to say.
+
+        Raises:
+            RunError: the server refuses, as it executes another.
         """
         super().start(run)
         process = self._processes[run.id]
@@ -124,6 +161,8 @@ class ContainersEngine(ProcessEngine):
                 if server is None or _launched(self._containers, server) == run.id:
                     return
                 time.sleep(0.1)
+        if process.poll() == _REFUSED:
+            raise RunError(f"the server refuses: {_last_line(run.path / 'launch.log')}")
 
     def launch(self, run: Run) -> subprocess.Popen[bytes]:
         """Start the run, every client under its quota and on its network."""
@@ -135,8 +174,22 @@ class ContainersEngine(ProcessEngine):
             "exec", "--no-TTY", "server", "python", "-m", _LAUNCH, f"/runs/{run.id}"
         )
         process = spawn(argv, run.path / "launch.log", compose.environment())
-        _govern(run, process.pid)
+        self._guards[run.id] = watcher.Guard(run, process.pid)
         return process
+
+    def goes_on(self, run: Run) -> bool:
+        """Return whether a run that was started here is not over, and see that it is watched.
+
+        What started it dies with its server, which goes on with the run when it is back.
+
+        Raises:
+            RunError: nobody can watch over it.
+        """
+        if super().goes_on(run) or run.is_executing():
+            if run.id in self._guards:
+                self._guards[run.id].ensure()
+            return True
+        return False
 
     def how_to_go_on(self, run: Run) -> str:
         """Name the commands that go on, start anew, and end the federation."""
@@ -150,11 +203,11 @@ class ContainersEngine(ProcessEngine):
         return "`make logs` shows why"
 
     def _require_idle(self) -> None:
+        if run := _in_progress(self._stack, self._containers):
+            raise _not_idle(run)
         server = self._stack.services(self._containers).get("server")
         if server is None or not server.is_running:
             raise DockerError("the server is not running", "make up PROFILE=… brings it up")
-        if run := _launched(self._containers, server):
-            raise _in_progress(run)
         self._store.end(PROJECT)
 
     def _versions(self) -> dict[str, Any]:
@@ -178,10 +231,19 @@ class ContainersEngine(ProcessEngine):
 
 def require_over(stack: Stack, containers: Containers) -> None:
     """Raise RunError if a run goes on in the stack's containers, which would end with them."""
-    server = stack.services(containers).get("server")
-    run = _launched(containers, server) if server and server.is_running else None
+    run = _in_progress(stack, containers)
     if run and not Run(stack.places.runs / run).has_ended():
-        raise _in_progress(run)
+        raise _not_idle(run)
+
+
+def _in_progress(stack: Stack, containers: Containers) -> str | None:
+    """Name the run that the server executes, or will as soon as it is back."""
+    server = stack.services(containers).get("server")
+    if server is None or server.status not in ("running", "restarting"):
+        return None
+    if marked := executing.all_executing(stack.places.runs, PROJECT):
+        return marked[-1].name
+    return _launched(containers, server) if server.is_running else None
 
 
 def _launched(containers: Containers, server: Container) -> str | None:
@@ -191,19 +253,9 @@ def _launched(containers: Containers, server: Container) -> str | None:
     return busy.rpartition("/")[2] if busy else None
 
 
-def _in_progress(run: str) -> RunError:
+def _not_idle(run: str) -> RunError:
     return RunError(f"run {run} is in progress", f"wait for it, or stop it: touch runs/{run}/stop")
 
 
-def _govern(run: Run, launch: int) -> None:
-    """Start the run's governor, which outlives this process where the run does."""
-    governor = [sys.executable, "-m", _GOVERNOR, str(run.path), str(launch)]
-    with (run.path / "governor.log").open("ab") as log:
-        subprocess.run(
-            ["sh", "-c", '"$@" &', "sh", *governor],
-            check=True,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+def _last_line(log: Path) -> str:
+    return (log.read_text(errors="replace").strip().splitlines() or [""])[-1]

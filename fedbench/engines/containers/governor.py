@@ -1,12 +1,13 @@
 """Corrects the quotas of a run's clients until each keeps its device's pace, and says what it did.
 
 `python -m fedbench.engines.containers.governor RUN-FOLDER PID` runs beside a run, detached or not,
-and ends with its process. Calibration says what a device takes of the host; this sees what it takes
-in fact: a client that is late and uses its quota up gets more, as far as the host has any, and what
-it needs no more is taken back. What clients tell the server of their pace is in the run's folder:
-no monitoring is needed to govern. Each correction is a line of `corrections.jsonl`. Living as
-long as the run does, it reads the host's energy counters as well, and keeps at the end what the
-containers logged.
+and ends with it; PID is the process that started the run. Calibration says what a device takes of
+the host; this sees what it takes in fact: a client that is late and uses its quota up gets more, as
+far as the host has any, and what it needs no more is taken back. What clients tell the server of
+their pace is in the run's folder: no monitoring is needed to govern. Each correction is a line of
+`corrections.jsonl`. Living as long as the run does, it watches over what the run needs
+(`watcher.py`), renews quotas and networks of containers that started again, reads the host's energy
+counters, and keeps at the end what the containers logged.
 """
 
 from __future__ import annotations
@@ -16,22 +17,28 @@ import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
 
+from fedbench.engines.containers import startup
 from fedbench.engines.containers.runtime import daemon, links
+from fedbench.engines.containers.runtime.containers import Containers
 from fedbench.engines.containers.runtime.quotas import Quotas
 from fedbench.engines.containers.runtime.stack import Stack
-from fedbench.errors import FedbenchError
+from fedbench.engines.containers.watcher import Watcher
+from fedbench.errors import DockerError, FedbenchError
 from fedbench.host.plan.plan import ClientPlan
 from fedbench.host.plan.shares import MARGIN
+from fedbench.host.setup import bootstrap
+from fedbench.host.setup.locks import federation_lock
 from fedbench.host.setup.places import PROJECT, Places
 from fedbench.host.watch import logs
 from fedbench.host.watch.log_sources import Sources
+from fedbench.host.watch.vigil import watching
 from fedbench.records import pacing
 from fedbench.records.lines import append_line
 from fedbench.records.pacing import Pacing
@@ -134,27 +141,81 @@ class Governor:
         return seen
 
 
-def main(folder: Path, launch: int) -> None:
-    """Govern the run in `folder` for as long as the process `launch` is alive."""
-    stack, containers = Stack.load(Places(folder.parents[1])), daemon.find()
-    if stack is None or containers is None:
-        return
-    governor = Governor(
-        stack.clients,
-        lambda: Quotas(stack, containers),
-        lambda: pacing.read(folder),
-        containers.host().cpus,
-    )
-    meter = rapl.HostEnergyMeter(folder)
-    while psutil.pid_exists(launch):
-        time.sleep(TICK_SECONDS)
+class Vigil:
+    """What is done at each tick, beside a run, whatever becomes of Docker meanwhile."""
+
+    def __init__(self, run: Run, stack: Stack) -> None:
+        self._run = run
+        self._stack = stack
+        self._meter = rapl.HostEnergyMeter(run.path)
+        self._watcher = Watcher(run)
+        self._containers: Containers | None = None
+        self._governor: Governor | None = None
+        self._starts: startup.Starts = frozenset()
+
+    def tick(self) -> None:
+        """Bring back, shape, govern: what fails is printed, and tried again at the next tick."""
         with _going_on():
-            meter.tick()
-            links.enforce(stack, containers)
-            for correction in governor.tick():
-                append_line(folder / FILE, json.dumps(asdict(correction)))
-    with _going_on():
-        logs.keep(Sources(containers, PROJECT), Run(folder))
+            self._meter.tick()
+        try:
+            containers = self._containers = self._containers or _docker()
+            services = self._stack.services(containers)
+        except FedbenchError as error:
+            print(error.message, file=sys.stderr)  # noqa: T201 (into its own log)
+            self._watcher.miss("Docker does not answer")
+            return
+        with _going_on():
+            self._watcher.look(containers, services)
+        with _going_on():
+            self._starts = startup.renew_quotas(self._stack, containers, services, self._starts)
+        with _going_on():
+            links.enforce(self._stack, containers)
+        with _going_on():
+            for correction in self._governed(containers).tick():
+                append_line(self._run.path / FILE, json.dumps(asdict(correction)))
+
+    def end(self) -> None:
+        """Keep what was logged."""
+        with _going_on():
+            if self._containers:
+                logs.keep(Sources(self._containers, PROJECT), self._run)
+
+    def _governed(self, containers: Containers) -> Governor:
+        self._governor = self._governor or Governor(
+            self._stack.clients,
+            lambda: Quotas(self._stack, containers),
+            lambda: pacing.read(self._run.path),
+            containers.host().cpus,
+        )
+        return self._governor
+
+
+def _docker() -> Containers:
+    """Return the containers of the daemon that answers; one of fedbench's that died is started.
+
+    Raises:
+        DockerError: none does.
+        InUseError: somebody takes the federation down, or brings it up.
+    """
+    if containers := daemon.find():
+        return containers
+    if not bootstrap.daemon_died():
+        raise DockerError("no Docker daemon answers")
+    with federation_lock():
+        return daemon.connect(lambda line: print(line, file=sys.stderr))  # noqa: T201
+
+
+def main(folder: Path, launch: int) -> None:
+    """Govern the run in `folder` until it is over; the process `launch` has started it."""
+    run, stack = Run(folder), Stack.load(Places(folder.parents[1]))
+    if stack is None:
+        return
+    with suppress(BlockingIOError), watching(run):
+        vigil = Vigil(run, stack)
+        while psutil.pid_exists(launch) or run.is_executing():
+            time.sleep(TICK_SECONDS)
+            vigil.tick()
+        vigil.end()
 
 
 @contextmanager

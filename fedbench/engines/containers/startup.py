@@ -9,7 +9,7 @@ nothing is trained faster than planned.
 from __future__ import annotations
 
 import time
-from collections.abc import Set
+from collections.abc import Mapping, Set
 
 from fedbench.engines.containers.runtime.containers import Container, Containers
 from fedbench.engines.containers.runtime.quotas import Quotas
@@ -25,7 +25,7 @@ Starts = Set[tuple[str, str]]
 
 def starts(stack: Stack, containers: Containers) -> Starts:
     """Return the ids of the stack's containers, and when each was started last."""
-    return {(one.id, one.started_at) for one in stack.services(containers).values()}
+    return {_start(container) for container in stack.services(containers).values()}
 
 
 def lift_quotas(stack: Stack, containers: Containers, before: Starts) -> None:
@@ -35,7 +35,7 @@ def lift_quotas(stack: Stack, containers: Containers, before: Starts) -> None:
         DockerError: a quota cannot be changed.
     """
     services = stack.services(containers)
-    began = {name: (one.id, one.started_at) for name, one in services.items()}
+    began = {name: _start(container) for name, container in services.items()}
     clients = [plan.name for plan in stack.clients if plan.name in began]
     names = [name for name in clients if began[name] not in before]
     Quotas(stack, containers).lift(names)
@@ -48,6 +48,28 @@ def enforce_quotas(stack: Stack, containers: Containers) -> None:
         DockerError: a quota cannot be changed.
     """
     Quotas(stack, containers).enforce([plan.name for plan in stack.clients])
+
+
+def renew_quotas(
+    stack: Stack, containers: Containers, services: Mapping[str, Container], before: Starts
+) -> Starts:
+    """Put quotas in force again for clients that were started since `before`; return the starts.
+
+    Docker keeps a container's own; what the clients of one computer share it does not know.
+
+    Raises:
+        DockerError: a quota cannot be changed.
+    """
+    now = {_start(container) for container in services.values()}
+    if now != before:
+        there = [plan for plan in stack.clients if plan.name in services]
+        new = [p.name for p in there if _start(services[p.name]) not in before]
+        Quotas(stack, containers).renew(new)
+    return now
+
+
+def _start(container: Container) -> tuple[str, str]:
+    return container.id, container.started_at
 
 
 def wait_ready(

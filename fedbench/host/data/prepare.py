@@ -71,6 +71,32 @@ def prepare(
     return _describe(key, clients, root)
 
 
+def restore(
+    experiment: Experiment,
+    clients: Sequence[str],
+    key: str,
+    root: Path,
+    *,
+    source: Path | None = None,
+    say: Say = lambda _: None,
+) -> None:
+    """Divide an earlier run's data again, where a client has not got what is under `key`.
+
+    Raises:
+        DataError: as `prepare`; or what there is now is other data.
+    """
+    folders = [root / client / key for client in clients]
+    if all(read_metadata(f / name).get("key") == key for f in folders for name in (TRAIN, TEST)):
+        return
+    prepared = prepare(experiment, clients, root, source=source, say=say)
+    if prepared.key != key:
+        raise DataError(
+            f"the data of this run is gone, and {experiment.data.name} is other data now: "
+            f"{prepared.key}, not {key}",
+            "put the data back, or start a new run",
+        )
+
+
 def prepare_joined(
     experiment: Experiment,
     client: str,

@@ -107,6 +107,12 @@ def daemon_is_ours(machine: HostMachine | None = None) -> bool:
     return _recorded(machine or HostMachine()) is not None
 
 
+def daemon_died(machine: HostMachine | None = None) -> bool:
+    """Return whether a daemon that fedbench started here ended, and nobody told it to."""
+    machine = machine or HostMachine()
+    return machine.daemon_record.exists() and _recorded(machine) is None
+
+
 def stop_daemon(say: Say, machine: HostMachine | None = None) -> bool:
     """Stop the daemon that fedbench started, if no container runs; return whether it did.
 

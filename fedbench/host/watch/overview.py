@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from fedbench.engines.containers.runtime import daemon
 from fedbench.engines.containers.runtime.containers import Container
 from fedbench.engines.containers.runtime.stack import Stack
 from fedbench.errors import DamagedFileError, RunError
+from fedbench.host.watch.vigil import is_watched
 from fedbench.records.runs import Run, RunStore
 
 
@@ -24,6 +26,7 @@ def status(stack: Stack) -> dict[str, Any]:
         "containers": [_row(services[name]) for name in sorted(services)],
         "run": run and run.id,
         "run_status": run and _state(run),
+        "problems": _problems(run, services),
         "prometheus": stack.prometheus_url,
         "grafana": stack.grafana_url,
     }
@@ -34,6 +37,24 @@ def _state(run: Run) -> str:
         return run.state()
     except DamagedFileError as error:
         return f"unknown: {error.message}"
+
+
+def _problems(run: Run | None, services: Mapping[str, Container]) -> list[str]:
+    """Name what does not run though a run needs it."""
+    if run is None or not run.is_executing():
+        return []
+    ended = [
+        f"{name} is {container.status}, exit code {container.exit_code}"
+        for name, container in sorted(services.items())
+        if not container.is_running
+    ]
+    if is_watched(run):
+        return ended
+    return [
+        *ended,
+        f"nobody watches over run {run.id}, or starts again what is killed: "
+        f"`make run RESUME={run.id}` does",
+    ]
 
 
 def _row(container: Container) -> dict[str, Any]:

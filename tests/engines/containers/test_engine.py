@@ -21,11 +21,14 @@ from fedbench.engines.containers import emulation
 from fedbench.engines.containers.engine import ContainersEngine
 from fedbench.engines.containers.runtime.containers import CommandAnswer
 from fedbench.engines.containers.runtime.stack import Stack
-from fedbench.errors import ConfigError, DockerError, RunError, RunInterrupted
+from fedbench.errors import ConfigError, DataError, DockerError, RunError, RunInterrupted
+from fedbench.host.data import prepare
 from fedbench.host.plan.plan import HostFacts, plan
 from fedbench.host.plan.targets import ASSUMED, Assumed
 from fedbench.host.setup.places import PROJECT, Places
-from fedbench.records import Summary
+from fedbench.host.watch.vigil import watching
+from fedbench.records import Summary, executing, write_summary
+from fedbench.records.events import append_event
 from fedbench.records.runs import Run
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "runs" / "20260102-030405-digits"
@@ -385,11 +388,100 @@ def test_initial_weights_that_are_not_there_are_refused(
 # -- resume, start
 
 
-def test_a_run_goes_on_where_it_stopped(stack: Stack, up: FakeContainers, run: Run) -> None:
+@pytest.fixture
+def prepared(stack: Stack, run: Run) -> Path:
+    """The data of the run, of which one client's is gone: its folder."""
+    names = [client.name for client in stack.clients]
+    prepared = prepare.prepare(run.experiment(), names, stack.places.data)
+    run.facts().model_copy(update={"data": prepared.key}).write(run.path)
+    gone = stack.places.data / names[1] / prepared.key
+    shutil.rmtree(gone)
+    return gone
+
+
+def test_a_run_goes_on_where_it_stopped(
+    stack: Stack, up: FakeContainers, run: Run, prepared: Path
+) -> None:
     run.request_stop()
     resumed = runner(stack, up).resume(run.id)
     assert resumed == run
     assert not (run.path / "stop").exists()
+    assert (prepared / "train.safetensors").is_file()
+
+
+@pytest.mark.parametrize("watched", [False, True])
+def test_a_run_that_lost_its_server_when_nobody_watched_goes_on(
+    stack: Stack, up: FakeContainers, run: Run, prepared: Path, watched: bool
+) -> None:
+    """Its server does so by itself once it is back: the run keeps the server's mark."""
+    executing.begin(run.path, PROJECT)
+    up.change("server", status="exited")
+    if watched:
+        with watching(run), pytest.raises(RunError, match="is in progress"):
+            runner(stack, up).resume(run.id)
+    else:
+        runner(stack, up).resume(run.id)
+    assert up.get("server").is_running
+    assert run.is_executing()
+
+
+def test_a_run_does_not_go_on_with_other_data(
+    stack: Stack, up: FakeContainers, run: Run, prepared: Path
+) -> None:
+    key = "digits-iid-3-s0-00000000"
+    run.facts().model_copy(update={"data": key}).write(run.path)
+    with pytest.raises(DataError) as caught:
+        runner(stack, up).resume(run.id)
+    assert caught.value.message == (
+        f"the data of this run is gone, and digits is other data now: {prepared.name}, not {key}"
+    )
+
+
+def test_a_run_that_its_server_goes_on_with_is_in_progress(
+    stack: Stack, up: FakeContainers, run: Run
+) -> None:
+    """What started it died with the server before."""
+    executing.begin(run.path, PROJECT)
+    for status in ("running", "restarting"):
+        up.change("server", status=status)
+        with pytest.raises(RunError, match=f"run {run.id} is in progress"):
+            runner(stack, up).create(load_experiment("digits"), None)
+    up.change("server", status="exited")
+    with pytest.raises(DockerError, match="the server is not running"):
+        runner(stack, up).create(load_experiment("digits"), None)
+    assert run.is_executing()
+
+
+def test_a_run_is_followed_beyond_the_death_of_its_server(
+    stack: Stack, run: Run, spawn: Spawn
+) -> None:
+    executing.begin(run.path, PROJECT)
+    process = spawn("exit 137")
+    looks: list[int | None] = []
+
+    def look() -> None:
+        looks.append(process.poll())
+        if len(looks) == 20:
+            append_event(run.path, "started", after_round=2)
+            append_event(run.path, "finished")
+            write_summary(run.path)
+            executing.end(run.path)
+
+    summary = follow(runner(stack, FakeContainers()), run, process, look)
+    assert summary.status == "finished"
+    assert looks[-1] == 137
+
+
+def test_a_server_that_executes_another_run_is_named(
+    stack: Stack, up: FakeContainers, run: Run, spawn: Spawn
+) -> None:
+    (run.path / "launch.log").write_text("before\nrun r7 is in progress\n")
+    process = spawn("exit 2")
+    process.wait()
+    engine = runner(stack, up)
+    with patch.object(engine, "launch", lambda _: process), pytest.raises(RunError) as caught:
+        engine.start(run)
+    assert caught.value.message == "the server refuses: run r7 is in progress"
 
 
 def test_a_run_of_another_federation_does_not_go_on_here(

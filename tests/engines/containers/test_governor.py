@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,12 +20,16 @@ from fedbench.engines.containers.governor import (
     observe,
     together,
 )
+from fedbench.engines.containers.runtime import daemon
 from fedbench.engines.containers.runtime.stack import Stack, require
 from fedbench.host.plan.plan import ClientPlan, HostFacts, plan
 from fedbench.host.plan.shares import MARGIN
-from fedbench.host.setup.places import Places
-from fedbench.records import pacing, quota_corrections
+from fedbench.host.setup import bootstrap
+from fedbench.host.setup.places import PROJECT, Places
+from fedbench.host.watch.vigil import is_watched, watching
+from fedbench.records import executing, pacing, quota_corrections, write_summary
 from fedbench.records.pacing import Pacing
+from fedbench.records.runs import Run
 
 QUOTAS = st.floats(0.01, 64)
 OBSERVATIONS = st.builds(Observation, late=st.floats(0, 100), used=st.floats(0.001, 64))
@@ -242,3 +247,37 @@ def test_a_run_is_governed_by_what_its_folder_says(
     assert (correction.computer, correction.late) == (client.name, late)
     assert correction.quota_after == pytest.approx(given[0], rel=1e-3)
     assert "hello" in (run / "logs.jsonl").read_text()
+
+
+def test_what_becomes_of_docker_meanwhile_ends_no_vigil(
+    run: Path, fake: FakeContainers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Docker is away, comes back with a server that it does not start, and the run goes on."""
+    fake.add("server", status="exited", exit_code=137)
+    executing.begin(run, PROJECT)
+    found: list[FakeContainers | None] = [None, fake]
+    monkeypatch.setattr(daemon, "find", lambda: found.pop(0))
+    monkeypatch.setattr(bootstrap, "daemon_died", lambda: False)
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        assert is_watched(Run(run))
+        if len(pauses) == 3:
+            fake.refusals["list"] = "the daemon is gone"
+        if len(pauses) == 5:
+            del fake.refusals["list"]
+            write_summary(run)
+
+    monkeypatch.setattr("time.sleep", pause)
+    monkeypatch.setattr("psutil.pid_exists", lambda _: False)
+    governor.main(run, 1)
+    assert len(pauses) == 5
+    assert fake.get("server").is_running
+    assert [event["event"] for event in Run(run).events()] == ["revived"]
+
+
+def test_one_governor_is_enough(run: Path, fake: FakeContainers) -> None:
+    executing.begin(run, PROJECT)
+    with watching(Run(run)):
+        governor.main(run, os.getpid())

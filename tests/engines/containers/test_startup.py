@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from fedbench.config import load_devices, load_profile
 from fedbench.engines.containers.runtime.stack import Stack
 from fedbench.engines.containers.startup import (
     POLL_SECONDS,
+    Starts,
     enforce_quotas,
     lift_quotas,
+    renew_quotas,
     starts,
     wait_ready,
 )
@@ -109,6 +112,50 @@ def test_quotas_are_put_in_force_where_they_were_lifted(stack: Stack, fake: Fake
     fake.add("server")
     enforce_quotas(stack, fake)
     assert fake.quotas == {"laptop": [QUOTAS["laptop"]]}
+
+
+PAIR = load_profile("legacy-pair")
+
+
+def test_what_clients_share_is_in_force_again_once_one_started_again(
+    tmp_path: Path, fake: FakeContainers
+) -> None:
+    """As a run's governor has it: each container keeps its own quota, even a corrected one."""
+    devices = load_devices(PAIR)
+    planned = plan(PAIR, devices, HostFacts(cpus=2, memory=8 * 2**30))
+    images = {"fedbench": "fedbench:cpu", "prometheus": "prom/prometheus", "grafana": None}
+    stack = Stack.write(Places(tmp_path), planned, devices, images)
+    (group,) = {client.group for client in planned.clients}
+    assert group
+    for client in planned.clients:
+        fake.add(client.name, cpu_period=client.period, cpu_quota=client.quota + 1000)
+
+    def renewed(before: Starts) -> Starts:
+        return renew_quotas(stack, fake, stack.services(fake), before)
+
+    known = renewed(starts(stack, fake))
+    assert (fake.helpers, fake.quotas) == ([], {})
+    first, second = planned.clients
+    fake.restart(first.name)
+    after = renewed(known)
+    assert fake.quotas == {each.name: [each.quota + 1000] for each in planned.clients}
+    parents = [json.loads(helper.command[-1])["quotas"] for helper in fake.helpers]
+    assert [quota["quota"] for (quota,) in parents] == [-1, first.quota + 1000]
+    assert renewed(after) == after
+    assert len(fake.helpers) == 2
+
+    fake.change(second.name, status="exited", pid=0)
+    fake.restart(first.name)
+    renewed(after)
+    assert len(fake.quotas[second.name]) == 1, "one that has ended is left alone"
+
+
+def test_a_client_on_a_computer_of_its_own_shares_nothing(
+    stack: Stack, fake: FakeContainers
+) -> None:
+    add(fake, "laptop")
+    renew_quotas(stack, fake, stack.services(fake), frozenset())
+    assert (fake.helpers, fake.quotas) == ([], {})
 
 
 # -- waiting

@@ -10,8 +10,11 @@ from fake_containers import FakeContainers
 from fedbench.config import load_devices, load_profile
 from fedbench.engines.containers.runtime.stack import Stack
 from fedbench.host.plan.plan import HostFacts, plan
-from fedbench.host.setup.places import Places
+from fedbench.host.setup.places import PROJECT, Places
 from fedbench.host.watch.overview import status
+from fedbench.host.watch.vigil import watching
+from fedbench.records import executing
+from fedbench.records.runs import Run
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "runs" / "20260102-030405-digits"
 IMAGES = {"fedbench": "fedbench:cpu", "prometheus": "p", "grafana": None}
@@ -53,6 +56,7 @@ def test_status_shows_containers_with_their_limits(stack: Stack, fake: FakeConta
         ],
         "run": None,
         "run_status": None,
+        "problems": [],
         "prometheus": "http://127.0.0.1:9090",
         "grafana": None,
     }  # fmt: skip
@@ -62,3 +66,19 @@ def test_status_names_the_newest_run(stack: Stack, fake: FakeContainers) -> None
     shutil.copytree(GOLDEN, stack.places.runs / GOLDEN.name)
     state = status(stack)
     assert (state["run"], state["run_status"]) == (GOLDEN.name, "running")
+
+
+def test_what_a_run_needs_and_has_not_is_named(stack: Stack, fake: FakeContainers) -> None:
+    fake.add("server")
+    fake.add("prometheus", status="exited", exit_code=137)
+    run = Run(Path(shutil.copytree(GOLDEN, stack.places.runs / GOLDEN.name)))
+    assert status(stack)["problems"] == [], "no run is executed"
+
+    executing.begin(run.path, PROJECT)
+    with watching(run):
+        assert status(stack)["problems"] == ["prometheus is exited, exit code 137"]
+    fake.start_again(fake.get("prometheus"))
+    assert status(stack)["problems"] == [
+        f"nobody watches over run {run.id}, or starts again what is killed: "
+        f"`make run RESUME={run.id}` does"
+    ]

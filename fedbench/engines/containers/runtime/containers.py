@@ -135,6 +135,9 @@ class Containers(Protocol):
     def start(self, name: str, container: ClientContainer) -> Container:
         """Start a container that goes on by itself."""
 
+    def start_again(self, container: Container) -> None:
+        """Start a container that has ended; nothing happens if it runs."""
+
     def run_helper(self, helper: HelperContainer) -> CommandAnswer:
         """Run a short-lived container to its end, in about a second."""
 

@@ -105,6 +105,11 @@ class DockerContainers:
             started = self._client.containers.run(detach=True, name=name, **sdk_options(container))
             return _container(started)
 
+    def start_again(self, container: Container) -> None:
+        """Start a container that has ended; nothing happens if it runs."""
+        with _explained(f"{container.name}: does not start again"):
+            self._get(container).start()
+
     def run_helper(self, helper: HelperContainer) -> CommandAnswer:
         """Run a short-lived container to its end, and remove it."""
         with _explained(f"{helper.image}: the helper cannot be run"):

@@ -23,10 +23,12 @@ def enforce(stack: Stack, containers: Containers) -> None:
     Raises:
         DockerError: the kernel refuses, or a container is not running.
     """
-    services = stack.services(containers)
     file = stack.places.state / "links.json"
     done = _done(file)
-    there = [name for name in _concerned(stack, done) if name in services]
+    if not (concerned := _concerned(stack, done)):
+        return
+    services = stack.services(containers)
+    there = [name for name in concerned if name in services]
     states = {name: _state(services[name], stack) for name in there}
     changed = [name for name in there if done.get(name) != states[name]]
     if changed:

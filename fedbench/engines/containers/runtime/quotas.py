@@ -51,6 +51,24 @@ class Quotas:
         computers = lifted - waiting
         self._set({p.name: p.quota for p in self._stack.clients if p.computer in computers})
 
+    def renew(self, names: Iterable[str]) -> None:
+        """Put in force what the named clients share with others of their computers.
+
+        Docker keeps each container's quota, but knows nothing of the cgroup that holds several.
+
+        Raises:
+            DockerError: a quota cannot be changed.
+        """
+        groups = {self._plans[name].group for name in names} - {None}
+        running = {
+            plan.name: container
+            for plan in self._stack.clients
+            if plan.group in groups
+            and (container := self._services.get(plan.name))
+            and container.is_running
+        }
+        self._set({name: each.cpu_quota for name, each in running.items() if each.cpus})
+
     def correct(self, computer: str, cpus: float) -> None:
         """Give a computer's clients a quota of so many CPUs.
 

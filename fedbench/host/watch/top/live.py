@@ -85,7 +85,9 @@ class LiveRun:
         self._live.update(Group(*lines, DeviceTable(state.devices)), refresh=True)
 
 
-def describe(event: dict[str, Any], rounds: list[RoundRecord], emulation: Emulation) -> str:
+def describe(  # noqa: PLR0912 (a case for each event)
+    event: dict[str, Any], rounds: list[RoundRecord], emulation: Emulation
+) -> str:
     """Return an event as a line, empty if it is not worth one; `rounds` are those so far."""
     line = ""
     where = f"round {event.get('round')}"
@@ -97,6 +99,8 @@ def describe(event: dict[str, Any], rounds: list[RoundRecord], emulation: Emulat
             line = f"going on with {len(event['connected'])} of {event['needed']} clients"
         case "nobody" | "repaired":
             line = event.get("reason", "no client came; waiting again")
+        case "restarted" | "revived":
+            line = f"{event['reason']}: started again"
         case "started" if event["after_round"]:
             line = f"going on after round {event['after_round']}"
         case "round":

@@ -154,6 +154,18 @@ def test_one_that_runs_and_one_that_ended_are_told_apart(world: World) -> None:
     assert before.name not in world.containers.running()
 
 
+def test_one_that_ended_is_started_again(world: World) -> None:
+    world.up("server")
+    before = only(world.containers.of_project(PROJECT))
+    world.stop(before.name)
+    world.containers.start_again(before)
+    after = only(world.containers.of_project(PROJECT))
+    assert (after.id, after.is_running, after.pid > 0) == (before.id, True, True)
+    assert after.started_at != before.started_at
+    world.containers.start_again(after)
+    assert world.containers.look(after) == after
+
+
 def test_a_quota_is_changed_and_taken_off(world: World) -> None:
     world.up("laptop")
     container = only(world.containers.of_project(PROJECT))
