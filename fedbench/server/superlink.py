@@ -12,6 +12,7 @@ Three listeners share one event loop:
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -27,10 +28,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from fedbench.config.units import parse_bytes
 from fedbench.flower import executor, superlink
 from fedbench.flower.bundle_server import Bundles
 from fedbench.flower.control import Control
-from fedbench.flower.intake import Intake
+from fedbench.flower.intake import Intake, Limits
 from fedbench.flower.longpoll import LongPoll
 from fedbench.imports import importing
 from fedbench.records import ENDINGS, RoundRecord, pacing
@@ -81,7 +83,7 @@ def serve(tls: Path, ports: ServerPorts = PORTS) -> None:
     metrics_registry.register(Census(registry))
     control = uvicorn.Config(polled, "127.0.0.1", ports.control, **_QUIET)
     fleet = uvicorn.Config(
-        public_app(Intake(polled, flower), registry, lifelines),
+        public_app(Intake(polled, flower, limits()), registry, lifelines),
         _EVERYWHERE,
         ports.fleet,
         lifespan="off",
@@ -103,6 +105,16 @@ def serve(tls: Path, ports: ServerPorts = PORTS) -> None:
     forget = partial(superlink.forget_nodes, flower)
     with executor.running(f"127.0.0.1:{ports.control}", prepare):
         asyncio.run(_serve_all(servers, registry, lifelines, forget))
+
+
+def limits() -> Limits:
+    """Return how large a request may be: whoever's model is larger says so.
+
+    Raises:
+        ValueError: FEDBENCH_LARGEST_UPDATE is no size.
+    """
+    largest = os.environ.get("FEDBENCH_LARGEST_UPDATE")
+    return Limits(largest=parse_bytes(largest)) if largest else Limits()
 
 
 def prepare() -> None:
