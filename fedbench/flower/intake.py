@@ -111,7 +111,8 @@ class Intake:
         request = Request({**scope, "app": self._superlink, "state": {}})
         try:
             body = await self._body(request, Pieces(receive, self._limits.idle_seconds))
-            await run_in_threadpool(_require_own_reply, request, body)
+            if request.url.path == FLEET_PUSH and not _is_bundle(request):
+                await run_in_threadpool(_require_own_reply, request, body)
         except ClientDisconnect:
             return  # whoever it was may come again
         except RefusedBody as refusal:
@@ -190,8 +191,6 @@ def _require_own_reply(request: Request, body: bytes) -> None:
     Raises:
         RefusedBody: it is no reply of its sender.
     """
-    if request.url.path != FLEET_PUSH or _is_bundle(request):
-        return
     try:
         require_one_reply(PushMessagesRequest.FromString(body))
     except (DecodeError, NotWholeError) as error:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import ssl
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
@@ -28,11 +29,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from fedbench.config.units import parse_bytes
 from fedbench.flower import executor, superlink
 from fedbench.flower.bundle_server import Bundles
 from fedbench.flower.control import Control
 from fedbench.flower.executor import Executor
-from fedbench.flower.intake import Intake
+from fedbench.flower.intake import Intake, Limits
 from fedbench.flower.longpoll import LongPoll
 from fedbench.imports import importing
 from fedbench.records import ENDINGS, RoundRecord, pacing
@@ -90,7 +92,7 @@ def serve(tls: Path, ports: ServerPorts = PORTS, runs: Path = RUNS, project: str
     metrics_registry.register(Census(registry))
     control = uvicorn.Config(polled, "127.0.0.1", ports.control, **_QUIET)
     fleet = uvicorn.Config(
-        public_app(Intake(polled, flower), registry, lifelines),
+        public_app(Intake(polled, flower, limits()), registry, lifelines),
         _EVERYWHERE,
         ports.fleet,
         lifespan="off",
@@ -110,6 +112,16 @@ def serve(tls: Path, ports: ServerPorts = PORTS, runs: Path = RUNS, project: str
         executions: Executions = inside.state.executions
         chores = [_expire(registry, forget), _revive(executing), _go_on(servers, executions, runs)]
         asyncio.run(_serve_all(servers, chores, executions, lifelines))
+
+
+def limits() -> Limits:
+    """Return how large a request may be: whoever's model is larger says so.
+
+    Raises:
+        ValueError: FEDBENCH_LARGEST_UPDATE is no size.
+    """
+    largest = os.environ.get("FEDBENCH_LARGEST_UPDATE")
+    return Limits(largest=parse_bytes(largest)) if largest else Limits()
 
 
 def prepare() -> None:

@@ -35,6 +35,7 @@ from fedbench.flower.longpoll import LongPoll
 from fedbench.flower.messages import deflate, object_ids
 from fedbench.server import public_app as public
 from fedbench.server import registry as registries
+from fedbench.server import superlink
 from fedbench.server.public_app import public_app
 from fedbench.server.registry import Registry
 from fedbench.wire import CLIENTS_PATH
@@ -380,3 +381,11 @@ def test_a_bundle_with_any_metadata_is_answered(
         assert server.superlink.reply_to(sent.metadata.message_id).has_error()
         kept = server.superlink.stored() - before
         assert kept.isdisjoint(object_ids(push.message_object_trees)), "errors alone"
+
+
+@pytest.mark.parametrize(("said", "largest"), [("", 2**30), ("4GiB", 2**32)])
+def test_how_large_an_update_may_be_is_a_setting(
+    said: str, largest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEDBENCH_LARGEST_UPDATE", said)
+    assert superlink.limits().largest == largest

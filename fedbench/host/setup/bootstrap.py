@@ -28,6 +28,7 @@ from fedbench.host.setup.images import (
 )
 from fedbench.host.setup.locks import host_lock, locked
 from fedbench.host.setup.machine import LOCAL_SOCKET, HostMachine
+from fedbench.records.files import UNREADABLE
 
 __all__ = [
     "Images",
@@ -269,9 +270,10 @@ def _recorded(machine: HostMachine) -> psutil.Process | None:
     try:
         record = json.loads(machine.daemon_record.read_text())
         process = psutil.Process(record["pid"])
-    except (FileNotFoundError, psutil.NoSuchProcess):
-        return None
-    ours = process.create_time() == record["created"]
+        created = record["created"]
+    except (FileNotFoundError, psutil.NoSuchProcess, *UNREADABLE):
+        return None  # one that is damaged is as good as none
+    ours = process.create_time() == created
     return process if ours and _alive(process) else None
 
 

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from pydantic import AwareDatetime
+
 from fedbench.config.model_names import is_user_model
 from fedbench.engines.containers.runtime.containers import Containers
 from fedbench.errors import DamagedFileError
@@ -54,7 +56,7 @@ class ModelSpeed(Record):
     step_cpu_seconds: float
     spread: tuple[float, float]
     of_reference: float
-    measured_at: datetime
+    measured_at: AwareDatetime
     note: str | None = None
 
 

@@ -297,6 +297,13 @@ def test_another_process_with_the_recorded_pid_is_left_alone(machine: HostMachin
     assert not bootstrap.stop_daemon(lambda _: None, machine)
 
 
+@pytest.mark.parametrize("record", ["", "{", "[]", "{}", '{"pid": "x", "created": 1}', "[" * 9999])
+def test_a_damaged_record_of_a_daemon_is_as_good_as_none(record: str, machine: HostMachine) -> None:
+    machine.state.mkdir()
+    (machine.state / "dockerd.json").write_text(record)
+    assert not bootstrap.daemon_is_ours(machine)
+
+
 # -- two at once
 
 

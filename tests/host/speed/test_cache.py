@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -109,6 +110,13 @@ def test_a_file_of_another_version_is_as_good_as_none(file: Path, text: str) -> 
     assert store.read(["mobilenet_v2"], silent) == {}
     store.write(speed())
     assert list(store.read(["mobilenet_v2"], silent)) == ["mobilenet_v2"]
+
+
+def test_a_time_without_an_offset_is_of_another_version(file: Path) -> None:
+    store = Speeds(file, "host", "software")
+    store.write(speed())
+    file.write_text(re.sub(r'(measured_at": "[^"]{19})[^"]*', r"\1", file.read_text()))
+    assert store.read(["mobilenet_v2"], silent) == {}
 
 
 def host(kernel: str = "6.1.0-13-amd64", index: str = "") -> FakeContainers:

@@ -28,7 +28,7 @@ from fedbench.records.verdict import Emulation
 _LINES = 6  # of what happened, above the live table
 
 
-class Progress:
+class RunNews:
     """A run as its files have it: each line of them is read once, however long the run is."""
 
     def __init__(self, run: Run) -> None:
@@ -54,7 +54,7 @@ class Lines:
 
     def __init__(self, run: Run, say: Say) -> None:
         self._say = say
-        self._progress = Progress(run)
+        self._progress = RunNews(run)
         self._progress.skip()  # a run that goes on has told its past already
 
     def __call__(self) -> None:
@@ -68,7 +68,7 @@ class LiveRun:
 
     def __init__(self, run: Run, clients: list[str], prometheus: Prometheus, live: Live) -> None:
         self._run = run
-        self._progress = Progress(run)
+        self._progress = RunNews(run)
         self._lines = deque[str](maxlen=_LINES)
         self._clients = clients
         self._prometheus = prometheus
