@@ -87,10 +87,16 @@ def went_on(folder: Path, reason: str) -> bool:
 
 
 def fail(folder: Path, reason: str) -> None:
-    """End a run in place of who executed it, and say why."""
-    append_event(folder, "error", reason=reason)
-    write_summary(folder)
-    end(folder)
+    """End a run in place of who executed it, and say why.
+
+    Raises:
+        OSError: that cannot be written; the run has ended all the same.
+    """
+    try:
+        append_event(folder, "error", reason=reason)
+        write_summary(folder)
+    finally:
+        end(folder)
 
 
 def _write(folder: Path, executing: Executing) -> None:

@@ -52,7 +52,7 @@ _EVERYWHERE = "0.0.0.0"  # noqa: S104 (of the container; compose publishes only 
 IDLE_SECONDS = 3600
 EXPIRING_SECONDS = 1.0
 PACING_SECONDS = 1.0  # clients say something new every five
-WATCH_SECONDS = 0.5
+WATCH_SECONDS, REVIVING_SECONDS = 0.5, 5.0
 _REFUSED = JSONResponse({"error": "only from inside the server"}, status_code=403)
 log = logging.getLogger("fedbench.server")
 _QUIET: dict[str, Any] = {
@@ -177,6 +177,7 @@ async def _revive(executing: Executor) -> None:
         await asyncio.sleep(WATCH_SECONDS)
         if reason := executing.revive():
             log.error("%s: another is started", reason)
+            await asyncio.sleep(REVIVING_SECONDS)
 
 
 async def _expire(registry: Registry, forget: Callable[[], object]) -> None:

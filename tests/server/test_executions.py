@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -193,6 +194,23 @@ def test_a_run_that_others_ended_or_execute_is_left_alone(run: Run, tmp_path: Pa
 
     go(body())
     assert run.events() == []
+
+
+def test_a_disk_that_is_full_ends_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With room again RESUME goes on."""
+
+    def full(folder: Path, event: str, **facts: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(executing, "append_event", full)
+
+    async def body() -> None:
+        server = Server(dies)
+        assert not await server.executions.execute(run.path)
+        assert server.failed == ["r1"]
+
+    go(body())
+    assert not run.is_executing()
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +16,7 @@ import httpx
 import numpy as np
 import psutil
 import pytest
+from forks import Forked
 from safetensors.numpy import save_file
 
 from fedbench.config import Experiment, Machine, Profile
@@ -43,8 +42,8 @@ class Survivor:
         self._control, self._fleet, self.operations, *metrics = _free_ports(5)
         self._metrics = dict(zip(SAMPLES, metrics, strict=True))
         self.runs = folder / "runs"
-        self.clients: dict[str, subprocess.Popen[bytes]] = {}
-        self._processes: list[subprocess.Popen[bytes]] = []
+        self.clients: dict[str, Forked] = {}
+        self._processes: list[Forked] = []
 
     def start(self) -> None:
         self.runs.mkdir()
@@ -65,7 +64,7 @@ class Survivor:
         program = str(ROOT / "tests/client/native_client.py")
         self.clients[name] = self.spawn(name, program, str(folder), **environment)
 
-    def spawn(self, name: str, *argv: str, **environment: str) -> subprocess.Popen[bytes]:
+    def spawn(self, name: str, *argv: str, **environment: str) -> Forked:
         environment |= {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "HOME": str(self._folder),
@@ -73,26 +72,23 @@ class Survivor:
             "FLWR_TELEMETRY_ENABLED": "0",
             "FLWR_DISABLE_UPDATE_CHECK": "1",
             "OMP_NUM_THREADS": "1",
-            "OMP_WAIT_POLICY": "PASSIVE",
             "PYTHONPATH": str(ROOT),
         }
-        with (self._folder / f"{name}.log").open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, *argv],
-                env=environment,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        process = Forked(list(argv), environment, self._folder / f"{name}.log", self._folder)
         self._processes.append(process)
         return process
 
     def execute(self, **experiment: Any) -> Run:
         """Execute a run to its end."""
         run = self.launch(**experiment)
+        self.finish(run)
+        return run
+
+    def finish(self, run: Run) -> None:
+        """Wait for a run's end, and for that of whoever asked for it."""
         until(run.has_ended, 300)
         until(lambda: not (run.path / "executing.json").exists())
-        return run
+        self._processes[-1].wait(30)
 
     def launch(self, **experiment: Any) -> Run:
         """Let the server execute a run."""
@@ -125,12 +121,7 @@ class Survivor:
         alive = [process for process in self._processes if process.poll() is None]
         for process in alive:
             process.terminate()
-        _, stubborn = psutil.wait_procs([psutil.Process(each.pid) for each in alive], timeout=10)
-        for left in stubborn:
-            os.killpg(left.pid, signal.SIGKILL)
-        for process in alive:
-            process.wait()
-        assert stubborn == [], "they did not end when they were told to"
+        assert [process.wait(30) for process in alive] == [0] * len(alive)
 
 
 def until(condition: Callable[[], object], seconds: float = 120) -> None:
@@ -219,7 +210,7 @@ def test_an_executor_and_a_server_app_that_are_killed_are_started_again(
         until(lambda number=number: len(run.rounds()) >= number)
         _inside(federation)[name].kill()
         until(lambda number=number: len(restarts(run)) == number)
-    until(run.has_ended)
+    federation.finish(run)
 
     assert run.summary().status == "finished", federation.log()
     assert [record.round for record in run.rounds()] == [1, 2, 3, 4, 5]
@@ -240,5 +231,5 @@ def test_a_second_order_to_run_is_refused(federation: Survivor) -> None:
 
     assert answer.status_code == 409
     assert answer.json() == {"error": f"run {run.id} is in progress"}
-    until(run.has_ended)
+    federation.finish(run)
     assert run.state() == "interrupted"

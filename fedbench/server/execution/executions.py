@@ -95,7 +95,7 @@ class Executions:
 
     async def _execute(self, folder: Path, died_of: str | None) -> bool:
         problem = died_of
-        while problem is None or await run_in_threadpool(executing.went_on, folder, problem):
+        while problem is None or await self._may_go_on(folder, problem):
             problem = await self._attempt(folder)
             if problem is None or self._ended(folder.name):
                 executing.end(folder)
@@ -104,6 +104,14 @@ class Executions:
             await asyncio.sleep(AGAIN_SECONDS)
         self._failed(folder.name)
         return False
+
+    async def _may_go_on(self, folder: Path, problem: str) -> bool:
+        try:
+            return await run_in_threadpool(executing.went_on, folder, problem)
+        except OSError as error:  # the disk is full, or the folder is gone
+            log.error("run %s does not go on: %s", folder.name, error)
+            executing.end(folder)
+            return False
 
     async def _attempt(self, folder: Path) -> str | None:
         try:
