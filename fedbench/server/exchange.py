@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import Literal, Protocol
 
 from flwr.app import Message
@@ -16,6 +16,9 @@ from fedbench.telemetry.timing import Timing
 
 # Packing and sending messages, receiving and unpacking replies.
 ServerPart = Literal["pack", "send", "receive", "unpack"]
+
+
+Replies = Generator[tuple[int, Message], None, None]
 
 
 class RunStopped(Exception):  # noqa: N818 (the user's wish, not an error)
@@ -44,12 +47,24 @@ class Exchange(Protocol):
         """
 
     def exchange(
-        self, messages: Iterable[Message], timeout: float
-    ) -> Iterator[tuple[int, Message]]:
+        self, messages: Iterable[Message], timeout: float, *, keep_late: bool = False
+    ) -> Replies:
         """Send the messages; yield (node id, reply), first come first served.
 
-        A reply may be an error, of a node that died as well. A node that has not answered after
-        `timeout` seconds is given up: no reply is yielded for it.
+        A reply may be an error, of a node that died as well. The exchange ends after `timeout`
+        seconds, or when it is closed. Messages that have no reply then are withdrawn: their nodes
+        stop to work on them. With `keep_late` they stay, and the next exchange that has it yields
+        their replies among its own; it does not wait for them, unless it has no messages.
+
+        Raises:
+            RunStopped: the user asked to stop.
+        """
+
+    def ask(self, messages: Iterable[Message]) -> None:
+        """Send messages without waiting; each takes the place of an earlier one to its node."""
+
+    def answers(self) -> Iterator[tuple[int, Message]]:
+        """Yield (node id, reply) of those replies to what was asked that are there by now.
 
         Raises:
             RunStopped: the user asked to stop.

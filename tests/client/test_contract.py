@@ -326,7 +326,7 @@ def test_a_node_can_tell_that_a_run_is_over(
     with connect(f"localhost:{federation.fleet}", certificate) as node:
         assert node.poll(()) is None
         with pytest.raises(RunOverError):
-            node.check_run(int(run_id))
+            node.check(int(run_id), "0" * 64)
 
 
 def test_a_client_without_the_data_is_left_out(finished: tuple[Run, Summary]) -> None:
