@@ -29,7 +29,7 @@ from fedbench.server.checkpoint import RunFolder
 from fedbench.server.directory import Directory, Say, Why
 from fedbench.server.exchange import Exchange, RunStopped
 from fedbench.server.rounds import Rounds, TooFewTrainedError
-from fedbench.server.strategy import ARRAY, FlatFedAvg
+from fedbench.server.strategy import ARRAY, FlatFedAvg, wanted_of
 from fedbench.telemetry import logs
 
 log = logging.getLogger("fedbench.server")
@@ -90,6 +90,7 @@ def _short(value: object) -> object:
 def _run(grid: Exchange, folder: RunFolder, say: Say, why: Why) -> None:
     experiment = read_record(folder.path / "experiment.json", Experiment)
     facts = RunFacts.read(folder.path)
+    _require_enough(experiment, facts)
     directory = Directory(grid, facts.data, say, why)
     rounds = Rounds(experiment, facts, grid, directory, say)
     model = models.build(experiment.model, facts.classes, experiment.seed)
@@ -128,6 +129,16 @@ def _run(grid: Exchange, folder: RunFolder, say: Say, why: Why) -> None:
             say("recorded", round=number, rounds=experiment.rounds, record=record.model_dump())
     if experiment.noop_megabytes is None:
         replace_bytes(folder.path / "model.safetensors", flat.dump(weights, model))
+
+
+def _require_enough(experiment: Experiment, facts: RunFacts) -> None:
+    """Raise ValueError if no round could have its minimum of clients."""
+    wanted = wanted_of(facts.clients, experiment.fraction)
+    if experiment.min_clients > wanted:
+        raise ValueError(
+            f"min_clients: {experiment.min_clients}, but a round of this run's {facts.clients} "
+            f"clients wants {wanted}"
+        )
 
 
 def _first(folder: RunFolder, experiment: Experiment, model: nn.Module) -> flat.Flat:

@@ -59,10 +59,15 @@ def select(
         return Selection([], 0)
     key = f"{seed}/{server_round}/{attempt}" if attempt else f"{seed}/{server_round}"
     chosen = random.Random(key)  # noqa: S311 (repeatable, not secret)
-    wanted = max(int(fraction * len(names)), 1)
+    wanted = wanted_of(len(names), fraction)
     invited = min(math.ceil(wanted * (1 + over)), len(names))
     drawn = chosen.sample(names, invited)
     return Selection(drawn if invited > wanted else sorted(drawn), wanted)
+
+
+def wanted_of(clients: int, fraction: float) -> int:
+    """Return how many of so many clients a round wants."""
+    return max(int(fraction * clients), 1)
 
 
 def staleness_weight(rounds: int) -> float:

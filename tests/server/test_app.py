@@ -305,6 +305,19 @@ def test_a_round_below_its_minimum_is_repeated_and_the_model_is_kept(
     assert np.array_equal(result(run), untrained(5) + np.float32(1) + np.float32(1))
 
 
+def test_a_minimum_that_no_round_can_have_is_refused_at_once(
+    superlink: Any, store: RunStore
+) -> None:
+    run = create(store, min_clients=2, fraction=0.5)
+
+    with pytest.raises(ValueError, match="min_clients"):
+        serve(superlink, run)
+
+    assert run.summary().error == (
+        "ValueError: min_clients: 2, but a round of this run's 2 clients wants 1"
+    )
+
+
 @pytest.mark.parametrize("megabytes", [0.001, 20])
 def test_a_noop_may_be_of_any_size(
     superlink: Any, clients: Clients, store: RunStore, megabytes: float
