@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import cast
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp.strategy import Strategy
 
 from fedbench.config import Experiment
@@ -18,11 +18,11 @@ from fedbench.records.rounds import Attempt, Missing, RoundRecord, TrainWork
 from fedbench.records.verdict import Emulation
 from fedbench.server import replies as replies_of
 from fedbench.server.directory import Directory, Member, Say
-from fedbench.server.exchange import Exchange, Stopwatch
-from fedbench.server.replies import Asked, Kind
+from fedbench.server.exchange import Exchange, Questions, Stopwatch
+from fedbench.server.replies import Kind
 from fedbench.server.strategy import select, staleness_weight
 from fedbench.server.tally import Tally
-from fedbench.wire import TASK, ClientTask, Work
+from fedbench.wire import Work
 
 WAIT_POLL_SECONDS = 0.5
 NEWCOMER_POLL_SECONDS = 0.05
@@ -65,7 +65,7 @@ class Rounds:
         self._directory = directory
         self._say = say
         self._emulation = Emulation.of(facts)
-        self._question = experiment.model_dump_json()
+        self._questions = Questions(experiment, facts, self._emulation)
         self._clock = clock
         self._deadlines = Deadlines(experiment, self._emulation, alone=facts.emulates)
         self._chosen: list[Member] = []
@@ -208,7 +208,7 @@ class Rounds:
         stale = kind == "train" and self._experiment.late_results == "stale"
         seconds = self._seconds(kind, arrays)
         asked = {member.node_id for member in self._chosen}
-        asking = self._asking(messages, number, seconds)
+        asking = self._questions.asking(messages, number, seconds, self._name)
         self._grid.timing.lap()
         replies = self._grid.exchange(asking, seconds, keep_late=stale)
         if stale:
@@ -220,7 +220,7 @@ class Rounds:
             asked_in = self._late.pop(node_id, number) if stale else number
             try:
                 reply = self._directory.explained(node_id, reply)  # noqa: PLW2901
-                work = replies_of.admit(kind, reply, self._asked(arrays, member))
+                work = replies_of.admit(kind, reply, self._questions.asked(arrays, member.samples))
             except replies_of.FailedReplyError as error:
                 if node_id in asked or tally.busy(member):
                     tally.failed(member.client, kind, str(error), error.missing, lap)
@@ -238,6 +238,9 @@ class Rounds:
                 replies.close()
             yield reply
         self._close(kind, tally, number, enough=good == wanted)
+
+    def _name(self, node_id: int) -> str:
+        return self._directory.member(node_id).client
 
     def _close(self, kind: Kind, tally: Tally, number: int, *, enough: bool) -> None:
         """Count those that did not answer, and say so."""
@@ -258,32 +261,6 @@ class Rounds:
             images = [(member.client, member.samples) for member in self._chosen]
             return self._deadlines.training(images, megabytes)
         return self._deadlines.evaluation([member.client for member in self._chosen], megabytes)
-
-    def _asked(self, sent: ArrayRecord, member: Member) -> Asked:
-        learns = self._experiment.task != "noop"
-        return Asked(sent, self._facts.classes, member.samples, learns)
-
-    def _asking(
-        self, messages: Iterable[Message], number: int, seconds: float
-    ) -> Iterator[Message]:
-        """Add to each message what its client is asked, whatever the strategy put into it."""
-        for message in messages:
-            client = self._directory.member(message.metadata.dst_node_id).client
-            content = RecordDict(dict(message.content))  # a strategy gives all messages the same
-            content[TASK] = ConfigRecord(self._task(client, number).record())
-            message.content = content
-            message.metadata.ttl += seconds  # it is kept for as long, and half a day more
-            yield message
-
-    def _task(self, client: str, number: int) -> ClientTask:
-        return ClientTask(
-            run=self._facts.run,
-            round=number,
-            classes=self._facts.classes,
-            data=self._facts.data,
-            pace=self._emulation.pace.get(client),
-            experiment=self._question,
-        )
 
 
 def _told(work: Work) -> dict[str, float]:
