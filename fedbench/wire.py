@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, Json, ValidationError
 from fedbench.config import Experiment, Name
 from fedbench.learning.pace import Speed
 from fedbench.records.pacing import Pacing
-from fedbench.records.rounds import Count, EvaluateWork, TrainWork
+from fedbench.records.rounds import Count, EvaluateWork, Missing, TrainWork
 
 RUN_PATH = "/fedbench/v1/run"
 CLIENTS_PATH = "/fedbench/v1/clients"
@@ -23,6 +23,18 @@ TASK = "task"
 """The record of a message that has a `ClientTask`."""
 WORK = "work"
 """The record of a reply that has a `TrainWork` or an `EvaluateReply`."""
+
+
+KILLED_FOR_MEMORY = "killed for memory"
+DIED = "the client's process died"
+SIGNED_OFF = "the client left the federation"
+LOSSES: tuple[tuple[str, Missing], ...] = (
+    (KILLED_FOR_MEMORY, "out_of_memory"),
+    (DIED, "crashed"),
+    (SIGNED_OFF, "left"),
+)
+"""How the reason begins for which a node is gone, and what kind of reason it is. Of others, nothing
+was heard: they are frozen, or without a network."""
 
 
 class NameTakenError(Exception):
@@ -67,9 +79,9 @@ class Ending(Statement):
         if self.killed_for_memory:
             limit = self.memory_limit
             which = f"its limit is {limit / 2**20:.0f} MiB" if limit else "it has no limit"
-            return f"killed for memory: {which} (device {device})"
+            return f"{KILLED_FOR_MEMORY}: {which} (device {device})"
         how = f"signal {-self.exit_code}" if self.exit_code < 0 else f"exit code {self.exit_code}"
-        return f"the client's process died ({how})"
+        return f"{DIED} ({how})"
 
 
 class Identity(Statement):

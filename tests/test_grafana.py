@@ -18,7 +18,7 @@ NAMES = ("federation", "device", "compare", "fidelity", "energy")
 SOURCE = {"type": "prometheus", "uid": "fedbench-prometheus"}
 SUFFIXES = {"histogram": ("_bucket", "_count", "_sum")}
 # What a legend may tell lines apart by: none of them has more values as rounds go on.
-LABELS = {"client", "device", "phase", "part", "direction", "state", "run", "alertname"}
+LABELS = {"client", "device", "phase", "part", "direction", "state", "run", "alertname", "reason"}
 # Absent where there is no GPU; allowed in a row that is closed at first, and nowhere else.
 GPU = "fedbench_gpu_"
 

@@ -96,7 +96,9 @@ def score(message: Message, context: Context) -> Message:
     images = _images(_folder(context, task.data) / "test.safetensors")
     model = _loaded_model(message, task)
     with _busy("evaluating") as turn:
-        result = evaluate(model, images, precision=task.experiment.precision)
+        result = evaluate(
+            model, images, precision=task.experiment.precision, on_batch=_heed_cancelling
+        )
     metrics.evaluated(
         run=task.run,
         round_number=task.round,
@@ -131,8 +133,7 @@ def _train(
 
     def on_batch(progress: Progress) -> None:
         began = time.perf_counter()
-        if cancelled.is_set():
-            raise Cancelled
+        _heed_cancelling()
         if progress.epoch == progress.batch == 1:
             log.info("first training step done")
         if gpu_time:
@@ -207,6 +208,11 @@ def _busy(phase: ClientPhase) -> Iterator[Turn]:
     """Be in this phase, and busy on the client's computer."""
     with metrics.phase(phase), companions.busy() as turn:
         yield turn
+
+
+def _heed_cancelling() -> None:
+    if cancelled.is_set():
+        raise Cancelled
 
 
 def _finish_batch() -> None:

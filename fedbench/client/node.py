@@ -10,13 +10,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
+from http.client import HTTPException
 from typing import Literal, Protocol, get_args
 
 from flwr.app import Array, Context, Message, RecordDict
 
 from fedbench.flower import messages
-from fedbench.flower.fleet import Parcel, RunOverError, connect
+from fedbench.flower.fleet import NotWantedError, Parcel, RunOverError, connect
 from fedbench.telemetry import logs
 from fedbench.telemetry.work import ClientPhase
 from fedbench.wire import TASK
@@ -32,7 +33,7 @@ WIRE_PARTS: tuple[WirePart, ...] = get_args(WirePart)
 
 
 class Cancelled(Exception):  # noqa: N818 (the server's decision, not an error)
-    """The run ended while this client was working for it."""
+    """The run ended, or the round was closed, while this client was working for it."""
 
 
 class Phases(Protocol):
@@ -104,8 +105,8 @@ class Node:
                 message = self._receive(parcel)
             with logs.about(**task_of(message)):
                 self._answer(message)
-        except RunOverError:
-            log.info("message dropped before it was here: its run has ended")
+        except NotWantedError as error:
+            log.info("message dropped before it was here: %s", _why(error))
         return True
 
     def _answer(self, message: Message) -> None:
@@ -113,12 +114,12 @@ class Node:
         about = message.metadata
         log.info("%s message (Flower's run %s)", about.message_type, about.run_id)
         try:
-            with self._watch(message.metadata.run_id):
+            with self._watch(about.run_id, about.message_id):
                 reply = self._call(message)
             with self._phases.phase("sending"):
                 self._send(reply)
-        except (RunOverError, Cancelled):
-            log.info("message dropped, the run or this node is stopping")
+        except (NotWantedError, Cancelled):
+            log.info("message dropped: its round or its run is over, or this node is stopping")
 
     def _receive(self, parcel: Parcel) -> Message:
         with self._transfers.timed("download"):
@@ -163,8 +164,8 @@ class Node:
         )
 
     @contextmanager
-    def _watch(self, run: int) -> Iterator[None]:
-        """Set `cancelled` when the run ends, or the node has to, amid the work on a message."""
+    def _watch(self, run: int, message_id: str) -> Iterator[None]:
+        """Set `cancelled` when nobody wants the answer any more, or the node has to end."""
         finished = threading.Event()
         self._cancelled.clear()
 
@@ -174,14 +175,20 @@ class Node:
                     self._cancelled.set()
                     return
                 try:
-                    self._fleet.check_run(run)
-                except RunOverError:
+                    # A server that cannot be reached is asked again.
+                    with suppress(OSError, HTTPException):
+                        self._fleet.check(run, message_id)
+                except NotWantedError:
                     self._cancelled.set()
                     return
 
-        watcher = threading.Thread(target=watch, name="watch-run", daemon=True)
+        watcher = threading.Thread(target=watch, name="watch-message", daemon=True)
         watcher.start()
         try:
             yield
         finally:
             finished.set()
+
+
+def _why(error: NotWantedError) -> str:
+    return "its run has ended" if isinstance(error, RunOverError) else "its round is closed"

@@ -62,10 +62,21 @@ class Experiment(Model):
     batch_norm: Literal["mean", "pooled"] = "mean"
     server_momentum: Annotated[float, Field(ge=0, lt=1, strict=False)] = 0.0
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    # Flower keeps a message for 12 hours.
-    round_timeout_seconds: Annotated[float, Field(gt=0, le=43_200, strict=False)] = 43_200.0
-    # A run fails after so many rounds running in which no client trained.
+    # How long clients may take to train, and again to evaluate, in seconds of their devices. By
+    # default so many times what the slowest should take (`records/deadline.py`).
+    round_timeout_seconds: Annotated[float, Field(gt=0, le=43_200, strict=False)] | None = None
+    deadline_factor: Annotated[float, Field(gt=1, strict=False)] = 5.0
+    # Clients invited beyond those that `fraction` wants, as a share of them: the round closes when
+    # the wanted number has trained (Bonawitz et al. 2019, arXiv:1902.01046).
+    over_selection: Annotated[float, Field(ge=0, le=10, strict=False)] = 0.0
+    # Fewer clients than this, and the round does not count: the global model stays as it was.
+    min_clients: Annotated[int, Field(ge=1)] = 1
+    below_minimum: Literal["repeat", "stop"] = "repeat"
+    # A run fails after so many attempts at a round in which too few clients trained.
     failing_rounds: Annotated[int, Field(ge=1)] = 3
+    # `stale` adds an update to the round in which it comes, with a weight that falls with the
+    # rounds that it is late (Xie et al. 2019, FedAsync, arXiv:1903.03934).
+    late_results: Literal["drop", "stale"] = "drop"
     # A client of which nothing was heard for so long is lost: frozen, or without a network.
     silence_seconds: Annotated[float, Field(ge=6, strict=False)] = 12.0
     wait_for_clients_seconds: Annotated[float, Field(gt=0, strict=False)] = 86_400.0

@@ -1,8 +1,8 @@
 """SuperLink's answers to bundles: Flower's handlers, without a request for each object.
 
 A node's pull brings the message's objects along, but for those that the node has; a push brings
-them all. SuperLink forgets a message once it was answered. Requests in plain Flower go on to
-SuperLink's own application.
+them all. SuperLink forgets a message once it was answered, or once nobody wants the answer any
+more. Requests in plain Flower go on to SuperLink's own application.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, cast
 from fastapi import FastAPI, HTTPException
 from flwr.proto.fleet_pb2 import PullMessagesRequest, PushMessagesRequest
 from flwr.proto.message_pb2 import ObjectTree
+from flwr.proto.run_pb2 import GetRunRequest
 from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PushAppMessagesRequest
 from flwr.proto.task_pb2 import Task
 from flwr.supercore.constant import TASK_TOKEN_HEADER
@@ -30,10 +31,12 @@ from starlette.requests import ClientDisconnect, Request
 from fedbench.flower.bundles import (
     FLEET_PULL,
     FLEET_PUSH,
+    FLEET_WANTED,
     MEDIA_TYPE,
     RUNTIME_OBJECTS,
     RUNTIME_PULL,
     RUNTIME_PUSH,
+    RUNTIME_WITHDRAW,
     pack,
     unpack,
 )
@@ -114,6 +117,14 @@ def _fleet_push(request: Request, parts: Parts) -> Parts:
     return [answer.SerializeToString()]
 
 
+def _fleet_wanted(request: Request, parts: Parts) -> Parts:
+    """(request, id of a message) -> (anything), or nothing where nobody wants its answer."""
+    question = GetRunRequest.FromString(parts[0])
+    state = _authenticated(request, question)
+    fleet_handlers.get_run(question, state)  # refuses where the run is over
+    return [b"wanted"] if parts[1].decode() in state.message_ins_store else []
+
+
 def _runtime_push(request: Request, parts: Parts) -> Parts:
     """(request, contents of all messages' objects) -> (answer)."""
     state, task = _task(request)
@@ -127,11 +138,14 @@ def _runtime_pull(request: Request, parts: Parts) -> Parts:
     """(request) -> (answer), or nothing while there is no reply.
 
     Objects are pulled one reply at a time: those of all clients at once might not fit into memory.
+    Those of the message are forgotten: a node that is gone has not answered itself.
     """
     state, task = _task(request)
     answer = runtime_handlers.pull_messages(
         PullAppMessagesRequest.FromString(parts[0]), state, task
     )
+    for reply in answer.messages_list:
+        state.object_store.delete(reply.metadata.reply_to_message_id)
     return [answer.SerializeToString()] if answer.messages_list else []
 
 
@@ -150,12 +164,37 @@ def _runtime_objects(request: Request, parts: Parts) -> Parts:
     return cast("Parts", contents)
 
 
+def _runtime_withdraw(request: Request, parts: Parts) -> Parts:
+    """(ids of messages, ids of replies that were pulled without their objects) -> ()."""
+    state, task = _task(request)
+    with state.lock:
+        for message_id in parts[0].decode().split():
+            _forget(state, task.run_id, message_id)
+    for reply_id in parts[1].decode().split():
+        state.object_store.delete(reply_id)
+    return []
+
+
+def _forget(state: Any, run_id: int, message_id: str) -> None:
+    """Delete a message and the reply to it: a reply that comes later is one to nothing."""
+    message = state.message_ins_store.get(message_id)
+    if message is None or message.metadata.run_id != run_id:
+        return
+    reply_id = state.message_ins_id_to_message_res_id.get(message_id)
+    state.delete_messages({message_id})
+    state.object_store.delete(message_id)
+    if reply_id:
+        state.object_store.delete(reply_id)
+
+
 _HANDLERS: dict[str, Callable[[Request, Parts], Parts]] = {
     FLEET_PULL: _fleet_pull,
     FLEET_PUSH: _fleet_push,
+    FLEET_WANTED: _fleet_wanted,
     RUNTIME_PUSH: _runtime_push,
     RUNTIME_PULL: _runtime_pull,
     RUNTIME_OBJECTS: _runtime_objects,
+    RUNTIME_WITHDRAW: _runtime_withdraw,
 }
 
 

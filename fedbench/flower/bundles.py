@@ -20,6 +20,10 @@ MEDIA_TYPE = "application/vnd.fedbench.bundle"
 FLEET_PULL, FLEET_PUSH = "/v1/fleet/pull-messages", "/v1/fleet/push-messages"
 RUNTIME_PULL, RUNTIME_PUSH = "/v1/runtime/pull-messages", "/v1/runtime/push-messages"
 RUNTIME_OBJECTS = "/v1/runtime/pull-object"
+# What Flower has not: a node asks if its answer is still wanted, a ServerApp wants it no more.
+FLEET_WANTED, RUNTIME_WITHDRAW = "/v1/fleet/wanted-message", "/v1/runtime/withdraw-messages"
+HOLD_HEADER = "Fedbench-Hold"
+"""For how many seconds a poll may be held back, where its sender has less time than usual."""
 _NUMBER = 8  # bytes
 _RETRY_SECONDS = 1.0
 

@@ -1,13 +1,13 @@
 """A node's connection to its server.
 
-Messages travel as bundles (`bundles.py`). Flower's own connection keeps the node alive and knows
-which runs are over.
+Messages travel as bundles (`bundles.py`). Flower's own connection keeps the node alive.
 """
 
 from __future__ import annotations
 
 import ssl
 import struct
+import threading
 from base64 import b64encode
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -29,9 +29,10 @@ from flwr.proto.fleet_pb2 import (
 )
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.proto.node_pb2 import Node
+from flwr.proto.run_pb2 import GetRunRequest
 from flwr.supercore import date
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
-from flwr.supercore.inflatable.inflatable_utils import pull_objects
+from flwr.supercore.inflatable.inflatable_utils import ObjectPullError, pull_objects
 from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
 from flwr.supercore.primitives.asymmetric import (
     generate_key_pairs,
@@ -45,11 +46,19 @@ from flwr.supernode.fleet_http_connection import http_request_response
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from fedbench.flower import clock
-from fedbench.flower.bundles import FLEET_PULL, FLEET_PUSH, Answer, Connection, RefusedError
+from fedbench.flower.bundles import (
+    FLEET_PULL,
+    FLEET_PUSH,
+    FLEET_WANTED,
+    Answer,
+    Connection,
+    RefusedError,
+)
 from fedbench.flower.messages import Deflated, object_ids
 
 SERVER_GONE_SECONDS = 120.0  # then the connection counts as lost
 TIMEOUT_SECONDS = 30.0  # of a connection on which nothing moves; polls are held back for less
+CHECK_TIMEOUT_SECONDS = 5.0
 # A message may be announced before all its arrays are there; Flower would wait a second.
 _OBJECT_BACKOFF_SECONDS = 0.05
 _FORBIDDEN = 403  # of a run that is over
@@ -57,8 +66,16 @@ _FORBIDDEN = 403  # of a run that is over
 Keys = tuple[ec.EllipticCurvePrivateKey, ec.EllipticCurvePublicKey]
 
 
-class RunOverError(Exception):
+class NotWantedError(Exception):
+    """Nobody waits for the answer to a message any more."""
+
+
+class RunOverError(NotWantedError):
     """The run that a message belongs to has ended."""
+
+
+class WithdrawnError(NotWantedError):
+    """The server has forgotten a message, because its round is closed."""
 
 
 @dataclass(frozen=True)
@@ -78,13 +95,14 @@ class FleetConnection:
         node_id: int,
         keys: Keys,
         connection: Connection,
-        get_run: Callable[[int], object],
+        checking: Connection,
         pull_object: Callable[[int, str], bytes],
     ) -> None:
         self.node_id = node_id
-        self._get_run = get_run
         self._keys = keys
         self._connection = connection
+        self._checking = checking
+        self._check_lock = threading.Lock()
         self._pull_object = pull_object
 
     def poll(self, known: Collection[str]) -> Parcel | None:
@@ -111,7 +129,7 @@ class FleetConnection:
         yet either, is pulled one by one.
 
         Raises:
-            RunOverError: the run is over.
+            NotWantedError: the run is over, or the message was withdrawn meanwhile.
         """
         wanted = object_ids([parcel.tree], without=known)
         contents: dict[str, bytes] = {}
@@ -129,14 +147,23 @@ class FleetConnection:
                 backoff_cap=0.5,
             )
 
-    def check_run(self, run_id: int) -> None:
-        """Ask whether the run goes on.
+    def check(self, run_id: int, message_id: str) -> None:
+        """Ask if the answer to a message is still wanted; any thread may.
 
         Raises:
-            RunOverError: it is over.
+            NotWantedError: it is not, or the server does not know this node any more.
+            OSError, HTTPException: the server cannot be reached now.
         """
-        with _said_plainly():
-            self._get_run(run_id)
+        question = GetRunRequest(node=Node(node_id=self.node_id), run_id=run_id)
+        parts = [question.SerializeToString(), message_id.encode()]
+        with self._check_lock:
+            try:
+                answer = self._checking.post(FLEET_WANTED, parts, self._credentials)
+            except RefusedError as error:
+                raise (RunOverError if error.status == _FORBIDDEN else NotWantedError) from None
+            if answer.empty:
+                raise WithdrawnError
+            list(answer.parts())
 
     def push(self, reply: Message, objects: Deflated) -> None:
         """Send a reply.
@@ -162,6 +189,12 @@ class FleetConnection:
             raise
         list(answer.parts())
 
+    def close(self) -> None:
+        """Close its connections."""
+        self._connection.close()
+        with self._check_lock:
+            self._checking.close()
+
     def _post(self, path: str, parts: Sequence[bytes]) -> Answer:
         return self._connection.post(path, parts, self._credentials)
 
@@ -181,6 +214,8 @@ def _said_plainly() -> Iterator[None]:
         yield
     except RunNotRunningException:
         raise RunOverError from None
+    except ObjectPullError:  # while the message is there, its objects are
+        raise WithdrawnError from None
 
 
 @contextmanager
@@ -210,16 +245,20 @@ def connect(address: str, certificate: bytes) -> Iterator[FleetConnection]:
             root_certificates=certificate,
             authentication_keys=keys,
             max_wait_time=SERVER_GONE_SECONDS,
-        ) as (node_id, _receive, _send, get_run, _fab, pull_object, _push, _confirm):
-            connection = Connection(_opener(address, certificate), SERVER_GONE_SECONDS)
+        ) as (node_id, _receive, _send, _run, _fab, pull_object, _push, _confirm):
+            opener = _opener(address, certificate, TIMEOUT_SECONDS)
+            connection = Connection(opener, SERVER_GONE_SECONDS)
+            # A check that fails is made again soon.
+            checking = Connection(_opener(address, certificate, CHECK_TIMEOUT_SECONDS), 0)
+            fleet = FleetConnection(node_id, keys, connection, checking, pull_object)
             try:
-                yield FleetConnection(node_id, keys, connection, get_run, pull_object)
+                yield fleet
             finally:
-                connection.close()
+                fleet.close()
         with suppress(httpx.HTTPError, RuntimeError):
             registry.UnregisterNode(UnregisterNodeFleetRequest(node_id=node_id))
 
 
-def _opener(address: str, certificate: bytes) -> Callable[[], HTTPConnection]:
+def _opener(address: str, certificate: bytes, timeout: float) -> Callable[[], HTTPConnection]:
     context = ssl.create_default_context(cadata=certificate.decode())
-    return lambda: HTTPSConnection(address, timeout=TIMEOUT_SECONDS, context=context)
+    return lambda: HTTPSConnection(address, timeout=timeout, context=context)

@@ -10,11 +10,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextlib import suppress
+from math import inf
 from typing import Any
 
 from starlette.requests import ClientDisconnect
 
-from fedbench.flower.bundles import FLEET_PULL, FLEET_PUSH, RUNTIME_PULL, RUNTIME_PUSH
+from fedbench.flower.bundles import (
+    FLEET_PULL,
+    FLEET_PUSH,
+    HOLD_HEADER,
+    RUNTIME_PULL,
+    RUNTIME_PUSH,
+)
 
 HOLD_SECONDS = 2.0
 # What a poll waits for: a node for the ServerApp's messages, the ServerApp for replies, the
@@ -61,7 +68,7 @@ class LongPoll:
         answer = await self._ask(scope, body)
         if _is_empty(answer):
             with suppress(TimeoutError):
-                await asyncio.wait_for(bell.wait(), self._hold)
+                await asyncio.wait_for(bell.wait(), min(self._hold, _patience(scope)))
                 answer = await self._ask(scope, body)
         for message in answer:
             await send(message)
@@ -82,6 +89,15 @@ class LongPoll:
         question_scope = {**scope, "state": dict(scope.get("state", {}))}
         await self._app(question_scope, receive, send)
         return answer
+
+
+def _patience(scope: Scope) -> float:
+    """Return the seconds for which the sender of a poll can wait."""
+    headers = dict(scope["headers"])
+    try:
+        return max(0.0, float(headers.get(HOLD_HEADER.lower().encode(), b"inf")))
+    except ValueError:
+        return inf
 
 
 async def read_body(receive: Any) -> bytes:

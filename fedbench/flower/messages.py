@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import NamedTuple, cast
 
 from flwr.app import Array, Error, Message, MessageType
+from flwr.app.message import remove_content_from_message
 from flwr.common.constant import ErrorCode
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.supercore.inflatable.inflatable_object import (
@@ -89,6 +90,11 @@ def carry_arrays(contents: Iterable[bytes]) -> bool:
     return any(get_object_type_from_object_content(content) == "Array" for content in contents)
 
 
+def emptied(message: Message) -> Message:
+    """Return a message without its content, that can be replied to all the same."""
+    return cast("Message", remove_content_from_message(message))
+
+
 def app_error(message: Message, reason: str) -> Message:
     """Return the reply of a node whose ClientApp raised an exception."""
     return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message)
@@ -112,6 +118,17 @@ def lost_node_error(message: Message, reason: str) -> Message:
 def is_from_a_lost_node(reply: Message) -> bool:
     """Return whether the reply stands in place of a node that is gone."""
     return bool(reply.has_error() and reply.error.code == ErrorCode.NODE_UNAVAILABLE)
+
+
+def expired(reply: Message) -> bool:
+    """Return whether the reply stands in place of one that came too late, or never will."""
+    late = (ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE)
+    return bool(reply.has_error() and reply.error.code in late)
+
+
+def crashed(reply: Message) -> bool:
+    """Return whether the reply tells of a stock node's process for a message that died."""
+    return bool(reply.has_error() and reply.error.code == ErrorCode.CLIENT_APP_CRASHED)
 
 
 def identify(run_id: int, node_id: int = 1, task_id: int = 1) -> None:

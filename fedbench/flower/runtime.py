@@ -6,8 +6,9 @@ arrays are still on their way.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from http.client import HTTPConnection
+from types import MappingProxyType
 from typing import Any, NamedTuple, cast
 
 from flwr.app import Message
@@ -24,10 +25,18 @@ from flwr.serverapp import Grid
 from flwr.supercore.constant import TASK_TOKEN_HEADER
 
 from fedbench.flower import messages as flower_messages
-from fedbench.flower.bundles import RUNTIME_OBJECTS, RUNTIME_PULL, RUNTIME_PUSH, Connection
+from fedbench.flower.bundles import (
+    HOLD_HEADER,
+    RUNTIME_OBJECTS,
+    RUNTIME_PULL,
+    RUNTIME_PUSH,
+    RUNTIME_WITHDRAW,
+    Connection,
+)
 from fedbench.flower.messages import object_ids
 
 _PATIENCE_SECONDS = 5.0  # SuperLink is in the same container
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 class LostObjectError(Exception):
@@ -73,10 +82,13 @@ class RuntimeConnection:
         (answer,) = self._post(RUNTIME_PUSH, packed)
         return cast("Sequence[str]", PushAppMessagesResponse.FromString(answer).message_ids)
 
-    def pull(self, message_ids: Sequence[str]) -> list[Arrival]:
-        """Return the replies to the messages that are there by now, each of them once."""
-        question = PullAppMessagesRequest(message_ids=message_ids)
-        if not (parts := self._post(RUNTIME_PULL, [question.SerializeToString()])):
+    def pull(self, message_ids: Sequence[str], hold: float) -> list[Arrival]:
+        """Return the replies to the messages that are there by now, each of them once.
+
+        Where there is none, SuperLink may wait for one, but no longer than `hold` seconds.
+        """
+        question = PullAppMessagesRequest(message_ids=message_ids).SerializeToString()
+        if not (parts := self._post(RUNTIME_PULL, [question], {HOLD_HEADER: f"{hold:.3f}"})):
             return []
         answer = PullAppMessagesResponse.FromString(parts[0])
         pairs = zip(answer.messages_list, answer.message_object_trees, strict=True)
@@ -95,5 +107,13 @@ class RuntimeConnection:
             raise LostObjectError
         return dict(zip(ids, parts, strict=True)) if all(parts) else None
 
-    def _post(self, path: str, parts: Sequence[bytes]) -> list[bytes]:
-        return list(self._connection.post(path, parts, lambda: self._headers).parts())
+    def withdraw(self, message_ids: Iterable[str], replies: Iterable[Arrival]) -> None:
+        """Let SuperLink forget messages, with their replies, and replies that were pulled."""
+        roots = (reply.tree.object_id for reply in replies)
+        self._post(RUNTIME_WITHDRAW, [" ".join(message_ids).encode(), " ".join(roots).encode()])
+
+    def _post(
+        self, path: str, parts: Sequence[bytes], more: Mapping[str, str] = _NO_HEADERS
+    ) -> list[bytes]:
+        headers = {**self._headers, **more}
+        return list(self._connection.post(path, parts, lambda: headers).parts())

@@ -121,15 +121,24 @@ def train(
 
 
 def evaluate(
-    model: nn.Module, data: ImageSet, *, batch_size: int = 128, precision: Precision = "fp32"
+    model: nn.Module,
+    data: ImageSet,
+    *,
+    batch_size: int = 128,
+    precision: Precision = "fp32",
+    on_batch: Callable[[], object] = lambda: None,
 ) -> Evaluation:
-    """Evaluate the model on all images; larger batches are no faster on a CPU."""
+    """Evaluate the model on all images; larger batches are no faster on a CPU.
+
+    `on_batch` is called before each batch; what it raises ends the evaluation.
+    """
     device = data.labels.device
     meter = Meter(device)
     size = len(data.classes)
     confusion = torch.zeros(size * size, dtype=torch.int64, device=device)
     with _mode(model, training=False), torch.inference_mode(), arithmetic(precision, device):
         for first in range(0, len(data), batch_size):
+            on_batch()
             images, labels = data.batch(slice(first, first + batch_size))
             logits = model(images)
             meter.add(cross_entropy(logits, labels), logits, labels)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, computed_field
 
@@ -17,6 +17,14 @@ from fedbench.records.files import Record, parse_moment
 from fedbench.records.lines import read_lines
 
 ROUNDS_FILE = "rounds.jsonl"
+
+Missing = Literal[
+    "crashed", "out_of_memory", "network", "left", "refused", "error", "timed_out", "cancelled"
+]
+"""Why a client is missing in a round. Its process died (for want of memory), nothing was heard from
+it (frozen, or without a network), it signed off, what it sent is not valid, it raised an exception,
+it had not answered when the round's time was up, or when enough others had."""
+MISSING: tuple[Missing, ...] = get_args(Missing)
 
 Count = Annotated[int, Field(ge=0)]
 Wall = Annotated[WallSeconds, Field(ge=0, allow_inf_nan=False)]
@@ -101,12 +109,15 @@ class ClientRound(TrainWork, EvaluateWork, Participant):
     Joules are modelled, of the emulated device in this round: `busy` while it trained or evaluated,
     else `idle`; None where its profile has no watts, or nobody knows for how long it was busy.
 
-    A client that did not answer has `error` and no figures; it is `late` where it had none but the
-    round's time was up.
+    A client that did not answer has `error` and no figures, and `missing` says what kind of error;
+    it is `late` where it had none but the round was closed. `staleness` is how many rounds ago it
+    was asked for the update that was added in this one.
     """
 
     error: str | None = None
+    missing: Missing | None = None
     late: bool = False
+    staleness: Count = 0
     dilation: Dilation = REAL_TIME
     target_epoch_seconds: EmulatedSeconds | None = None
     emulation_error: float | None = None
@@ -165,12 +176,22 @@ class RoundParts(Record):
     wait: float | None = None
 
 
+class Attempt(Record):
+    """A round in which too few clients trained, so that it was begun anew, and why each did not."""
+
+    started_at: str
+    duration_seconds: WallSeconds
+    clients: list[ClientRound]
+
+
 class RoundRecord(Record):
     """One round: the global model after it, and what it cost in wall seconds.
 
     `overhead_seconds` is the duration less the slowest client's training and evaluation, `parts`
     what it was made of (None in records of older versions). `confusion[actual][predicted]` counts
-    the test images of all clients that evaluated; the last round has it.
+    the test images of all clients that evaluated; the last round has it. `attempts` are those
+    before. A round that ended below its minimum is the last of a run that failed: it did not change
+    the model.
     """
 
     round: int
@@ -184,11 +205,19 @@ class RoundRecord(Record):
     aggregate_seconds: WallSeconds
     confusion: list[list[int]] | None = None
     clients: list[ClientRound]
+    attempts: list[Attempt] = Field(default_factory=list)
+    below_minimum: bool = False
 
     @property
-    def trained(self) -> bool:
-        """Return whether a client trained; one that failed at the evaluation did."""
-        return any(not (client.error or "").startswith("train: ") for client in self.clients)
+    def trained(self) -> int:
+        """Return how many clients trained; one that failed at the evaluation did."""
+        return sum(not (client.error or "").startswith("train: ") for client in self.clients)
+
+    @property
+    def missing(self) -> list[ClientRound]:
+        """Return who was missing, in all attempts."""
+        attempts = [*(attempt.clients for attempt in self.attempts), self.clients]
+        return [client for clients in attempts for client in clients if client.missing]
 
 
 def by_client(rounds: Iterable[RoundRecord]) -> dict[str, list[ClientRound]]:

@@ -25,11 +25,11 @@ class ExactSum:
     def __init__(self) -> None:
         self._levels: list[Doubles] = []
 
-    def add(self, values: NDArray[np.floating], factor: int = 1) -> None:
+    def add(self, values: NDArray[np.floating], factor: float = 1) -> None:
         """Add `factor` times the finite values; they are left as they are.
 
-        A product of single precision and less than 2**29 is exact. Others are rounded to doubles,
-        each for itself.
+        A product of single precision and a whole number below 2**29 is exact. Others are rounded to
+        doubles, each for itself.
         """
         total = self._level(0, values.size)
         product, *work = np.empty((4, min(_CHUNK, values.size)))
@@ -84,6 +84,8 @@ def _accumulate(total: Doubles, value: Doubles, work: list[Doubles]) -> None:
 class Average:
     """The mean of models, weighted by images; each is added as it comes and not kept.
 
+    A weight need not be whole, as that of an update which comes late.
+
     The order in which they come does not change a bit of it. A zero has no sign.
 
     With `pooled`, a running variance becomes that of all clients' images together,
@@ -95,27 +97,33 @@ class Average:
         self._pooled = pooled
         self._total = ExactSum()
         self._first, self._second = ExactSum(), ExactSum()  # moments of the running statistics
-        self._images = 0
+        self._images: list[float] = []
 
-    def add(self, weights: Flat, images: int) -> None:
+    @property
+    def models(self) -> int:
+        """Return how many were added."""
+        return len(self._images)
+
+    def add(self, weights: Flat, images: float) -> None:
         """Add the model [P] of a client with so many images; the array is left as it is."""
         if self._pooled:
             means = weights[self._pooled.means].astype(np.float64)
             self._first.add(means, images)
             self._second.add(weights[self._pooled.variances] + means**2, images)
         self._total.add(weights, images)
-        self._images += images
+        self._images.append(images)
 
     def result(self) -> Flat | None:
         """Return the mean, [P]; None when nothing was added."""
         total = self._total.rounded()
         if total is None:
             return None
-        total /= self._images
+        images = math.fsum(self._images)  # exact, in whatever order they came
+        total /= images
         mean = total.astype(np.float32)
         first, second = self._first.rounded(), self._second.rounded()
         if self._pooled and first is not None and second is not None:
-            variances = second / self._images - (first / self._images) ** 2
+            variances = second / images - (first / images) ** 2
             # Rounding goes below, and means far apart above.
             mean[self._pooled.variances] = np.clip(variances, 0.0, np.finfo(np.float32).max)
         return mean

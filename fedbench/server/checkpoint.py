@@ -137,6 +137,10 @@ class RunFolder:
         self._keep(Checkpoint(record.round, weights, velocity, line))
         append_line(self.path / ROUNDS_FILE, line, sync=True)
 
+    def add_failed_round(self, record: RoundRecord) -> None:
+        """Append the record of a round that ended the run; one that goes on repeats the round."""
+        append_line(self.path / ROUNDS_FILE, record.model_dump_json(), sync=True)
+
     def _keep(self, checkpoint: Checkpoint) -> None:
         newest = self.path / CHECKPOINT
         aside = write_aside(newest, checkpoint.dump())
@@ -189,11 +193,15 @@ class RunFolder:
         for error in damage:
             raise error
         rounds = self.path / ROUNDS_FILE
-        if rounds.exists() and rounds.stat().st_size:
+        if not rounds.exists() or not rounds.stat().st_size:
+            return
+        scan = scan_lines(rounds, parse_round)
+        if scan.torn or scan.damaged or any(not record.below_minimum for record in scan.whole):
             raise DamagedFileError(
                 self.path / CHECKPOINT,
                 "is missing, but rounds were recorded: the run cannot go on after them",
             )
+        rounds.unlink()  # the first round failed, and is repeated
 
     def _repair_rounds(self, last: int, kept: list[str], tell: Tell) -> None:
         path = self.path / ROUNDS_FILE

@@ -6,16 +6,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Literal, Protocol
 
-from flwr.app import Message
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
+from fedbench.config import Experiment
+from fedbench.records.facts import RunFacts
+from fedbench.records.verdict import Emulation
+from fedbench.server.replies import Asked
 from fedbench.telemetry.timing import Timing
+from fedbench.wire import TASK, ClientTask
 
 # Packing and sending messages, receiving and unpacking replies.
 ServerPart = Literal["pack", "send", "receive", "unpack"]
+
+
+Replies = Generator[tuple[int, Message], None, None]
 
 
 class RunStopped(Exception):  # noqa: N818 (the user's wish, not an error)
@@ -44,16 +52,71 @@ class Exchange(Protocol):
         """
 
     def exchange(
-        self, messages: Iterable[Message], timeout: float
-    ) -> Iterator[tuple[int, Message]]:
+        self, messages: Iterable[Message], timeout: float, *, keep_late: bool = False
+    ) -> Replies:
         """Send the messages; yield (node id, reply), first come first served.
 
-        A reply may be an error, of a node that died as well. A node that has not answered after
-        `timeout` seconds is given up: no reply is yielded for it.
+        A reply may be an error, of a node that died as well. The exchange ends after `timeout`
+        seconds, or when it is closed. Messages that have no reply then are withdrawn: their nodes
+        stop to work on them. With `keep_late` they stay, and the next exchange that has it yields
+        their replies among its own; it does not wait for them, unless it has no messages.
 
         Raises:
             RunStopped: the user asked to stop.
         """
+
+    def ask(self, messages: Iterable[Message]) -> None:
+        """Send messages without waiting; each takes the place of an earlier one to its node."""
+
+    def answers(self) -> Iterator[tuple[int, Message]]:
+        """Yield (node id, reply) of those replies to what was asked that are there by now.
+
+        Raises:
+            RunStopped: the user asked to stop.
+        """
+
+
+class Questions:
+    """What the clients of a run are asked, and what is expected of their replies."""
+
+    def __init__(self, experiment: Experiment, facts: RunFacts, emulation: Emulation) -> None:
+        self._experiment = experiment
+        self._facts = facts
+        self._emulation = emulation
+        self._question = experiment.model_dump_json()
+
+    def asking(
+        self,
+        messages: Iterable[Message],
+        number: int,
+        seconds: float,
+        name_of: Callable[[int], str],
+    ) -> Iterator[Message]:
+        """Add to each message what its client is asked, whatever the strategy put into it.
+
+        The client has so many `seconds`; `name_of(node_id)` is its name.
+        """
+        for message in messages:
+            task = self._task(name_of(message.metadata.dst_node_id), number)
+            content = RecordDict(dict(message.content))  # a strategy gives all messages the same
+            content[TASK] = ConfigRecord(task.record())
+            message.content = content
+            message.metadata.ttl += seconds  # it is kept for as long, and half a day more
+            yield message
+
+    def asked(self, sent: ArrayRecord, samples: int | None) -> Asked:
+        """Return what the reply of a client with so many images is measured by."""
+        return Asked(sent, self._facts.classes, samples, self._experiment.task != "noop")
+
+    def _task(self, client: str, number: int) -> ClientTask:
+        return ClientTask(
+            run=self._facts.run,
+            round=number,
+            classes=self._facts.classes,
+            data=self._facts.data,
+            pace=self._emulation.pace.get(client),
+            experiment=self._question,
+        )
 
 
 class Stopwatch:

@@ -19,14 +19,14 @@ from prometheus_client.registry import Collector
 
 from fedbench.records.pacing import Pacing
 from fedbench.telemetry.families import family, single
-from fedbench.wire import Announcement, Ending, NameTakenError, Offer
+from fedbench.wire import DIED, Announcement, Ending, NameTakenError, Offer
 
 _FORGOTTEN_SECONDS = 120.0  # Flower believes in a silent node for 60
 REMEMBERED_SECONDS = 600.0  # as one that left
 SILENCE_SECONDS = 12.0
 MOST_CLIENTS = 10_000
 """Names that are remembered: whoever reaches the server may say another one each time."""
-HUNG_UP = "the client's process died, or its connection broke"
+HUNG_UP = f"{DIED}, or its connection broke"
 
 K = TypeVar("K")
 V = TypeVar("V", "_Entry", "_Loss")

@@ -11,10 +11,10 @@ from pydantic import ConfigDict, ValidationError
 
 from fedbench.flower import arrays
 from fedbench.flower.arrays import ArrayError
-from fedbench.flower.messages import refusal
-from fedbench.records.rounds import TrainWork
-from fedbench.server.strategy import ARRAY, ARRAYS
-from fedbench.wire import WORK, EvaluateReply, Work, first_problem
+from fedbench.flower.messages import crashed, expired, is_from_a_lost_node, refusal
+from fedbench.records.rounds import Missing, TrainWork
+from fedbench.server.strategy import ARRAY, ARRAYS, SAMPLES
+from fedbench.wire import LOSSES, WORK, EvaluateReply, Work, first_problem
 
 Kind = Literal["train", "evaluate"]
 
@@ -27,12 +27,21 @@ _LEARNING: dict[Kind, tuple[str, ...]] = {
     "train": ("epoch_seconds", "local_accuracy", "local_loss"),
     "evaluate": ("evaluate_seconds", "server_accuracy", "server_loss"),
 }
-_LOSSES = ("local_loss", "server_loss")
+_LOSS_FIELDS = ("local_loss", "server_loss")
+# The exceptions of Python and of torch.
+_NO_MEMORY = ("MemoryError", "OutOfMemoryError")
 _ACCURACIES = ("local_accuracy", "server_accuracy")
 
 
 class FailedReplyError(Exception):
-    """A client's reply is an error, or is not what a reply should be; says which."""
+    """A client's reply is an error, or is not what a reply should be; says which.
+
+    `missing` is what kind of error.
+    """
+
+    def __init__(self, reason: str, missing: Missing) -> None:
+        super().__init__(reason[:_LONGEST_REASON])
+        self.missing = missing
 
 
 class _Refused(ValueError):  # noqa: N818 (a reason, for `admit` alone)
@@ -74,7 +83,7 @@ def admit(kind: Kind, reply: Message, asked: Asked) -> Work:
         FailedReplyError: the reply is an error, or not valid.
     """
     if reply.has_error():
-        raise FailedReplyError(reply.error.reason[:_LONGEST_REASON])
+        raise FailedReplyError(reply.error.reason, _kind_of_error(kind, reply))
     try:
         work = _work(kind, reply, asked)
         if isinstance(work, TrainWork):
@@ -82,11 +91,29 @@ def admit(kind: Kind, reply: Message, asked: Asked) -> Work:
         else:
             _require_evaluated(work, asked)
     except (_Refused, ArrayError) as problem:
-        raise FailedReplyError(f"{refusal(kind)}: {problem}"[:_LONGEST_REASON]) from None
+        raise FailedReplyError(f"{refusal(kind)}: {problem}", "refused") from None
     samples = work.samples if isinstance(work, TrainWork) else work.test_samples
-    # The name is Flower's: its strategies weigh by it.
-    reply.content["metrics"] = MetricRecord({"num-examples": samples})
+    reply.content["metrics"] = MetricRecord({SAMPLES: samples})
     return work
+
+
+def discount(reply: Message, weight: float) -> None:
+    """Let the strategy count a reply that was admitted for less, because it comes late."""
+    metrics = reply.content["metrics"]
+    reply.content["metrics"] = MetricRecord({SAMPLES: weight * float(metrics[SAMPLES])})
+
+
+def _kind_of_error(kind: Kind, reply: Message) -> Missing:
+    reason = reply.error.reason
+    if expired(reply):
+        return "timed_out"
+    if crashed(reply):
+        return "crashed"
+    if is_from_a_lost_node(reply):
+        return next((missing for words, missing in LOSSES if reason.startswith(words)), "network")
+    if reason.startswith(f"{refusal(kind)}: "):
+        return "refused"
+    return "out_of_memory" if reason.startswith(_NO_MEMORY) else "error"
 
 
 def _work(kind: Kind, reply: Message, asked: Asked) -> Work:
@@ -120,7 +147,7 @@ def _require_learning(kind: Kind, work: Work) -> None:
 
 def _require_numbers(work: Work) -> None:
     """Refuse what would make sums overflow, and shares that are none."""
-    for name, value in _numbers(work.model_dump(exclude={*_LOSSES, "confusion"})):
+    for name, value in _numbers(work.model_dump(exclude={*_LOSS_FIELDS, "confusion"})):
         if not abs(value) <= _LARGEST_NUMBER:
             raise _Refused(f"{name}: {str(value)[:20]}, expected no more than {_LARGEST_NUMBER:g}")
         if name in _ACCURACIES and not 0 <= value <= 1:
@@ -138,7 +165,7 @@ def _numbers(value: Any, name: str = "") -> list[tuple[str, float]]:
 
 def _no_numbers(work: Work) -> list[str]:
     """Return which losses are none that single precision has."""
-    losses = {name: getattr(work, name, None) for name in _LOSSES}
+    losses = {name: getattr(work, name, None) for name in _LOSS_FIELDS}
     return [
         name for name, loss in losses.items() if loss is not None and not abs(loss) <= _LARGEST_LOSS
     ]

@@ -16,7 +16,6 @@ from torch import nn
 from fedbench.config import Experiment
 from fedbench.errors import DamagedFileError
 from fedbench.learning import flat, models
-from fedbench.records import RoundRecord
 from fedbench.records.facts import RunFacts
 from fedbench.records.files import (
     describe_full_disk,
@@ -29,24 +28,18 @@ from fedbench.server.averaging import Momentum
 from fedbench.server.checkpoint import RunFolder
 from fedbench.server.directory import Directory, Say, Why
 from fedbench.server.exchange import Exchange, RunStopped
-from fedbench.server.rounds import Rounds
-from fedbench.server.strategy import ARRAY, FlatFedAvg
+from fedbench.server.rounds import Rounds, TooFewTrainedError
+from fedbench.server.strategy import ARRAY, FlatFedAvg, wanted_of
 from fedbench.telemetry import logs
 
 log = logging.getLogger("fedbench.server")
 _LEVELS = {
     "error": logging.ERROR,
-    **dict.fromkeys(("failed", "nobody", "left_out", "unidentified", "repaired"), logging.WARNING),
+    **dict.fromkeys(
+        ("failed", "nobody", "left_out", "unidentified", "repaired", "below_minimum"),
+        logging.WARNING,
+    ),
 }
-
-
-class NobodyTrainedError(Exception):
-    """No client trained, in the last rounds; the message has what each said in the last."""
-
-    def __init__(self, rounds: int, last: RoundRecord) -> None:
-        said = "; ".join(f"{client.client}: {client.error}" for client in last.clients)
-        where = f"round {last.round}" if rounds == 1 else f"{rounds} rounds running"
-        super().__init__(f"no client trained in {where}: {said}")
 
 
 def execute(grid: Exchange, folder: RunFolder, say: Say, why: Why) -> None:
@@ -73,7 +66,7 @@ def _reason(error: Exception, folder: RunFolder) -> str:
         return f"{describe_full_disk(folder.path)}; with room again, RESUME goes on"
     if isinstance(error, DamagedFileError):
         return error.message
-    if isinstance(error, NobodyTrainedError):
+    if isinstance(error, TooFewTrainedError):
         return str(error)
     return f"{type(error).__name__}: {error}"
 
@@ -97,6 +90,7 @@ def _short(value: object) -> object:
 def _run(grid: Exchange, folder: RunFolder, say: Say, why: Why) -> None:
     experiment = read_record(folder.path / "experiment.json", Experiment)
     facts = RunFacts.read(folder.path)
+    _require_enough(experiment, facts)
     directory = Directory(grid, facts.data, say, why)
     rounds = Rounds(experiment, facts, grid, directory, say)
     model = models.build(experiment.model, facts.classes, experiment.seed)
@@ -117,18 +111,34 @@ def _run(grid: Exchange, folder: RunFolder, say: Say, why: Why) -> None:
         data=facts.data,
         profile=facts.profile,
     )
-    failing = 0
     for number in range(last + 1, experiment.rounds + 1):
         with logs.about(round=number):
-            arrays, record = rounds.run(strategy, number, arrays)
+            try:
+                arrays, record = rounds.run(strategy, number, arrays)
+            except TooFewTrainedError as error:
+                folder.add_failed_round(error.record)
+                say(
+                    "recorded",
+                    round=number,
+                    rounds=experiment.rounds,
+                    record=error.record.model_dump(),
+                )
+                raise
             weights = arrays[ARRAY].numpy()
             folder.add_round(record, weights, strategy.velocity)
             say("recorded", round=number, rounds=experiment.rounds, record=record.model_dump())
-        failing = 0 if record.trained else failing + 1
-        if failing == experiment.failing_rounds or (failing and number == experiment.rounds):
-            raise NobodyTrainedError(failing, record)
     if experiment.noop_megabytes is None:
         replace_bytes(folder.path / "model.safetensors", flat.dump(weights, model))
+
+
+def _require_enough(experiment: Experiment, facts: RunFacts) -> None:
+    """Raise ValueError if no round could have its minimum of clients."""
+    wanted = wanted_of(facts.clients, experiment.fraction)
+    if experiment.min_clients > wanted:
+        raise ValueError(
+            f"min_clients: {experiment.min_clients}, but a round of this run's {facts.clients} "
+            f"clients wants {wanted}"
+        )
 
 
 def _first(folder: RunFolder, experiment: Experiment, model: nn.Module) -> flat.Flat:
@@ -149,8 +159,8 @@ def _strategy(
     experiment: Experiment, rounds: Rounds, model: nn.Module, velocity: flat.Flat | None
 ) -> FlatFedAvg:
     if experiment.task == "noop":  # whose weights are no model's
-        return FlatFedAvg(rounds.choose)
+        return FlatFedAvg(rounds.choose, minimum=experiment.min_clients)
     running, beta = flat.running(model), experiment.server_momentum
     momentum = Momentum(beta, running, velocity) if beta else None
     pooled = running if experiment.batch_norm == "pooled" else None
-    return FlatFedAvg(rounds.choose, pooled, momentum)
+    return FlatFedAvg(rounds.choose, pooled, momentum, experiment.min_clients)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from flwr.app import (
     Array,
@@ -24,19 +26,57 @@ from fedbench.server.averaging import Average, Momentum
 ARRAYS = "arrays"
 """The record of a message that has the model; the name is Flower's."""
 ARRAY = "weights"
+SAMPLES = "num-examples"
+"""By which an update is weighed; the name is Flower's."""
+STALENESS_EXPONENT = 0.5
 
 
-def select(clients: Iterable[str], fraction: float, seed: int, server_round: int) -> list[str]:
+class Selection(NamedTuple):
+    """Which clients are invited to a round, and how many updates it wants."""
+
+    clients: list[str]
+    wanted: int
+
+
+def select(
+    clients: Iterable[str],
+    fraction: float,
+    seed: int,
+    server_round: int,
+    *,
+    over: float = 0.0,
+    attempt: int = 0,
+) -> Selection:
     """Sample max(C*K, 1) of K clients (McMahan et al. 2017, Algorithm 1).
 
     The same seed, round and names give the same clients, whatever the order in which they
-    connected and whether the run was resumed in between. Empty when there are no clients.
+    connected and whether the run was resumed in between; another `attempt` at the round gives
+    others. Empty when there are no clients. Of those that are invited `over` the wanted number, as
+    a share of it, nobody is preferred: they are in the order of the draw.
     """
     names = sorted(clients)
     if not names:
-        return []
-    chosen = random.Random(f"{seed}/{server_round}")  # noqa: S311 (repeatable, not secret)
-    return sorted(chosen.sample(names, max(int(fraction * len(names)), 1)))
+        return Selection([], 0)
+    key = f"{seed}/{server_round}/{attempt}" if attempt else f"{seed}/{server_round}"
+    chosen = random.Random(key)  # noqa: S311 (repeatable, not secret)
+    wanted = wanted_of(len(names), fraction)
+    invited = min(math.ceil(wanted * (1 + over)), len(names))
+    drawn = chosen.sample(names, invited)
+    return Selection(drawn if invited > wanted else sorted(drawn), wanted)
+
+
+def wanted_of(clients: int, fraction: float) -> int:
+    """Return how many of so many clients a round wants."""
+    return max(int(fraction * clients), 1)
+
+
+def staleness_weight(rounds: int) -> float:
+    """Return by how much less an update counts that was asked for so many rounds ago.
+
+    The polynomial weight of FedAsync, (1 + t)^-a with a = 0.5 (Xie et al. 2019, arXiv:1903.03934,
+    section 5.2).
+    """
+    return float((1 + rounds) ** -STALENESS_EXPONENT)
 
 
 class FlatFedAvg(FedAvg):
@@ -44,7 +84,8 @@ class FlatFedAvg(FedAvg):
 
     `choose(round)` gives the node ids of a round. Weights are n_k/n: each client's number of
     training images over the sum of all that answered (McMahan et al. 2017, Algorithm 1).
-    `pooled` and `momentum` are for other averages than the plain one.
+    `pooled` and `momentum` are for other averages than the plain one. Of fewer than `minimum`
+    updates there is no mean, and the server's momentum stays as it was.
     """
 
     def __init__(
@@ -52,9 +93,11 @@ class FlatFedAvg(FedAvg):
         choose: Callable[[int], list[int]],
         pooled: Running | None = None,
         momentum: Momentum | None = None,
+        minimum: int = 1,
     ) -> None:
         super().__init__()
         self._choose = choose
+        self._minimum = minimum
         self._pooled = pooled
         self._momentum = momentum
         self._sent = ArrayRecord()
@@ -90,10 +133,10 @@ class FlatFedAvg(FedAvg):
         """Return the weighted mean; `replies` is read once: one model is held beside the sum."""
         average = Average(self._pooled)
         for reply in replies:
-            samples = int(reply.content["metrics"][self.weighted_by_key])
+            samples = float(reply.content["metrics"][self.weighted_by_key])
             average.add(arrays.read(reply.content[self.arrayrecord_key][ARRAY]), samples)
         mean = average.result()
-        if mean is None:
+        if mean is None or average.models < self._minimum:
             return None, None
         if self._momentum:
             mean = self._momentum.step(self._sent[ARRAY].numpy(), mean)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from fedbench.records.clock import WallSeconds
-from fedbench.records.rounds import ClientRound, RoundParts, RoundRecord, TrainWork
+from fedbench.records.rounds import ClientRound, Missing, RoundParts, RoundRecord, TrainWork
 from fedbench.records.verdict import REAL, Emulation
 from fedbench.server.directory import Member
 from fedbench.server.replies import Kind
@@ -24,6 +24,12 @@ _ADDED = (
 )
 
 
+class _Error(NamedTuple):
+    text: str
+    missing: Missing
+    late: bool = False
+
+
 class Tally:
     """What each client of one round did."""
 
@@ -32,26 +38,52 @@ class Tally:
         self._members = list(members)
         self._trained: dict[str, TrainWork] = {}
         self._evaluated: dict[str, EvaluateReply] = {}
-        self._errors: dict[str, str] = {}
+        self._errors: dict[str, _Error] = {}
+        self._staleness: dict[str, int] = {}
         self._answered: dict[tuple[Kind, str], Counter[str]] = {}
 
     def survivors(self) -> list[Member]:
         """Return those that trained: whoever failed to would only be waited for once more."""
         return [member for member in self._members if member.client in self._trained]
 
+    def busy(self, member: Member) -> bool:
+        """Return whether it was chosen while it worked for an earlier round, and still does."""
+        error = self._errors.get(member.client)
+        return member in self._members and error is not None and error.late
+
+    def silent(self, kind: Kind) -> list[str]:
+        """Return the clients that were asked and did not answer in any way."""
+        asked = self._members if kind == "train" else self.survivors()
+        names = [member.client for member in asked]
+        return [c for c in names if (kind, c) not in self._answered and c not in self._errors]
+
     def add(self, client: str, work: Work, lap: Counter[str]) -> None:
         """Count what a client did; `lap` is what the server spent for its reply."""
         if isinstance(work, TrainWork):
             self._answered["train", client] = lap
             self._trained[client] = work
+            self._errors.pop(client, None)
         else:
             self._answered["evaluate", client] = lap
             self._evaluated[client] = work
 
-    def failed(self, client: str, kind: Kind, reason: str, lap: Counter[str]) -> None:
+    def add_late(self, member: Member, work: Work, lap: Counter[str], rounds: int) -> None:
+        """Count an update that was asked for so many rounds ago."""
+        if member not in self._members:
+            self._members.append(member)
+        self._staleness[member.client] = rounds
+        self.add(member.client, work, lap)
+
+    def failed(
+        self, client: str, kind: Kind, reason: str, missing: Missing, lap: Counter[str]
+    ) -> None:
         """Count a reply that is an error, or is none that one can use."""
         self._answered[kind, client] = lap
-        self._errors[client] = f"{kind}: {reason}"
+        self._errors[client] = _Error(f"{kind}: {reason}", missing)
+
+    def missed(self, client: str, kind: Kind, reason: str, missing: Missing) -> None:
+        """Count a client of which there is no reply, as the exchange is over."""
+        self._errors[client] = _Error(f"{kind}: {reason}", missing, late=True)
 
     def record(
         self,
@@ -63,13 +95,14 @@ class Tally:
         *,
         last: bool = False,
     ) -> RoundRecord:
-        """Return the round's record; clients that never answered are marked late.
+        """Return the round's record.
 
         `last_aggregate_seconds` are those of the aggregation since the last reply came. The `last`
         round's has the confusion matrix: one in each would be most of a run's records.
         """
         clients = self._emulation.with_energy(map(self._client, self._members), duration)
-        overhead = duration - max((client.busy_seconds for client in clients), default=0.0)
+        busy = [client.busy_seconds for client in clients if not client.staleness]
+        overhead = duration - max(busy, default=0.0)
         evaluations = [c.evaluate_seconds for c in clients if c.evaluate_seconds is not None]
         return RoundRecord(
             round=number,
@@ -95,18 +128,15 @@ class Tally:
             fields.pop("upload_seconds", None)
         if trained:
             fields |= self._emulation.verdict(name, trained.samples, trained.epochs)
-        fields |= self._error(name)
-        dilation = self._emulation.dilation_of(name)
-        return ClientRound(client=name, device=member.device, dilation=dilation, **fields)
-
-    def _error(self, client: str) -> dict[str, Any]:
-        if client in self._errors:
-            return {"error": self._errors[client]}
-        kinds: tuple[Kind, ...] = ("train", "evaluate")
-        for kind in kinds:
-            if (kind, client) not in self._answered:
-                return {"error": f"{kind}: no answer before the round's timeout", "late": True}
-        return {}
+        if error := self._errors.get(name):
+            fields |= {"error": error.text, "missing": error.missing, "late": error.late}
+        return ClientRound(
+            client=name,
+            device=member.device,
+            dilation=self._emulation.dilation_of(name),
+            staleness=self._staleness.get(name, 0),
+            **fields,
+        )
 
     def _mean(self, field: str) -> float | None:
         """Return the mean over the clients that reported it, weighted by their test images."""
@@ -133,7 +163,7 @@ class Tally:
         """
         order = [client for kind, client in self._answered if kind == "train"]
         slowest = max(
-            clients,
+            (client for client in clients if not client.staleness),
             key=lambda c: (c.busy_seconds, order.index(c.client) if c.client in order else -1),
             default=None,
         )

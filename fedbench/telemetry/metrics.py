@@ -284,6 +284,14 @@ SERVER = (
         "client",
         absent="before a client joined",
     ),
+    _counter(
+        "client_missing",
+        "rounds",
+        "How often the client was missing in a round, of which each attempt counts, by the reason.",
+        "client",
+        "reason",
+        absent="before a client was missing",
+    ),
     _counter("waited_for_clients_seconds", "seconds", "Time that runs waited for clients to come."),
     _gauge("dilation", "ratio", "Wall seconds for each second of the emulated devices.", "run"),
     _gauge(

@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 
 from fedbench.records import ClientRound, RoundRecord
 from fedbench.records.clock import Dilation, WallSeconds
-from fedbench.telemetry.families import RunMetrics, gauge, single
+from fedbench.telemetry.families import RunMetrics, counter, gauge, single
 from fedbench.telemetry.metrics import ROUND_PARTS
 
 RunPhase = Literal["waiting", "running", "finished", "failed", "interrupted"]
@@ -61,6 +61,7 @@ class ServerMetrics:
         self._so_far = _RunSoFar(runs)
         self._round_seconds = runs.histogram("fedbench_round_seconds")
         self._clients = gauge("fedbench_clients_connected", registry)
+        self._missing = counter("fedbench_client_missing_total", registry)
         self._waiting = _Waiting(clock)
         registry.register(self._waiting)
 
@@ -99,6 +100,8 @@ class ServerMetrics:
         """Report a round that is over."""
         self.round_started(run, record.round, rounds)
         self._count(record.clients, run)
+        for client in record.missing:
+            self._missing.labels(client.client, client.missing).inc()
         self._round_seconds.labels(run).observe(record.duration_seconds)
         self._last.labels(run).set(record.duration_seconds)
         self._overhead.labels(run).set(record.overhead_seconds)

@@ -204,6 +204,13 @@ def overhead() -> list[Panel]:
             {"{{client}}": "max by (client) (fedbench_client_present)"},
             {"gone": "red", "connected": "green"},
         ).description("A client that left stays here for ten minutes more."),
+        lines(
+            "Missing in rounds, and why",
+            "none",
+            {"{{client}}: {{reason}}": "max by (client, reason) (fedbench_client_missing_total)"},
+        )
+        .span(24)
+        .description("Since the server started; each attempt at a round counts."),
     ]
 
 

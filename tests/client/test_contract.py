@@ -245,7 +245,7 @@ def test_a_run_ends_with_all_figures(finished: tuple[Run, Summary]) -> None:
         for client in record.clients:
             figures = client.model_dump()
             for absent in (
-                "error", "target_epoch_seconds", "emulation_error", "not_held",
+                "error", "missing", "target_epoch_seconds", "emulation_error", "not_held",
                 "energy_idle_joules", "energy_busy_joules",
             ):  # fmt: skip
                 assert figures.pop(absent) is None  # nothing is emulated
@@ -320,7 +320,7 @@ def test_a_node_can_tell_that_a_run_is_over(
     with connect(f"localhost:{federation.fleet}", certificate) as node:
         assert node.poll(()) is None
         with pytest.raises(RunOverError):
-            node.check_run(int(run_id))
+            node.check(int(run_id), "0" * 64)
 
 
 def test_a_client_without_the_data_is_left_out(finished: tuple[Run, Summary]) -> None:
@@ -383,7 +383,9 @@ def test_a_client_killed_for_memory_is_in_the_record_and_comes_back(federation: 
     summary = federation.finish(run)
 
     first, second = (clients(record) for record in summary.rounds)
-    assert first["two"] == ClientRound(client="two", device="laptop", error=f"train: {reason}")
+    assert first["two"] == ClientRound(
+        client="two", device="laptop", error=f"train: {reason}", missing="out_of_memory"
+    )
     assert [first[name].error for name in ("one", "three")] == [None, None]
     # It was known before one of as many images had trained, not a minute later.
     (failed,), others = events(run, "failed"), events(run, "trained")
@@ -413,7 +415,9 @@ def test_a_round_goes_on_without_those_that_leave(federation: Federation) -> Non
     assert summary.status == "finished"
     all_three = clients(summary.rounds[0])
     assert all_three["one"].error is None
-    assert all_three["two"] == ClientRound(client="two", device="laptop", error=f"train: {HUNG_UP}")
+    assert all_three["two"] == ClientRound(
+        client="two", device="laptop", error=f"train: {HUNG_UP}", missing="crashed"
+    )
     assert all_three["three"].error is not None
     assert all_three["three"].error.startswith("train: ")
     assert "timeout" not in all_three["three"].error

@@ -11,7 +11,7 @@ from flwr.app.message import remove_content_from_message
 
 from fedbench.client import node as node_module
 from fedbench.client.node import App, Cancelled, Node
-from fedbench.flower.fleet import Parcel, RunOverError
+from fedbench.flower.fleet import Parcel, RunOverError, WithdrawnError
 from fedbench.flower.messages import Deflated, deflate, inflate, object_ids
 
 NODE_ID, RUN = 11, 7
@@ -30,6 +30,7 @@ class FakeLink:
         self._replies: list[Deflated] = []
         self.known: list[int] = []
         self.over: set[int] = set()
+        self.withdrawn: set[str] = set()
 
     def add(self, message: Message) -> Message:
         self._contents |= deflate([message]).contents
@@ -59,8 +60,10 @@ class FakeLink:
         self._require(reply.metadata.run_id)
         self._replies.append(objects)
 
-    def check_run(self, run: int) -> None:
+    def check(self, run: int, message_id: str) -> None:
         self._require(run)
+        if message_id in self.withdrawn:
+            raise WithdrawnError
 
     def replies(self) -> list[Message]:
         """What SuperLink makes of them."""
@@ -237,6 +240,50 @@ def test_a_message_of_a_run_that_is_over_is_dropped(setting: Setting, moment: st
 
     assert setting.link.replies() == []
     assert setting.watcher.errors == 0
+
+
+def test_work_that_nobody_waits_for_any_more_is_cancelled_and_the_next_message_begun(
+    setting: Setting,
+) -> None:
+    late, current = (setting.link.add(message(number)) for number in (1, 2))
+    begun: list[int] = []
+
+    def app(message: Message, context: Context) -> Message:
+        begun.append(message.content["config"]["number"])
+        if message.metadata.message_id == late.metadata.message_id:
+            setting.link.withdrawn.add(late.metadata.message_id)
+            assert setting.cancelled.wait(10)
+            raise Cancelled
+        return doubled(message, context)
+
+    setting.serve(app)
+
+    assert begun == [1, 2]
+    (reply,) = setting.link.replies()
+    assert reply.metadata.reply_to_message_id == current.metadata.message_id
+    assert setting.watcher.errors == 0
+
+
+def test_a_server_that_cannot_be_reached_for_a_while_cancels_nothing(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setting.link.add(message())
+    asked = threading.Event()
+
+    def unreachable(run: int, message_id: str) -> None:
+        asked.set()
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(setting.link, "check", unreachable)
+
+    def app(message: Message, context: Context) -> Message:
+        assert asked.wait(10)
+        assert not setting.cancelled.is_set()
+        return doubled(message, context)
+
+    setting.serve(app)
+
+    assert len(setting.link.replies()) == 1
 
 
 def test_a_new_message_finds_nothing_cancelled(setting: Setting) -> None:

@@ -48,8 +48,10 @@ USED = {
     "flwr.proto.runtime_pb2:PushAppMessagesResponse": "message_ids session_id",
     "flwr.proto.runtime_pb2:PushTaskOutputRequest": "sub_status details",
     "flwr.proto.task_pb2:Task": "run_id",
+    "flwr.proto.run_pb2:GetRunRequest": "node run_id",
     "flwr.server.superlink.linkstate:LinkState.deactivate_node": "node_id",
     "flwr.server.superlink.linkstate:LinkState.get_node_info": "node_ids",
+    "flwr.server.superlink.linkstate:LinkState.delete_messages": "message_ins_ids",
     "flwr.server.superlink.linkstate:LinkState.get_object": "run_id object_id",
     "flwr.server.superlink.linkstate:LinkState.store_object":
         "run_id session_id object_id object_content",
@@ -89,6 +91,7 @@ USED = {
     "flwr.superlink.routers.fleet.node_auth:authenticate_node": "request",
     "flwr.superlink.runtime:run_serverapp":
         "runtime_api_address log_queue token insecure parent_pid runtime_dependency_install",
+    "flwr.superlink.servicer.fleet.fleet_handlers:get_run": "request state",
     "flwr.superlink.servicer.fleet.fleet_handlers:pull_messages": "request state store",
     "flwr.superlink.servicer.fleet.fleet_handlers:push_messages": "request state",
     "flwr.superlink.servicer.runtime.runtime_handlers:pull_messages": "request state task",

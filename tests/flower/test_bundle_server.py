@@ -18,15 +18,17 @@ from fedbench.flower.bundle_server import Bundles
 from fedbench.flower.bundles import (
     FLEET_PULL,
     FLEET_PUSH,
+    FLEET_WANTED,
     MEDIA_TYPE,
     RUNTIME_OBJECTS,
     RUNTIME_PULL,
     RUNTIME_PUSH,
+    RUNTIME_WITHDRAW,
     pack,
 )
 
-FLEET = [FLEET_PULL, FLEET_PUSH]
-RUNTIME = [RUNTIME_OBJECTS, RUNTIME_PULL, RUNTIME_PUSH]
+FLEET = [FLEET_PULL, FLEET_PUSH, FLEET_WANTED]
+RUNTIME = [RUNTIME_OBJECTS, RUNTIME_PULL, RUNTIME_PUSH, RUNTIME_WITHDRAW]
 
 
 @pytest.fixture

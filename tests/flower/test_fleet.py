@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -13,8 +14,15 @@ from superlink import SuperLink
 
 from fedbench.engines.containers.runtime import certificates as tls
 from fedbench.flower.bundles import RefusedError
-from fedbench.flower.fleet import FleetConnection, RunOverError, connect
+from fedbench.flower.fleet import (
+    FleetConnection,
+    NotWantedError,
+    RunOverError,
+    WithdrawnError,
+    connect,
+)
 from fedbench.flower.messages import deflate, inflate, object_ids
+from fedbench.flower.runtime import RuntimeConnection
 
 WEIGHTS = np.arange(3_000_000, dtype=np.float32)  # three chunks
 
@@ -145,8 +153,64 @@ def test_the_reply_to_a_run_that_is_over_is_refused(
         link.push(reply, deflate([reply]))
 
 
-def test_a_server_that_does_not_know_the_node_refuses_it(link: FleetConnection) -> None:
+def withdraw(superlink: SuperLink, message: Message) -> None:
+    """What the ServerApp does when a round is closed."""
+    with superlink.reached(), closing(RuntimeConnection(superlink.grid)) as server:
+        server.withdraw([message.metadata.message_id], [])
+
+
+def test_a_node_learns_that_its_message_was_withdrawn_and_its_reply_is_kept_by_nobody(
+    superlink: SuperLink, link: FleetConnection
+) -> None:
+    sent, next_one = question(link.node_id), question(link.node_id, number=2)
+    superlink.send(sent)
+    message = received(link)
+    about = message.metadata
+    link.check(about.run_id, about.message_id)
+    superlink.send(next_one)
+
+    withdraw(superlink, sent)
+
+    with pytest.raises(WithdrawnError):
+        link.check(about.run_id, about.message_id)
+    reply = answer(message)
+    link.push(reply, deflate([reply]))
+    assert not superlink.holds(sent)
+    assert not superlink.holds(reply)
+    assert received(link).content["config"]["number"] == 2, "it goes on with the next"
+
+
+def test_a_message_that_is_withdrawn_on_its_way_is_dropped(
+    superlink: SuperLink, link: FleetConnection
+) -> None:
+    sent = question(link.node_id)
+    superlink.announce(sent)
+    parcel = link.poll(())
+    assert parcel is not None
+    withdraw(superlink, sent)
+
+    with pytest.raises(WithdrawnError):
+        link.receive(parcel, ())
+
+
+def test_nobody_wants_an_answer_once_the_run_is_over(
+    superlink: SuperLink, link: FleetConnection
+) -> None:
+    superlink.send(question(link.node_id))
+    about = received(link).metadata
+    superlink.finish()
+
+    with pytest.raises(RunOverError):
+        link.check(about.run_id, about.message_id)
+
+
+def test_a_server_that_does_not_know_the_node_refuses_it(
+    superlink: SuperLink, link: FleetConnection
+) -> None:
     link.node_id += 1
+
+    with pytest.raises(NotWantedError):
+        link.check(superlink.run_id, "0" * 64)
 
     with pytest.raises(RefusedError, match="401 Invalid SuperNode authentication"):
         link.poll(())

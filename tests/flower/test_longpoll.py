@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from fedbench.flower.bundles import HOLD_HEADER
 from fedbench.flower.longpoll import LongPoll
 
 
@@ -62,6 +63,26 @@ def test_a_message_that_is_there_is_handed_out_at_once() -> None:
 
     talk(mailbox.app(hold=60), conversation)
     assert mailbox.questions == [b"who"]
+
+
+@pytest.mark.parametrize("seconds", ["0", "0.01", "-1", "nan"])
+def test_a_poll_is_held_back_for_no_longer_than_its_sender_can_wait(seconds: str) -> None:
+    mailbox = Mailbox()
+
+    async def conversation(client: httpx.AsyncClient) -> None:
+        answer = await client.post("/pull", headers={HOLD_HEADER: seconds})
+        assert answer.content == b""
+
+    talk(mailbox.app(hold=60), conversation)
+
+
+@pytest.mark.parametrize("seconds", ["100", "soon"])
+def test_a_poll_is_held_back_for_no_longer_than_the_server_holds_any(seconds: str) -> None:
+    async def conversation(client: httpx.AsyncClient) -> None:
+        answer = await client.post("/pull", headers={HOLD_HEADER: seconds})
+        assert answer.content == b""
+
+    talk(Mailbox().app(hold=0.01), conversation)
 
 
 def test_an_empty_answer_waits_for_news() -> None:

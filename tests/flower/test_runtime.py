@@ -25,10 +25,10 @@ def test_a_reply_is_pulled_once(superlink: SuperLink) -> None:
     node = superlink.join()
     with closing(RuntimeConnection(superlink.grid)) as connection:
         (message_id,) = connection.push(runtime.pack([Message(RecordDict(), node, "train")]))
-        assert connection.pull([message_id]) == []
+        assert connection.pull([message_id], 0) == []
         superlink.answer(node, lambda message: Message(RecordDict(), reply_to=message))
 
-        (arrival,) = connection.pull([message_id])
+        (arrival,) = connection.pull([message_id], 0)
 
     assert arrival.reply_to == message_id
 
@@ -38,4 +38,4 @@ def test_a_grid_without_the_runs_token_is_refused(superlink: SuperLink) -> None:
 
     connection = RuntimeConnection(superlink.grid)
     with closing(connection), pytest.raises(RefusedError, match="401"):
-        connection.pull(["0" * 64])
+        connection.pull(["0" * 64], 0)

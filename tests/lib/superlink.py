@@ -17,6 +17,7 @@ from flwr.superlink.grid.http_grid import HttpGrid
 from flwr.superlink.main import create_app
 
 from fedbench.flower.bundle_server import Bundles
+from fedbench.flower.longpoll import LongPoll
 from fedbench.flower.messages import deflate, identify, inflate, object_ids
 
 SUPERLINK_NODE = 1
@@ -39,10 +40,11 @@ class SuperLink:
         self._joined = 0
 
     @contextmanager
-    def served(self, **options: Any) -> Iterator[str]:
-        """Is at an address of its own for as long as the block lasts."""
+    def served(self, *, polled: bool = False, **options: Any) -> Iterator[str]:
+        """Is at an address of its own for as long as the block lasts; polls may be held back."""
+        app = LongPoll(Bundles(self.app)) if polled else Bundles(self.app)
         options |= {"log_level": "warning", "ws": "none", "lifespan": "off"}
-        server = uvicorn.Server(uvicorn.Config(Bundles(self.app), "127.0.0.1", 0, **options))
+        server = uvicorn.Server(uvicorn.Config(app, "127.0.0.1", 0, **options))
         thread = threading.Thread(target=server.run)
         thread.start()
         while not server.started:
@@ -52,9 +54,9 @@ class SuperLink:
         thread.join()
 
     @contextmanager
-    def reached(self) -> Iterator[None]:
+    def reached(self, *, polled: bool = False) -> Iterator[None]:
         """Has a grid, by HTTP as a ServerApp has it."""
-        with self.served() as address:
+        with self.served(polled=polled) as address:
             self.grid = HttpGrid(address, insecure=True, token=self.token)
             self.grid.set_run(self._run)
             yield
@@ -123,8 +125,16 @@ class SuperLink:
 
     def answer_slowly(self, node_id: int, app: Callable[[Message], Message]) -> Callable[[], bool]:
         """Lets a node tell of its answer; its arrays come when what is returned is called."""
+        return self.announce(app(self.take(node_id)))
+
+    def take(self, node_id: int) -> Message:
+        """The next message of a node, which now works on it."""
         (envelope,) = self._state.get_message_ins(node_id, limit=1)
-        return self.announce(app(self._inflate(envelope.metadata.message_id)))
+        return self._inflate(envelope.metadata.message_id)
+
+    def messages(self) -> int:
+        """How many messages and replies it holds."""
+        return len(self._state.message_ins_store) + len(self._state.message_res_store)
 
     def waiting(self, node_id: int) -> int:
         """Messages that the node has not taken yet."""

@@ -25,7 +25,7 @@ from fedbench.records.runs import Run, RunStore
 from fedbench.server import grid as grid_module
 from fedbench.server.app import _tell, _why, app
 from fedbench.server.checkpoint import RunFolder
-from fedbench.server.run import NobodyTrainedError
+from fedbench.server.rounds import TooFewTrainedError
 from fedbench.wire import ClientTask, EvaluateReply, Work, work_record
 
 NOBODY = "http://127.0.0.1:1"  # no metrics: a run needs none
@@ -237,43 +237,85 @@ def test_momentum_carries_over_a_stop(superlink: Any, clients: Clients, store: R
     np.testing.assert_allclose(result(run)[measured], untrained(5)[measured] + 3, rtol=0, atol=1e-5)
 
 
-def test_a_run_in_which_nobody_trains_fails(
+def test_a_run_in_which_nobody_trains_fails_and_goes_on_with_the_same_round(
     superlink: Any, clients: Clients, store: RunStore
 ) -> None:
     clients.failing = lambda number: number > 1
-    run = create(store, rounds=9)
-
-    with pytest.raises(NobodyTrainedError):
-        serve(superlink, run)
-
-    summary = run.summary()
-    assert (summary.status, len(summary.rounds)) == ("failed", 4)
-    assert summary.error == (
-        "no client trained in 3 rounds running: laptop-1: train: no room; laptop-2: train: no room"
-    )
-
-
-def test_a_run_whose_last_round_nobody_trained_in_fails(
-    superlink: Any, clients: Clients, store: RunStore
-) -> None:
-    clients.failing = lambda number: number == 3
     run = create(store, rounds=3)
 
-    with pytest.raises(NobodyTrainedError):
+    with pytest.raises(TooFewTrainedError):
         serve(superlink, run)
 
     summary = run.summary()
-    assert summary.status == "failed"
-    assert (summary.error or "").startswith("no client trained in round 3: laptop-1: train: ")
+    assert (summary.status, len(summary.rounds)) == ("failed", 2)
+    assert summary.error == (
+        "no client trained in round 2, begun 3 times: "
+        "laptop-1: train: no room; laptop-2: train: no room"
+    )
+    assert summary.rounds[1].below_minimum
+    assert [client.missing for client in summary.rounds[1].missing] == ["error"] * 6
+    assert not (run.path / "model.safetensors").exists()
+
+    clients.failing = lambda _: False
+    run.prepare_resume()
+    serve(superlink, run)
+
+    assert run.summary().status == "finished"
+    assert [(r.round, r.below_minimum) for r in run.summary().rounds] == [
+        (1, False), (2, False), (3, False),
+    ]  # fmt: skip
+    np.testing.assert_allclose(result(run), untrained(5) + 3, rtol=0, atol=1e-5)
 
 
-def test_a_run_goes_on_after_rounds_in_which_nobody_trained(
+def test_a_run_that_failed_in_its_first_round_goes_on(
     superlink: Any, clients: Clients, store: RunStore
 ) -> None:
-    clients.failing = lambda number: number in (1, 2, 4, 5)
-    run = create(store, rounds=6)
+    clients.failing = lambda _: True
+    run = create(store, rounds=1)
+    with pytest.raises(TooFewTrainedError):
+        serve(superlink, run)
+    assert [record.round for record in run.summary().rounds] == [1]
+
+    clients.failing = lambda _: False
+    run.prepare_resume()
     serve(superlink, run)
+
     assert run.summary().status == "finished"
+    assert [record.below_minimum for record in run.summary().rounds] == [False]
+
+
+def test_a_round_below_its_minimum_is_repeated_and_the_model_is_kept(
+    superlink: Any, clients: Clients, store: RunStore
+) -> None:
+    tries: list[int] = []
+
+    def failing(number: int) -> bool:
+        """Both clients in round 1, one of them in round 2, once each."""
+        tries.append(number)
+        return len(tries) in (1, 2, 5)
+
+    clients.failing = failing
+    run = create(store, rounds=2, min_clients=2)
+    serve(superlink, run)
+
+    summary = run.summary()
+    assert summary.status == "finished"
+    assert [(r.round, len(r.attempts), r.trained) for r in summary.rounds] == [(1, 1, 2), (2, 1, 2)]
+    assert events(run).count("below_minimum") == 2
+    assert np.array_equal(result(run), untrained(5) + np.float32(1) + np.float32(1))
+
+
+def test_a_minimum_that_no_round_can_have_is_refused_at_once(
+    superlink: Any, store: RunStore
+) -> None:
+    run = create(store, min_clients=2, fraction=0.5)
+
+    with pytest.raises(ValueError, match="min_clients"):
+        serve(superlink, run)
+
+    assert run.summary().error == (
+        "ValueError: min_clients: 2, but a round of this run's 2 clients wants 1"
+    )
 
 
 @pytest.mark.parametrize("megabytes", [0.001, 20])

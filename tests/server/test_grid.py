@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import gc
 import json
+import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
@@ -19,6 +21,7 @@ from flwr.app import (
     RecordDict,
 )
 from flwr.supercore.inflatable.inflatable_object import add_header_to_object_body
+from superlink import SuperLink
 
 from fedbench.server import grid as grid_module
 from fedbench.server.exchange import RunStopped
@@ -241,13 +244,129 @@ def test_a_reply_that_comes_after_all_is_not_taken_for_one_of_the_next_round(
 ) -> None:
     late = superlink.join()
     grid = prompt(World())
-    assert list(grid.exchange(questions([late]), 0.1)) == []
-    superlink.answer(late, raised)
+    taken: list[Message] = []
+    world = World(lambda: taken.append(superlink.take(late)))
+    assert list(prompt(world).exchange(questions([late]), 0.1)) == []
+    assert superlink.announce(raised(taken[0]))() is False, "nobody waits for it any more"
 
     world = World(lambda: superlink.answer(late, trained))
     ((_, reply),) = prompt(world).exchange(questions([late]), LONG)
 
     assert not reply.has_error()
+    assert list(grid.answers()) == []
+
+
+def test_the_deadline_is_kept_whoever_holds_back_an_answer() -> None:
+    """The server's long poll alone would hold it back for two seconds."""
+    superlink = SuperLink()
+    with superlink.reached(polled=True), closing(PromptGrid(superlink.grid, World())) as grid:
+        node = superlink.join()
+        start = time.monotonic()
+        assert list(grid.exchange(questions([node]), 0.3)) == []
+        assert 0.3 <= time.monotonic() - start < 0.8
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_reply_that_was_there_when_time_was_up_counts_if_it_is_whole(
+    superlink: Any, prompt: Prompt, whole: bool
+) -> None:
+    first, second = superlink.join(), superlink.join()
+    world = World(lambda: superlink.answer(first, trained))
+    replies = prompt(world).exchange(questions([first, second]), 0.5)
+    assert next(replies)[0] == first
+    superlink.answer(second, trained, uploads=whole)
+    time.sleep(0.5)  # as an aggregation might take
+
+    ((who, reply),) = replies
+
+    assert who == second
+    assert reply.has_error() is not whole
+    assert superlink.stored() == set()
+
+
+def test_of_rounds_that_are_closed_superlink_keeps_nothing(superlink: Any, prompt: Prompt) -> None:
+    """A client that is always a round late, and one that never takes its messages."""
+    late, silent, good = (superlink.join() for _ in range(3))
+    taken: list[Message] = []
+    held: list[tuple[int, int]] = []
+
+    def go_on() -> None:
+        if taken:
+            assert superlink.announce(trained(taken.pop()))() is False
+        taken.append(superlink.take(late))
+        superlink.answer(good, trained)
+
+    sent: list[weakref.ref[Message]] = []
+    for _ in range(50):
+        messages = questions([late, silent, good])
+        sent += map(weakref.ref, messages)
+        grid = prompt(World(go_on))
+        replies = grid.exchange(iter(messages), 0.03)
+        del messages
+        assert [node for node, _ in replies] == [good]
+        held.append((len(superlink.stored()), superlink.messages()))
+        assert superlink.waiting(silent) == 0
+
+    assert set(held) == {(0, 0)}
+    gc.collect()
+    assert sum(ref() is not None for ref in sent) == 0
+
+
+def test_an_exchange_that_is_closed_withdraws_what_is_open(superlink: Any, prompt: Prompt) -> None:
+    quick, slow, announced = (superlink.join() for _ in range(3))
+    world = World(
+        lambda: superlink.answer(announced, trained, uploads=False),
+        lambda: superlink.answer(quick, trained),
+    )
+    replies = prompt(world).exchange(questions([quick, slow, announced]), LONG)
+
+    assert next(replies)[0] == quick
+    replies.close()
+
+    assert superlink.stored() == set()
+    assert superlink.messages() == superlink.waiting(slow) == 0
+
+
+def test_a_late_reply_is_among_those_of_a_later_exchange_that_wants_it(
+    superlink: Any, prompt: Prompt
+) -> None:
+    late, good = superlink.join(), superlink.join()
+    world = World(lambda: superlink.answer(good, trained))
+    grid = prompt(world)
+    assert len(list(grid.exchange(questions([late, good]), 0.1, keep_late=True))) == 1
+    world._actions.append(lambda: superlink.answer(good, trained))
+    assert len(list(grid.exchange(questions([good]), LONG))) == 1
+    assert superlink.waiting(late) == 1, "it is still waited for"
+
+    # In an exchange of its own it is waited for, in one of others it is not.
+    world._actions.append(lambda: superlink.answer(good, trained))
+    assert [n for n, _ in grid.exchange(questions([good]), LONG, keep_late=True)] == [good]
+    superlink.answer(late, trained)
+    ((who, reply),) = grid.exchange([], LONG, keep_late=True)
+
+    assert who == late
+    assert np.array_equal(reply.content["arrays"]["weights"].numpy(), WEIGHTS * 3)
+    assert superlink.stored() == set()
+
+
+def test_a_query_is_waited_for_by_nobody_and_an_older_one_withdrawn(
+    superlink: Any, prompt: Prompt
+) -> None:
+    node, gone = superlink.join(), superlink.join()
+    superlink.sign_off(gone)
+    grid = prompt(World())
+    grid.ask(questions([node, gone]))
+    assert [(n, r.has_error()) for n, r in grid.answers()] == [(gone, True)]
+
+    grid.ask(questions([node]))
+    assert superlink.waiting(node) == 1
+    superlink.answer(node, trained)
+    assert [(n, r.has_error()) for n, r in grid.answers()] == [(node, False)]
+    assert list(grid.answers()) == []
+
+    grid.ask(questions([node]))
+    grid.close()
+    assert superlink.messages() == 0
 
 
 def test_the_wish_to_stop_is_heard_while_waiting(superlink: Any, prompt: Prompt) -> None:

@@ -20,6 +20,7 @@ from flwr.app import (
     MetricRecord,
     RecordDict,
 )
+from flwr.common.constant import ErrorCode
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,10 +30,11 @@ from fedbench.records import ClientRound, RoundRecord
 from fedbench.records.facts import EmulatedDevices, RunFacts
 from fedbench.server.directory import Directory, Member
 from fedbench.server.exchange import Exchange, RunStopped
-from fedbench.server.rounds import SAY_SECONDS, WAIT_POLL_SECONDS, Rounds
+from fedbench.server.registry import HUNG_UP
+from fedbench.server.rounds import SAY_SECONDS, WAIT_POLL_SECONDS, Rounds, TooFewTrainedError
 from fedbench.server.strategy import FlatFedAvg, select
 from fedbench.telemetry.timing import Timing
-from fedbench.wire import ClientTask
+from fedbench.wire import SIGNED_OFF, ClientTask, Ending
 
 Answer = Callable[[Message], Message] | None
 LAPTOP, PC = Member(1, "laptop", "laptop", 30), Member(2, "pc", "legacy-pc", 30)
@@ -82,16 +84,23 @@ class World:
         self.lost: dict[int, str] = {}
         self.now = 0.0
         self.at: dict[float, Callable[[], None]] = {}
+        self.newcomers = False
+        self.seconds: list[tuple[str, float]] = []  # what each kind of message was given
+        self.closed: list[list[int]] = []  # nodes that were not waited for any more
+        self.late: list[tuple[int, Message]] = []  # replies to the messages of earlier rounds
+        self.ttl: set[float] = set()
 
     def connected(self) -> list[Member]:
         return list(self.members)
 
     def member(self, node_id: int) -> Member:
-        return MEMBERS[node_id]
+        known = MEMBERS | {member.node_id: member for member in self.members}
+        return known[node_id]
 
     def explained(self, node_id: int, reply: Message) -> Message:
         if reply.has_error() and node_id in self.lost:
-            reply.error = Error(code=3, reason=self.lost[node_id])
+            code = ErrorCode.NODE_UNAVAILABLE
+            reply.error = Error(code=code, reason=self.lost[node_id])
         return reply
 
     def pause(self, seconds: float) -> None:
@@ -100,14 +109,26 @@ class World:
             self.at.pop(moment)()
 
     def exchange(
-        self, messages: Iterable[Message], timeout: float
+        self, messages: Iterable[Message], timeout: float, *, keep_late: bool = False
     ) -> Iterator[tuple[int, Message]]:
+        messages = list(messages)
         for message in messages:
             kind, node = message.metadata.message_type, message.metadata.dst_node_id
             self.asked.append((kind, node))
             self.tasks[kind, node] = ClientTask.of(message.content["task"])
-            if answer := self.answers[kind, node]:
-                yield node, answer(message)
+            self.seconds.append((kind, timeout))
+            self.ttl.add(message.metadata.ttl)
+        left = [message.metadata.dst_node_id for message in messages]
+        try:
+            while keep_late and self.late:
+                yield self.late.pop()
+            for message in messages:
+                kind, node = message.metadata.message_type, message.metadata.dst_node_id
+                if answer := self.answers[kind, node]:
+                    left.remove(node)
+                    yield node, answer(message)
+        finally:
+            self.closed.append(left)
 
     def say(self, event: str, **facts: Any) -> None:
         self.said.append((event, facts))
@@ -115,11 +136,11 @@ class World:
     def events(self) -> list[str]:
         return [event for event, _ in self.said]
 
-    def rounds(self, expected: int = 2, **experiment: Any) -> Rounds:
+    def rounds(self, expected: int = 2, pace: dict[str, Speed] = PACE, **experiment: Any) -> Rounds:
         chosen = Experiment.model_validate({"name": "test"} | experiment)
         facts = RunFacts(
             run="r1", experiment="test", profile="p", created="2026-01-02T03:04:05+00:00",
-            clients=expected, classes=10, data="digits-1", emulation=EmulatedDevices(pace=PACE),
+            clients=expected, classes=10, data="digits-1", emulation=EmulatedDevices(pace=pace),
         )  # fmt: skip
         return Rounds(
             chosen,
@@ -182,11 +203,14 @@ def evaluated(**told: Any) -> Answer:
 
 
 def failed(message: Message) -> Message:
-    return Message(Error(code=2, reason="out of memory"), reply_to=message)
+    return Message(Error(code=2, reason="no room"), reply_to=message)
 
 
 def one_round(world: World, number: int = 1, **experiment: Any) -> tuple[list[float], RoundRecord]:
-    rounds = world.rounds(**experiment)
+    return play(world.rounds(**experiment), number)
+
+
+def play(rounds: Rounds, number: int) -> tuple[list[float], RoundRecord]:
     start = ArrayRecord({"weights": Array(np.array([7, 7], np.float32))})
     arrays, record = rounds.run(FlatFedAvg(rounds.choose), number, start)
     return arrays["weights"].numpy().tolist(), record
@@ -264,7 +288,7 @@ def test_the_parts_add_up_to_the_overhead(world: World) -> None:
 
 
 def test_only_the_sampled_clients_are_asked(world: World) -> None:
-    chosen = select(["laptop", "pc"], 0.5, 3, 4)
+    chosen = select(["laptop", "pc"], 0.5, 3, 4).clients
     node = {"laptop": 1, "pc": 2}[chosen[0]]
 
     _, record = one_round(world, 4, fraction=0.5, seed=3)
@@ -374,12 +398,15 @@ def test_a_reply_that_is_not_valid_is_an_error_of_its_client(
 
     assert weights == [1, 0]
     error = record.clients[1].error
-    assert record.clients[1] == ClientRound(client="pc", device="legacy-pc", error=error)
+    assert record.clients[1] == ClientRound(
+        client="pc", device="legacy-pc", error=error, missing="refused"
+    )
     assert error is not None
     assert error.startswith(f"train: refused update: {reason}")
     assert len(error) < 2100
     assert (MessageType.EVALUATE, 2) not in world.asked
-    told = {"round": 1, "client": "pc", "reason": error.removeprefix("train: ")}
+    reason = error.removeprefix("train: ")
+    told = {"round": 1, "client": "pc", "reason": reason, "missing": "refused"}
     assert ("failed", told) in world.said
     assert RoundRecord.model_validate_json(record.model_dump_json()) == record
 
@@ -500,20 +527,61 @@ def test_a_failed_client_is_recorded_left_out_of_the_mean_and_not_waited_for_aga
     assert weights == [1, 0]
     assert record.server_accuracy == 0.5
     assert record.clients[1] == ClientRound(
-        client="pc", device="legacy-pc", error="train: out of memory"
+        client="pc", device="legacy-pc", error="train: no room", missing="error"
     )
     assert (MessageType.EVALUATE, 2) not in world.asked
-    assert ("failed", {"round": 1, "client": "pc", "reason": "out of memory"}) in world.said
+    told = {"round": 1, "client": "pc", "reason": "no room", "missing": "error"}
+    assert ("failed", told) in world.said
 
 
-def test_the_record_and_the_event_say_why_a_client_is_gone(world: World) -> None:
-    world.answers[MessageType.TRAIN, 2] = failed
-    world.lost[2] = "killed for memory"
+CLIENT_RAISED, LOST = ErrorCode.CLIENT_APP_RAISED_EXCEPTION, ErrorCode.NODE_UNAVAILABLE
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "missing"),
+    [
+        (LOST, Ending(exit_code=-9, killed_for_memory=True, memory_limit=2**20).reason("pc"),
+         "out_of_memory"),
+        (LOST, Ending(exit_code=-9, killed_for_memory=False, memory_limit=None).reason("pc"),
+         "crashed"),
+        (LOST, HUNG_UP, "crashed"),
+        (LOST, SIGNED_OFF, "left"),
+        (LOST, "nothing was heard from it for 12 s", "network"),
+        (LOST, "its reply did not arrive whole", "network"),
+        (CLIENT_RAISED, "MemoryError: ", "out_of_memory"),
+        (CLIENT_RAISED, "OutOfMemoryError: CUDA out of memory", "out_of_memory"),
+        (CLIENT_RAISED, "refused update: 6 objects came, expected 7", "refused"),
+        (CLIENT_RAISED, "ValueError: killed for memory", "error"),
+        (ErrorCode.CLIENT_APP_CRASHED, "exit code 1", "crashed"),
+        (ErrorCode.MESSAGE_UNAVAILABLE, "expired", "timed_out"),
+        (ErrorCode.UNKNOWN, "whatever", "error"),
+    ],
+)  # fmt: skip
+def test_the_record_and_the_event_say_why_a_client_is_missing(
+    code: int, reason: str, missing: str, world: World
+) -> None:
+    world.answers[MessageType.TRAIN, 2] = lambda message: Message(
+        Error(code=code, reason=reason), reply_to=message
+    )
 
     _, record = one_round(world)
 
-    assert record.clients[1].error == "train: killed for memory"
-    assert ("failed", {"round": 1, "client": "pc", "reason": "killed for memory"}) in world.said
+    assert (record.clients[1].error, record.clients[1].missing) == (f"train: {reason}", missing)
+    told = {"round": 1, "client": "pc", "reason": reason, "missing": missing}
+    assert ("failed", told) in world.said
+    assert [client.client for client in record.missing] == ["pc"]
+
+
+def test_what_the_server_knows_of_a_lost_client_is_said(world: World) -> None:
+    world.answers[MessageType.TRAIN, 2] = lambda message: Message(
+        Error(code=LOST, reason="no heartbeat"), reply_to=message
+    )
+    world.lost[2] = "killed for memory: it has no limit"
+
+    _, record = one_round(world)
+
+    assert record.clients[1].error == "train: killed for memory: it has no limit"
+    assert record.clients[1].missing == "out_of_memory"
 
 
 def test_a_late_client_is_recorded_as_late(world: World) -> None:
@@ -523,7 +591,15 @@ def test_a_late_client_is_recorded_as_late(world: World) -> None:
 
     assert weights == [1, 0]
     assert record.clients[1].error == "train: no answer before the round's timeout"
+    assert (record.clients[1].missing, record.clients[1].late) == ("timed_out", True)
     assert (MessageType.EVALUATE, 2) not in world.asked
+    assert world.said[2] == (
+        "failed",
+        {
+            "round": 1, "client": "pc", "reason": "no answer before the round's timeout",
+            "missing": "timed_out",
+        },
+    )  # fmt: skip
 
 
 def test_a_client_that_fails_to_evaluate_has_trained_all_the_same(world: World) -> None:
@@ -534,7 +610,7 @@ def test_a_client_that_fails_to_evaluate_has_trained_all_the_same(world: World) 
 
     assert weights == [0.75, 0.25]
     assert [client.error for client in record.clients] == [
-        "evaluate: out of memory",
+        "evaluate: no room",
         "evaluate: no answer before the round's timeout",
     ]
     assert [client.samples for client in record.clients] == [30, 10]
@@ -543,15 +619,190 @@ def test_a_client_that_fails_to_evaluate_has_trained_all_the_same(world: World) 
     assert record.server_epoch_seconds is None
 
 
-def test_the_model_stays_as_it_was_when_nobody_trained(world: World) -> None:
+def test_a_round_in_which_nobody_trains_is_begun_anew_until_the_run_fails(world: World) -> None:
     world.answers[MessageType.TRAIN, 1] = failed
     world.answers[MessageType.TRAIN, 2] = None
 
-    weights, record = one_round(world)
+    with pytest.raises(TooFewTrainedError) as caught:
+        one_round(world)
 
-    assert weights == [7, 7]
-    assert all(client.error for client in record.clients)
+    assert str(caught.value) == (
+        "no client trained in round 1, begun 3 times: laptop: train: no room; "
+        "pc: train: no answer before the round's timeout"
+    )
+    record = caught.value.record
+    assert record.below_minimum
+    assert record.trained == 0
     assert record.overhead_seconds == record.duration_seconds
+    assert [c.missing for c in record.missing] == ["error", "timed_out"] * 3
+    assert world.asked == [(MessageType.TRAIN, 1), (MessageType.TRAIN, 2)] * 3, "nobody evaluates"
+    assert RoundRecord.model_validate_json(record.model_dump_json()) == record
+
+
+def test_a_round_that_had_too_few_at_first_says_so_and_counts_once(world: World) -> None:
+    tries = iter([failed, trained([0, 1], samples=10)])
+
+    def answer(message: Message) -> Message:
+        return cast("Any", next(tries))(message)
+
+    world.answers[MessageType.TRAIN, 2] = answer
+
+    weights, record = one_round(world, min_clients=2)
+
+    assert weights == [0.75, 0.25], "nothing of the first attempt is in it"
+    assert (record.round, record.below_minimum, record.trained) == (1, False, 2)
+    (attempt,) = record.attempts
+    assert [(c.client, c.error, c.missing) for c in attempt.clients] == [
+        ("laptop", None, None), ("pc", "train: no room", "error"),
+    ]  # fmt: skip
+    assert world.events() == [
+        "round", "trained", "failed", "below_minimum",
+        "round", "trained", "trained", "evaluated", "evaluated",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("settings", "times"),
+    [({"below_minimum": "stop"}, ""), ({"failing_rounds": 2}, ", begun 2 times")],
+)
+def test_a_run_may_stop_below_the_minimum(
+    settings: dict[str, Any], times: str, world: World
+) -> None:
+    world.answers[MessageType.TRAIN, 2] = failed
+
+    with pytest.raises(TooFewTrainedError) as caught:
+        one_round(world, min_clients=2, **settings)
+
+    assert str(caught.value) == (
+        f"only 1 of at least 2 clients trained in round 1{times}: pc: train: no room"
+    )
+
+
+def test_a_round_waits_for_its_minimum_of_clients(world: World) -> None:
+    rounds = world.rounds(min_clients=2)
+    play(rounds, 1)
+    world.members = [PC]
+    world.at[20.0] = lambda: world.members.append(LAPTOP)
+
+    play(rounds, 2)
+
+    assert world.now == 20.0
+
+
+def test_a_round_closes_when_as_many_as_are_wanted_have_trained(world: World) -> None:
+    world.answers[MessageType.TRAIN, 1] = failed
+    world.members = [replace(PC, node_id=n, client=f"pc-{n}") for n in (2, 3, 4)]
+    for node in (3, 4):
+        world.answers[MessageType.TRAIN, node] = trained([0, 1], samples=10)
+        world.answers[MessageType.EVALUATE, node] = evaluated()
+
+    for number in range(1, 9):
+        world.closed, world.said = [], []
+        _, record = one_round(
+            world, number, fraction=0.34, over_selection=1.0, expected=3, rounds=9
+        )
+
+        by_missing = {client.missing: client for client in record.clients}
+        assert by_missing.keys() == {None, "cancelled"}
+        cancelled = by_missing["cancelled"]
+        assert cancelled.error == "train: not waited for: enough others had answered"
+        assert cancelled.late
+        assert [len(nodes) for nodes in world.closed] == [1, 0]
+        assert world.events() == ["round", "trained", "cancelled", "evaluated"]
+
+
+def stale(world: World, **experiment: Any) -> Rounds:
+    """Two rounds of which the PC has not done its part of the first."""
+    answer, world.answers[MessageType.TRAIN, 2] = world.answers[MessageType.TRAIN, 2], None
+    rounds = world.rounds(late_results="stale", **experiment)
+    _, first = play(rounds, 1)
+    assert [client.missing for client in first.clients] == [None, "timed_out"]
+    world.answers[MessageType.TRAIN, 2] = answer
+    world.asked.clear()
+    return rounds
+
+
+def question(node: int) -> Message:
+    return Message(RecordDict(), node, MessageType.TRAIN)
+
+
+def test_a_late_update_is_added_when_it_comes_and_counts_for_less(world: World) -> None:
+    rounds = stale(world)
+    _, second = play(rounds, 2)
+    assert world.asked == [(MessageType.TRAIN, 1), (MessageType.EVALUATE, 1)], "it is busy"
+    busy = second.clients[1]
+    assert (busy.error, busy.missing) == ("train: still busy with round 1", "timed_out")
+
+    world.late = [(2, trained([0, 1], samples=10)(question(2)))]
+    weights, third = play(rounds, 3)
+
+    weight = 10 / math.sqrt(1 + 2)
+    assert weights == pytest.approx([30 / (30 + weight), weight / (30 + weight)])
+    assert [(c.staleness, c.error) for c in third.clients] == [(0, None), (2, None)]
+    assert third.clients[1].samples == 10
+    assert (MessageType.EVALUATE, 2) in world.asked, "it has time again"
+
+    world.asked.clear()
+    play(rounds, 4)
+    assert (MessageType.TRAIN, 2) in world.asked
+
+
+def test_a_late_client_that_is_lost_may_be_asked_again(world: World) -> None:
+    rounds = stale(world)
+    world.late = [(2, failed(question(2)))]
+    _, second = play(rounds, 2)
+    assert second.clients[1].error == "train: no room"
+
+    _, third = play(rounds, 3)
+    assert third.clients[1].error is None
+
+
+def test_the_end_of_a_late_node_is_no_failure_of_the_client_that_started_anew(
+    world: World,
+) -> None:
+    rounds = stale(world)
+    world.members = [LAPTOP, replace(PC, node_id=3)]
+    for kind in (MessageType.TRAIN, MessageType.EVALUATE):
+        world.answers[kind, 3] = world.answers[kind, 2]
+    world.late = [(2, failed(question(2)))]
+
+    _, second = play(rounds, 2)
+
+    assert [client.error for client in second.clients] == [None, None]
+
+
+def test_a_late_update_is_dropped_by_default(world: World) -> None:
+    world.answers[MessageType.TRAIN, 2] = None
+    rounds = world.rounds()
+    play(rounds, 1)
+    world.late = [(2, trained([0, 1])(question(2)))]
+    world.asked.clear()
+
+    play(rounds, 2)
+
+    assert world.late, "nobody looks for it"
+    assert (MessageType.TRAIN, 2) in world.asked, "it begins the current round"
+
+
+def test_the_time_of_a_round_follows_from_the_devices_and_from_earlier_rounds(
+    world: World,
+) -> None:
+    pace = {"laptop": Speed(2.0, 3.0), "pc": Speed(0.5, 3.0)}
+    rounds = world.rounds(pace=pace, local_epochs=4, deadline_factor=3)
+    play(rounds, 1)
+    play(rounds, 2)
+
+    times = {kind: [t for k, t in world.seconds if k == kind] for kind in ("train", "evaluate")}
+    # 30 images four times at 0.5 a second; a minute besides, and the way of 10^-6 of a model.
+    assert times["train"] == pytest.approx([3 * 240 + 60] * 4, abs=0.01)
+    assert times["evaluate"] == pytest.approx([3600] * 2 + [3 * 0.25 + 60] * 2, abs=0.01)
+    assert min(world.ttl) > 43_200
+
+
+def test_the_time_of_a_round_may_be_set(world: World) -> None:
+    one_round(world, round_timeout_seconds=7.5)
+
+    assert {seconds for _, seconds in world.seconds} == {7.5}
 
 
 def test_a_noop_round_has_no_figures_of_learning(world: World) -> None:
@@ -570,17 +821,33 @@ def test_a_noop_round_has_no_figures_of_learning(world: World) -> None:
     )  # fmt: skip
 
 
-def test_the_first_round_waits_for_all_later_ones_for_anybody(world: World) -> None:
+@pytest.mark.parametrize("first", [1, 2])
+def test_the_first_round_waits_for_all_later_ones_for_anybody(first: int, world: World) -> None:
+    """The first of those that are run: one that goes on after a stop has the same clients."""
     world.members = [LAPTOP]
     world.at[20.0] = lambda: world.members.append(PC)
-    _, record = one_round(world, 1)
+    rounds = world.rounds()
+    _, record = play(rounds, first)
     assert len(record.clients) == 2
     assert world.now == 20.0
 
     world.members = [PC]
-    _, record = one_round(world, 2)
+    _, record = play(rounds, first + 1)
     assert [client.client for client in record.clients] == ["pc"]
     assert world.now == 20.0
+
+
+def test_a_client_that_has_just_come_is_given_a_moment(world: World) -> None:
+    world.members, world.newcomers = [LAPTOP], True
+
+    def says_who_it_is() -> None:
+        world.members, world.newcomers = [LAPTOP, PC], False
+
+    world.at[0.1] = says_who_it_is
+
+    assert world.rounds().wait(1) == [LAPTOP, PC]
+    assert world.now == pytest.approx(0.1, abs=0.051)
+    assert world.said == []
 
 
 def test_waiting_is_told_now_and_then(world: World) -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import math
 import tracemalloc
 import weakref
+from collections import Counter
 from collections.abc import Iterator
 from random import Random
 from typing import Any
@@ -20,7 +22,9 @@ from flwr.app import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedbench.server.strategy import FlatFedAvg, select
+from fedbench.learning.flat import Running
+from fedbench.server.averaging import Momentum
+from fedbench.server.strategy import FlatFedAvg, select, staleness_weight
 
 PARAMETERS = 6
 clients = st.lists(
@@ -38,7 +42,11 @@ def strategy() -> FlatFedAvg:
     return FlatFedAvg(lambda server_round: [11, 22])
 
 
-def reply(weights: Any, samples: int) -> Message:
+def flat_running() -> Running:
+    return Running(np.array([], np.int64), np.array([], np.int64))
+
+
+def reply(weights: Any, samples: float) -> Message:
     question = Message(RecordDict(), 11, MessageType.TRAIN)
     arrays = ArrayRecord({"weights": Array(np.asarray(weights, np.float32))})
     metrics = MetricRecord({"num-examples": samples})
@@ -153,8 +161,9 @@ fractions = st.floats(0, 1, exclude_min=True)
 def test_max_of_c_times_k_and_one_clients_are_chosen(
     clients: list[str], fraction: float, seed: int, server_round: int
 ) -> None:
-    chosen = select(clients, fraction, seed, server_round)
+    chosen, wanted = select(clients, fraction, seed, server_round)
 
+    assert wanted == len(chosen)
     assert len(chosen) == (max(int(fraction * len(clients)), 1) if clients else 0)
     assert len(set(chosen)) == len(chosen)
     assert set(chosen) <= set(clients)
@@ -173,22 +182,68 @@ def test_the_order_in_which_clients_came_does_not_matter(
 
 
 def test_everybody_takes_part_when_the_fraction_is_one() -> None:
-    assert select({"c": 1, "a": 2, "b": 3}, 1.0, 7, 1) == ["a", "b", "c"]
+    assert select({"c": 1, "a": 2, "b": 3}, 1.0, 7, 1).clients == ["a", "b", "c"]
 
 
 def test_rounds_and_seeds_choose_differently() -> None:
     clients = [f"client-{number}" for number in range(20)]
-    by_round = {tuple(select(clients, 0.2, 0, server_round)) for server_round in range(1, 11)}
-    by_seed = {tuple(select(clients, 0.2, seed, 1)) for seed in range(10)}
+    by_round = {tuple(select(clients, 0.2, 0, number).clients) for number in range(1, 11)}
+    by_seed = {tuple(select(clients, 0.2, seed, 1).clients) for seed in range(10)}
+    by_attempt = {tuple(select(clients, 0.2, 0, 1, attempt=n).clients) for n in range(10)}
 
-    assert len(by_round) == len(by_seed) == 10
+    assert len(by_round) == len(by_seed) == len(by_attempt) == 10
+
+
+@given(names, fractions, st.floats(0, 3), st.integers(0))
+def test_over_selection_invites_more_than_are_wanted(
+    clients: list[str], fraction: float, over: float, seed: int
+) -> None:
+    invited, wanted = select(clients, fraction, seed, 1, over=over)
+
+    assert wanted == select(clients, fraction, seed, 1).wanted
+    assert len(invited) == min(math.ceil(wanted * (1 + over)), len(clients))
+    assert len(set(invited)) == len(invited)
+    assert set(invited) <= set(clients)
+
+
+def test_of_those_that_are_too_many_nobody_is_preferred_by_name() -> None:
+    clients = [f"client-{number}" for number in range(10)]
+    counts = Counter(select(clients, 0.5, 0, n, over=1.0).clients[0] for n in range(1, 1001))
+
+    # Binomial, n = 1000, p = 0.1: the standard deviation is 9.5.
+    assert all(60 < counts[client] < 140 for client in clients)
+
+
+def test_a_late_update_counts_for_less() -> None:
+    assert [staleness_weight(rounds) for rounds in (0, 3, 8)] == pytest.approx([1, 1 / 2, 1 / 3])
+
+
+def test_of_too_few_updates_there_is_no_mean() -> None:
+    running = flat_running()
+    strategy = FlatFedAvg(lambda _: [], momentum=Momentum(0.5, running), minimum=2)
+
+    assert strategy.aggregate_train(1, iter([reply([1, 2], 1)])) == (None, None)
+    assert strategy.velocity is None
+
+
+def test_weights_need_not_be_whole_and_their_order_does_not_matter(strategy: FlatFedAvg) -> None:
+    random = np.random.default_rng(0)
+    answers = [(random.normal(size=64), float(w)) for w in random.uniform(0.1, 100, 8)]
+    results = {
+        mean(strategy, (reply(*answer) for answer in order)).tobytes()
+        for order in (answers, answers[::-1], answers[3:] + answers[:3])
+    }
+
+    assert len(results) == 1
+    expected = np.average([m for m, _ in answers], axis=0, weights=[w for _, w in answers])
+    np.testing.assert_allclose(np.frombuffer(results.pop(), np.float32), expected, rtol=1e-5)
 
 
 def test_in_the_long_run_everybody_is_chosen_as_often() -> None:
     clients = [f"client-{number}" for number in range(10)]
     counts = dict.fromkeys(clients, 0)
     for server_round in range(1, 1001):
-        for name in select(clients, 0.3, 0, server_round):
+        for name in select(clients, 0.3, 0, server_round).clients:
             counts[name] += 1
 
     # Binomial, n = 1000, p = 0.3: the standard deviation is 14.5.
@@ -198,4 +253,4 @@ def test_in_the_long_run_everybody_is_chosen_as_often() -> None:
 def test_a_seed_chooses_the_same_on_every_machine_and_version() -> None:
     clients = [f"client-{number}" for number in range(10)]
 
-    assert select(clients, 0.3, 42, 3) == ["client-3", "client-4", "client-8"]
+    assert select(clients, 0.3, 42, 3).clients == ["client-3", "client-4", "client-8"]

@@ -103,7 +103,7 @@ def test_what_nobody_measures_is_unknown(tally: Tally) -> None:
 
 def test_parts_are_unknown_of_a_client_that_did_not_evaluate(tally: Tally) -> None:
     tally.add("laptop", trained(TRAIN, WIRE), FIRST)
-    tally.failed("laptop", "evaluate", "no", LATER)
+    tally.failed("laptop", "evaluate", "no", "error", LATER)
 
     assert parts(tally) == RoundParts(aggregate=0.75)
 
@@ -178,13 +178,38 @@ def test_a_run_that_evaluates_nothing_has_no_confusion(tally: Tally) -> None:
 
 def test_a_client_that_failed_has_what_it_did_before(tally: Tally) -> None:
     tally.add("laptop", trained(TRAIN, WIRE), FIRST)
-    tally.failed("laptop", "evaluate", "out of memory", LATER)
+    tally.failed("laptop", "evaluate", "out of memory", "out_of_memory", LATER)
+    assert (tally.silent("train"), tally.silent("evaluate")) == (["pc"], [])
+    tally.missed("pc", "train", "no answer before the round's timeout", "timed_out")
+    assert tally.silent("train") == []
 
     laptop, pc = tally.record(1, "", 300.0, 64.0, 0.75).clients
 
     assert (laptop.error, laptop.samples, laptop.bytes_sent) == ("evaluate: out of memory", 30, 10)
+    assert (laptop.missing, laptop.late) == ("out_of_memory", False)
     assert laptop.upload_seconds is None, "it told that of an earlier reply"
     assert (pc.error, pc.late) == ("train: no answer before the round's timeout", True)
+    assert pc.missing == "timed_out"
+
+
+def test_an_update_that_comes_late_is_of_the_round_in_which_it_comes(tally: Tally) -> None:
+    """Its training was not within the round: it explains nothing of the round's time."""
+    tally.add("laptop", trained(TRAIN, WIRE), FIRST)
+    tally.missed("pc", "train", "still busy with round 1", "timed_out")
+    nas = Member(3, "nas", "very-old-pc")
+    for late in (PC, nas):
+        tally.add_late(late, trained(TRAIN, WIRE, {"epoch_seconds": [900.0]}), LATER, 2)
+    assert tally.survivors() == [LAPTOP, PC, nas]
+    for client in ("laptop", "pc", "nas"):
+        tally.add(client, evaluated(EVALUATE), FIRST)
+
+    record = tally.record(3, "", 300.0, 64.0, 0.75)
+
+    assert [(c.client, c.staleness, c.error) for c in record.clients] == [
+        ("laptop", 0, None), ("pc", 2, None), ("nas", 2, None),
+    ]  # fmt: skip
+    assert record.overhead_seconds == 300 - 1.25
+    assert record.trained == 3
 
 
 def test_the_record_has_every_field_that_a_client_tells() -> None:

@@ -64,8 +64,12 @@ RECORD = RoundRecord(
             energy_idle_joules=30.0,
             energy_busy_joules=70.0,
         ),
-        ClientRound(client="pc", device="legacy-pc", error="killed", dilation=2.0),
-        ClientRound(client="nas", device="n100-mini-pc", error="no answer", late=True),
+        ClientRound(
+            client="pc", device="legacy-pc", error="killed", missing="out_of_memory", dilation=2.0
+        ),
+        ClientRound(
+            client="nas", device="n100-mini-pc", error="no answer", missing="timed_out", late=True
+        ),
     ],
 )
 
@@ -223,6 +227,8 @@ def test_a_server_says_how_the_run_goes(server: ServerMetrics, registry: Collect
         'fedbench_round_seconds_count{run="r1"} 1.0',
         'fedbench_round_seconds_sum{run="r1"} 9.0',
         "fedbench_clients_connected 2.0",
+        'fedbench_client_missing_total{client="pc",reason="out_of_memory"} 1.0',
+        'fedbench_client_missing_total{client="nas",reason="timed_out"} 1.0',
     ]
 
 
@@ -526,6 +532,7 @@ def test_labels_are_few_and_none_grows_with_rounds(
         "le",
         "part",
         "phase",
+        "reason",
         "run",
         "state",
     }

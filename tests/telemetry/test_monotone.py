@@ -178,6 +178,7 @@ class Federation:
 
     def finish_round(self, seconds: float) -> None:
         client = ClientRound(client="alone", device="pc", epoch_seconds=[seconds], samples=7)
+        gone = ClientRound(client="gone", device="pc", error="train: it died", missing="crashed")
         record = RoundRecord(
             round=1,
             started_at="2026-11-23T12:00:00Z",
@@ -187,7 +188,7 @@ class Federation:
             duration_seconds=seconds,
             overhead_seconds=0.0,
             aggregate_seconds=0.0,
-            clients=[client],
+            clients=[client, gone],
         )
         self.server.observe(record, self.run_name, 3)
 

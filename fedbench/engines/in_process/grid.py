@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from math import inf
 from typing import Any, NoReturn
@@ -13,10 +13,12 @@ from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from fedbench.engines.in_process.workers import Workers
-from fedbench.server.exchange import RunStopped, ServerPart
+from fedbench.server.exchange import Replies, RunStopped, ServerPart
 from fedbench.telemetry.timing import Timing
 
 POLL_SECONDS = 0.2
+
+_Futures = dict[Future[Message], int]  # with the node of each
 
 
 class MemoryGrid(Grid):
@@ -37,6 +39,8 @@ class MemoryGrid(Grid):
         self._stopped = stopped
         self._look = look
         self._sent: dict[str, Future[Message]] = {}
+        self._late: _Futures = {}
+        self._asked: _Futures = {}
 
     @property
     def flower(self) -> Grid:
@@ -55,16 +59,44 @@ class MemoryGrid(Grid):
             time.sleep(min(left, POLL_SECONDS))
 
     def exchange(
-        self, messages: Iterable[Message], timeout: float
-    ) -> Iterator[tuple[int, Message]]:
+        self, messages: Iterable[Message], timeout: float, *, keep_late: bool = False
+    ) -> Replies:
         """Exchange messages as `Exchange` has it, but yield replies in the messages' order.
 
         So a run tells the same events in the same order each time.
-        What a node raises is its reply.
+        What a node raises is its reply. A message that a worker has begun cannot be withdrawn: its
+        reply is dropped.
         """
-        nodes = {self._workers.submit(m): m.metadata.dst_node_id for m in messages}
-        for future in self._ended(nodes, timeout):
-            yield nodes[future], future.result()
+        waiting = self._submit(messages)
+        needed = list(waiting)
+        if keep_late:
+            needed = needed or list(self._late)
+            waiting |= self._late
+        try:
+            for future in self._ended(needed, timeout):
+                yield waiting.pop(future), future.result()
+                if keep_late:
+                    yield from _done(waiting, but=needed)
+        finally:
+            if keep_late:
+                self._late = waiting
+            else:
+                _cancel(waiting)
+
+    def ask(self, messages: Iterable[Message]) -> None:
+        """Send messages, as `Exchange` has it."""
+        sent = self._submit(messages)
+        before = {f: node for f, node in self._asked.items() if node in sent.values()}
+        _cancel(before)
+        self._asked = {f: node for f, node in self._asked.items() if f not in before} | sent
+
+    def answers(self) -> Iterator[tuple[int, Message]]:
+        """Yield replies, as `Exchange` has it."""
+        self._heed()
+        yield from _done(self._asked)
+
+    def _submit(self, messages: Iterable[Message]) -> _Futures:
+        return {self._workers.submit(m): m.metadata.dst_node_id for m in messages}
 
     def _ended(
         self, futures: Iterable[Future[Message]], timeout: float | None
@@ -130,3 +162,16 @@ class MemoryGrid(Grid):
         """Return all replies, or those that came within `timeout` seconds."""
         futures = [self._workers.submit(message) for message in messages]
         return [future.result() for future in self._ended(futures, timeout)]
+
+
+def _done(
+    futures: _Futures, but: Collection[Future[Message]] = ()
+) -> Iterator[tuple[int, Message]]:
+    """Yield the replies that are there; they are waited for no more."""
+    for future in [future for future in futures if future not in but and future.done()]:
+        yield futures.pop(future), future.result()
+
+
+def _cancel(futures: _Futures) -> None:
+    for future in futures:
+        future.cancel()

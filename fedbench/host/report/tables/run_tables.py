@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from statistics import fmean, median
@@ -94,7 +95,10 @@ def server_table(summary: Summary) -> Table:
 
 
 def round_table(summary: Summary) -> Table:
-    """Make a row per round: the model, what the round took, who was slow, who did not hold."""
+    """Make a row per round: the model, what the round took, who was slow, who did not hold.
+
+    Who was missing has a column where somebody was.
+    """
     header = (
         "round",
         "server accuracy",
@@ -103,13 +107,18 @@ def round_table(summary: Summary) -> Table:
         "emulated s",
         "overhead wall s",
         "clients",
+        "missing",
         "slowest",
         "times the fastest",
         "others waited wall s",
         "kJ",
         "not held",
     )
-    return header, [_round_row(record, summary.dilation) for record in summary.rounds]
+    rows = [_round_row(record, summary.dilation) for record in summary.rounds]
+    if any(record.missing for record in summary.rounds):
+        return header, rows
+    titles, rows = without((header, rows), ["missing"])
+    return tuple(titles), [tuple(row) for row in rows]
 
 
 def shown(table: Table, summary: Summary) -> Table:
@@ -122,11 +131,15 @@ def shown(table: Table, summary: Summary) -> Table:
 
 
 def failures(summary: Summary) -> list[str]:
-    """List each client and round without an answer, and why, in one line."""
+    """List each client and round without an answer, and why, in one line.
+
+    Where a round was begun anew, those of the attempts before come first.
+    """
     return [
         f"round {record.round}: {client.client}: {' '.join(client.error.split())}"
         for record in summary.rounds
-        for client in record.clients
+        for clients in (*(attempt.clients for attempt in record.attempts), record.clients)
+        for client in clients
         if client.error
     ]
 
@@ -212,11 +225,24 @@ def _round_row(record: RoundRecord, dilation: Dilation) -> Sequence[str]:
         f"{dilation.emulated(record.duration_seconds):.2f}",
         f"{record.overhead_seconds:.2f}",
         f"{answered}/{len(record.clients)}",
+        _missing(record),
         straggler.client if straggler else "-",
         format_number(straggler.factor if straggler else None, ".1f"),
         format_number(straggler.waited if straggler else None, ".2f"),
         kilojoules(joules(record.clients)),
         ", ".join(client.client for client in record.clients if client.not_held) or "-",
+    )
+
+
+def _missing(record: RoundRecord) -> str:
+    """Name who was missing and why; who was in several attempts at a round, how often."""
+    times = Counter((c.client, c.missing) for c in record.missing if c.missing)
+    return (
+        ", ".join(
+            f"{client} {why.replace('_', ' ')}{f' ({count} times)' if count > 1 else ''}"
+            for (client, why), count in times.items()
+        )
+        or "-"
     )
 
 

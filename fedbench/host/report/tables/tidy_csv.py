@@ -13,14 +13,15 @@ from fedbench.records import ClientRound, RoundParts, RoundRecord, Summary
 
 _OF_A_ROUND = (
     "started_at", "server_accuracy", "server_loss", "server_epoch_seconds", "duration_seconds",
-    "overhead_seconds", "aggregate_seconds",
+    "overhead_seconds", "aggregate_seconds", "below_minimum",
 )  # fmt: skip
 _OF_A_CLIENT = (
     "samples", "local_accuracy", "local_loss", "server_accuracy", "server_loss",
     "evaluate_seconds", "bytes_sent", "bytes_received", "download_seconds",
     "evaluate_download_seconds", "upload_seconds", "serialise_seconds", "cpu_seconds",
     "throttled_seconds", "peak_memory_bytes", "target_epoch_seconds", "emulation_error",
-    "not_held", "busy_share_seconds", "energy_idle_joules", "energy_busy_joules", "error", "late",
+    "not_held", "busy_share_seconds", "energy_idle_joules", "energy_busy_joules", "error",
+    "missing", "late", "staleness",
 )  # fmt: skip
 _OF_A_DEVICE = (  # a run in one program has none
     "dilation", "epoch_emulated_seconds", "epoch_due_seconds", "target_epoch_seconds",
@@ -72,6 +73,7 @@ def _line(summary: Summary, record: RoundRecord, client: ClientRound) -> dict[st
         },
         **{field: getattr(client, field) for field in _OF_A_CLIENT},
         **{f"round_{field}": getattr(record, field) for field in _OF_A_ROUND},
+        "round_attempts": len(record.attempts),
         **{f"overhead_{part}_seconds": getattr(overhead, part) for part in RoundParts.model_fields},
     }
     left_out = () if summary.emulates else _OF_A_DEVICE

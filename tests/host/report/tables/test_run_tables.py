@@ -9,6 +9,7 @@ from fedbench.host.report.tables.run_tables import (
     device_table,
     energy_table,
     epoch_table,
+    failures,
     resource_table,
     round_table,
     server_table,
@@ -16,6 +17,7 @@ from fedbench.host.report.tables.run_tables import (
 from fedbench.host.report.tables.run_totals import run_joules
 from fedbench.records import ClientRound, EpochRecord, RoundRecord, Summary, summarise
 from fedbench.records.clock import Dilation
+from fedbench.records.rounds import Attempt
 from fedbench.telemetry.rapl import HostEnergy
 
 
@@ -171,6 +173,29 @@ def test_a_failure_of_many_lines_is_one_item(summary: Summary) -> None:
     record = summary.rounds[0].model_copy(update={"clients": [client]})
     report = run_markdown(summary.model_copy(update={"rounds": [record]}))
     assert report.endswith("## Failures\n\n- round 1: a: train: RuntimeError: no memory left\n")
+
+
+def test_a_round_says_who_was_missing_and_why(summary: Summary) -> None:
+    """The column is there only where somebody was; those of earlier attempts count."""
+    sound, gone, slow = (
+        ClientRound(client="a", device="a"),
+        ClientRound(client="b", device="b", error="train: killed", missing="out_of_memory"),
+        ClientRound(client="c", device="c", error="train: no answer", missing="timed_out"),
+    )
+    attempt = Attempt(started_at=summary.started_at, duration_seconds=1.0, clients=[gone, slow])
+    first, second = (r.model_copy(update={"clients": [sound]}) for r in summary.rounds)
+    damaged = first.model_copy(update={"clients": [sound, gone], "attempts": [attempt]})
+    damaged_summary = summary.model_copy(update={"rounds": [damaged, second]})
+
+    header, rows = round_table(damaged_summary)
+
+    column = list(header).index("missing")
+    assert [row[column] for row in rows] == ["b out of memory (2 times), c timed out", "-"]
+    assert rows[0][column - 1] == "1/2"
+    assert failures(damaged_summary) == [
+        "round 1: b: train: killed", "round 1: c: train: no answer", "round 1: b: train: killed",
+    ]  # fmt: skip
+    assert "missing" not in round_table(summary)[0]
 
 
 def test_a_failed_run_says_why() -> None:
