@@ -21,6 +21,7 @@ RUN_PATH = "/fedbench/v1/run"
 CLIENTS_PATH = "/fedbench/v1/clients"
 TASK = "task"
 """The record of a message that has a `ClientTask`."""
+LONGEST_ROUND_TRIP = 60.0
 WORK = "work"
 """The record of a reply that has a `TrainWork` or an `EvaluateReply`."""
 
@@ -40,7 +41,8 @@ class Announcement(Statement):
 
     `node_id` is the client's Flower node; None where only Flower knows it, as with the stock node.
     `wait` is for how many seconds the answer may be held back: the server sees meanwhile whether
-    the client is there.
+    the client is there. `round_trip` is how many seconds its last announcement and the answer were
+    on their way: by so much later the next may come.
     """
 
     client: Name
@@ -50,6 +52,7 @@ class Announcement(Statement):
     node_id: int | None = Field(default=None, ge=1, lt=2**64)
     pacing: Pacing | None = None
     wait: float = Field(default=0, ge=0, le=60)
+    round_trip: float = Field(default=0, ge=0, le=LONGEST_ROUND_TRIP)
 
 
 class Ending(Statement):

@@ -16,11 +16,13 @@ import httpx
 
 from fedbench.client.settings import Settings
 from fedbench.records.pacing import Pacing
-from fedbench.wire import CLIENTS_PATH, Announcement, NameTakenError
+from fedbench.wire import CLIENTS_PATH, LONGEST_ROUND_TRIP, Announcement, NameTakenError
 
 INTERVAL_SECONDS = 5.0
 RETRY_SECONDS = 1.0
-TIMEOUT_SECONDS = 5.0  # beyond the time for which an answer is held back
+TIMEOUT_SECONDS = 5.0  # beyond the time for which an answer is held back, and its round trips
+ROUND_TRIPS = 3  # to an answer over a new connection: TCP's and TLS's handshakes come first
+UNKNOWN_SECONDS = 10.0  # what a round trip may take before the first was seen
 TAKEN_SECONDS = 40.0  # the server believes in a client that lost its network for a while
 
 log = logging.getLogger("fedbench.announce")
@@ -61,8 +63,8 @@ class Announcer:
         self._http = httpx.Client(
             base_url=f"https://{settings.server}",
             verify=ssl.create_default_context(cafile=str(settings.certificate)),
-            timeout=httpx.Timeout(TIMEOUT_SECONDS, read=INTERVAL_SECONDS + TIMEOUT_SECONDS),
         )
+        self._round_trip = UNKNOWN_SECONDS
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -102,9 +104,14 @@ class Announcer:
                     raise
 
     def _announce(self, wait: float = 0) -> None:
-        update = {"pacing": self._pacing(), "wait": wait}
+        update = {"pacing": self._pacing(), "wait": wait, "round_trip": self._round_trip}
         told = self._announcement.model_copy(update=update)
-        answer = self._http.post(CLIENTS_PATH, content=told.model_dump_json())
+        patience = TIMEOUT_SECONDS + ROUND_TRIPS * self._round_trip
+        timeout = httpx.Timeout(patience, read=wait + patience)
+        began = time.monotonic()
+        answer = self._http.post(CLIENTS_PATH, content=told.model_dump_json(), timeout=timeout)
+        took = time.monotonic() - began - wait
+        self._round_trip = min(max(took, 0.0), LONGEST_ROUND_TRIP)
         if answer.status_code == httpx.codes.CONFLICT:
             name = self._announcement.client
             raise NameTakenError(f"a client named {name} is already connected")

@@ -40,6 +40,7 @@ from flwr.supercore.primitives.asymmetric import (
 )
 from flwr.supercore.retry import make_simple_http_retry_invoker
 from flwr.supercore.run import RunNotRunningException
+from flwr.supernode import fleet_http_client, fleet_http_connection
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.fleet_http_connection import http_request_response
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
@@ -52,6 +53,12 @@ TIMEOUT_SECONDS = 30.0  # of a connection on which nothing moves; polls are held
 # A message may be announced before all its arrays are there; Flower would wait a second.
 _OBJECT_BACKOFF_SECONDS = 0.05
 _FORBIDDEN = 403  # of a run that is over
+# A heartbeat needs three round trips where its connection is new. Flower gives it 5 s: where a
+# round trip takes as long, none of them ever arrives, and SuperLink takes the node for dead.
+fleet_http_client.HEARTBEAT_CALL_TIMEOUT = TIMEOUT_SECONDS
+# SuperLink believes in a node for twice this; heartbeats go on coming every 20 s, and those round
+# trips later. A client that is gone is not missed by them, but by its announcements.
+fleet_http_connection.HEARTBEAT_DEFAULT_INTERVAL = 60
 
 Keys = tuple[ec.EllipticCurvePrivateKey, ec.EllipticCurvePublicKey]
 

@@ -107,6 +107,25 @@ def test_each_announcement_says_how_the_client_keeps_its_pace(
     assert registry.pacing() == {}
 
 
+def test_each_announcement_says_how_long_the_one_before_was_on_its_way(
+    registry: Registry, address: str, certificates: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[Announcement] = []
+    heard = registry.announce
+
+    def hear_late(announcement: Announcement, peer: str) -> None:
+        time.sleep(0.1)
+        said.append(announcement)
+        heard(announcement, peer)
+
+    monkeypatch.setattr(registry, "announce", hear_late)
+    with announcer(address, certificates).running():
+        until(lambda: len(said) >= 3)
+
+    assert said[0].round_trip == announce.UNKNOWN_SECONDS
+    assert all(0.1 <= each.round_trip < announce.UNKNOWN_SECONDS for each in said[1:])
+
+
 def test_a_goodbye_waits_for_no_answer_and_is_the_last_word(
     registry: Registry,
     address: str,
