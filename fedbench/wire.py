@@ -21,9 +21,12 @@ RUN_PATH = "/fedbench/v1/run"
 CLIENTS_PATH = "/fedbench/v1/clients"
 TASK = "task"
 """The record of a message that has a `ClientTask`."""
-LONGEST_ROUND_TRIP = 60.0
 WORK = "work"
 """The record of a reply that has a `TrainWork` or an `EvaluateReply`."""
+LONGEST_ROUND_TRIP = 60.0
+"""Seconds between an announcement and its answer for which a client may be far away."""
+ROUND_TRIPS = 3
+"""To an answer over a new connection: TCP's and TLS's handshakes come first."""
 
 
 class NameTakenError(Exception):

@@ -16,12 +16,17 @@ import httpx
 
 from fedbench.client.settings import Settings
 from fedbench.records.pacing import Pacing
-from fedbench.wire import CLIENTS_PATH, LONGEST_ROUND_TRIP, Announcement, NameTakenError
+from fedbench.wire import (
+    CLIENTS_PATH,
+    LONGEST_ROUND_TRIP,
+    ROUND_TRIPS,
+    Announcement,
+    NameTakenError,
+)
 
 INTERVAL_SECONDS = 5.0
 RETRY_SECONDS = 1.0
 TIMEOUT_SECONDS = 5.0  # beyond the time for which an answer is held back, and its round trips
-ROUND_TRIPS = 3  # to an answer over a new connection: TCP's and TLS's handshakes come first
 UNKNOWN_SECONDS = 10.0  # what a round trip may take before the first was seen
 TAKEN_SECONDS = 40.0  # the server believes in a client that lost its network for a while
 
