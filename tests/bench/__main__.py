@@ -15,6 +15,7 @@ import curves
 import emulation
 import image
 import looking
+import lossy
 import memory
 import numerics
 import rebuild
@@ -45,6 +46,7 @@ LONG: dict[str, Part] = {
     "emulation": emulation.rows,
     "crowd": crowd.rows,
     "curves": curves.rows,
+    "lossy": lossy.rows,
 }
 
 

@@ -51,6 +51,9 @@ _BENCHMARKS = int(IPv4Address("198.18.0.0"))  # /15: RFC 2544 sets them aside fo
 _NETWORKS = 2**17 // 4
 _LOOK_SECONDS = 0.1
 _TCP = 6
+_PORTS = range(20_000, 32_000)
+_given: set[int] = set()
+_given_lock = threading.Lock()
 _FIN, _SYN, _RST, _ACK = 1, 2, 4, 16
 
 
@@ -284,9 +287,15 @@ def can_be_made() -> bool:
 
 
 def free_ports(number: int) -> list[int]:
-    """Return ports of this computer that nobody listens on, all different."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
+    """Return ports of this computer that nobody listens on, all different, none given out before.
+
+    The kernel takes those of outgoing connections from another range.
+    """
+    ports: list[int] = []
+    while len(ports) < number:
+        port = _PORTS[int.from_bytes(os.urandom(4), "big") % len(_PORTS)]
+        with socket.socket() as client, _given_lock:
+            if port not in _given and client.connect_ex(("127.0.0.1", port)):
+                _given.add(port)
+                ports.append(port)
     return ports
