@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ssl
 import struct
+import time
 from base64 import b64encode
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -38,7 +39,7 @@ from flwr.supercore.primitives.asymmetric import (
     public_key_to_bytes,
     sign_message,
 )
-from flwr.supercore.retry import make_simple_http_retry_invoker
+from flwr.supercore.retry import RetryInvoker, make_simple_http_retry_invoker
 from flwr.supercore.run import RunNotRunningException
 from flwr.supernode import fleet_http_client, fleet_http_connection
 from flwr.supernode.fleet_http_client import FleetHttpClient
@@ -49,7 +50,11 @@ from fedbench.flower.bundles import FLEET_PULL, FLEET_PUSH, Answer, Connection, 
 from fedbench.flower.messages import Deflated, object_ids
 
 SERVER_GONE_SECONDS = 120.0  # then the connection counts as lost
-TIMEOUT_SECONDS = 30.0  # of a connection on which nothing moves; polls are held back for less
+# Of a connection on which nothing moves; polls are held back for less. TLS hands on nothing before
+# a record of 16 kB is whole. Where a round trip takes 3 s and more, the handshake's packets are
+# sent again, TCP begins with one packet for each round trip, and a record takes four of them: so
+# twice the time is added in which the node registered, which are three round trips.
+TIMEOUT_SECONDS = 30.0
 # A message may be announced before all its arrays are there; Flower would wait a second.
 _OBJECT_BACKOFF_SECONDS = 0.05
 _FORBIDDEN = 403  # of a run that is over
@@ -208,7 +213,7 @@ def connect(address: str, certificate: bytes) -> Iterator[FleetConnection]:
         ],
     ) as registry:
         public_key = public_key_to_bytes(keys[1])
-        invoker.invoke(registry.RegisterNode, RegisterNodeFleetRequest(public_key=public_key))
+        timeout = TIMEOUT_SECONDS + 2 * _register(registry, invoker, public_key)
         with http_request_response(
             address,
             insecure=False,
@@ -216,7 +221,7 @@ def connect(address: str, certificate: bytes) -> Iterator[FleetConnection]:
             authentication_keys=keys,
             max_wait_time=SERVER_GONE_SECONDS,
         ) as (node_id, _receive, _send, get_run, _fab, pull_object, _push, _confirm):
-            connection = Connection(_opener(address, certificate), SERVER_GONE_SECONDS)
+            connection = Connection(_opener(address, certificate, timeout), SERVER_GONE_SECONDS)
             try:
                 yield FleetConnection(node_id, keys, connection, get_run, pull_object)
             finally:
@@ -225,6 +230,19 @@ def connect(address: str, certificate: bytes) -> Iterator[FleetConnection]:
             registry.UnregisterNode(UnregisterNodeFleetRequest(node_id=node_id))
 
 
-def _opener(address: str, certificate: bytes) -> Callable[[], HTTPConnection]:
+def _register(registry: FleetHttpClient, invoker: RetryInvoker, public_key: bytes) -> float:
+    """Register a node; return how many seconds the attempt took that succeeded."""
+    began = 0.0
+
+    def attempt(request: RegisterNodeFleetRequest) -> None:
+        nonlocal began
+        began = time.monotonic()
+        registry.RegisterNode(request)
+
+    invoker.invoke(attempt, RegisterNodeFleetRequest(public_key=public_key))
+    return time.monotonic() - began
+
+
+def _opener(address: str, certificate: bytes, timeout: float) -> Callable[[], HTTPConnection]:
     context = ssl.create_default_context(cadata=certificate.decode())
-    return lambda: HTTPSConnection(address, timeout=TIMEOUT_SECONDS, context=context)
+    return lambda: HTTPSConnection(address, timeout=timeout, context=context)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,29 @@ def test_a_heartbeat_may_take_as_long_as_everything_else(
     assert [call["timeout"] for call in asked] == [fleet.TIMEOUT_SECONDS]
     # They come every 22 s at the most, and over a new connection three round trips later.
     assert superlink.believed_seconds(link.node_id) > 22.5 + 3 * 20
+
+
+def test_a_node_far_away_gives_its_server_more_time(
+    address: str, certificates: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[float] = []
+    register, connection = FleetHttpClient.RegisterNode, fleet.HTTPSConnection
+
+    def register_late(client: FleetHttpClient, request: Any) -> Any:
+        time.sleep(0.2)
+        return register(client, request)
+
+    def connected(host: str, *, timeout: float, context: Any) -> Any:
+        given.append(timeout)
+        return connection(host, timeout=timeout, context=context)
+
+    monkeypatch.setattr(FleetHttpClient, "RegisterNode", register_late)
+    monkeypatch.setattr(fleet, "HTTPSConnection", connected)
+    with connect(address, (certificates / "ca.pem").read_bytes()) as link:
+        assert link.poll(()) is None
+
+    (timeout,) = given
+    assert fleet.TIMEOUT_SECONDS + 2 * 0.2 <= timeout < fleet.TIMEOUT_SECONDS + 2 * 20
 
 
 def test_a_message_comes_whole_and_so_does_its_reply(
