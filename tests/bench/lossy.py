@@ -16,13 +16,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal, get_args
 
-from loopback import ROOT, Loopback, Node
+from loopback import ROOT, Loopback
 from row import Row, hardware
 
 from fedbench.records.runs import Run
@@ -52,6 +52,7 @@ UNITS: dict[Sweep, tuple[float, str]] = {
 SILENCE_SECONDS = 120.0
 LIMIT_SECONDS = 180.0
 WHOLE_SECONDS = 1500.0  # then no cell is begun any more
+LOOK_SECONDS = 0.2
 AT_ONCE = 3  # most of the time is waiting
 FILE = ROOT / "runs/bench/lossy"
 
@@ -94,47 +95,60 @@ def limit(network: Conditions) -> float:
 def measure(sweep: Sweep, value: float, who: Who, folder: Path) -> Cell:
     """Run one cell; its logs are in `folder`."""
     network = conditions(sweep, value)
-    node: Node = "stock" if who == "stock" else "fedbench"
-    patient = {"silence_seconds": SILENCE_SECONDS} if network.loss and who != "ours, 12 s" else {}
-    with Loopback(folder, node, network) as federation:
+    with Loopback(folder, "stock" if who == "stock" else "fedbench", network) as federation:
         began = time.monotonic()
-        deadline = began + limit(network)
-        run = federation.launch(
-            task="noop",
-            noop_megabytes=MEGABYTES,
-            model="mobilenet_v3_small",
-            rounds=ROUNDS,
-            wait_for_clients_seconds=limit(network) / 2,
-            round_timeout_seconds=60 + 24 * network.delay,
-            **patient,
-        )
-        leaving = False
-        while time.monotonic() < deadline and not run.has_ended():
-            federation.look_after()
-            if not leaving and _said(run, "round"):
-                leaving = True
-                for client in federation.clients:
-                    client.network.leave_now_and_then()
-            time.sleep(0.2)
-        seconds = time.monotonic() - began
-        records = run.rounds()
-        errors = [[c.error for c in record.clients if c.error] for record in records]
-        return Cell(
-            sweep=sweep,
-            value=value,
-            who=who,
-            ended=run.state() if run.has_ended() else "out of time",
-            rounds=len(records),
-            complete=sum(
-                len(record.clients) == len(federation.clients) and not failed
-                for record, failed in zip(records, errors, strict=True)
-            ),
-            round_seconds=median(r.duration_seconds for r in records) if records else None,
-            seconds=seconds,
-            restarts=sum(client.begun - 1 for client in federation.clients),
-            lost_packets=sum(client.network.lost for client in federation.clients),
-            reason=_reason(run),
-        )
+        run = federation.launch(**_experiment(network, who))
+        _follow(run, federation, began + limit(network))
+        return _cell(sweep, value, who, run, federation, time.monotonic() - began)
+
+
+def _experiment(network: Conditions, who: Who) -> dict[str, Any]:
+    patient = {"silence_seconds": SILENCE_SECONDS} if network.loss and who != "ours, 12 s" else {}
+    return {
+        "task": "noop",
+        "noop_megabytes": MEGABYTES,
+        "model": "mobilenet_v3_small",
+        "rounds": ROUNDS,
+        "wait_for_clients_seconds": limit(network) / 2,
+        "round_timeout_seconds": 60 + 24 * network.delay,
+        **patient,
+    }
+
+
+def _follow(run: Run, federation: Loopback, deadline: float) -> None:
+    """Keep the clients alive until the run has ended or its time is up."""
+    leaving = False
+    while time.monotonic() < deadline and not run.has_ended():
+        federation.look_after()
+        if not leaving and _said(run, "round"):
+            leaving = True
+            for client in federation.clients:
+                client.network.leave_now_and_then()
+        time.sleep(LOOK_SECONDS)
+
+
+def _cell(
+    sweep: Sweep, value: float, who: Who, run: Run, federation: Loopback, seconds: float
+) -> Cell:
+    records, clients = run.rounds(), federation.clients
+    complete = [
+        record
+        for record in records
+        if sum(client.error is None for client in record.clients) == len(clients)
+    ]
+    return Cell(
+        sweep=sweep,
+        value=value,
+        who=who,
+        ended=run.state() if run.has_ended() else "out of time",
+        rounds=len(records),
+        complete=len(complete),
+        round_seconds=median(r.duration_seconds for r in records) if records else None,
+        seconds=seconds,
+        restarts=sum(client.begun - 1 for client in clients),
+        lost_packets=sum(client.network.lost for client in clients),
+        reason=_reason(run),
+    )
 
 
 def _said(run: Run, event: str) -> list[dict[str, Any]]:
@@ -203,7 +217,7 @@ def _measured() -> Iterator[Cell]:
             pool.submit(measured, number, *cell) for number, cell in enumerate(longest_first)
         ]
         try:
-            for future in futures:
+            for future in as_completed(futures):
                 if cell := future.result():
                     yield cell
         finally:
