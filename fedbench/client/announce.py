@@ -76,10 +76,11 @@ class Announcer:
         """Announce now and then until the block ends; say goodbye at its end.
 
         Where the name is taken, it may be by a client that was killed, which the server has yet
-        to miss: for `TAKEN_SECONDS` it is asked for again.
+        to miss: for `TAKEN_SECONDS` it is asked for again, and so is a server that is late.
 
         Raises:
             NameTakenError: another live client has this name.
+            httpx.HTTPError: the server cannot be reached, or refuses.
         """
         with self._http:
             self._enter()
@@ -101,6 +102,12 @@ class Announcer:
         while True:
             try:
                 return self._announce()
+            except (
+                httpx.TimeoutException
+            ) as error:  # else all that it imported would be for nothing
+                if self._clock() >= deadline:
+                    raise
+                log.warning("could not announce: %s", error)
             except NameTakenError as error:
                 if not said:
                     log.warning("%s: waiting %g s for its end", error, TAKEN_SECONDS)

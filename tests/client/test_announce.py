@@ -217,6 +217,37 @@ def test_a_server_of_another_federation_is_not_trusted(address: str, tmp_path: P
         raise AssertionError("the wrong certificate was accepted")
 
 
+def test_a_server_that_is_late_is_asked_again(
+    registry: Registry, address: str, certificates: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    post, late = httpx.Client.post, [httpx.ReadTimeout("late"), httpx.ConnectTimeout("late")]
+
+    def post_late(client: httpx.Client, *args: Any, **options: Any) -> httpx.Response:
+        if late:
+            raise late.pop()
+        return post(client, *args, **options)
+
+    monkeypatch.setattr(httpx.Client, "post", post_late)
+    with announcer(address, certificates).running():
+        assert registry.targets()
+
+
+def test_a_server_that_stays_late_ends_it(
+    address: str, certificates: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+
+    def post_late(*_: Any, **__: Any) -> httpx.Response:
+        clock.now += 15
+        raise httpx.ReadTimeout("late")
+
+    monkeypatch.setattr(httpx.Client, "post", post_late)
+    running = announcer(address, certificates, clock=clock).running()
+    with pytest.raises(httpx.ReadTimeout), running:
+        raise AssertionError("the server was not there")
+    assert clock.now >= announce.TAKEN_SECONDS
+
+
 def test_a_server_that_goes_away_ends_nothing(
     registry: Registry, certificates: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
