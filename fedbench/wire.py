@@ -23,6 +23,10 @@ TASK = "task"
 """The record of a message that has a `ClientTask`."""
 WORK = "work"
 """The record of a reply that has a `TrainWork` or an `EvaluateReply`."""
+LONGEST_ROUND_TRIP = 60.0
+"""Seconds between an announcement and its answer for which a client may be far away."""
+ROUND_TRIPS = 3
+"""To an answer over a new connection: TCP's and TLS's handshakes come first."""
 
 
 KILLED_FOR_MEMORY = "killed for memory"
@@ -52,7 +56,8 @@ class Announcement(Statement):
 
     `node_id` is the client's Flower node; None where only Flower knows it, as with the stock node.
     `wait` is for how many seconds the answer may be held back: the server sees meanwhile whether
-    the client is there.
+    the client is there. `round_trip` is how many seconds its last announcement and the answer were
+    on their way: by so much later the next may come.
     """
 
     client: Name
@@ -62,6 +67,7 @@ class Announcement(Statement):
     node_id: int | None = Field(default=None, ge=1, lt=2**64)
     pacing: Pacing | None = None
     wait: float = Field(default=0, ge=0, le=60)
+    round_trip: float = Field(default=0, ge=0, le=LONGEST_ROUND_TRIP)
 
 
 class Ending(Statement):

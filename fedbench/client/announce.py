@@ -16,11 +16,18 @@ import httpx
 
 from fedbench.client.settings import Settings
 from fedbench.records.pacing import Pacing
-from fedbench.wire import CLIENTS_PATH, Announcement, NameTakenError
+from fedbench.wire import (
+    CLIENTS_PATH,
+    LONGEST_ROUND_TRIP,
+    ROUND_TRIPS,
+    Announcement,
+    NameTakenError,
+)
 
 INTERVAL_SECONDS = 5.0
 RETRY_SECONDS = 1.0
-TIMEOUT_SECONDS = 5.0  # beyond the time for which an answer is held back
+TIMEOUT_SECONDS = 5.0  # beyond the time for which an answer is held back, and its round trips
+UNKNOWN_SECONDS = 10.0  # what a round trip may take before the first was seen
 TAKEN_SECONDS = 40.0  # the server believes in a client that lost its network for a while
 
 log = logging.getLogger("fedbench.announce")
@@ -61,18 +68,19 @@ class Announcer:
         self._http = httpx.Client(
             base_url=f"https://{settings.server}",
             verify=ssl.create_default_context(cafile=str(settings.certificate)),
-            timeout=httpx.Timeout(TIMEOUT_SECONDS, read=INTERVAL_SECONDS + TIMEOUT_SECONDS),
         )
+        self._round_trip = UNKNOWN_SECONDS
 
     @contextmanager
     def running(self) -> Iterator[None]:
         """Announce now and then until the block ends; say goodbye at its end.
 
         Where the name is taken, it may be by a client that was killed, which the server has yet
-        to miss: for `TAKEN_SECONDS` it is asked for again.
+        to miss: for `TAKEN_SECONDS` it is asked for again, and so is a server that is late.
 
         Raises:
             NameTakenError: another live client has this name.
+            httpx.HTTPError: the server cannot be reached, or refuses.
         """
         with self._http:
             self._enter()
@@ -94,6 +102,12 @@ class Announcer:
         while True:
             try:
                 return self._announce()
+            except (
+                httpx.TimeoutException
+            ) as error:  # else all that it imported would be for nothing
+                if self._clock() >= deadline:
+                    raise
+                log.warning("could not announce: %s", error)
             except NameTakenError as error:
                 if not said:
                     log.warning("%s: waiting %g s for its end", error, TAKEN_SECONDS)
@@ -102,9 +116,14 @@ class Announcer:
                     raise
 
     def _announce(self, wait: float = 0) -> None:
-        update = {"pacing": self._pacing(), "wait": wait}
+        update = {"pacing": self._pacing(), "wait": wait, "round_trip": self._round_trip}
         told = self._announcement.model_copy(update=update)
-        answer = self._http.post(CLIENTS_PATH, content=told.model_dump_json())
+        patience = TIMEOUT_SECONDS + ROUND_TRIPS * self._round_trip
+        timeout = httpx.Timeout(patience, read=wait + patience)
+        began = time.monotonic()
+        answer = self._http.post(CLIENTS_PATH, content=told.model_dump_json(), timeout=timeout)
+        took = time.monotonic() - began - wait
+        self._round_trip = min(max(took, 0.0), LONGEST_ROUND_TRIP)
         if answer.status_code == httpx.codes.CONFLICT:
             name = self._announcement.client
             raise NameTakenError(f"a client named {name} is already connected")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ssl
 import struct
 import threading
+import time
 from base64 import b64encode
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -39,8 +40,9 @@ from flwr.supercore.primitives.asymmetric import (
     public_key_to_bytes,
     sign_message,
 )
-from flwr.supercore.retry import make_simple_http_retry_invoker
+from flwr.supercore.retry import RetryInvoker, make_simple_http_retry_invoker
 from flwr.supercore.run import RunNotRunningException
+from flwr.supernode import fleet_http_client, fleet_http_connection
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.fleet_http_connection import http_request_response
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
@@ -57,11 +59,21 @@ from fedbench.flower.bundles import (
 from fedbench.flower.messages import Deflated, object_ids
 
 SERVER_GONE_SECONDS = 120.0  # then the connection counts as lost
-TIMEOUT_SECONDS = 30.0  # of a connection on which nothing moves; polls are held back for less
 CHECK_TIMEOUT_SECONDS = 5.0
+# Of a connection on which nothing moves; polls are held back for less. TLS hands on nothing before
+# a record of 16 kB is whole. Where a round trip takes 3 s and more, the handshake's packets are
+# sent again, TCP begins with one packet for each round trip, and a record takes four of them: so
+# twice the time is added in which the node registered, which are three round trips.
+TIMEOUT_SECONDS = 30.0
 # A message may be announced before all its arrays are there; Flower would wait a second.
 _OBJECT_BACKOFF_SECONDS = 0.05
 _FORBIDDEN = 403  # of a run that is over
+# A heartbeat needs three round trips where its connection is new. Flower gives it 5 s: where a
+# round trip takes as long, none of them ever arrives, and SuperLink takes the node for dead.
+fleet_http_client.HEARTBEAT_CALL_TIMEOUT = TIMEOUT_SECONDS
+# SuperLink believes in a node for twice this; heartbeats go on coming every 20 s, and those round
+# trips later. A client that is gone is not missed by them, but by its announcements.
+fleet_http_connection.HEARTBEAT_DEFAULT_INTERVAL = 60
 
 Keys = tuple[ec.EllipticCurvePrivateKey, ec.EllipticCurvePublicKey]
 
@@ -238,7 +250,7 @@ def connect(address: str, certificate: bytes) -> Iterator[FleetConnection]:
         ],
     ) as registry:
         public_key = public_key_to_bytes(keys[1])
-        invoker.invoke(registry.RegisterNode, RegisterNodeFleetRequest(public_key=public_key))
+        far = 2 * _register(registry, invoker, public_key)
         with http_request_response(
             address,
             insecure=False,
@@ -246,10 +258,10 @@ def connect(address: str, certificate: bytes) -> Iterator[FleetConnection]:
             authentication_keys=keys,
             max_wait_time=SERVER_GONE_SECONDS,
         ) as (node_id, _receive, _send, _run, _fab, pull_object, _push, _confirm):
-            opener = _opener(address, certificate, TIMEOUT_SECONDS)
+            opener = _opener(address, certificate, TIMEOUT_SECONDS + far)
             connection = Connection(opener, SERVER_GONE_SECONDS)
             # A check that fails is made again soon.
-            checking = Connection(_opener(address, certificate, CHECK_TIMEOUT_SECONDS), 0)
+            checking = Connection(_opener(address, certificate, CHECK_TIMEOUT_SECONDS + far), 0)
             fleet = FleetConnection(node_id, keys, connection, checking, pull_object)
             try:
                 yield fleet
@@ -257,6 +269,19 @@ def connect(address: str, certificate: bytes) -> Iterator[FleetConnection]:
                 fleet.close()
         with suppress(httpx.HTTPError, RuntimeError):
             registry.UnregisterNode(UnregisterNodeFleetRequest(node_id=node_id))
+
+
+def _register(registry: FleetHttpClient, invoker: RetryInvoker, public_key: bytes) -> float:
+    """Register a node; return how many seconds the attempt took that succeeded."""
+    began = 0.0
+
+    def attempt(request: RegisterNodeFleetRequest) -> None:
+        nonlocal began
+        began = time.monotonic()
+        registry.RegisterNode(request)
+
+    invoker.invoke(attempt, RegisterNodeFleetRequest(public_key=public_key))
+    return time.monotonic() - began
 
 
 def _opener(address: str, certificate: bytes, timeout: float) -> Callable[[], HTTPConnection]:

@@ -25,6 +25,7 @@ from fedbench.flower.longpoll import App, Scope
 from fedbench.server.registry import FullError, GoneError, Registry, UnknownInstanceError
 from fedbench.wire import (
     CLIENTS_PATH,
+    ROUND_TRIPS,
     RUN_PATH,
     Announcement,
     Ending,
@@ -32,12 +33,15 @@ from fedbench.wire import (
     first_problem,
 )
 
-GRACE_SECONDS = 3.0
-"""For a client whose connection alone broke, or whose supervisor says what became of it."""
 MOST_BYTES = 2**14
 """Of what a client says here; an announcement has a few hundred."""
 SAYING_SECONDS = 10.0
 """Between two pieces of it."""
+GRACE_SECONDS = 3.0
+"""For a client whose connection alone broke, or whose supervisor says what became of it.
+
+As long as a new connection takes, where that is longer.
+"""
 
 
 class Lifelines:
@@ -48,14 +52,15 @@ class Lifelines:
         self._grace = grace
         self._held: dict[str, asyncio.Event] = {}
 
-    async def hold(self, request: Request, client: str, instance: str, seconds: float) -> None:
-        """Return after so many seconds, on the client's goodbye, or when it hung up."""
+    async def hold(self, request: Request, said: Announcement) -> None:
+        """Return after the seconds that were asked for, on a goodbye, or when it hung up."""
+        instance = said.instance
         freed = self._held[instance] = asyncio.Event()
         waits = [asyncio.ensure_future(wait) for wait in (request.receive(), freed.wait())]
         try:
-            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waits, timeout=said.wait, return_when=asyncio.FIRST_COMPLETED)
             if waits[0].done():
-                self._hung_up(client, instance)
+                self._hung_up(said)
         finally:
             for wait in waits:
                 wait.cancel()
@@ -72,10 +77,11 @@ class Lifelines:
         for freed in self._held.values():
             freed.set()
 
-    def _hung_up(self, client: str, instance: str) -> None:
-        self._registry.hung_up(client, instance)
+    def _hung_up(self, said: Announcement) -> None:
+        self._registry.hung_up(said.client, said.instance)
+        grace = max(self._grace, ROUND_TRIPS * said.round_trip)
         loop = asyncio.get_running_loop()
-        loop.call_later(self._grace, self._registry.miss, client, instance)
+        loop.call_later(grace, self._registry.miss, said.client, said.instance)
 
 
 def public_app(superlink: App, registry: Registry, lifelines: Lifelines | None = None) -> App:
@@ -94,7 +100,7 @@ def public_app(superlink: App, registry: Registry, lifelines: Lifelines | None =
             return JSONResponse({"error": "this client is gone"}, status_code=410)
         except FullError as error:
             return JSONResponse({"error": str(error)}, status_code=429)
-        await held.hold(request, said.client, said.instance, said.wait)
+        await held.hold(request, said)
         return JSONResponse({})
 
     async def leave(request: Request) -> Response:

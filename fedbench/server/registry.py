@@ -217,10 +217,11 @@ class Registry:
         self._gone[name, entry.announcement.instance] = entry
 
     def _expire(self) -> None:
-        silence = self.silence
-        heard_of = self._within(silence, self._entries)
-        for name in self._entries.keys() - heard_of.keys():
-            self._lose(self._entries[name], f"nothing was heard from it for {silence:g} s")
+        silence, now = self.silence, self._clock()
+        for entry in list(self._entries.values()):
+            allowed = silence + entry.announcement.round_trip  # in which the next is on its way
+            if now - entry.time > allowed:
+                self._lose(entry, f"nothing was heard from it for {allowed:.3g} s")
 
     def _lose(self, entry: _Entry, reason: str, *, guessed: bool = True) -> None:
         """Remove a client that went without a goodbye, and tell Flower."""

@@ -15,6 +15,7 @@ import curves
 import emulation
 import image
 import looking
+import lossy
 import memory
 import numerics
 import rebuild
@@ -48,6 +49,7 @@ LONG: dict[str, Part] = {
     "crowd": crowd.rows,
     "curves": curves.rows,
     "soak_full": soak.long_rows,
+    "lossy": lossy.rows,
 }
 
 

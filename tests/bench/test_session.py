@@ -102,3 +102,25 @@ def test_what_programs_in_strings_import_is_there() -> None:
                     home = importlib.import_module(str(node.module))
                     within = f"{node.module}.{alias.name}"
                     assert hasattr(home, alias.name) or importlib.util.find_spec(within), within
+
+
+def test_where_a_node_stops_is_before_its_first_failure(bench: dict[str, ModuleType]) -> None:
+    lossy = bench["lossy"]
+
+    def cell(value: float, ended: str, who: str = "ours", sweep: str = "loss") -> object:
+        return lossy.Cell(sweep, value, who, ended, 3, 3, 1.5, 20.0, 1, 7, "a | b")
+
+    cells = [
+        cell(0.3, "finished"),
+        cell(0.1, "finished"),
+        cell(0.5, "failed"),
+        cell(0.6, "finished"),
+        cell(0.5, "finished", who="stock"),
+        cell(10.0, "finished", sweep="latency"),
+    ]
+
+    assert lossy._worst(cells, "loss", "ours") == 0.3
+    assert lossy._worst(cells, "dropout", "ours") == 0
+    first, *_, last = lossy.table(cells).splitlines()[2:]
+    assert first == "| latency 10 s | ours | finished | 3 | 3 | 1.5 | 20 | 1 | a / b |"
+    assert last.startswith("| loss 60 % | ours | finished |")

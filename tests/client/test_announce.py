@@ -107,6 +107,25 @@ def test_each_announcement_says_how_the_client_keeps_its_pace(
     assert registry.pacing() == {}
 
 
+def test_each_announcement_says_how_long_the_one_before_was_on_its_way(
+    registry: Registry, address: str, certificates: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[Announcement] = []
+    heard = registry.announce
+
+    def hear_late(announcement: Announcement, peer: str) -> None:
+        time.sleep(0.1)
+        said.append(announcement)
+        heard(announcement, peer)
+
+    monkeypatch.setattr(registry, "announce", hear_late)
+    with announcer(address, certificates).running():
+        until(lambda: len(said) >= 3)
+
+    assert said[0].round_trip == announce.UNKNOWN_SECONDS
+    assert all(0.1 <= each.round_trip < announce.UNKNOWN_SECONDS for each in said[1:])
+
+
 def test_a_goodbye_waits_for_no_answer_and_is_the_last_word(
     registry: Registry,
     address: str,
@@ -196,6 +215,37 @@ def test_a_server_of_another_federation_is_not_trusted(address: str, tmp_path: P
         announcer(address, tmp_path).running(),
     ):
         raise AssertionError("the wrong certificate was accepted")
+
+
+def test_a_server_that_is_late_is_asked_again(
+    registry: Registry, address: str, certificates: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    post, late = httpx.Client.post, [httpx.ReadTimeout("late"), httpx.ConnectTimeout("late")]
+
+    def post_late(client: httpx.Client, *args: Any, **options: Any) -> httpx.Response:
+        if late:
+            raise late.pop()
+        return post(client, *args, **options)
+
+    monkeypatch.setattr(httpx.Client, "post", post_late)
+    with announcer(address, certificates).running():
+        assert registry.targets()
+
+
+def test_a_server_that_stays_late_ends_it(
+    address: str, certificates: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+
+    def post_late(*_: Any, **__: Any) -> httpx.Response:
+        clock.now += 15
+        raise httpx.ReadTimeout("late")
+
+    monkeypatch.setattr(httpx.Client, "post", post_late)
+    running = announcer(address, certificates, clock=clock).running()
+    with pytest.raises(httpx.ReadTimeout), running:
+        raise AssertionError("the server was not there")
+    assert clock.now >= announce.TAKEN_SECONDS
 
 
 def test_a_server_that_goes_away_ends_nothing(

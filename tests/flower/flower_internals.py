@@ -100,6 +100,8 @@ USED = {
     "flwr.supernode.fleet_http_client:FleetHttpClient.UnregisterNode": "",
     "flwr.supernode.fleet_http_client:FleetHttpClient.from_server_address":
         "server_address insecure root_certificates interceptors",
+    "flwr.supernode.fleet_http_client:HEARTBEAT_CALL_TIMEOUT": "",
+    "flwr.supernode.fleet_http_connection:HEARTBEAT_DEFAULT_INTERVAL": "",
     "flwr.supernode.fleet_http_connection:http_request_response":
         "server_address insecure root_certificates authentication_keys max_wait_time",
     "flwr.supernode.node_auth_http_interceptor:NodeAuthHttpInterceptor": "private_key public_key",

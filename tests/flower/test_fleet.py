@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
+from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
+from flwr.supernode.fleet_http_client import FleetHttpClient
 from superlink import SuperLink
 
 from fedbench.engines.containers.runtime import certificates as tls
+from fedbench.flower import fleet
 from fedbench.flower.bundles import RefusedError
 from fedbench.flower.fleet import (
     FleetConnection,
@@ -62,6 +67,41 @@ def test_a_node_is_there_for_as_long_as_it_is_connected(
 
     assert superlink.nodes() == set()
     assert not superlink.send(question(link.node_id)), "it signed off"
+
+
+def test_a_heartbeat_may_take_as_long_as_everything_else(
+    superlink: SuperLink, link: FleetConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(FleetHttpClient, "_unary_unary", lambda _, **call: asked.append(call))
+    FleetHttpClient("http://nowhere").SendNodeHeartbeat(SendNodeHeartbeatRequest())
+
+    assert [call["timeout"] for call in asked] == [fleet.TIMEOUT_SECONDS]
+    # They come every 22 s at the most, and over a new connection three round trips later.
+    assert superlink.believed_seconds(link.node_id) > 22.5 + 3 * 20
+
+
+def test_a_node_far_away_gives_its_server_more_time(
+    address: str, certificates: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[float] = []
+    register, connection = FleetHttpClient.RegisterNode, fleet.HTTPSConnection
+
+    def register_late(client: FleetHttpClient, request: Any) -> Any:
+        time.sleep(0.2)
+        return register(client, request)
+
+    def connected(host: str, *, timeout: float, context: Any) -> Any:
+        given.append(timeout)
+        return connection(host, timeout=timeout, context=context)
+
+    monkeypatch.setattr(FleetHttpClient, "RegisterNode", register_late)
+    monkeypatch.setattr(fleet, "HTTPSConnection", connected)
+    with connect(address, (certificates / "ca.pem").read_bytes()) as link:
+        assert link.poll(()) is None
+
+    (timeout,) = given
+    assert fleet.TIMEOUT_SECONDS + 2 * 0.2 <= timeout < fleet.TIMEOUT_SECONDS + 2 * 20
 
 
 def test_a_message_comes_whole_and_so_does_its_reply(

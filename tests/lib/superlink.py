@@ -82,6 +82,11 @@ class SuperLink:
         found: set[int] = self._state.get_nodes(self.run_id)
         return found
 
+    def believed_seconds(self, node_id: int) -> float:
+        """For how long it still believes in a node that says nothing more."""
+        until: float = self._state.nodes[node_id].online_until
+        return until - time.time()
+
     def send(self, message: Message) -> bool:
         """Has a message for its node; whether it took it."""
         return self.announce(message)()

@@ -37,11 +37,14 @@ def registry(lost: list[int]) -> Registry:
     return Registry(lost.append)
 
 
-def announce(address: str, certificates: Path) -> http.client.HTTPSConnection:
+def announce(
+    address: str, certificates: Path, round_trip: float = 0.0
+) -> http.client.HTTPSConnection:
     """Announce a client, and do not wait for the answer."""
     context = ssl.create_default_context(cafile=str(certificates / "ca.pem"))
     connection = http.client.HTTPSConnection(address, context=context)
-    connection.request("POST", CLIENTS_PATH, ANNOUNCEMENT.model_dump_json())
+    said = ANNOUNCEMENT.model_copy(update={"round_trip": round_trip})
+    connection.request("POST", CLIENTS_PATH, said.model_dump_json())
     return connection
 
 
@@ -55,6 +58,18 @@ def test_a_client_whose_connection_closes_is_dead(
         connection.close()
         until(lambda: lost == [NODE])
     assert registry.reason(NODE, "pc") == HUNG_UP
+
+
+def test_a_client_far_away_has_the_time_to_connect_again(
+    registry: Registry, lost: list[int], certificates: Path
+) -> None:
+    with served(registry, certificates, grace=0.05) as address:
+        connection = announce(address, certificates, round_trip=0.2)
+        until(registry.targets)
+        connection.close()
+        began = time.monotonic()
+        until(lambda: lost == [NODE])
+    assert time.monotonic() - began >= 3 * 0.2 - 0.05
 
 
 def test_a_client_that_connects_again_is_alive(

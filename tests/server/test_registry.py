@@ -112,6 +112,22 @@ def test_a_run_says_how_long_a_silence_is_a_loss(registry: Registry, clock: Cloc
     assert listed(registry) == []
 
 
+def test_a_client_far_away_may_be_silent_for_a_round_trip_longer(
+    registry: Registry, clock: Clock
+) -> None:
+    far = announcement(node_id=77).model_copy(update={"round_trip": 20.0})
+    registry.announce(far, "10.0.0.1")
+    registry.announce(announcement("near"), "10.0.0.2")
+
+    clock.now += SILENCE_SECONDS + 20
+    registry.expire()
+    assert listed(registry) == ["laptop"]
+    clock.now += 0.001
+    registry.expire()
+    assert listed(registry) == []
+    assert registry.reason(77, "laptop") == "nothing was heard from it for 32 s"
+
+
 def test_announcing_again_keeps_a_client_listed_where_it_is_now(
     registry: Registry, clock: Clock
 ) -> None:
