@@ -1,0 +1,100 @@
+"""Does what a scenario says, beside whoever follows the run, and looks when it is known."""
+
+from __future__ import annotations
+
+import threading
+import time
+from datetime import UTC, datetime
+
+from fedbench.errors import FedbenchError
+from fedbench.host.chaos import signs
+from fedbench.host.chaos.signs import Sighting
+from fedbench.host.chaos.victim import Fault
+from fedbench.records.events import read_events
+from fedbench.records.rounds import ROUNDS_FILE
+from fedbench.records.runs import Run
+
+_POLL_SECONDS = 0.02
+_LOOK_SECONDS = 0.25
+
+
+class Saboteur(threading.Thread):
+    """Waits for a scenario's moment in a run, makes its fault, and ends it in time.
+
+    `began` is when the fault was made, None while it was not; `before` what the run had recorded of
+    its rounds by then. `problem` says why it was not made.
+    """
+
+    def __init__(self, fault: Fault, run: Run) -> None:
+        super().__init__(name="saboteur", daemon=True)
+        self.began: datetime | None = None
+        self.before = b""
+        self.problem: str | None = None
+        self.seen: Sighting | None = None
+        """Of a container that carries no run: that it is down, as `status` says, or runs again."""
+        self.made = threading.Event()
+        """Set when the fault is made, or will not be."""
+        self._fault = fault
+        self._run = run
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        """Do it."""
+        when = self._fault.scenario.when
+        try:
+            if when.round and not self._wait():
+                self.problem = f"the run was over before the {when.phase} of round {when.round}"
+                return
+            self._make()
+        except (FedbenchError, OSError) as error:
+            self.problem = str(error)
+        finally:
+            self.made.set()
+
+    def finish(self) -> None:
+        """Undo the fault: the run is over."""
+        self._over.set()
+        self.join()
+        self._fault.end()
+
+    def known(self) -> Sighting | None:
+        """Return when somebody first said that something had happened."""
+        if self.began is None:
+            return None
+        victim = self._fault.victim.service
+        told = signs.known(read_events(self._run.path), self.moment(), victim)
+        sightings = [sighting for sighting in (told, self.seen) if sighting]
+        return min(sightings, key=lambda sighting: sighting.at, default=None)
+
+    def moment(self) -> datetime:
+        """Return when it happened."""
+        assert self.began is not None  # noqa: S101 (only of a fault that was made)
+        return self._fault.began() or self.began
+
+    def _wait(self) -> bool:
+        """Wait for the moment; return False if the run was over before."""
+        when = self._fault.scenario.when
+        while not signs.began(read_events(self._run.path), when):
+            if self._over.wait(_POLL_SECONDS):
+                return False
+        return not self._over.wait(when.after)
+
+    def _make(self) -> None:
+        rounds = self._run.path / ROUNDS_FILE
+        self.before = rounds.read_bytes() if rounds.exists() else b""
+        known = self._fault.victim.container()
+        self.began = datetime.now(UTC)
+        self._fault.begin()
+        self.made.set()
+        until = time.monotonic() + (self._fault.scenario.lasts or float("inf"))
+        while not self._over.wait(_LOOK_SECONDS) and time.monotonic() < until:
+            if self.seen is None and not self._fault.victim.carries_runs:
+                self._look(known.started_at)
+        self._fault.end()
+
+    def _look(self, started_at: str) -> None:
+        container = self._fault.victim.container()
+        again = container.started_at != started_at
+        if again or not container.is_running:
+            words = "it is started again" if again else f"status: {container.status}"
+            self.seen = Sighting(at=datetime.now(UTC), words=words)
