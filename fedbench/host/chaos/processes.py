@@ -11,7 +11,7 @@ from fedbench.host.chaos.victim import Fault
 
 _SPARE_MEMORY = 32 * 2**20
 # As much as any container's own limit allows: the kernel stops it there.
-_EAT_MEMORY = "head -c 4g /dev/zero | tail -c 4g > /dev/null"
+_EAT_MEMORY = "head -c 4G /dev/zero | tail -c 4G > /dev/null"
 _USED_MEMORY = (
     "cat /sys/fs/cgroup/memory.current 2>/dev/null "
     "|| cat /sys/fs/cgroup/memory/memory.usage_in_bytes"
