@@ -11,7 +11,7 @@ import typer
 from fedbench.cli import checkout, engines
 from fedbench.cli.options import Json, Settings
 from fedbench.cli.output import console, print_json, print_table, say
-from fedbench.config import load_experiment
+from fedbench.config import Experiment, load_experiment
 from fedbench.engines.containers.runtime.stack import Stack, require
 from fedbench.errors import FedbenchError, RunError
 from fedbench.host.chaos import results
@@ -110,7 +110,7 @@ def _matrix(stack: Stack, recorded: ChaosResults, *, here: bool) -> Matrix:
         engines.in_containers(stack),
         stack,
         containers,
-        load_experiment(_EXPERIMENT),
+        _experiment(stack),
         recorded,
         say,
         _print_row,
@@ -119,6 +119,11 @@ def _matrix(stack: Stack, recorded: ChaosResults, *, here: bool) -> Matrix:
     if not here:
         start_faulty(stack, containers, say)
     return matrix
+
+
+def _experiment(stack: Stack) -> Experiment:
+    """Return the experiment for it, of the model that the federation was planned for."""
+    return load_experiment(_EXPERIMENT, [f"model={stack.model}"])
 
 
 def _print_row(row: ChaosRow) -> None:

@@ -26,7 +26,7 @@ from fedbench.host.say import Say
 from fedbench.records.events import read_events
 from fedbench.records.runs import Run
 
-RUN_SECONDS = 150.0
+RUN_SECONDS = 120.0
 """A run that is not over by then is stopped."""
 _REPAIR_SECONDS = 180.0
 _POLL_SECONDS = 0.2

@@ -37,6 +37,7 @@ class Saboteur(threading.Thread):
         self._fault = fault
         self._run = run
         self._over = threading.Event()
+        self._undone = False
 
     def run(self) -> None:
         """Do it."""
@@ -55,7 +56,7 @@ class Saboteur(threading.Thread):
         """Undo the fault: the run is over."""
         self._over.set()
         self.join()
-        self._fault.end()
+        self._undo()
 
     def known(self) -> Sighting | None:
         """Return when somebody first said that something had happened."""
@@ -90,7 +91,12 @@ class Saboteur(threading.Thread):
         while not self._over.wait(_LOOK_SECONDS) and time.monotonic() < until:
             if self.seen is None and not self._fault.victim.carries_runs:
                 self._look(known.started_at)
-        self._fault.end()
+        self._undo()
+
+    def _undo(self) -> None:
+        if self.began and not self._undone:
+            self._undone = True
+            self._fault.end()
 
     def _look(self, started_at: str) -> None:
         container = self._fault.victim.container()
