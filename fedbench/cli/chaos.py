@@ -115,9 +115,11 @@ def _matrix(stack: Stack, recorded: ChaosResults, *, here: bool) -> Matrix:
         say,
         _print_row,
     )
-    matrix.repair(startup.starts(stack, containers))
+    before = startup.starts(stack, containers)
+    matrix.repair(before)
     if not here:
-        start_faulty(stack, containers, say)
+        start_faulty(stack, containers)
+        matrix.repair(before)
     return matrix
 
 

@@ -6,12 +6,10 @@ from datetime import UTC, datetime
 
 import yaml
 
-from fedbench.engines.containers import startup
 from fedbench.engines.containers.runtime.compose import run as run_command
 from fedbench.engines.containers.runtime.containers import Containers
 from fedbench.engines.containers.runtime.stack import Stack
 from fedbench.host.chaos.victim import Fault, Victim
-from fedbench.host.say import Say
 from fedbench.records import replace_text
 from fedbench.records.runs import Run
 from fedbench.wire import MISBEHAVED_FILE, MISBEHAVIOUR_FILE
@@ -27,10 +25,10 @@ def can_misbehave(victim: Victim) -> bool:
     return any(_MODULE in command for command in commands)
 
 
-def start_faulty(stack: Stack, containers: Containers, say: Say) -> None:
-    """Start the client of that name anew, as one that can misbehave; it does not yet.
+def start_faulty(stack: Stack, containers: Containers) -> None:
+    """Start the client of that name anew, as one that can misbehave, but does not yet.
 
-    The next `up` starts it as an ordinary one.
+    It needs its time until it is ready. The next `up` starts it as an ordinary one.
 
     Raises:
         DockerError: it cannot be started.
@@ -42,11 +40,8 @@ def start_faulty(stack: Stack, containers: Containers, say: Say) -> None:
     override = {"services": {FAULTY: {"command": ["python", "-m", _MODULE]}}}
     file = stack.places.state / "chaos.yaml"
     replace_text(file, yaml.safe_dump(override))
-    before = startup.starts(stack, containers)
     argv = stack.compose.command("--file", str(file), "up", "--detach", "--no-build", FAULTY)
     run_command(argv, stack.compose.environment())
-    startup.lift_quotas(stack, containers, before)
-    startup.wait_ready(stack, containers, say)
 
 
 class Misbehave(Fault):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import UTC, datetime
 
 from fedbench.engines.containers.runtime.quotas import Quotas
 from fedbench.errors import DockerError
@@ -68,12 +69,19 @@ class OutOfMemory(Fault):
     The kernel kills the largest process, which is the one that trains.
     """
 
+    _since: datetime | None = None
+
     def begin(self) -> None:
         """Do it, and give the memory back."""
         limit = int(self.victim.shell(_USED_MEMORY)) + _SPARE_MEMORY
         self._limit(limit)
+        self._since = datetime.now(UTC)
         self.victim.shell(_EAT_MEMORY)
         self.end()
+
+    def began(self) -> datetime | None:
+        """Return when the memory was taken."""
+        return self._since
 
     def end(self) -> None:
         """Undo it."""

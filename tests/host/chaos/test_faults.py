@@ -223,11 +223,11 @@ def test_the_client_that_can_misbehave_is_started_once(
     stack: Stack, containers: FakeContainers, commands: list[list[str]]
 ) -> None:
     containers.run(FAULTY, "python -m fedbench.client.faulty")
-    misbehaviour.start_faulty(stack, containers, lambda _: None)
+    misbehaviour.start_faulty(stack, containers)
     assert commands == []
 
     containers.run(FAULTY, "python -m fedbench.client")
-    misbehaviour.start_faulty(stack, containers, lambda _: None)
+    misbehaviour.start_faulty(stack, containers)
 
     override = stack.places.state / "chaos.yaml"
     (command,) = commands
