@@ -1,7 +1,7 @@
 """The ways in which a client can misbehave, one at a time, on an otherwise honest node.
 
-Only `fedbench.client.faulty` uses it. Trainings go wrong, and nothing else does, but for `mute`,
-which does not say who it is.
+Only `fedbench.client.faulty` uses it. Replies to trainings go wrong, and nothing else does, but for
+`mute`, which does not say who it is.
 """
 
 from __future__ import annotations
@@ -40,21 +40,22 @@ class MisbehavingNode(Node):
 
     def __init__(self, app: App, *rest: Any) -> None:
         def obey(message: Message, context: Context) -> Message:
+            reply = app(message, context)
             if self._wrong(message) == "raise":
                 self._begin()
                 raise RuntimeError("told to fail")
-            return app(message, context)
+            return reply
 
         super().__init__(obey, *rest)
 
     def _call(self, message: Message) -> Message:
+        reply = super()._call(message)
         wrong = self._wrong(message)
         if wrong in ("silent", "mute", "late"):
             self._begin()
             self._dawdle()
         if wrong in ("silent", "mute"):
             raise Cancelled
-        reply = super()._call(message)
         if (spoil := _SPOIL.get(wrong)) and not reply.has_error():
             self._begin()
             spoil(reply)

@@ -123,7 +123,8 @@ class Matrix:
         finally:
             saboteur.finish()
         resumed = self._resumed(run) if scenario.expected.resumes and end == "failed" else None
-        known = saboteur.known()
+        missed = signs.missed(run.path, clients)
+        known = saboteur.known(missed)
         finished = chosen if "finished" in (end, resumed) else None
         seconds = (known.at - saboteur.moment()).total_seconds() if known else None
         return Seen(
@@ -132,7 +133,7 @@ class Matrix:
             end=end,
             error=error,
             resumed=resumed,
-            missed=signs.missed(run.path, clients),
+            missed=missed,
             known=known.words if known else None,
             detected_seconds=seconds,
             rounds_lost=signs.rounds_lost(run.path, read_events(run.path)),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from fedbench.errors import FedbenchError
 from fedbench.host.chaos import signs
-from fedbench.host.chaos.signs import Sighting
+from fedbench.host.chaos.signs import MissedRound, Sighting
 from fedbench.host.chaos.victim import Fault
 from fedbench.records.events import read_events
 from fedbench.records.rounds import ROUNDS_FILE
@@ -58,13 +59,14 @@ class Saboteur(threading.Thread):
         self.join()
         self._undo()
 
-    def known(self) -> Sighting | None:
-        """Return when somebody first said that something had happened."""
+    def known(self, missed: Sequence[MissedRound]) -> Sighting | None:
+        """Return when somebody first said that something had happened, or recorded it."""
         if self.began is None:
             return None
-        victim = self._fault.victim.service
-        told = signs.known(read_events(self._run.path), self.moment(), victim)
-        sightings = [sighting for sighting in (told, self.seen) if sighting]
+        victim, events = self._fault.victim.service, read_events(self._run.path)
+        told = signs.known(events, self.moment(), victim)
+        recorded = signs.recorded(events, self.moment(), victim, missed)
+        sightings = [sighting for sighting in (told, recorded, self.seen) if sighting]
         return min(sightings, key=lambda sighting: sighting.at, default=None)
 
     def moment(self) -> datetime:

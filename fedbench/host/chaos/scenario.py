@@ -77,8 +77,8 @@ Pattern = Annotated[str, AfterValidator(_pattern)]
 class When(Model):
     """When it is done: so many seconds after a phase of a round began; round 0 is before the run.
 
-    `aggregating` begins when the last client has trained, `checkpoint` when the last has evaluated,
-    `between` when the round is recorded.
+    `aggregating` begins when the first client has trained, `checkpoint` when the last has
+    evaluated, `between` when the round is recorded.
     """
 
     round: Annotated[int, Field(ge=0)] = 2

@@ -52,8 +52,9 @@ def began(events: Iterable[Event], when: When) -> bool:
         return bool(asked)
     if when.phase == "between":
         return any(event["event"] == "recorded" for event in told)
-    done = "trained" if when.phase == "aggregating" else "evaluated"
-    return bool(asked) and asked <= {e["client"] for e in told if e["event"] == done}
+    if when.phase == "aggregating":
+        return any(event["event"] == "trained" for event in told)
+    return bool(asked) and asked <= {e["client"] for e in told if e["event"] == "evaluated"}
 
 
 def known(events: Iterable[Event], since: datetime, victim: str) -> Sighting | None:
@@ -64,6 +65,18 @@ def known(events: Iterable[Event], since: datetime, victim: str) -> Sighting | N
             continue
         words = event.get("reason") or ""
         return Sighting(at=at, words=f"{event['event']}: {words}" if words else event["event"])
+    return None
+
+
+def recorded(
+    events: Iterable[Event], since: datetime, victim: str, missed_rounds: Iterable[MissedRound]
+) -> Sighting | None:
+    """Return when it was recorded that the victim missed a round, of a run that said nothing."""
+    why = {one.round: one.why for one in missed_rounds if one.client == victim}
+    for event in events:
+        at = datetime.fromisoformat(event["time"])
+        if event["event"] == "recorded" and at >= since and event["round"] in why:
+            return Sighting(at=at, words=f"recorded: {why[event['round']]}")
     return None
 
 

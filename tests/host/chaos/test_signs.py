@@ -65,9 +65,9 @@ ROUND = [
 
 
 @pytest.mark.parametrize(
-    ("phase", "first"), [("training", 1), ("aggregating", 3), ("checkpoint", 5), ("between", 6)]
+    ("phase", "first"), [("training", 1), ("aggregating", 2), ("checkpoint", 5), ("between", 6)]
 )
-def test_a_phase_begins_with_the_last_that_comes_before_it(phase: Any, first: int) -> None:
+def test_a_phase_begins_with_what_the_run_says(phase: Any, first: int) -> None:
     when = When(round=2, phase=phase)
     told = [signs.began(ROUND[:number], when) for number in range(len(ROUND) + 1)]
 
@@ -88,6 +88,16 @@ def test_it_is_known_when_the_run_first_says_something_of_the_victim() -> None:
 
     assert found == signs.Sighting(at=START + timedelta(seconds=3), words="failed: it died")
     assert signs.known(events[:3], START, "a") is None
+
+
+def test_what_no_event_told_is_known_when_it_is_recorded() -> None:
+    events = [event("recorded", number, round=number, rounds=3) for number in (1, 2, 3)]
+    missed = [signs.MissedRound(round=number, client="a", why="late") for number in (1, 3)]
+
+    found = signs.recorded(events, START + timedelta(seconds=1.5), "a", missed)
+
+    assert found == signs.Sighting(at=START + timedelta(seconds=3), words="recorded: late")
+    assert signs.recorded(events, START, "b", missed) is None
 
 
 def test_a_server_that_was_lost_is_known_by_a_run_that_starts_again() -> None:
