@@ -10,12 +10,13 @@ from fedbench.host.chaos.misbehaviour import Misbehave
 from fedbench.host.chaos.processes import Crash, Kill, OutOfMemory, Pause, Starve, Stop
 from fedbench.host.chaos.scenario import FaultName
 from fedbench.host.chaos.victim import Fault
-from fedbench.host.chaos.whole import Clock, Down
+from fedbench.host.chaos.whole import Clock, Down, Unwatch
 
 FAULTS: Mapping[FaultName, type[Fault]] = {
     "kill": Kill,
     "stop": Stop,
     "crash": Crash,
+    "unwatch": Unwatch,
     "pause": Pause,
     "out-of-memory": OutOfMemory,
     "starve": Starve,

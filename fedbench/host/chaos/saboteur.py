@@ -32,7 +32,7 @@ class Saboteur(threading.Thread):
         self.before = b""
         self.problem: str | None = None
         self.seen: Sighting | None = None
-        """Of a container that carries no run: that it is down, as `status` says, or runs again."""
+        """What could be seen of it beside the run's events."""
         self.made = threading.Event()
         """Set when the fault is made, or will not be."""
         self._fault = fault
@@ -85,24 +85,17 @@ class Saboteur(threading.Thread):
     def _make(self) -> None:
         rounds = self._run.path / ROUNDS_FILE
         self.before = rounds.read_bytes() if rounds.exists() else b""
-        known = self._fault.victim.container()
+        self._fault.look()
         self.began = datetime.now(UTC)
         self._fault.begin()
         self.made.set()
         until = time.monotonic() + (self._fault.scenario.lasts or float("inf"))
         while not self._over.wait(_LOOK_SECONDS) and time.monotonic() < until:
-            if self.seen is None and not self._fault.victim.carries_runs:
-                self._look(known.started_at)
+            if self.seen is None and (words := self._fault.noticed()):
+                self.seen = Sighting(at=datetime.now(UTC), words=words)
         self._undo()
 
     def _undo(self) -> None:
         if self.began and not self._undone:
             self._undone = True
             self._fault.end()
-
-    def _look(self, started_at: str) -> None:
-        container = self._fault.victim.container()
-        again = container.started_at != started_at
-        if again or not container.is_running:
-            words = "it is started again" if again else f"status: {container.status}"
-            self.seen = Sighting(at=datetime.now(UTC), words=words)

@@ -22,11 +22,11 @@ from fedbench.wire import Misbehaviour
 FOLDER = CONFIGS / "chaos"
 
 FaultName = Literal[
-    "kill", "stop", "crash", "pause", "out-of-memory", "starve", "cut", "link", "misbehave",
-    "clock", "disk-full", "down",
+    "kill", "stop", "crash", "unwatch", "pause", "out-of-memory", "starve", "cut", "link",
+    "misbehave", "clock", "disk-full", "down",
 ]  # fmt: skip
 """In the order in which a matrix goes through them: the last one leaves nothing to go on with."""
-Who = Literal["client", "faulty", "server", "prometheus", "federation"]
+Who = Literal["client", "faulty", "server", "prometheus", "governor", "federation"]
 ProcessName = Literal["main", "worker", "executor", "serverapp"]
 Phase = Literal["training", "aggregating", "checkpoint", "between"]
 
@@ -46,6 +46,7 @@ _MEETS: dict[FaultName, tuple[Who, ...]] = {
     "kill": _CONTAINERS,
     "stop": _CONTAINERS,
     "crash": ("client", "server"),
+    "unwatch": ("governor",),
     "pause": _CONTAINERS,
     "out-of-memory": ("client",),
     "starve": ("client",),

@@ -81,11 +81,11 @@ def recorded(
 
 
 def _concerns(event: Event, victim: str) -> bool:
-    if victim == "server":
-        return event["event"] in _OF_SERVER
+    if victim == "server" and event["event"] in _OF_SERVER:
+        return True
     if event["event"] in _ORDINARY:
         return False
-    return event.get("client") == victim or victim in event.get("missing", ())
+    return victim in (event.get("client"), event.get("service"))
 
 
 def missed(folder: Path, clients: Sequence[str]) -> list[MissedRound]:

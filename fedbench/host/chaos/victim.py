@@ -69,6 +69,7 @@ class Fault:
     def __init__(self, scenario: Scenario, victim: Victim) -> None:
         self.scenario = scenario
         self.victim = victim
+        self._before = ""
 
     def impossible(self) -> str | None:
         """Say why it cannot be done here; None where it can."""
@@ -77,6 +78,11 @@ class Fault:
     def prepare(self, run: Run) -> None:
         """Make ready for a run that is about to start."""
 
+    def look(self) -> None:
+        """Take note of what is there before."""
+        if not self.victim.carries_runs:
+            self._before = self.victim.container().started_at
+
     def begin(self) -> None:
         """Do it."""
         raise NotImplementedError
@@ -84,6 +90,18 @@ class Fault:
     def began(self) -> datetime | None:
         """Return when it happened in fact, where that was later than `begin`."""
         return None
+
+    def noticed(self) -> str | None:
+        """Say what can be seen of it beside the run's events: that `status` shows it down, or up.
+
+        The victim's own state says nothing where the run has to know of it.
+        """
+        if self.victim.carries_runs:
+            return None
+        now = self.victim.container()
+        if now.started_at != self._before:
+            return "it is started again"
+        return None if now.is_running else f"status: {now.status}"
 
     def end(self) -> None:
         """Undo it, as far as it is not undone yet."""

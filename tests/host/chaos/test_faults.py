@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ from fake_containers import FakeContainers
 from fedbench.config import Network, load_device, load_profile
 from fedbench.engines.containers.runtime.containers import CommandAnswer, HelperContainer
 from fedbench.engines.containers.runtime.stack import Stack
-from fedbench.errors import DockerError
+from fedbench.errors import DockerError, HostError
 from fedbench.host.chaos import disk, misbehaviour, victim
 from fedbench.host.chaos.catalogue import FAULTS
 from fedbench.host.chaos.misbehaviour import FAULTY
@@ -234,6 +235,31 @@ def test_the_client_that_can_misbehave_is_started_once(
     assert command[-6:] == ["--file", str(override), "up", "--detach", "--no-build", FAULTY]
     services = yaml.safe_load(override.read_text())["services"]
     assert services == {FAULTY: {"command": ["python", "-m", "fedbench.client.faulty"]}}
+
+
+def test_who_watches_over_the_run_is_killed_and_known_by_another(
+    made: Made, tmp_path: Path
+) -> None:
+    module, run = "fedbench.engines.containers.governor", Run(tmp_path / "run")
+
+    def watching(folder: Path) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(["sh", "-c", "read -r _", module, str(folder)], stdin=-1)
+
+    unwatch = made("unwatch", "governor")
+    unwatch.prepare(run)
+    unwatch.look()
+    with pytest.raises(HostError, match="nobody watches over run run"):
+        unwatch.begin()
+    with watching(run.path) as ours, watching(tmp_path / "other") as other:
+        unwatch.look()
+        unwatch.begin()
+        assert ours.wait(10) == -signal.SIGKILL
+        assert unwatch.noticed() is None
+        with watching(run.path) as again:
+            assert unwatch.noticed() == "it is started again"
+            again.kill()
+        assert other.poll() is None
+        other.kill()
 
 
 def test_a_clock_is_nobodys_alone(made: Made) -> None:
