@@ -16,11 +16,12 @@ from fedbench.telemetry.cgroup import Cgroup
 
 
 def work(settings: Settings) -> int:
-    """Run the worker with a node that misbehaves."""
-    from fedbench.client import worker
+    """Run the worker with a node that misbehaves in the place of the honest one."""
+    from fedbench.client import node, worker
     from fedbench.client.misbehaving import MisbehavingNode
 
-    return worker.work(settings, MisbehavingNode)
+    vars(node)["Node"] = MisbehavingNode  # the worker takes its node from there, and knows no other
+    return worker.work(settings)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from types import FrameType
-from typing import TYPE_CHECKING
 
 from fedbench.client.announce import Announcer
 from fedbench.client.settings import Settings
@@ -19,9 +17,6 @@ from fedbench.imports import importing
 from fedbench.telemetry import logs
 from fedbench.telemetry.cgroup import Cgroup
 from fedbench.telemetry.client import NodeMetrics
-
-if TYPE_CHECKING:  # a slow import
-    from fedbench.client.node import Node
 
 QUOTA_POLL_SECONDS = 0.05
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -32,11 +27,8 @@ GiveUp = Callable[[], None]
 log = logging.getLogger("fedbench.client")
 
 
-def work(settings: Settings, node: type[Node] | None = None) -> int:
-    """Run one connection; return non-zero if it was lost, so that the container starts again.
-
-    `node` is another kind of node than the honest one.
-    """
+def work(settings: Settings) -> int:
+    """Run one connection; return non-zero if it was lost, so that the container starts again."""
     stop, gone = threading.Event(), threading.Event()
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
@@ -48,14 +40,12 @@ def work(settings: Settings, node: type[Node] | None = None) -> int:
 
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
-    run = _stock if settings.stock else partial(_fedbench, kind=node)
+    run = _stock if settings.stock else _fedbench
     run(settings, stop, give_up)
     return 0 if stop.is_set() and not gone.is_set() else 1
 
 
-def _fedbench(
-    settings: Settings, stop: threading.Event, give_up: GiveUp, kind: type[Node] | None
-) -> None:
+def _fedbench(settings: Settings, stop: threading.Event, give_up: GiveUp) -> None:
     # Importing torch takes seconds of CPU: before the client says that it is ready.
     with importing():
         from fedbench.client import app
@@ -67,8 +57,7 @@ def _fedbench(
     metrics = client_metrics(app.cgroup, app.companions)
     app.report_to(metrics)
     serve(settings.listen_port)
-    make = kind or Node
-    node = make(app.app, settings.node_config(), metrics, app.transfers, app.cancelled)
+    node = Node(app.app, settings.node_config(), metrics, app.transfers, app.cancelled)
     with contextlib.ExitStack() as stack:
 
         def ready(node_id: int) -> None:

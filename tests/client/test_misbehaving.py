@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -208,3 +210,20 @@ def test_a_late_one_gives_up_what_nobody_waits_for(tell: Any) -> None:
 
 def test_a_late_one_is_honest_in_the_end(tell: Any) -> None:
     assert admitted(tell("late 0.05")._call(message())).samples == SAMPLES
+
+
+def test_only_its_own_command_makes_a_client_faulty() -> None:
+    """The worker that is started as `faulty` gets such a node; nothing else of the package does."""
+    code = (
+        "from fedbench.client import faulty, node, worker\n"
+        "worker.work = lambda settings: print(settings, node.Node.__name__)\n"
+        "honest = node.Node.__name__\n"
+        "faulty.work('settings')\n"
+        "print(honest)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["settings MisbehavingNode", "Node"]
+    package = Path(misbehaving.__file__).parents[1]
+    sources = {path.name: path.read_text() for path in package.rglob("*.py")}
+    importing = [name for name, source in sources.items() if "client.misbehaving" in source]
+    assert importing == ["faulty.py"]
