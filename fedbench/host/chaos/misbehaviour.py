@@ -35,9 +35,12 @@ def start_faulty(stack: Stack, containers: Containers) -> None:
     """
     if FAULTY not in {plan.name for plan in stack.clients}:
         return
-    if can_misbehave(Victim(stack, containers, FAULTY)):
+    ordinary = Victim(stack, containers, FAULTY)
+    if can_misbehave(ordinary):
         return
-    override = {"services": {FAULTY: {"command": ["python", "-m", _MODULE]}}}
+    # The image's name may stand for another by now, of another checkout.
+    faulty = {"command": ["python", "-m", _MODULE], "image": ordinary.container().image}
+    override = {"services": {FAULTY: faulty}}
     file = stack.places.state / "chaos.yaml"
     replace_text(file, yaml.safe_dump(override))
     argv = stack.compose.command("--file", str(file), "up", "--detach", "--no-build", FAULTY)

@@ -234,7 +234,8 @@ def test_the_client_that_can_misbehave_is_started_once(
     (command,) = commands
     assert command[-6:] == ["--file", str(override), "up", "--detach", "--no-build", FAULTY]
     services = yaml.safe_load(override.read_text())["services"]
-    assert services == {FAULTY: {"command": ["python", "-m", "fedbench.client.faulty"]}}
+    command = ["python", "-m", "fedbench.client.faulty"]
+    assert services == {FAULTY: {"command": command, "image": "sha256:abc"}}
 
 
 def test_who_watches_over_the_run_is_killed_and_known_by_another(
