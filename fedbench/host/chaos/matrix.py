@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 from fedbench.config import Experiment
 from fedbench.engines.containers import startup
@@ -81,14 +82,21 @@ class Matrix:
         before = startup.starts(self._stack, self._containers)
         try:
             seen = self._seen(scenario, fault, before)
+        except RunError as error:
+            seen = Seen(victim=victim.service, end="could not be started", error=error.message)
+            self._restart_server()
         finally:
             fault.clear()
-        if scenario.fault != "down":
+        if scenario.fault == "down":
+            seen = seen.model_copy(update={"lost": [*seen.lost, *self._left()]})
+        else:
             self.repair(before)
-            return judged(scenario, seen)
-        left = [each.name for each in self._containers.of_project(self._stack.compose.name)]
-        losses = [*seen.lost, *(f"{name} is left behind" for name in left)]
-        return judged(scenario, seen.model_copy(update={"lost": losses}))
+        return judged(scenario, seen)
+
+    def _left(self) -> list[str]:
+        """Say what `down` left behind."""
+        there = self._containers.of_project(self._stack.compose.name)
+        return [f"{container.name} is left behind" for container in there]
 
     def _service(self, who: Who) -> str:
         if who == "client":
@@ -99,34 +107,29 @@ class Matrix:
         return [plan.name for plan in self._stack.clients if plan.name != FAULTY]
 
     def _seen(self, scenario: Scenario, fault: Fault, before: startup.Starts) -> Seen:
-        """Run the scenario's experiment amid its fault, and say what became of it."""
+        """Run the scenario's experiment amid its fault, and say what became of it.
+
+        Raises:
+            RunError: the run cannot be started.
+        """
         clients = self._ordinary()
         if scenario.who == "faulty":
             clients = [*clients[1:], FAULTY]  # as many as else
         chosen = experiment_of(scenario, self._experiment, clients)
-        clients = list(chosen.clients or clients)
-        began = time.monotonic()
-        with self._engine.alone():
-            run = self._engine.create(chosen, None)
-            fault.prepare(run)
-            if fault.disturbs:
-                self.repair(before)
-            saboteur = Saboteur(fault, run)
-            if scenario.when.round == 0:
-                saboteur.start()
-                saboteur.made.wait()
-            self._engine.start(run)
-        if scenario.when.round:
-            saboteur.start()
-        try:
+        with ExitStack() as over:
+            with self._engine.alone():
+                run = self._engine.create(chosen, None)
+                fault.prepare(run)
+                if fault.disturbs:
+                    self.repair(before)
+                saboteur = over.enter_context(Saboteur(fault, run))
+                saboteur.wait_if_before()
+                self._engine.start(run)
             end, error = self._follow(run)
-        finally:
-            saboteur.finish()
         resumed = self._resumed(run) if scenario.expected.resumes and end == "failed" else None
-        missed = signs.missed(run.path, clients)
-        known = saboteur.known(missed)
         finished = chosen if "finished" in (end, resumed) else None
-        seconds = (known.at - saboteur.moment()).total_seconds() if known else None
+        missed = signs.missed(run.path, chosen.clients or clients)
+        known = saboteur.known(missed)
         return Seen(
             run=run.id,
             victim=fault.victim.service,
@@ -135,10 +138,9 @@ class Matrix:
             resumed=resumed,
             missed=missed,
             known=known.words if known else None,
-            detected_seconds=seconds,
+            detected_seconds=(known.at - saboteur.moment()).total_seconds() if known else None,
             rounds_lost=signs.rounds_lost(run.path, read_events(run.path)),
             lost=signs.lost(run.path, saboteur.before, finished),
-            seconds=time.monotonic() - began,
             unmade=saboteur.problem,
         )
 
@@ -158,12 +160,14 @@ class Matrix:
             return "failed", error.message
         except _Overdue:
             self._engine.stop(run)
-            run_command(["docker", "restart", "--time", "5", self._server()])  # if it hangs
+            self._restart_server()
             return f"was not over after {RUN_SECONDS:.0f} s", None
         return "finished", None
 
-    def _server(self) -> str:
-        return self._stack.services(self._containers)["server"].name
+    def _restart_server(self) -> None:
+        """End whatever hangs in it."""
+        server = self._stack.services(self._containers)["server"]
+        run_command(["docker", "restart", "--time", "5", server.name])
 
     def _resumed(self, run: Run) -> str:
         with self._engine.alone():

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Self
 
 from fedbench.errors import FedbenchError
 from fedbench.host.chaos import signs
@@ -22,6 +23,8 @@ _LOOK_SECONDS = 0.25
 class Saboteur(threading.Thread):
     """Waits for a scenario's moment in a run, makes its fault, and ends it in time.
 
+    All that lasts as long as a block, at whose end the run has to be over.
+
     `began` is when the fault was made, None while it was not; `before` what the run had recorded of
     its rounds by then. `problem` says why it was not made.
     """
@@ -33,8 +36,7 @@ class Saboteur(threading.Thread):
         self.problem: str | None = None
         self.seen: Sighting | None = None
         """What could be seen of it beside the run's events."""
-        self.made = threading.Event()
-        """Set when the fault is made, or will not be."""
+        self._made = threading.Event()
         self._fault = fault
         self._run = run
         self._over = threading.Event()
@@ -51,9 +53,18 @@ class Saboteur(threading.Thread):
         except (FedbenchError, OSError) as error:
             self.problem = str(error)
         finally:
-            self.made.set()
+            self._made.set()
 
-    def finish(self) -> None:
+    def wait_if_before(self) -> None:
+        """Wait until the fault is made, or cannot be, if it comes before the run."""
+        if not self._fault.scenario.when.round:
+            self._made.wait()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """Undo the fault: the run is over."""
         self._over.set()
         self.join()
@@ -70,9 +81,10 @@ class Saboteur(threading.Thread):
         return min(sightings, key=lambda sighting: sighting.at, default=None)
 
     def moment(self) -> datetime:
-        """Return when it happened."""
+        """Return when it happened, in milliseconds, as events have it."""
         assert self.began is not None  # noqa: S101 (only of a fault that was made)
-        return self._fault.began() or self.began
+        moment = self._fault.began() or self.began
+        return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
     def _wait(self) -> bool:
         """Wait for the moment; return False if the run was over before."""
@@ -88,7 +100,7 @@ class Saboteur(threading.Thread):
         self._fault.look()
         self.began = datetime.now(UTC)
         self._fault.begin()
-        self.made.set()
+        self._made.set()
         until = time.monotonic() + (self._fault.scenario.lasts or float("inf"))
         while not self._over.wait(_LOOK_SECONDS) and time.monotonic() < until:
             if self.seen is None and (words := self._fault.noticed()):

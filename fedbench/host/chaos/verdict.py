@@ -20,9 +20,9 @@ class Seen(Record):
     there any more, or damaged.
     """
 
-    run: str
     victim: str
     end: str
+    run: str | None = None
     error: str | None = None
     resumed: str | None = None
     missed: list[MissedRound] = Field(default_factory=list)
@@ -30,7 +30,6 @@ class Seen(Record):
     detected_seconds: float | None = None
     rounds_lost: int = 0
     lost: list[str] = Field(default_factory=list)
-    seconds: float = 0.0
     unmade: str | None = None
 
 

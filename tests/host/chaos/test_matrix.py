@@ -252,6 +252,39 @@ def test_a_fault_that_docker_refuses_is_told(arena: Arena, monkeypatch: pytest.M
     assert arena.run(expected={}).problems == ["the fault was not made: `docker kill` failed"]
 
 
+def test_a_run_that_cannot_be_started_is_told_and_the_next_one_is_tried(
+    arena: Arena, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = arena.engine.create
+
+    def busy(*_: object) -> Run:
+        monkeypatch.setattr(arena.engine, "create", create)
+        raise RunError("run x is in progress")
+
+    monkeypatch.setattr(arena.engine, "create", busy)
+    arena.engine.broken = lambda: len(arena.commands) > 1
+    first, second = arena.matrix().run([scenario(), scenario(name="client-kill-2")])
+
+    assert first.problems == ["the run could not be started: run x is in progress"]
+    assert arena.commands[0] == ["docker", "restart", "--time", "5", f"{PROJECT}-server-1"]
+    assert (second.scenario, second.ok) == ("client-kill-2", True)
+
+
+def test_what_comes_before_a_run_is_done_before_it_starts(arena: Arena) -> None:
+    begun: list[int] = []
+    start = arena.engine.start
+
+    def starting(run: Run) -> None:
+        begun.append(len(arena.commands))
+        start(run)
+
+    arena.engine.start = starting  # type: ignore[method-assign]
+    row = arena.run(who="prometheus", when={"round": 0})
+
+    assert row.ok, row.problems
+    assert begun == [1]
+
+
 def test_the_users_wish_ends_it_and_mends_what_was_broken(arena: Arena) -> None:
     def interrupted(run: Run) -> None:
         raise RunInterrupted("stopped")
