@@ -58,10 +58,16 @@ def began(events: Iterable[Event], when: When) -> bool:
 
 
 def known(events: Iterable[Event], since: datetime, victim: str) -> Sighting | None:
-    """Return when the run first said something of the victim, a client or the server."""
+    """Return when the run first said something of the victim, a client or the server.
+
+    That it starts says nothing the first time.
+    """
+    started = 0
     for event in events:
         at = datetime.fromisoformat(event["time"])
-        if at < since or not _concerns(event, victim):
+        started += event["event"] == "started"
+        first = event["event"] == "started" and started == 1
+        if at < since or first or not _concerns(event, victim):
             continue
         words = event.get("reason") or ""
         return Sighting(at=at, words=f"{event['event']}: {words}" if words else event["event"])

@@ -106,6 +106,7 @@ def test_a_server_that_was_lost_is_known_by_a_run_that_starts_again() -> None:
     found = signs.known(events, START, "server")
 
     assert found == signs.Sighting(at=START + timedelta(seconds=4), words="started")
+    assert signs.known([event("started", 4)], START, "server") is None, "it only begins"
     revived = [event("revived", 1, service="prometheus"), event("revived", 2, service="server")]
     assert signs.known(revived, START, "server") == signs.Sighting(
         at=START + timedelta(seconds=2), words="revived"
