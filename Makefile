@@ -10,7 +10,7 @@ DATA_OPT  = $(if $(DATA),--data $(DATA))
 RUN_OPTS  = $(DATA_OPT) $(if $(DETACH),--detach) $(foreach s,$(SET),--set $(s))
 
 .DEFAULT_GOAL := help
-.PHONY: help up run sweep status top logs down join plan data devices report fidelity reproduce calibrate test test-unit test-flower bench bench-full check format clean
+.PHONY: help up run sweep status top logs down join plan data devices report fidelity reproduce calibrate chaos test test-unit test-flower bench bench-full check format clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -59,6 +59,9 @@ report: .venv/host ## report runs, the newest by default, as Markdown or into a 
 
 calibrate: .venv/host ## measure how fast this host trains each model: [MODEL=mobilenet_v2] [FRESH=1]
 	@$(FEDBENCH) calibrate $(foreach m,$(MODEL),--model $(m)) $(if $(FRESH),--fresh)
+
+chaos: .venv/host ## break a small federation in every way, and check what its runs make of it: [SCENARIO="client-kill disk-full"]
+	@$(FEDBENCH) chaos $(SCENARIO)
 
 # One more than there are cores: some tests wait. A file's tests share what they set up; files are
 # begun in the order of tests/conftest.py.

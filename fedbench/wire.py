@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, Json, ValidationError
 
@@ -39,6 +39,13 @@ LOSSES: tuple[tuple[str, Missing], ...] = (
 )
 """How the reason begins for which a node is gone, and what kind of reason it is. Of others, nothing
 was heard: they are frozen, or without a network."""
+Misbehaviour = Literal[
+    "nan", "wrong-shape", "wrong-dtype", "huge-header", "no-bundle", "incomplete-bundle",
+    "too-many-samples", "raise", "late", "silent", "mute",
+]  # fmt: skip
+"""What a client that is started as `fedbench.client.faulty` can be told to do wrong."""
+MISBEHAVIOUR_FILE, MISBEHAVED_FILE = "/tmp/misbehaviour", "/tmp/misbehaved"  # noqa: S108 (its own)
+"""Where such a client is told so, and where it says since when (s, of the Unix clock) it does."""
 
 
 class NameTakenError(Exception):

@@ -79,6 +79,7 @@ LAYERS = (
     "fedbench.engines.in_process",
     "fedbench.host.watch.top",
     "fedbench.host.studies",
+    "fedbench.host.chaos",
     "fedbench.cli",
 )
 MOST_MODULES = 15

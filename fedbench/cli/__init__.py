@@ -8,7 +8,7 @@ import traceback
 import click
 import typer
 
-from fedbench.cli import checkout, federation, host, look, run, study, watch
+from fedbench.cli import chaos, checkout, federation, host, look, run, study, watch
 from fedbench.cli.output import accept_any_text, say
 from fedbench.errors import FedbenchError, HostError
 from fedbench.records.files import is_disk_full
@@ -37,6 +37,7 @@ COMMANDS = (  # in the order of --help
     host.calibrate,
     host.profile_this_device,
     study.compare,
+    chaos.chaos,
 )
 for command in COMMANDS:
     app.command()(command)

@@ -1,7 +1,7 @@
 """Carries out one order and ends: `python -m fedbench.helper '{"quotas": [...]}'`.
 
 Orders: `quotas`, a list of `set_parent_quota`'s arguments; `shape`, a list of `LinkLimits`;
-`probe`.
+`switch`, the arguments of that function; `probe`.
 The answer is JSON on stdout: `{"error": text}` with exit code 1 where the order failed.
 """
 
@@ -32,9 +32,12 @@ def obey(order: dict[str, Any]) -> dict[str, Any]:
     if verb == "shape":
         shape.shape(shape.LinkLimits(**entry) for entry in entries)
         return {}
+    if verb == "switch":
+        shape.switch(**entries)
+        return {}
     if verb == "probe":
         return shape.probe()
-    raise HostError(f"the helper knows no order {verb!r}: expected quotas, shape or probe")
+    raise HostError(f"the helper knows no order {verb!r}: expected quotas, shape, switch or probe")
 
 
 def main() -> int:

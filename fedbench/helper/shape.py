@@ -86,6 +86,23 @@ def shape(links: Iterable[LinkLimits]) -> None:
             raise HostError(f"process {link.pid}: {INTERFACE} cannot be shaped: {error}") from None
 
 
+def switch(pid: int, *, up: bool) -> None:
+    """Switch the link of the container that has process `pid` on or off; addresses stay.
+
+    This process ends up in that container's network namespace.
+
+    Raises:
+        HostError: the process has ended, or the kernel refuses.
+    """
+    _enter(pid)
+    try:
+        with IPRoute() as ipr:
+            (index,) = ipr.link_lookup(ifname=INTERFACE)
+            ipr.link("set", index=index, state="up" if up else "down")
+    except NetlinkError as error:
+        raise HostError(f"process {pid}: {INTERFACE} cannot be switched: {error}") from None
+
+
 def _enter(pid: int) -> None:
     try:
         with open(f"/proc/{pid}/ns/net") as namespace:

@@ -20,6 +20,7 @@ ORDER = (
     "test_image",
     "test_federation",
     "test_two_at_once",
+    "test_chaos",
     "test_without_prometheus",
     "test_readme",
     "test_sweep",

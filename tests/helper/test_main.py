@@ -15,7 +15,14 @@ import pytest
             {"quotas": [{"pid": 2**30, "period": 100_000, "quota": 50_000}]},
             "process 1073741824 is not there: its container has ended",
         ),
-        ({"dance": []}, "the helper knows no order 'dance': expected quotas, shape or probe"),
+        (
+            {"switch": {"pid": 2**30, "up": False}},
+            "process 1073741824 is not there: its container has ended",
+        ),
+        (
+            {"dance": []},
+            "the helper knows no order 'dance': expected quotas, shape, switch or probe",
+        ),
     ],
 )
 def test_an_order_that_fails_is_answered_with_the_reason(order: dict[str, Any], error: str) -> None:

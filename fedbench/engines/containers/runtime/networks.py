@@ -46,6 +46,16 @@ def shape(
         helper.run(containers, image, {"shape": order}, **_RIGHTS)
 
 
+def switch(containers: Containers, image: str, container: Container, *, up: bool) -> None:
+    """Take a container's link to its network down, as if the cable was pulled, or up again.
+
+    Raises:
+        DockerError: the container is not running or has the host's network, or the kernel refuses.
+    """
+    order = {"switch": {"pid": _pid(containers, container), "up": up}}
+    helper.run(containers, image, order, **_RIGHTS)
+
+
 def _pid(containers: Containers, container: Container) -> int:
     now = look_running(containers, container)
     if now.network_mode == "host":

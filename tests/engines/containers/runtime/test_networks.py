@@ -14,7 +14,7 @@ from harness import PROJECT, remove_named
 from fedbench.client.settings import METRICS_PORT
 from fedbench.config import Network
 from fedbench.engines.containers.runtime.containers import Containers
-from fedbench.engines.containers.runtime.networks import probe, shape
+from fedbench.engines.containers.runtime.networks import probe, shape, switch
 from fedbench.errors import DockerError
 from fedbench.helper import shape as helper_shape
 from fedbench.host.plan.networks import Capabilities, dilated, unapplied
@@ -176,6 +176,22 @@ def test_a_restart_takes_it_off_and_it_is_put_on_again(
     assert transfer("up", MB) < 0.2
     shaped(client, Network(up=8e6))
     assert transfer("up", MB) == pytest.approx(due(MB, 8e6), rel=0.1)
+
+
+@pytest.mark.docker
+def test_a_link_that_is_down_carries_nothing_until_it_is_up_again(
+    client: Container, transfer: Transfer, docker_containers: Containers, helper_image: str
+) -> None:
+    def switched(*, up: bool) -> None:
+        there = docker_containers.named(str(client.name))
+        assert there is not None
+        switch(docker_containers, helper_image, there, up=up)
+
+    switched(up=False)
+    with pytest.raises(AssertionError, match="unreachable"):
+        transfer("up", MB)
+    switched(up=True)
+    assert transfer("up", MB) < 0.2
 
 
 @pytest.mark.docker
