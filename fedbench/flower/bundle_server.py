@@ -144,7 +144,7 @@ def _runtime_pull(request: Request, parts: Parts) -> Parts:
     answer = runtime_handlers.pull_messages(
         PullAppMessagesRequest.FromString(parts[0]), state, task
     )
-    for reply in answer.messages_list:
+    for reply in answer.messages_list:  # SuperLink's own, too: a node that is gone takes no message
         state.object_store.delete(reply.metadata.reply_to_message_id)
     return [answer.SerializeToString()] if answer.messages_list else []
 

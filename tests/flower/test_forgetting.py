@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+
+import numpy as np
 import pytest
-from flwr.app import Message, MessageType, RecordDict
+from flwr.app import Array, ArrayRecord, Message, MessageType, RecordDict
 from superlink import SuperLink
 
 from fedbench.flower import superlink as flower
 from fedbench.flower.superlink import forget_nodes
+from fedbench.server.grid import PromptGrid
 
 
 @pytest.fixture
@@ -52,3 +59,35 @@ def test_what_a_forgotten_node_was_asked_is_answered_as_of_one_that_is_gone(
 
     assert node not in known(superlink)
     assert reply.has_error()
+
+
+def test_the_model_that_a_node_did_not_take_is_forgotten_with_it(superlink: SuperLink) -> None:
+    stays, goes = superlink.join(), superlink.join()
+    model = ArrayRecord({"weights": Array(np.arange(1000, dtype=np.float32))})
+    asked = [
+        Message(RecordDict({"arrays": model}), node, MessageType.TRAIN) for node in (stays, goes)
+    ]
+    with superlink.reached(), closing(PromptGrid(superlink.grid, lambda: False)) as grid:
+        replies = grid.exchange(asked, 10.0)
+
+        def lose_one() -> None:
+            until(lambda: superlink.waiting(goes))
+            flower.sign_off(superlink.app, goes)
+
+        losing = threading.Thread(target=lose_one)
+        losing.start()
+        node, reply = next(replies)
+        losing.join()
+        assert (node, reply.has_error()) == (goes, True)
+        assert superlink.holds(asked[0]), "it is still to be taken"
+        assert not superlink.holds(asked[1])
+        superlink.answer(stays, lambda message: Message(RecordDict({}), reply_to=message))
+        assert [node for node, _ in replies] == [stays]
+    assert superlink.stored() == set()
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
