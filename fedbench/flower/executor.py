@@ -26,6 +26,7 @@ from flwr.supercore.logger import mirror_output_to_queue
 from flwr.supercore.runtime import RuntimeHttpClient
 
 POLL_SECONDS = 0.1  # the server holds back its answer while there is no task
+ASK_SECONDS = 10.0  # for another task, while there is one
 
 _forking = multiprocessing.get_context("fork")
 _spawning = multiprocessing.get_context("spawn")
@@ -100,26 +101,56 @@ def _take_tasks(address: str, parent: int, prepare: Callable[[], object]) -> Non
         interceptors=[RuntimeVersionHttpInterceptor(component_name="SuperExec")],
     )
     request = AcquireTaskRequest(supported_task_types=[TaskType.SERVER_APP])
+    running: _ServerAppProcess | None = None
     while os.getppid() == parent:
+        if running and running.goes_on():
+            continue
         try:
-            answer = client.AcquireTask(request)
+            token = client.AcquireTask(request).token
         except httpx.TransportError:  # SuperLink is starting, or ending
             time.sleep(POLL_SECONDS)
             continue
-        if answer.token:
-            _run_to_its_end(address, answer.token, parent)
-        else:
+        if token:
+            if running:
+                running.kill()  # it hangs: SuperLink has another
+            running = _ServerAppProcess(address, token)
+        elif running is None or not running.is_alive():
             time.sleep(POLL_SECONDS)
 
 
-def _run_to_its_end(address: str, token: str, parent: int) -> None:
-    """Run one ServerApp; say so if it died."""
-    process = _forking.Process(target=_run, args=(address, token, os.getpid()))
-    process.start()
-    while process.is_alive() and os.getppid() == parent:
-        process.join(POLL_SECONDS)
-    if process.exitcode:  # else it said itself how it ended
-        _tell(address, token, f"the ServerApp died ({_how(process.exitcode)})")
+class _ServerAppProcess:
+    """A process of one ServerApp."""
+
+    def __init__(self, address: str, token: str) -> None:
+        self._address = address
+        self._token = token
+        self._process = _forking.Process(target=_run, args=(address, token, os.getpid()))
+        self._process.start()
+        self._ended = False
+        self._asked = time.monotonic()
+
+    def is_alive(self) -> bool:
+        return self._process.is_alive()
+
+    def goes_on(self) -> bool:
+        """Wait a moment; return False if it has ended, and every ten seconds beside.
+
+        Of one that died SuperLink is told; others said themselves how they ended.
+        """
+        self._process.join(POLL_SECONDS)
+        if self._process.is_alive():
+            if time.monotonic() - self._asked < ASK_SECONDS:
+                return True
+            self._asked = time.monotonic()
+        elif not self._ended:
+            self._ended = True
+            if code := self._process.exitcode:
+                _tell(self._address, self._token, f"the ServerApp died ({_how(code)})")
+        return False
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.join()
 
 
 def _tell(address: str, token: str, reason: str) -> None:

@@ -8,6 +8,7 @@ silent node for another minute, is told so.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ SILENCE_SECONDS = 12.0
 MOST_CLIENTS = 10_000
 """Names that are remembered: whoever reaches the server may say another one each time."""
 HUNG_UP = f"{DIED}, or its connection broke"
+LATE_SECONDS = 3.0
 
 K = TypeVar("K")
 V = TypeVar("V", "_Entry", "_Loss")
@@ -72,6 +74,8 @@ class Registry:
     """The clients, by name. Thread-safe; `sign_off(node_id)` tells Flower who is gone.
 
     `known(node_id)` is false of a node that Flower never heard of: it was an earlier server's.
+    `expire` is called every `pulse` seconds: where it was not, the server itself was frozen, and
+    heard nobody.
     """
 
     def __init__(
@@ -79,7 +83,10 @@ class Registry:
         sign_off: Callable[[int], object],
         clock: Callable[[], float] = time.monotonic,
         known: Callable[[int], bool] = lambda _: True,
+        pulse: float = math.inf,
     ) -> None:
+        self._late = pulse + LATE_SECONDS
+        self._expired = clock()
         self._sign_off = sign_off
         self._node_known = known
         self._clock = clock
@@ -148,7 +155,14 @@ class Registry:
     def expire(self) -> None:
         """Give up those of whom nothing was heard for too long."""
         with self._lock:
+            if self._was_frozen():
+                now = self._clock()
+                self._entries = {name: replace(e, time=now) for name, e in self._entries.items()}
+            self._expired = self._clock()
             self._expire()
+
+    def _was_frozen(self) -> bool:
+        return self._clock() - self._expired > self._late
 
     def end(self, client: str, instance: str, ending: Ending) -> None:
         """Forget a client that died, and remember what it died of.
@@ -217,6 +231,8 @@ class Registry:
         self._gone[name, entry.announcement.instance] = entry
 
     def _expire(self) -> None:
+        if self._was_frozen():
+            return
         silence, now = self.silence, self._clock()
         for entry in list(self._entries.values()):
             allowed = silence + entry.announcement.round_trip  # in which the next is on its way

@@ -84,7 +84,11 @@ def serve(tls: Path, ports: ServerPorts = PORTS, runs: Path = RUNS, project: str
     """
     flower = superlink.create(ports.control)
     polled = LongPoll(Bundles(flower))
-    registry = Registry(partial(superlink.sign_off, flower), known=partial(superlink.knows, flower))
+    registry = Registry(
+        partial(superlink.sign_off, flower),
+        known=partial(superlink.knows, flower),
+        pulse=EXPIRING_SECONDS,
+    )
     lifelines = Lifelines(registry)
     metrics_registry = CollectorRegistry()
     metrics = ServerMetrics(metrics_registry)

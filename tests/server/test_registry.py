@@ -80,6 +80,24 @@ def test_a_client_of_an_earlier_server_has_to_start_anew(signed_off: list[int]) 
     assert signed_off == []
 
 
+def test_a_server_that_was_frozen_loses_nobody(clock: Clock, signed_off: list[int]) -> None:
+    """It heard nothing, and that is no client's fault; who stays silent afterwards is lost."""
+    registry = Registry(signed_off.append, clock, pulse=1.0)
+    for name, node in (("laptop", 7), ("pc", 8)):
+        registry.announce(announcement(name, node_id=node), "10.0.0.1")
+    clock.now += 20
+    registry.announce(announcement("laptop", node_id=7), "10.0.0.1")  # before it looks again
+    assert signed_off == []
+    for _ in range(int(SILENCE_SECONDS)):
+        registry.expire()
+        assert signed_off == []
+        clock.now += 1
+        registry.announce(announcement("laptop", node_id=7), "10.0.0.1")
+    clock.now += 1
+    registry.expire()
+    assert (listed(registry), signed_off) == (["laptop"], [8])
+
+
 def test_an_ipv6_address_is_bracketed(registry: Registry) -> None:
     registry.announce(announcement(), "fd00::5")
 
