@@ -62,6 +62,8 @@ CHECK_TIMEOUT_SECONDS = 5.0
 _OBJECT_BACKOFF_SECONDS = 0.05
 _FORBIDDEN = 403  # of a run that is over
 
+_UNAUTHORISED = 401  # a server that was started anew does not know a node
+
 Keys = tuple[ec.EllipticCurvePrivateKey, ec.EllipticCurvePublicKey]
 
 
@@ -75,6 +77,9 @@ class RunOverError(NotWantedError):
 
 class WithdrawnError(NotWantedError):
     """The server has forgotten a message, because its round is closed."""
+
+
+_NOT_WANTED = {_FORBIDDEN: RunOverError, _UNAUTHORISED: NotWantedError}
 
 
 @dataclass(frozen=True)
@@ -159,7 +164,9 @@ class FleetConnection:
             try:
                 answer = self._checking.post(FLEET_WANTED, parts, self._credentials)
             except RefusedError as error:
-                raise (RunOverError if error.status == _FORBIDDEN else NotWantedError) from None
+                if error.status in _NOT_WANTED:
+                    raise _NOT_WANTED[error.status] from None
+                return  # it is asked again
             if answer.empty:
                 raise WithdrawnError
             list(answer.parts())

@@ -75,7 +75,7 @@ def describe(event: dict[str, Any], rounds: list[RoundRecord], emulation: Emulat
             line = f"waiting for clients: {len(event['connected'])} of {event['needed']} ({here})"
         case "incomplete":
             line = f"going on with {len(event['connected'])} of {event['needed']} clients"
-        case "nobody" | "repaired":
+        case "nobody" | "repaired" | "below_minimum":
             line = event.get("reason", "no client came; waiting again")
         case "started" if event["after_round"]:
             line = f"going on after round {event['after_round']}"
