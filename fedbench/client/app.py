@@ -128,7 +128,7 @@ def _train(
     run, server_round, experiment = task.run, task.round, task.experiment
     client = str(context.node_config["client"])
     # A real device has none: it is as fast as it is.
-    pace = Pace(task.pace, companions.active) if task.pace else None
+    pace = Pace(task.pace, companions.active, cancelled.wait) if task.pace else None
     gpu_time = TimeShare(gpu_share, torch.cuda.synchronize) if gpu_share < 1 else None
 
     def on_batch(progress: Progress) -> None:

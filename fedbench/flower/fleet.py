@@ -75,6 +75,8 @@ fleet_http_client.HEARTBEAT_CALL_TIMEOUT = TIMEOUT_SECONDS
 # trips later. A client that is gone is not missed by them, but by its announcements.
 fleet_http_connection.HEARTBEAT_DEFAULT_INTERVAL = 60
 
+_UNAUTHORISED = 401  # a server that was started anew does not know a node
+
 Keys = tuple[ec.EllipticCurvePrivateKey, ec.EllipticCurvePublicKey]
 
 
@@ -88,6 +90,9 @@ class RunOverError(NotWantedError):
 
 class WithdrawnError(NotWantedError):
     """The server has forgotten a message, because its round is closed."""
+
+
+_NOT_WANTED = {_FORBIDDEN: RunOverError, _UNAUTHORISED: NotWantedError}
 
 
 @dataclass(frozen=True)
@@ -172,7 +177,9 @@ class FleetConnection:
             try:
                 answer = self._checking.post(FLEET_WANTED, parts, self._credentials)
             except RefusedError as error:
-                raise (RunOverError if error.status == _FORBIDDEN else NotWantedError) from None
+                if error.status in _NOT_WANTED:
+                    raise _NOT_WANTED[error.status] from None
+                return  # it is asked again
             if answer.empty:
                 raise WithdrawnError
             list(answer.parts())

@@ -30,7 +30,7 @@ class Pace:
         self,
         speed: Speed,
         active: Callable[[], int] = lambda: 1,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self._speed = speed
         self._active = active

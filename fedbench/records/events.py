@@ -19,6 +19,8 @@ _FACTS = {
     "trained": {"round", "client", "seconds"},
     "evaluated": {"round", "client"},
     "failed": {"round", "client", "reason"},
+    "cancelled": {"round", "client", "reason"},
+    "below_minimum": {"round", "reason"},
     "not_held": {"round", "client", "reason"},
     "recorded": {"round", "rounds"},
     "progress": {"images", "of", "seconds_left"},

@@ -125,7 +125,9 @@ class Rounds:
             record = record.model_copy(update={"attempts": list(attempts)})
             if not record.below_minimum:
                 return trained, record
-            self._say("below_minimum", round=number, trained=record.trained)
+            few = f"{record.trained} clients trained, at least {chosen.min_clients} have to"
+            reason = f"round {number}: {few}; the model stays as it was"
+            self._say("below_minimum", round=number, reason=reason)
             if chosen.below_minimum == "stop" or len(attempts) + 1 >= chosen.failing_rounds:
                 raise TooFewTrainedError(record, chosen.min_clients)
             attempts.append(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -333,6 +334,25 @@ def test_training_ends_at_the_next_batch_when_the_run_does(folder: Path) -> None
 
     client.cancelled.clear()
     assert told(ask(MessageType.TRAIN, folder))["samples"] == 64
+
+
+def test_an_evaluation_ends_at_the_next_batch_when_nobody_waits_for_it(folder: Path) -> None:
+    client.cancelled.set()
+
+    with pytest.raises(Cancelled):
+        ask(MessageType.EVALUATE, folder)
+    assert value("fedbench_client_phase", phase="waiting") == 1
+
+    client.cancelled.clear()
+    assert told(ask(MessageType.EVALUATE, folder))["test_samples"] > 0
+
+
+def test_a_client_that_waits_for_its_device_is_cancelled_at_once(folder: Path) -> None:
+    """Of the two batches the first alone would take an hour."""
+    threading.Timer(0.2, client.cancelled.set).start()
+
+    with pytest.raises(Cancelled):
+        ask(MessageType.TRAIN, folder, pace=Speed(16 / 3600, 16 / 3600))
 
 
 def test_training_keeps_to_the_pace_of_the_device(folder: Path) -> None:

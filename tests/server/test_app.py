@@ -6,6 +6,8 @@ import json
 import math
 import os
 from collections.abc import Callable
+from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -303,6 +305,20 @@ def test_a_round_below_its_minimum_is_repeated_and_the_model_is_kept(
     assert [(r.round, len(r.attempts), r.trained) for r in summary.rounds] == [(1, 1, 2), (2, 1, 2)]
     assert events(run).count("below_minimum") == 2
     assert np.array_equal(result(run), untrained(5) + np.float32(1) + np.float32(1))
+
+
+def test_a_silent_node_holds_no_round_up(superlink: Any, clients: Clients, store: RunStore) -> None:
+    silent = superlink.join(heartbeat_seconds=600)
+    run = create(store, rounds=3)
+
+    serve(superlink, run)
+
+    assert run.summary().status == "finished"
+    assert superlink.waiting(silent) == 0, "what it was asked is withdrawn at the end"
+    moments = [(e["event"], datetime.fromisoformat(e["time"])) for e in run.events()]
+    for (before, earlier), (after, later) in pairwise(moments):
+        if (before, after) == ("recorded", "round"):
+            assert (later - earlier).total_seconds() < 5
 
 
 def test_a_minimum_that_no_round_can_have_is_refused_at_once(

@@ -263,7 +263,7 @@ def test_the_deadline_is_kept_whoever_holds_back_an_answer() -> None:
         node = superlink.join()
         start = time.monotonic()
         assert list(grid.exchange(questions([node]), 0.3)) == []
-        assert 0.3 <= time.monotonic() - start < 0.8
+        assert 0.3 <= time.monotonic() - start < 1.5
 
 
 @pytest.mark.parametrize("whole", [True, False])

@@ -31,8 +31,12 @@ class Straggler:
 
     @classmethod
     def of(cls, record: RoundRecord) -> Straggler | None:
-        """Return the straggler of a round, or None where nobody worked."""
-        return cls.among({client.client: client.busy_seconds for client in record.clients})
+        """Return the straggler of a round, or None where nobody worked.
+
+        For an update that was begun in an earlier round nobody waited.
+        """
+        on_time = [client for client in record.clients if not client.staleness]
+        return cls.among({client.client: client.busy_seconds for client in on_time})
 
     @classmethod
     def among(cls, seconds: Mapping[str, float]) -> Straggler | None:

@@ -97,7 +97,7 @@ def describe(  # noqa: PLR0912 (a case for each event)
             line = f"waiting for clients: {len(event['connected'])} of {event['needed']} ({here})"
         case "incomplete":
             line = f"going on with {len(event['connected'])} of {event['needed']} clients"
-        case "nobody" | "repaired":
+        case "nobody" | "repaired" | "below_minimum":
             line = event.get("reason", "no client came; waiting again")
         case "restarted" | "revived":
             line = f"{event['reason']}: started again"

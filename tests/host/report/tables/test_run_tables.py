@@ -14,7 +14,7 @@ from fedbench.host.report.tables.run_tables import (
     round_table,
     server_table,
 )
-from fedbench.host.report.tables.run_totals import run_joules
+from fedbench.host.report.tables.run_totals import Straggler, run_joules
 from fedbench.records import ClientRound, EpochRecord, RoundRecord, Summary, summarise
 from fedbench.records.clock import Dilation
 from fedbench.records.rounds import Attempt
@@ -196,6 +196,18 @@ def test_a_round_says_who_was_missing_and_why(summary: Summary) -> None:
         "round 1: b: train: killed", "round 1: c: train: no answer", "round 1: b: train: killed",
     ]  # fmt: skip
     assert "missing" not in round_table(summary)[0]
+
+
+def test_nobody_waits_for_an_update_that_was_begun_in_an_earlier_round(summary: Summary) -> None:
+    record = summary.rounds[0]
+    late = next(client for client in record.clients if client.client == "legacy-pc")
+    others = [client for client in record.clients if client is not late]
+    clients = [*others, late.model_copy(update={"staleness": 1})]
+
+    straggler = Straggler.of(record.model_copy(update={"clients": clients}))
+
+    assert straggler is not None
+    assert straggler.client == "laptop"
 
 
 def test_a_failed_run_says_why() -> None:

@@ -75,13 +75,17 @@ EVENTS: dict[str, dict[str, Any]] = {
     "trained": {"event": "trained", "round": 2, "client": "a", "seconds": 3.25, "accuracy": 0.5},
     "trained, not evaluated": {"event": "trained", "round": 2, "client": "a", "seconds": 0.0},
     "failed": {"event": "failed", "round": 2, "client": "a", "reason": "out of memory"},
+    "too few trained": {
+        "event": "below_minimum", "round": 2,
+        "reason": "round 2: 0 clients trained, at least 1 have to; the model stays as it was",
+    },
     "left out, no data": {"event": "unidentified", "reason": "no /data"},
     "left out, other data": {"event": "left_out", "client": "a", "data": "digits-iid-3"},
     "left out, an error": {"event": "unidentified", "node": 7, "reason": "ValueError: corrupt"},
     "recorded": {"event": "recorded", "round": 1, "rounds": 2},
     "progress": {"event": "progress", "images": 3, "of": 400, "seconds_left": None},
     "progress, time left": {"event": "progress", "images": 100, "of": 400, "seconds_left": 61.2},
-}
+}  # fmt: skip
 EMULATED: dict[str, dict[str, Any]] = {
     "emulated: trained": {
         "event": "trained", "round": 2, "client": "laptop", "seconds": 5.0, "accuracy": 0.5,
