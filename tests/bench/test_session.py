@@ -108,7 +108,7 @@ def test_where_a_node_stops_is_before_its_first_failure(bench: dict[str, ModuleT
     lossy = bench["lossy"]
 
     def cell(value: float, ended: str, who: str = "ours", sweep: str = "loss") -> object:
-        return lossy.Cell(sweep, value, who, ended, 3, 3, 1.5, 20.0, 1, 7, "a | b")
+        return lossy.Cell(sweep, value, who, ended, 3, 100, 3, 1.5, 20.0, 1, 7, "a | b")
 
     cells = [
         cell(0.3, "finished"),
@@ -122,5 +122,5 @@ def test_where_a_node_stops_is_before_its_first_failure(bench: dict[str, ModuleT
     assert lossy._worst(cells, "loss", "ours") == 0.3
     assert lossy._worst(cells, "dropout", "ours") == 0
     first, *_, last = lossy.table(cells).splitlines()[2:]
-    assert first == "| latency 10 s | ours | finished | 3 | 3 | 1.5 | 20 | 1 | a / b |"
+    assert first == "| latency 10 s | ours | finished | 3 of 100 | 3 | 1.5 | 20 | 1 | a / b |"
     assert last.startswith("| loss 60 % | ours | finished |")
