@@ -17,6 +17,7 @@ from fake_containers import FakeContainers
 from safetensors.numpy import save_file
 
 from fedbench.config import Experiment, load_device, load_experiment, load_profile
+from fedbench.engines.containers.runtime.containers import CommandAnswer
 from fedbench.engines.containers.runtime.stack import Stack
 from fedbench.errors import DockerError, RunError, RunInterrupted
 from fedbench.host.chaos import matrix, results, victim
@@ -319,11 +320,20 @@ def test_what_cannot_be_done_is_skipped_and_costs_no_run(arena: Arena) -> None:
     assert arena.engine.asked == []
 
 
+def test_a_client_that_was_frozen_is_asked_itself(arena: Arena) -> None:
+    """Docker looks again half a minute later."""
+    arena.containers.change("pc-2", health="unhealthy")
+
+    assert arena.run(expected={}).ok
+    assert ("execute", "pc-2") in arena.containers.calls
+
+
 def test_the_federation_that_does_not_come_back_ends_it(
     arena: Arena, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(matrix, "_REPAIR_SECONDS", 0.0)
     arena.containers.change("pc-2", health="starting")
+    arena.containers.answers["/tmp/ready"] = CommandAnswer(1, "")
 
     with pytest.raises(DockerError, match="pc-2: not back after 0 s"):
         arena.run(expected={})
