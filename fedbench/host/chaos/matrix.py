@@ -12,7 +12,11 @@ from fedbench.engines.containers import startup
 from fedbench.engines.containers.engine import ContainersEngine
 from fedbench.engines.containers.runtime import links
 from fedbench.engines.containers.runtime.compose import run as run_command
-from fedbench.engines.containers.runtime.containers import Container, Containers
+from fedbench.engines.containers.runtime.containers import (
+    PROJECT_LABEL,
+    Container,
+    Containers,
+)
 from fedbench.engines.containers.runtime.quotas import Quotas
 from fedbench.engines.containers.runtime.stack import Stack
 from fedbench.errors import DockerError, RunError, RunInterrupted
@@ -97,8 +101,11 @@ class Matrix:
 
     def _left(self) -> list[str]:
         """Say what `down` left behind."""
-        there = self._containers.of_project(self._stack.compose.name)
-        return [f"{container.name} is left behind" for container in there]
+        project = self._stack.compose.name
+        containers = [each.name for each in self._containers.of_project(project)]
+        label = f"label={PROJECT_LABEL}={project}"
+        networks = run_command(["docker", "network", "ls", "--quiet", "--filter", label]).split()
+        return [f"{name} is left behind" for name in (*containers, *networks)]
 
     def _service(self, who: Who) -> str:
         if who == "client":

@@ -17,6 +17,7 @@ from fake_containers import FakeContainers
 from safetensors.numpy import save_file
 
 from fedbench.config import Experiment, load_device, load_experiment, load_profile
+from fedbench.engines.containers import teardown
 from fedbench.engines.containers.runtime.containers import CommandAnswer
 from fedbench.engines.containers.runtime.stack import Stack
 from fedbench.errors import DockerError, RunError, RunInterrupted
@@ -318,6 +319,29 @@ def test_what_cannot_be_done_is_skipped_and_costs_no_run(arena: Arena) -> None:
     assert row.ok is None
     assert row.seen.startswith("skipped: a container has its host's clock")
     assert arena.engine.asked == []
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+def test_after_down_nothing_may_be_left(
+    arena: Arena, monkeypatch: pytest.MonkeyPatch, leaves: bool
+) -> None:
+    def down(places: Places, say: object, *, volumes: bool) -> None:
+        assert (places, volumes) == (arena.places, False)
+        arena.containers.drop(*(() if not leaves else ("server", *CLIENTS)))
+        arena.commands.append(["down"])
+
+    def networks(argv: list[str]) -> str:
+        assert argv[-1] == f"label=com.docker.compose.project={PROJECT}"
+        return "f8c9eb10fef6\n" if leaves else ""
+
+    monkeypatch.setattr(teardown, "down", down)
+    monkeypatch.setattr(matrix, "run_command", networks)
+
+    row = arena.run(fault="down", who="federation", expected={"end": "finished"})
+
+    left = [f"{PROJECT}-prometheus-1", f"{PROJECT}-faulty-1", "f8c9eb10fef6"] if leaves else []
+    assert row.problems == [f"{name} is left behind" for name in left]
+    assert row.data_lost is leaves
 
 
 def test_a_client_that_was_frozen_is_asked_itself(arena: Arena) -> None:
