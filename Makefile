@@ -42,6 +42,9 @@ join: .venv/host ## join from this computer: SERVER=host:port DEVICE=legacy-pc [
 fidelity: .venv/host ## emulated epoch times against the real ones: PROFILE=table2 [SHORT=1]
 	@$(FEDBENCH) fidelity $(PROFILE) $(if $(SHORT),--short) $(foreach s,$(SET),--set $(s))
 
+chaos: .venv/host ## break a small federation in every way, and check what its runs make of it: [SCENARIO="client-kill disk-full"]
+	@$(FEDBENCH) chaos $(SCENARIO)
+
 reproduce: .venv/node ## the paper's tables, with ours beside: WHAT=table3 [ENGINE=in-process] [SCALE=0.1] [ROUNDS=2] [TUNED=1] [DATA=folder] [JSON=file]
 	@$(FEDBENCH) reproduce $(WHAT) $(if $(ENGINE),--engine $(ENGINE)) $(if $(SCALE),--scale $(SCALE)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(TUNED),--tuned) $(if $(JSON),--json $(JSON)) $(DATA_OPT)
 
@@ -59,9 +62,6 @@ report: .venv/host ## report runs, the newest by default, as Markdown or into a 
 
 calibrate: .venv/host ## measure how fast this host trains each model: [MODEL=mobilenet_v2] [FRESH=1]
 	@$(FEDBENCH) calibrate $(foreach m,$(MODEL),--model $(m)) $(if $(FRESH),--fresh)
-
-chaos: .venv/host ## break a small federation in every way, and check what its runs make of it: [SCENARIO="client-kill disk-full"]
-	@$(FEDBENCH) chaos $(SCENARIO)
 
 # One more than there are cores: some tests wait. A file's tests share what they set up; files are
 # begun in the order of tests/conftest.py.

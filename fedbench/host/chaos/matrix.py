@@ -6,12 +6,17 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
+from fedbench.client.settings import Settings
 from fedbench.config import Experiment
 from fedbench.engines.containers import startup
 from fedbench.engines.containers.engine import ContainersEngine
 from fedbench.engines.containers.runtime import links
 from fedbench.engines.containers.runtime.compose import run as run_command
-from fedbench.engines.containers.runtime.containers import Containers
+from fedbench.engines.containers.runtime.containers import (
+    PROJECT_LABEL,
+    Container,
+    Containers,
+)
 from fedbench.engines.containers.runtime.quotas import Quotas
 from fedbench.engines.containers.runtime.stack import Stack
 from fedbench.errors import DockerError, RunError, RunInterrupted
@@ -29,6 +34,7 @@ from fedbench.records.runs import Run
 
 RUN_SECONDS = 120.0
 """A run that is not over by then is stopped."""
+_READY = ("test", "-e", str(Settings.ready))
 _REPAIR_SECONDS = 180.0
 _POLL_SECONDS = 0.2
 
@@ -95,8 +101,11 @@ class Matrix:
 
     def _left(self) -> list[str]:
         """Say what `down` left behind."""
-        there = self._containers.of_project(self._stack.compose.name)
-        return [f"{container.name} is left behind" for container in there]
+        project = self._stack.compose.name
+        containers = [each.name for each in self._containers.of_project(project)]
+        label = f"label={PROJECT_LABEL}={project}"
+        networks = run_command(["docker", "network", "ls", "--quiet", "--filter", label]).split()
+        return [f"{name} is left behind" for name in (*containers, *networks)]
 
     def _service(self, who: Who) -> str:
         if who == "client":
@@ -205,7 +214,14 @@ class Matrix:
     def _unhealthy(self) -> list[str]:
         """Give clients that are ready their quotas; return what is not ready."""
         services = self._stack.services(self._containers)
-        waiting = [name for name, each in services.items() if each.health != "healthy"]
+        waiting = [name for name, each in services.items() if not self._is_ready(each)]
         names = [plan.name for plan in self._stack.clients]
         Quotas(self._stack, self._containers).enforce([n for n in names if n not in waiting])
         return waiting
+
+    def _is_ready(self, container: Container) -> bool:
+        """Tell whether it is healthy; after a pause, Docker asks only half a minute later."""
+        client = container.service in {plan.name for plan in self._stack.clients}
+        if container.health == "healthy" or not (client and container.is_running):
+            return container.health == "healthy"
+        return self._containers.execute(container, _READY).code == 0

@@ -17,6 +17,8 @@ from fake_containers import FakeContainers
 from safetensors.numpy import save_file
 
 from fedbench.config import Experiment, load_device, load_experiment, load_profile
+from fedbench.engines.containers import teardown
+from fedbench.engines.containers.runtime.containers import CommandAnswer
 from fedbench.engines.containers.runtime.stack import Stack
 from fedbench.errors import DockerError, RunError, RunInterrupted
 from fedbench.host.chaos import matrix, results, victim
@@ -319,11 +321,43 @@ def test_what_cannot_be_done_is_skipped_and_costs_no_run(arena: Arena) -> None:
     assert arena.engine.asked == []
 
 
+@pytest.mark.parametrize("leaves", [False, True])
+def test_after_down_nothing_may_be_left(
+    arena: Arena, monkeypatch: pytest.MonkeyPatch, leaves: bool
+) -> None:
+    def down(places: Places, say: object, *, volumes: bool) -> None:
+        assert (places, volumes) == (arena.places, False)
+        arena.containers.drop(*(() if not leaves else ("server", *CLIENTS)))
+        arena.commands.append(["down"])
+
+    def networks(argv: list[str]) -> str:
+        assert argv[-1] == f"label=com.docker.compose.project={PROJECT}"
+        return "f8c9eb10fef6\n" if leaves else ""
+
+    monkeypatch.setattr(teardown, "down", down)
+    monkeypatch.setattr(matrix, "run_command", networks)
+
+    row = arena.run(fault="down", who="federation", expected={"end": "finished"})
+
+    left = [f"{PROJECT}-prometheus-1", f"{PROJECT}-faulty-1", "f8c9eb10fef6"] if leaves else []
+    assert row.problems == [f"{name} is left behind" for name in left]
+    assert row.data_lost is leaves
+
+
+def test_a_client_that_was_frozen_is_asked_itself(arena: Arena) -> None:
+    """Docker looks again half a minute later."""
+    arena.containers.change("pc-2", health="unhealthy")
+
+    assert arena.run(expected={}).ok
+    assert ("execute", "pc-2") in arena.containers.calls
+
+
 def test_the_federation_that_does_not_come_back_ends_it(
     arena: Arena, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(matrix, "_REPAIR_SECONDS", 0.0)
     arena.containers.change("pc-2", health="starting")
+    arena.containers.answers["/tmp/ready"] = CommandAnswer(1, "")
 
     with pytest.raises(DockerError, match="pc-2: not back after 0 s"):
         arena.run(expected={})

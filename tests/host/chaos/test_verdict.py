@@ -104,6 +104,16 @@ def test_a_failure_that_was_expected_is_ok() -> None:
     )
 
 
+def test_of_a_whole_federation_everyone_may_be_missing() -> None:
+    down = {"fault": "down", "who": "federation", "expected": Expectation(end="failed")}
+
+    row = judged(
+        scenario().model_copy(update=down), seen(end="failed", missed=[missed(2), missed(2, "b")])
+    )
+
+    assert row.ok, row.problems
+
+
 def test_what_is_lost_is_data_lost() -> None:
     assert judged(scenario(), seen(lost=["gone"])).data_lost
 
