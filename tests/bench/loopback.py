@@ -1,6 +1,8 @@
 """A federation without containers: a server, and clients behind networks of their own.
 
-They are processes of this computer, with the programs that run in the containers.
+They are processes of this computer, with the programs that run in the containers. A stock node is
+Flower's own flower-supernode and nothing else: the announcements which go with it in a container
+have time limits of their own, and no other node has them.
 """
 
 from __future__ import annotations
@@ -110,12 +112,6 @@ class Loopback:
                 "labels": random.integers(0, len(CLASSES), 16),
             }
             save_file(tensors, images / f"{part}.safetensors", {"classes": json.dumps(CLASSES)})
-        # In a container the stock node has its port to itself.
-        program = folder / "bin/flower-supernode"
-        program.parent.mkdir()
-        stock = Path(sys.executable).parent / "flower-supernode"
-        program.write_text(f'#!/bin/sh\nexec {stock} --port {client.ports["runtime"]} "$@"\n')
-        program.chmod(0o755)
 
     def look_after(self) -> None:
         """Begin each client that is not there: for the first time, or because it ended."""
@@ -136,11 +132,24 @@ class Loopback:
             "FEDBENCH_DEVICE": "laptop",
             "FEDBENCH_SERVER": f"{client.network.peer}:{self._fleet}",
             "FEDBENCH_METRICS_PORT": str(client.ports["metrics"]),
-            "FEDBENCH_NODE": self.node,
         }
         program = [str(PROGRAMS / "native_client.py"), str(folder)]
+        if self.node == "stock":
+            program = self._supernode(client, environment["FEDBENCH_SERVER"])
         client.process = self._spawn(client.name, program, environment)
         client.begun += 1
+
+    def _supernode(self, client: Client, server: str) -> list[str]:
+        """Return the command of Flower's own node, with nothing of fedbench around it."""
+        folder = self.folder / client.name
+        facts = {"client": client.name, "device": "laptop", "data": folder / "data"}
+        return [
+            str(Path(sys.executable).parent / "flower-supernode"),
+            *("--superlink", server),
+            *("--root-certificates", str(folder / "ca.pem")),
+            *("--node-config", " ".join(f'{key}="{value}"' for key, value in facts.items())),
+            *("--port", str(client.ports["runtime"])),
+        ]
 
     def _end_clients(self) -> None:
         for client in self.clients:
@@ -157,7 +166,7 @@ class Loopback:
         home = folder / "home"
         home.mkdir(parents=True, exist_ok=True)
         environment = environment | {
-            "PATH": f"{folder / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "HOME": str(home),
             "FLWR_HOME": str(home),
             "FLWR_TELEMETRY_ENABLED": "0",

@@ -124,7 +124,7 @@ def _experiment(network: Conditions, who: Who) -> dict[str, Any]:
         "model": "mobilenet_v3_small",
         "rounds": MANY_ROUNDS if network.away and who != "stock" else ROUNDS,
         "wait_for_clients_seconds": limit(network) / 2,
-        "round_timeout_seconds": 60 + 24 * network.delay,
+        "round_timeout_seconds": 120 + 24 * network.delay,
         **patient,
     }
 
