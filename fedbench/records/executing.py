@@ -19,6 +19,8 @@ from fedbench.records.rounds import ROUNDS_FILE, parse_round
 from fedbench.records.summary import SUMMARY_FILE, write_summary
 
 EXECUTING_FILE = "executing.json"
+SPARE_FILE = "spare"
+"""Keeps room on the disk for the words that say how a run ended."""
 MOST_DEATHS = 3
 
 
@@ -92,6 +94,7 @@ def fail(folder: Path, reason: str) -> None:
     Raises:
         OSError: that cannot be written; the run has ended all the same.
     """
+    (folder / SPARE_FILE).unlink(missing_ok=True)
     try:
         append_event(folder, "error", reason=reason)
         write_summary(folder)

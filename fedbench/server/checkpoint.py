@@ -21,6 +21,7 @@ from fedbench.errors import DamagedFileError
 from fedbench.flower.clock import now
 from fedbench.records import RoundRecord
 from fedbench.records.events import append_event
+from fedbench.records.executing import SPARE_FILE
 from fedbench.records.files import (
     ASIDE,
     UNREADABLE,
@@ -118,7 +119,7 @@ class RunFolder:
     @contextmanager
     def spare_room(self) -> Iterator[None]:
         """Keep room on the disk, while the block runs, for the words that say how it ended."""
-        spare = self.path / "spare"
+        spare = self.path / SPARE_FILE
         replace_bytes(spare, bytes(SPARE_BYTES))
         try:
             yield

@@ -17,7 +17,7 @@ import pytest
 from fake_containers import FakeContainers
 
 from fedbench import cli
-from fedbench.engines.containers import engine
+from fedbench.engines.containers import engine, watcher
 from fedbench.engines.containers.runtime.containers import CommandAnswer
 from fedbench.engines.containers.runtime.stack import Stack
 from fedbench.host.plan.targets import ASSUMED
@@ -43,7 +43,7 @@ def federation(
     images = Images(fedbench="fedbench:cpu", prometheus="prom/prometheus", grafana=None)
     monkeypatch.setattr(bootstrap, "ensure_images", lambda *_, **__: images)
     monkeypatch.setattr(calibration, "calibrate", lambda *_, **__: ASSUMED)
-    monkeypatch.setattr(engine, "_govern", lambda *_: None)
+    monkeypatch.setattr(watcher, "govern", lambda *_: None)
     program = docker_command.folder / "docker"
     wait = "until [ -e ended ]; do sleep 0.05; done; cat output"
     program.write_text(f"#!/bin/sh\ncd {docker_command.folder}\n{wait}\n")

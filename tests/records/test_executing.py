@@ -73,9 +73,11 @@ def test_a_run_whose_federation_is_taken_down_says_so(run: Run) -> None:
     facts = run.facts().model_copy(update={"project": "p"})
     facts.write(run.path)
     executing.begin(run.path, "p")
+    (run.path / executing.SPARE_FILE).touch()
     RunStore(run.path.parent).end("p")
     assert run.summary().error == "the federation was taken down, or brought up anew"
-    assert not (run.path / executing.EXECUTING_FILE).exists()
+    for left in (executing.EXECUTING_FILE, executing.SPARE_FILE):
+        assert not (run.path / left).exists()
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"deaths": -1}'])
