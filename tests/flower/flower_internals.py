@@ -65,6 +65,9 @@ USED = {
     "flwr.supercore.control.control_http_client:ControlHttpClient.ListRuns": "",
     "flwr.supercore.control.control_http_client:ControlHttpClient.StartRun": "",
     "flwr.supercore.control.control_http_client:ControlHttpClient.StopRun": "",
+    "flwr.supercore.date:datetime": "",  # by which its `now` goes
+    "flwr.supercore.date:now": "",
+    "flwr.superlink.routers.fleet.node_auth:now": "",
     "flwr.supercore.dependencies.task:authenticate_task": "request token state",
     "flwr.supercore.inflatable.inflatable_object:get_all_nested_objects": "obj",
     "flwr.supercore.inflatable.inflatable_object:get_object_tree": "obj",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from statistics import fmean
 from typing import Any
@@ -26,6 +27,7 @@ from fedbench.records.runs import Run
 from fedbench.records.verdict import Emulation
 
 _LINES = 6  # of what happened, above the live table
+_LATELY = 20  # rounds, by whose mean the time that is left is told
 
 
 class RunNews:
@@ -115,8 +117,9 @@ def describe(  # noqa: PLR0912 (a case for each event)
             line = f"{event['images'] / event['of']:.0%} of all images trained"
             line += "" if left is None else f", about {format_duration(left)} left"
         case "recorded":
-            so_far = [record for record in rounds if record.round <= event["round"]]
-            line = describe_round(so_far, event["rounds"], emulation.dilation)
+            end = bisect_right(rounds, event["round"], key=lambda record: record.round)
+            lately = rounds[max(0, end - _LATELY) : end]
+            line = describe_round(lately, event["rounds"], emulation.dilation)
         case "failed":
             line = f"{where}: {event['client']} failed: {event['reason']}"
         case "not_held":
