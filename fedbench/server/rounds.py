@@ -14,15 +14,14 @@ from fedbench.flower.clock import now
 from fedbench.records.clock import WallSeconds
 from fedbench.records.deadline import Deadlines
 from fedbench.records.facts import RunFacts
-from fedbench.records.rounds import Attempt, Missing, RoundRecord, TrainWork
+from fedbench.records.rounds import Attempt, Missing, RoundRecord
 from fedbench.records.verdict import Emulation
 from fedbench.server import replies as replies_of
 from fedbench.server.directory import Directory, Member, Say
 from fedbench.server.exchange import Exchange, Questions, Stopwatch
 from fedbench.server.replies import Kind
 from fedbench.server.strategy import select, staleness_weight
-from fedbench.server.tally import Tally
-from fedbench.wire import Work
+from fedbench.server.tally import Tally, told
 
 WAIT_POLL_SECONDS = 0.5
 NEWCOMER_POLL_SECONDS = 0.05
@@ -235,7 +234,7 @@ class Rounds:
                 tally.add_late(member, work, lap, number - asked_in)
                 replies_of.discount(reply, staleness_weight(number - asked_in))
             self._deadlines.learn(member.client, work)
-            self._say(_EVENTS[kind], round=number, client=member.client, **_told(work))
+            self._say(_EVENTS[kind], round=number, client=member.client, **told(work))
             if good == wanted:
                 replies.close()
             yield reply
@@ -263,20 +262,3 @@ class Rounds:
             images = [(member.client, member.samples) for member in self._chosen]
             return self._deadlines.training(images, megabytes)
         return self._deadlines.evaluation([member.client for member in self._chosen], megabytes)
-
-
-def _told(work: Work) -> dict[str, float]:
-    """Return what an event says of a client's work: wall seconds, loss and accuracy."""
-    if isinstance(work, TrainWork):
-        told = {
-            "seconds": sum(work.epoch_seconds, 0.0),
-            "loss": work.local_loss,
-            "accuracy": work.local_accuracy,
-        }
-    else:
-        told = {
-            "seconds": work.evaluate_seconds or 0.0,
-            "loss": work.server_loss,
-            "accuracy": work.server_accuracy,
-        }
-    return {name: value for name, value in told.items() if value is not None}

@@ -190,3 +190,20 @@ def _merged(works: Iterable[Work]) -> dict[str, Any]:
                 continue
             fields[name] = fields.get(name, 0) + value if name in _ADDED else value
     return fields
+
+
+def told(work: Work) -> dict[str, float]:
+    """Return what an event says of a client's work: wall seconds, loss and accuracy."""
+    if isinstance(work, TrainWork):
+        values = {
+            "seconds": sum(work.epoch_seconds, 0.0),
+            "loss": work.local_loss,
+            "accuracy": work.local_accuracy,
+        }
+    else:
+        values = {
+            "seconds": work.evaluate_seconds or 0.0,
+            "loss": work.server_loss,
+            "accuracy": work.server_accuracy,
+        }
+    return {name: value for name, value in values.items() if value is not None}
