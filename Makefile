@@ -63,16 +63,17 @@ report: .venv/host ## report runs, the newest by default, as Markdown or into a 
 calibrate: .venv/host ## measure how fast this host trains each model: [MODEL=mobilenet_v2] [FRESH=1]
 	@$(FEDBENCH) calibrate $(foreach m,$(MODEL),--model $(m)) $(if $(FRESH),--fresh)
 
-# One more than there are cores: some tests wait. A file's tests share what they set up.
-PYTEST_PARALLEL = .venv/bin/python -m pytest --numprocesses $$(($$(nproc) + 1)) --dist loadfile
+# One more than there are cores: some tests wait. A file's tests share what they set up; files are
+# begun in the order of tests/conftest.py.
+PYTEST_PARALLEL = .venv/bin/python -m pytest --numprocesses $$(($$(nproc) + 1)) --dist loadfile --no-loadscope-reorder
 
-# The marked tests measure, so nothing runs beside them; they share a federation, so nothing splits them.
+# Tests with Docker measure, so nothing runs beside them; they share a federation, so nothing splits them.
 test: check ## lint, type-check and run all tests; end-to-end ones too where Docker can be had
-	$(PYTEST_PARALLEL) -m "not docker and not alone"
-	.venv/bin/python -m pytest -m "docker or alone"
+	$(PYTEST_PARALLEL) -m "not docker"
+	.venv/bin/python -m pytest -m docker
 
 test-unit: .venv/dev ## run the unit tests, on all cores: none that needs Docker or trains in processes of its own
-	$(PYTEST_PARALLEL) -m "not docker and not alone and not processes"
+	$(PYTEST_PARALLEL) -m "not docker and not processes"
 
 test-flower: .venv/dev ## test what is used of Flower with each flwr of a list, and say what moved
 	@.venv/bin/python tests/flower/flower_versions.py

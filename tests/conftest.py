@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -23,13 +23,18 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).resolve().parent.parent
 
 
-@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what asks for Docker, so that `-m "not docker"` never touches a daemon."""
+@pytest.hookimpl(tryfirst=True, wrapper=True)  # before `-m` chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
+    """Mark what asks for Docker, so that `-m "not docker"` never touches a daemon.
+
+    What takes longest comes first: else a core is idle at the end, while another still trains.
+    """
     needs = {"docker_client"} if shutil.which("promtool") else {"docker_client", "promtool"}
     for item in items:
         if needs & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.docker)
+    yield
+    items.sort(key=lambda item: item.get_closest_marker("processes") is None)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -25,6 +25,7 @@ import httpx
 import numpy as np
 import pytest
 import torch
+from forks import Forked
 from safetensors.numpy import save_file
 from safetensors.torch import load_file
 
@@ -66,9 +67,9 @@ class Federation:
     operations: int
     metrics: dict[str, int]
     stack: ExitStack
-    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    processes: dict[str, Forked] = field(default_factory=dict)
 
-    def spawn(self, name: str, *argv: str, **environment: str) -> subprocess.Popen[bytes]:
+    def spawn(self, name: str, *argv: str, **environment: str) -> Forked:
         """A Python process that is gone when the tests are over, with its output in a log."""
         environment |= {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -79,14 +80,7 @@ class Federation:
             "OMP_WAIT_POLICY": "PASSIVE",  # two clients that spin for each other take ten times
             "PYTHONPATH": str(ROOT),
         }
-        log = self.stack.enter_context((self.folder / f"{name}.log").open("ab"))
-        process = subprocess.Popen(
-            [sys.executable, *argv],
-            env=environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            cwd=self.folder,
-        )
+        process = Forked(list(argv), environment, self.folder / f"{name}.log", self.folder)
         self.stack.callback(_end, process)
         self.processes[name] = process
         return process
@@ -133,7 +127,7 @@ class Federation:
         inputs = RunInputs(clients=len(SAMPLES[data]), classes=len(CLASSES), data=data)
         return RunStore(self.folder / "runs").create(chosen, PROFILE, inputs)
 
-    def launch(self, run: Run) -> subprocess.Popen[bytes]:
+    def launch(self, run: Run) -> Forked:
         argv = ["-m", "fedbench.server.launch", str(run.path)]
         return self.spawn(f"launch-{run.id}", *argv, "--operations-port", str(self.operations))
 
@@ -153,7 +147,7 @@ class Federation:
         return 'fedbench_client_phase{phase="training"} 1.0' in metrics
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: Forked) -> None:
     process.terminate()
     try:
         process.wait(10)

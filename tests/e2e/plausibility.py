@@ -30,6 +30,9 @@ FASTEST = 1.5  # times the device's speed
 _HISTOGRAM = ("count", "sum", "bucket")
 _WATTS_TOLERANCE = 0.01
 _MEAN_TOLERANCE = 0.001
+# A reply cannot time itself: an evaluation's upload is in no record. It is a few numbers, which may
+# wait for their device's next turn: a period of the CPU quota.
+_UNTOLD_SECONDS = 0.1
 
 Limits = Mapping[str, tuple[float, float]]
 """The least and the most that may be, by client."""
@@ -152,7 +155,8 @@ def longest(histogram: str, labels: Mapping[str, str], rounds: list[RoundRecord]
     if histogram == "fedbench_local_epoch_seconds":
         return max(seconds for client in mine for seconds in client.epoch_seconds)
     assert histogram == "fedbench_transfer_seconds", f"{histogram}: say what it counts"
-    return max(_transfer_seconds(client, labels["direction"]) for client in mine)
+    told = max(_transfer_seconds(client, labels["direction"]) for client in mine)
+    return max(told, _UNTOLD_SECONDS) if labels["direction"] == "sent" else told
 
 
 def growth(history: History, name: str) -> dict[tuple[tuple[str, str], ...], float]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from forks import Forked
 from safetensors.numpy import load_file, save_file
 
 from fedbench.config import Experiment
@@ -25,6 +24,7 @@ pytestmark = pytest.mark.processes
 
 CLASSES = [str(number) for number in range(10)]
 KEY = "random-1"
+IN_TURN = Path(__file__).with_name("in_turn.py")
 Prepare = Callable[..., Path]
 
 
@@ -77,19 +77,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-# As `python -m fedbench.engines.in_process`, for some folders in turn: its imports take longest.
-IN_TURN = """
-import sys
-from fedbench.engines.in_process import __main__ as engine
-
-if __name__ == "__main__":
-    engine.SAY_SECONDS = 0.5
-    for folder in sys.argv[1:]:
-        sys.argv[1:] = [folder]
-        assert engine.main() == 0
-"""
-
-
 # Stands where prometheus_client would be found; an import of it, in whatever worker, leaves a mark.
 DECOY = """
 from pathlib import Path
@@ -99,14 +86,14 @@ raise ImportError
 """
 
 
-def engine(*folders: Path) -> subprocess.Popen[bytes]:
+def engine(*folders: Path) -> Forked:
     decoy = folders[0].parent / "decoy"
     decoy.mkdir(exist_ok=True)
     (decoy / "prometheus_client.py").write_text(DECOY)
     path = os.pathsep.join(filter(None, (str(decoy), os.environ.get("PYTHONPATH"))))
     # Sums over two threads are other sums than those over one.
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-    return subprocess.Popen([sys.executable, "-c", IN_TURN, *map(str, folders)], env=environment)
+    return Forked([str(IN_TURN), *map(str, folders)], environment)
 
 
 def summary(folder: Path) -> Summary:

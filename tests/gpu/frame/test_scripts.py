@@ -33,7 +33,6 @@ def program(path: Path, text: str) -> str:
     return str(path)
 
 
-@pytest.mark.alone
 def test_a_session_in_small_goes_through_all_parts(tmp_path: Path) -> None:
     out, results = tmp_path / "out", tmp_path / "results"
     results.mkdir()
