@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -15,9 +13,11 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
 
-from fedbench.client import misbehaving
+from fedbench.client import faulty, misbehaving, worker
+from fedbench.client import node as node_module
 from fedbench.client.misbehaving import MisbehavingNode
-from fedbench.client.node import Cancelled
+from fedbench.client.node import Cancelled, Node
+from fedbench.client.settings import Settings
 from fedbench.flower.bundles import RefusedError
 from fedbench.flower.messages import Deflated
 from fedbench.flower.whole import NotWholeError, require_whole
@@ -212,17 +212,15 @@ def test_a_late_one_is_honest_in_the_end(tell: Any) -> None:
     assert admitted(tell("late 0.05")._call(message())).samples == SAMPLES
 
 
-def test_only_its_own_command_makes_a_client_faulty() -> None:
+def test_only_its_own_command_makes_a_client_faulty(monkeypatch: pytest.MonkeyPatch) -> None:
     """The worker that is started as `faulty` gets such a node; nothing else of the package does."""
-    code = (
-        "from fedbench.client import faulty, node, worker\n"
-        "worker.work = lambda settings: print(settings, node.Node.__name__)\n"
-        "honest = node.Node.__name__\n"
-        "faulty.work('settings')\n"
-        "print(honest)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["settings MisbehavingNode", "Node"]
+    monkeypatch.setitem(vars(node_module), "Node", Node)  # put back at the end
+    monkeypatch.setattr(worker, "work", lambda settings: 0 if node_module.Node is Node else 7)
+    settings = Settings("a", "laptop", "server:9092")
+
+    assert worker.work(settings) == 0
+    assert faulty.work(settings) == 7
+    assert node_module.Node is MisbehavingNode
     package = Path(misbehaving.__file__).parents[1]
     sources = {path.name: path.read_text() for path in package.rglob("*.py")}
     importing = [name for name, source in sources.items() if "client.misbehaving" in source]

@@ -131,7 +131,8 @@ def lost(folder: Path, before: bytes, finished: Experiment | None) -> list[str]:
     content = rounds.read_bytes() if rounds.exists() else b""
     losses = [] if content.startswith(before) else ["rounds that were recorded before are changed"]
     try:
-        numbers = [json.loads(line)["round"] for line in content.splitlines()]
+        records = [json.loads(line) for line in content.splitlines()]
+        numbers = [record["round"] for record in records]
     except (ValueError, LookupError) as error:
         return [*losses, f"{ROUNDS_FILE} cannot be read: {error}"]
     if numbers != list(range(1, len(numbers) + 1)):
@@ -141,7 +142,7 @@ def lost(folder: Path, before: bytes, finished: Experiment | None) -> list[str]:
             losses.append(f"{len(numbers)} of {finished.rounds} rounds are recorded")
         if finished.task == "train":
             losses += _broken(folder / "model.safetensors")
-    if numbers:
+    if any(not record.get("below_minimum") for record in records):  # such a one changes nothing
         losses += _broken(folder / "checkpoint.safetensors")
     return losses
 

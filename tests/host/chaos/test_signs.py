@@ -184,6 +184,14 @@ def test_a_model_has_to_be_there_and_be_numbers(whole: Path) -> None:
     assert second.startswith("checkpoint.safetensors cannot be read: ")
 
 
+def test_a_round_below_its_minimum_has_no_checkpoint(tmp_path: Path) -> None:
+    record(tmp_path, numbered(1) | {"below_minimum": True})
+    assert signs.lost(tmp_path, b"", None) == []
+
+    record(tmp_path, numbered(1))
+    assert len(signs.lost(tmp_path, b"", None)) == 1
+
+
 def test_a_run_without_training_has_no_model(whole: Path) -> None:
     (whole / "model.safetensors").unlink()
 
