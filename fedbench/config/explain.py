@@ -50,11 +50,12 @@ def explain(
 
 def _keys(item: ErrorDetails) -> list[int | str]:
     """Return the keys to the error as in the file, without marks of unions or mappings' keys."""
-    *way, last = item["loc"] or ("",)
+    figure = [item["ctx"]["key"]] if item["type"] == "figure" else []
+    *way, last = [*item["loc"], *figure] or [""]
     keys = [key for key in way if not str(key).startswith("[")]
-    if item["type"] == "extra_forbidden" or not str(last).startswith("["):
-        keys.append(last)  # a key of the file may look like a mark
-    return [*keys, item["ctx"]["key"]] if item["type"] == "figure" else keys
+    # A key of the file may look like a mark.
+    told = item["type"] == "extra_forbidden" or not str(last).startswith("[")
+    return [*keys, last] if told else keys
 
 
 def _sets(setting: str, key: str) -> bool:

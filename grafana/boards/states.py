@@ -10,7 +10,7 @@ from grafana_foundation_sdk.models.common import LegendDisplayMode, VisibilityMo
 from grafana_foundation_sdk.models.dashboard import FieldColorModeId, ValueMap, ValueMappingResult
 
 from boards.panels import REF_IDS, SOURCE, bottom_legend, fixed, leading, query
-from fedbench.records.palette import GRAFANA_PHASES
+from fedbench.host.palette import GRAFANA_PHASES
 from fedbench.telemetry.work import CLIENT_PHASES
 
 # 0 while the server is scraped: the absence of alerts means nothing where nothing was looked at.

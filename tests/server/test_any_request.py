@@ -148,7 +148,7 @@ def test_any_announcement_is_taken_or_refused(body: bytes) -> None:
 
 
 class Quick(public.Lifelines):
-    async def hold(self, request: Any, client: str, instance: str, seconds: float) -> None:
+    async def hold(self, request: Any, said: Any) -> None:
         """Hold nothing back."""
 
 

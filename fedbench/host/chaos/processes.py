@@ -33,7 +33,7 @@ class Kill(Fault):
         self.victim.docker("kill")
 
 
-class Stop(Fault):
+class StopContainer(Fault):
     """`docker stop`: the container may say goodbye."""
 
     def begin(self) -> None:

@@ -1,7 +1,7 @@
 """A chart as Plotly takes it, and what all charts share.
 
 Colours that begin with `@` come from the page, which has a light and a dark set. Those of clients,
-runs and activities are hues of `records/palette.py`, by name.
+runs and activities are hues of `host/palette.py`, by name.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import cycle
 from typing import Any
 
-from fedbench.records.palette import SERIES, Hue
+from fedbench.host.palette import SERIES, Hue
 
 Trace = dict[str, Any]
 

@@ -7,6 +7,7 @@ from itertools import chain
 from statistics import median
 from typing import Any
 
+from fedbench.host.palette import PHASES
 from fedbench.host.report.page.chart import (
     EMULATED,
     WALL,
@@ -24,7 +25,6 @@ from fedbench.host.report.page.chart import (
 from fedbench.host.report.page.story import Story
 from fedbench.host.report.tables.run_totals import joules
 from fedbench.records import ClientRound
-from fedbench.records.palette import PHASES
 
 _STATES = (("busy", paint(PHASES["training"])), ("idle", paint(PHASES["waiting"])))  # of energy
 _HALF = 0.46  # of the width, of each of two charts side by side

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
+from fedbench.host.palette import BLUE
 from fedbench.host.report.page.chart import Chart, Trace, axis, colours, paint, rounds_axis
 from fedbench.host.report.page.story import Story
 from fedbench.host.report.tables import paper
 from fedbench.host.report.tables.paper import PaperField, PaperRun
 from fedbench.records import RoundRecord
-from fedbench.records.palette import BLUE
 
 _PAPER = "Negi & Chinara"
 _LEGIBLE = 20  # classes whose counts have room in their cells

@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader
 from plotly.offline import get_plotlyjs
 
 from fedbench.config.units import format_number
+from fedbench.host.palette import HUES
 from fedbench.host.report.page.chart import Chart
 from fedbench.host.report.page.devices import cpu, energy, epochs, memory, traffic
 from fedbench.host.report.page.global_model import confusion, curves
@@ -24,7 +25,6 @@ from fedbench.host.report.tables import run_tables
 from fedbench.host.report.tables.run_tables import round_table
 from fedbench.host.report.tables.run_totals import RunTotals, run_joules, run_table
 from fedbench.host.report.tables.text_table import Table
-from fedbench.records.palette import HUES
 
 _FOLDER = Path(__file__).parent
 _OF_ONE_RUN = (timeline, epochs, memory, cpu, traffic, energy, confusion)

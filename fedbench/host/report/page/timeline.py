@@ -13,6 +13,7 @@ from itertools import chain
 from statistics import median
 from typing import Any, Literal, get_args
 
+from fedbench.host.palette import PHASES, RED
 from fedbench.host.report.page.chart import (
     ALIKE,
     WALL,
@@ -28,7 +29,6 @@ from fedbench.host.report.page.story import Story
 from fedbench.host.report.tables.run_totals import busy
 from fedbench.records import ClientRound, RoundRecord
 from fedbench.records.clock import WallSeconds
-from fedbench.records.palette import PHASES, RED
 
 Activity = Literal["receive", "train", "send", "wait for the others", "evaluate"]
 _PHASES: dict[Activity, str] = {

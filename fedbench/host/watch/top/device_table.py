@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from fedbench.config.units import format_number
+from fedbench.host.palette import TERMINAL_PHASES
 from fedbench.host.watch.top.state import DeviceState
-from fedbench.records.palette import TERMINAL_PHASES
 
 _SIGNS = {"waiting": "·", "receiving": "▼", "training": "█", "evaluating": "▒", "sending": "▲"}
 # A phase's colour, and its sign on the timeline, which tells it without colours too.

@@ -7,6 +7,7 @@ import pytest
 from recorded import top_answers
 from rich.console import Console
 
+from fedbench.host.palette import PHASES as HUES
 from fedbench.host.watch.top.device_table import (
     GAP,
     PHASES,
@@ -19,7 +20,6 @@ from fedbench.host.watch.top.device_table import (
 )
 from fedbench.host.watch.top.snapshot import snapshot
 from fedbench.host.watch.top.state import DeviceState
-from fedbench.records.palette import PHASES as HUES
 
 DEVICES = (
     DeviceState("a", epoch_seconds=1.0, cpu_use=0.5, memory=10.0, idle_joules=1.0, busy_joules=1.0),

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fedbench.host.report.page import render
-from fedbench.records import palette
-from fedbench.records.palette import (
+from fedbench.host import palette
+from fedbench.host.palette import (
     GRAFANA_PHASES,
     GREY,
     HUES,
@@ -18,6 +17,7 @@ from fedbench.records.palette import (
     TERMINAL_PHASES,
     Hue,
 )
+from fedbench.host.report.page import render
 from fedbench.telemetry.work import CLIENT_PHASES
 
 CSS = (Path(render.__file__).parent / "page.css").read_text(encoding="utf-8")
