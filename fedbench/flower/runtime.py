@@ -21,6 +21,7 @@ from flwr.proto.runtime_pb2 import (
     PushAppMessagesRequest,
     PushAppMessagesResponse,
 )
+from flwr.server.superlink.linkstate.utils import NODE_UNAVAILABLE_ERROR_REASON
 from flwr.serverapp import Grid
 from flwr.supercore.constant import TASK_TOKEN_HEADER
 
@@ -33,7 +34,7 @@ from fedbench.flower.bundles import (
     RUNTIME_WITHDRAW,
     Connection,
 )
-from fedbench.flower.messages import object_ids
+from fedbench.flower.messages import is_from_a_lost_node, object_ids
 
 _PATIENCE_SECONDS = 5.0  # SuperLink is in the same container
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
@@ -117,3 +118,11 @@ class RuntimeConnection:
     ) -> list[bytes]:
         headers = {**self._headers, **more}
         return list(self._connection.post(path, parts, lambda: headers).parts())
+
+
+def is_unexplained(reply: Message) -> bool:
+    """Return whether the reply stands in place of a node that is gone, and only Flower says why.
+
+    It says of each such node that it was not heard of, also of one that has unregistered.
+    """
+    return is_from_a_lost_node(reply) and reply.error.reason == NODE_UNAVAILABLE_ERROR_REASON

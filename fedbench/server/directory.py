@@ -14,8 +14,9 @@ from flwr.app import ConfigRecord, Error, Message, MessageType, RecordDict
 from pydantic import ValidationError
 
 from fedbench.flower.messages import is_from_a_lost_node, refusal
+from fedbench.flower.runtime import is_unexplained
 from fedbench.server.exchange import Exchange
-from fedbench.wire import Identity, first_problem
+from fedbench.wire import SIGNED_OFF, Identity, first_problem
 
 ANSWER_SECONDS = 120.0  # the stock node starts a process, under its device's quota, to answer
 LONGEST_PAUSE_SECONDS = 60.0
@@ -93,10 +94,15 @@ class Directory:
         return member or Member(node_id, f"node-{node_id}", "unknown")
 
     def explained(self, node_id: int, reply: Message) -> Message:
-        """Return the reply; one that stands for a node that is gone says why, if that is known."""
-        if is_from_a_lost_node(reply) and (
-            reason := self._why(node_id, self.member(node_id).client)
-        ):
+        """Return the reply; one that stands for a node that is gone says why.
+
+        Of one that died, or fell silent, the server knows why long before Flower misses it: of
+        which it knows nothing has unregistered.
+        """
+        if not is_from_a_lost_node(reply):
+            return reply
+        known = self._why(node_id, self.member(node_id).client)
+        if reason := known or (SIGNED_OFF if is_unexplained(reply) else None):
             reply.error = Error(code=reply.error.code, reason=reason)
         return reply
 

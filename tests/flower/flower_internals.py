@@ -59,6 +59,7 @@ USED = {
     "flwr.server.superlink.linkstate:LinkState.start_session": "run_id",
     "flwr.server.superlink.linkstate:LinkState.store_message_and_object_tree":
         "message object_tree session_id",
+    "flwr.server.superlink.linkstate.utils:NODE_UNAVAILABLE_ERROR_REASON": "",
     "flwr.serverapp.strategy:FedAvg._construct_messages": "record node_ids message_type",
     "flwr.supercore.control.control_http_client:ControlHttpClient.from_server_address":
         "server_address insecure root_certificates interceptors",

@@ -8,6 +8,7 @@ import pytest
 from clock import Clock
 from flwr.app import ConfigRecord, Error, Message, MessageType, RecordDict
 from flwr.common.constant import ErrorCode
+from flwr.server.superlink.linkstate.utils import NODE_UNAVAILABLE_ERROR_REASON
 
 from fedbench.server.directory import (
     ANSWER_SECONDS,
@@ -18,6 +19,7 @@ from fedbench.server.directory import (
     Why,
 )
 from fedbench.server.exchange import Exchange
+from fedbench.wire import SIGNED_OFF
 
 DATA = "digits-iid-1"
 SAID = {"client": "a", "device": "laptop", "samples": 1}
@@ -215,13 +217,14 @@ def test_an_error_says_why_a_node_is_gone_if_that_is_known() -> None:
     known = directory(Nodes({2: identity("b"), 3: identity("c")}), Said(), told)
     known_now(known)
 
-    def explained(node: int, code: int) -> str:
+    def explained(node: int, code: int, reason: str = "as it was") -> str:
         question = Message(RecordDict(), node, MessageType.TRAIN)
-        reply = Message(Error(code=code, reason="as it was"), reply_to=question)
+        reply = Message(Error(code=code, reason=reason), reply_to=question)
         return str(known.explained(node, reply).error.reason)
 
     assert explained(2, ErrorCode.NODE_UNAVAILABLE) == REASON
     assert explained(3, ErrorCode.NODE_UNAVAILABLE) == "as it was"
+    assert explained(3, ErrorCode.NODE_UNAVAILABLE, NODE_UNAVAILABLE_ERROR_REASON) == SIGNED_OFF
     # It answered: it is not gone, whatever became of it before.
     assert explained(2, ErrorCode.CLIENT_APP_RAISED_EXCEPTION) == "as it was"
 
