@@ -89,7 +89,7 @@ class Node:
         Returns early when the connection is lost for good; the container's restart policy
         brings the client back.
         """
-        with connect(address, certificate) as self._fleet:
+        with connect(address, certificate, stop) as self._fleet:
             self._stop = stop
             ready(self._fleet.node_id)
             while not stop.is_set():

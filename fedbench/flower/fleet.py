@@ -238,10 +238,13 @@ def _said_plainly() -> Iterator[None]:
 
 
 @contextmanager
-def connect(address: str, certificate: bytes) -> Iterator[FleetConnection]:
+def connect(
+    address: str, certificate: bytes, stop: threading.Event | None = None
+) -> Iterator[FleetConnection]:
     """Register a new node with the server at `address` (host:port) while the block lasts.
 
-    The block ends early, without an exception, when the connection is lost for good.
+    The block ends early, without an exception, when the connection is lost for good, or is lost
+    when `stop` is set.
     """
     clock.follow(date, address, certificate)
     keys = generate_key_pairs()
@@ -266,7 +269,7 @@ def connect(address: str, certificate: bytes) -> Iterator[FleetConnection]:
             max_wait_time=SERVER_GONE_SECONDS,
         ) as (node_id, _receive, _send, _run, _fab, pull_object, _push, _confirm):
             opener = _opener(address, certificate, TIMEOUT_SECONDS + far)
-            connection = Connection(opener, SERVER_GONE_SECONDS)
+            connection = Connection(opener, SERVER_GONE_SECONDS, stop)
             # A check that fails is made again soon.
             checking = Connection(_opener(address, certificate, CHECK_TIMEOUT_SECONDS + far), 0)
             fleet = FleetConnection(node_id, keys, connection, checking, pull_object)

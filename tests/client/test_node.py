@@ -38,7 +38,9 @@ class FakeLink:
         return message
 
     @contextmanager
-    def connect(self, address: str, certificate: bytes) -> Iterator[FakeLink]:
+    def connect(
+        self, address: str, certificate: bytes, stop: threading.Event
+    ) -> Iterator[FakeLink]:
         assert (address, certificate) == ("server:9092", b"certificate")
         yield self
 

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import struct
+import threading
+import time
 import tracemalloc
+from http.client import HTTPConnection
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedbench.flower.bundles import pack, unpack
+from fedbench.flower.bundles import Connection, pack, unpack
 
 
 @given(st.lists(st.binary(max_size=50), max_size=5))
@@ -49,3 +52,18 @@ def test_any_bytes_are_a_bundle_or_an_error(body: bytes) -> None:
     except struct.error:
         return
     assert body in (b"", b"".join(pack(parts)))
+
+
+def test_who_is_to_end_asks_a_server_that_hangs_up_no_more() -> None:
+    stop = threading.Event()
+    asked: list[float] = []
+
+    def refuse() -> HTTPConnection:
+        asked.append(time.monotonic())
+        if len(asked) == 3:
+            stop.set()
+        raise ConnectionRefusedError
+
+    with pytest.raises(ConnectionRefusedError):
+        Connection(refuse, 60, stop).post("/", [b""], dict)
+    assert len(asked) == 3
