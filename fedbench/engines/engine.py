@@ -18,7 +18,7 @@ from fedbench.records.runs import Run
 
 EngineName = Literal["containers", "in-process"]
 Look = Callable[[], None]
-POLL_SECONDS = 0.5
+POLL_SECONDS = 0.2
 STOP_SECONDS, STOP_POLL_SECONDS = 60.0, 0.05
 
 
@@ -47,7 +47,7 @@ class Engine(Protocol):
         """Start a run that was created or resumed; it goes on by itself."""
 
     def follow(self, run: Run, look: Look) -> Summary:
-        """Call `look` twice a second until a run that was started here is over.
+        """Call `look` a few times a second until a run that was started here is over.
 
         Raises:
             RunInterrupted: the user pressed Ctrl-C; the run was stopped and is recorded.
@@ -86,7 +86,7 @@ class ProcessEngine(ABC):
         self._processes[run.id] = self.launch(run)
 
     def follow(self, run: Run, look: Look) -> Summary:
-        """Call `look` twice a second until a run that was started here is over.
+        """Call `look` a few times a second until a run that was started here is over.
 
         Raises:
             RunInterrupted: the user pressed Ctrl-C; the run was stopped and is recorded.

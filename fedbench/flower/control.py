@@ -18,7 +18,7 @@ from flwr.supercore.fab import Fab
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from starlette.concurrency import run_in_threadpool
 
-POLL_SECONDS = 0.5
+POLL_SECONDS = 0.2
 
 
 class Control:

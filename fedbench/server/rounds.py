@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from math import inf
 from typing import cast
 
 from flwr.app import ArrayRecord, ConfigRecord, Message
@@ -25,6 +26,7 @@ from fedbench.server.tally import Tally, told
 
 WAIT_POLL_SECONDS = 0.5
 NEWCOMER_POLL_SECONDS = 0.05
+RETURN_SECONDS = 120.0
 SAY_SECONDS = 10.0
 _TIME_IS_UP = "no answer before the round's timeout"
 _ENOUGH = "not waited for: enough others had answered"
@@ -75,14 +77,14 @@ class Rounds:
         """Return the nodes of the current round: to evaluate, of those that trained."""
         return [member.node_id for member in self._chosen]
 
-    def wait(self, needed: int) -> list[Member]:
+    def wait(self, needed: int, most: float = inf) -> list[Member]:
         """Return the connected clients, once `needed` of them are.
 
-        After the experiment's waiting time it goes on with those that came; when none came, it
-        says so and waits again.
+        After the experiment's waiting time, and `most` seconds at most, it goes on with those that
+        came; when none came, it says so and waits again.
         """
         while True:
-            deadline = self._clock() + self._experiment.wait_for_clients_seconds
+            deadline = self._clock() + min(self._experiment.wait_for_clients_seconds, most)
             next_word = self._clock()
             while len(members := self._connected()) < needed or self._directory.newcomers:
                 if self._clock() >= deadline:
@@ -100,6 +102,17 @@ class Rounds:
                 self._say("incomplete", connected=[m.client for m in members], needed=needed)
                 return members
             self._say("nobody", needed=needed)
+
+    def _expected(self, number: int) -> list[Member]:
+        """Return who is there for a round: at first all that the run expects.
+
+        A run that goes on waits for them, too: a crash loses no client. One that does not come back
+        is not waited for as at the run's beginning.
+        """
+        if self._begun:
+            return self.wait(self._experiment.min_clients)
+        self._begun = True
+        return self.wait(self._facts.clients, inf if number == 1 else RETURN_SECONDS)
 
     def _connected(self) -> list[Member]:
         asked = self._experiment.clients
@@ -140,9 +153,7 @@ class Rounds:
     def _attempt(
         self, strategy: Strategy, number: int, arrays: ArrayRecord, attempt: int
     ) -> tuple[ArrayRecord, RoundRecord]:
-        # All that the run expects, also where it goes on after a stop: a crash loses no client.
-        members = self.wait(self._experiment.min_clients if self._begun else self._facts.clients)
-        self._begun = True
+        members = self._expected(number)
         tally, wanted = self._invite(members, number, attempt)
         started_at, start = now().isoformat(timespec="milliseconds"), time.monotonic()
         grid = self._grid.flower

@@ -31,7 +31,13 @@ from fedbench.records.facts import EmulatedDevices, RunFacts
 from fedbench.server.directory import Directory, Member
 from fedbench.server.exchange import Exchange, RunStopped
 from fedbench.server.registry import HUNG_UP
-from fedbench.server.rounds import SAY_SECONDS, WAIT_POLL_SECONDS, Rounds, TooFewTrainedError
+from fedbench.server.rounds import (
+    RETURN_SECONDS,
+    SAY_SECONDS,
+    WAIT_POLL_SECONDS,
+    Rounds,
+    TooFewTrainedError,
+)
 from fedbench.server.strategy import FlatFedAvg, select
 from fedbench.telemetry.timing import Timing
 from fedbench.wire import SIGNED_OFF, ClientTask, Ending
@@ -864,6 +870,18 @@ def test_after_the_waiting_time_it_goes_on_with_those_that_came(world: World) ->
     assert world.rounds(wait_for_clients_seconds=5).wait(2) == [LAPTOP]
     assert world.now == pytest.approx(5, abs=WAIT_POLL_SECONDS)
     assert world.said[-1] == ("incomplete", {"connected": ["laptop"], "needed": 2})
+
+
+@pytest.mark.parametrize(("number", "seconds"), [(1, 500.0), (3, RETURN_SECONDS)])
+def test_a_run_that_goes_on_waits_for_its_clients_but_not_as_long_as_a_new_one(
+    world: World, number: int, seconds: float
+) -> None:
+    world.members = [LAPTOP]
+    rounds = world.rounds(wait_for_clients_seconds=500)
+    play(rounds, number)
+
+    assert ("incomplete", {"connected": ["laptop"], "needed": 2}) in world.said
+    assert world.now == pytest.approx(seconds, abs=WAIT_POLL_SECONDS)
 
 
 def test_when_nobody_came_it_says_so_and_waits_again() -> None:
