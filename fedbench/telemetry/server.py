@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from itertools import product
 from statistics import median
 from typing import Literal, get_args
 
@@ -14,6 +15,7 @@ from prometheus_client.registry import Collector
 
 from fedbench.records import ClientRound, RoundRecord
 from fedbench.records.clock import Dilation, WallSeconds
+from fedbench.records.rounds import MISSING
 from fedbench.telemetry.families import RunMetrics, counter, gauge, single
 from fedbench.telemetry.metrics import ROUND_PARTS
 
@@ -100,6 +102,8 @@ class ServerMetrics:
         """Report a round that is over."""
         self.round_started(run, record.round, rounds)
         self._count(record.clients, run)
+        for client, reason in product(record.clients, MISSING):
+            self._missing.labels(client.client, reason)  # so that Prometheus sees it grow
         for client in record.missing:
             self._missing.labels(client.client, client.missing).inc()
         self._round_seconds.labels(run).observe(record.duration_seconds)

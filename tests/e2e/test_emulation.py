@@ -29,11 +29,6 @@ from harness import (
 pytestmark = pytest.mark.docker
 
 TABLE_2 = {"workstation": 211, "laptop": 33, "legacy-pc": 225, "workstation-gpu": 110}
-# The process that trains: the child of the one that outlives it, which init started.
-KILL_WORKER = (
-    "parent=$(cat /proc/1/task/1/children); parent=${parent% }; "
-    "kill -9 $(cat /proc/$parent/task/$parent/children)"
-)
 SETTLED = 8  # seconds after a round's start, when quotas are right
 # What TCP, IP and Ethernet add to a segment of 1448 bytes.
 ON_THE_WIRE = 1514 / 1448
@@ -103,7 +98,10 @@ class TestSharing:
     def test_a_client_that_is_gone_leaves_its_share_to_the_other(
         self, clean: docker.DockerClient
     ) -> None:
-        """The trio is still up: two of its clients train, and one is killed amid the round."""
+        """The trio is still up: two of its clients train, and one is killed amid the round.
+
+        By `docker kill`, so that it stays away: what comes back takes the other's share, to import.
+        """
         done = fedbench(
             "run", "-e", "fidelity", "--detach", "--set", "clients=[legacy-pc-1, legacy-pc-2]",
             "--set", "local_epochs=14", "--set", "data.train_samples=320",
@@ -113,7 +111,7 @@ class TestSharing:
         until(lambda: '"round"' in text(folder / "events.jsonl"), "the round's start")
         time.sleep(SETTLED + 10)
         other = clean.containers.get(f"{PROJECT}-legacy-pc-2-1")
-        other.exec_run(["sh", "-c", KILL_WORKER])
+        other.kill()
         until((folder / "summary.json").exists, "the run's end", 300)
         clients = summary(folder.name)["rounds"][0]["clients"]
         one = next(client for client in clients if client["client"] == "legacy-pc-1")
