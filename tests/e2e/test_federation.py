@@ -38,6 +38,7 @@ from safetensors.numpy import load_file
 
 from fedbench.host.watch.prometheus import Prometheus
 from fedbench.records import RoundParts, quota_corrections, summarise
+from fedbench.records.rounds import MISSING
 from fedbench.server.registry import HUNG_UP
 from fedbench.telemetry.server import RUN_PHASES
 from fedbench.telemetry.work import CLIENT_PHASES
@@ -257,7 +258,7 @@ class TestMonitoring:
             "client": CLIENTS, "device": CLIENTS, "run": {name}, "role": {"server"},
             "job": {"clients", "server"}, "phase": {*CLIENT_PHASES, *RUN_PHASES},
             "part": set(RoundParts.model_fields), "direction": {"sent", "received"},
-            "state": {"idle", "busy"}, "profile": {"heterogeneous"},
+            "state": {"idle", "busy"}, "profile": {"heterogeneous"}, "reason": set(MISSING),
         }  # fmt: skip
         once = {"__name__", "instance", "le", "experiment", "model"}
         values: dict[str, set[str]] = {}
