@@ -37,7 +37,7 @@ MOST_BYTES = 2**14
 """Of what a client says here; an announcement has a few hundred."""
 SAYING_SECONDS = 10.0
 """Between two pieces of it."""
-GRACE_SECONDS = 3.0
+GRACE_SECONDS = 2.5
 """For a client whose connection alone broke, or whose supervisor says what became of it.
 
 As long as a new connection takes, where that is longer.
