@@ -102,9 +102,8 @@ class Announcer:
         while True:
             try:
                 return self._announce()
-            except (
-                httpx.TimeoutException
-            ) as error:  # else all that it imported would be for nothing
+            except httpx.TimeoutException as error:
+                # It asks again: else all that it imported would be for nothing.
                 if self._clock() >= deadline:
                     raise
                 log.warning("could not announce: %s", error)

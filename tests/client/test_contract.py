@@ -6,16 +6,12 @@ otherwise: `make test-flower`.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
-import socket
 import ssl
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +22,7 @@ import numpy as np
 import pytest
 import torch
 from forks import Forked
-from safetensors.numpy import save_file
+from native import CLASSES, environment, free_ports, until, write_partition
 from safetensors.torch import load_file
 
 from fedbench.config import Experiment, Machine, Profile
@@ -41,10 +37,8 @@ from fedbench.telemetry.cgroup import Cgroup
 
 pytestmark = pytest.mark.processes
 
-ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 PROFILE = Profile(name="native", machines=(Machine(device="laptop", count=3),))
-CLASSES = [str(number) for number in range(10)]
 # Training images of each client by data key; MobileNetV3-Small takes about 2 ms for one.
 SAMPLES = {
     "even": {"one": 64, "two": 32},
@@ -69,18 +63,10 @@ class Federation:
     stack: ExitStack
     processes: dict[str, Forked] = field(default_factory=dict)
 
-    def spawn(self, name: str, *argv: str, **environment: str) -> Forked:
+    def spawn(self, name: str, *argv: str, **settings: str) -> Forked:
         """A Python process that is gone when the tests are over, with its output in a log."""
-        environment |= {
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "HOME": str(self.folder / "home"),
-            "FLWR_HOME": str(self.folder / "home"),
-            "FLWR_TELEMETRY_ENABLED": "0",
-            "FLWR_DISABLE_UPDATE_CHECK": "1",
-            "OMP_WAIT_POLICY": "PASSIVE",  # two clients that spin for each other take ten times
-            "PYTHONPATH": str(ROOT),
-        }
-        process = Forked(list(argv), environment, self.folder / f"{name}.log", self.folder)
+        around = environment(self.folder / "home", **settings)
+        process = Forked(list(argv), around, self.folder / f"{name}.log", self.folder)
         self.stack.callback(_end, process)
         self.processes[name] = process
         return process
@@ -103,8 +89,8 @@ class Federation:
         folder = self.folder / name
         settings = {"CLIENT": name, "DEVICE": "laptop", "SERVER": f"localhost:{self.fleet}"}
         settings["METRICS_PORT"] = str(self.metrics[name])
-        environment = {f"FEDBENCH_{key}": value for key, value in settings.items()}
-        self.spawn(name, str(HERE / program), str(folder), **environment)
+        variables = {f"FEDBENCH_{key}": value for key, value in settings.items()}
+        self.spawn(name, str(HERE / program), str(folder), **variables)
 
     def worker(self, name: str) -> int:
         """The process that trains, of the two that a client has."""
@@ -156,38 +142,8 @@ def _end(process: Forked) -> None:
         process.wait()
 
 
-def until(condition: Callable[[], object], seconds: float = 60) -> None:
-    """Waits for it.
-
-    Raises:
-        AssertionError: it did not come true in time.
-    """
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
-
-
 def events(run: Run, name: str) -> list[dict[str, Any]]:
     return [event for event in run.events() if event["event"] == name]
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-
-
-def _partition(folder: Path, samples: int) -> None:
-    random = np.random.default_rng(samples)
-    folder.mkdir(parents=True)
-    for name, count in (("train", samples), ("test", 16)):
-        images = random.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
-        labels = random.integers(0, len(CLASSES), count)
-        tensors = {"images": images, "labels": labels}
-        save_file(tensors, folder / f"{name}.safetensors", {"classes": json.dumps(CLASSES)})
 
 
 @pytest.fixture(scope="module")
@@ -197,9 +153,9 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]
     certificates.ensure(folder / "tls")
     for key, clients in SAMPLES.items():
         for client, samples in clients.items():
-            _partition(folder / client / "data" / key, samples)
+            write_partition(folder / client / "data" / key, samples, 16, samples)
     (folder / "two/data/corrupt/test.safetensors").write_bytes(b"not safetensors")
-    control, fleet, operations, hostile, *rest = _free_ports(7)
+    control, fleet, operations, hostile, *rest = free_ports(7)
     with ExitStack() as stack:
         metrics = dict(zip(("one", "two", "three"), rest, strict=True))
         federation = Federation(folder, control, fleet, operations, metrics, stack)

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
-import socket
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 import psutil
 import pytest
 from forks import Forked
-from safetensors.numpy import save_file
+from native import CLASSES, ROOT, environment, free_ports, until, write_partition
 
 from fedbench.config import Experiment, Machine, Profile
 from fedbench.records.facts import RunInputs
@@ -25,10 +18,9 @@ from fedbench.records.runs import Run, RunStore
 
 pytestmark = pytest.mark.processes
 
-ROOT = Path(__file__).parents[2]
-CLASSES = [str(number) for number in range(10)]
 SAMPLES = {"one": 16, "two": 96}  # the second still trains when the first is done
 ROUNDS = 6
+LONG = 120.0  # seconds
 KILLS = {"trained:2": 1, "aggregation:3": 2, "checkpoint:4": 3, "recorded:5": 5}
 """The points at which the server is killed, and the last complete round then."""
 
@@ -39,7 +31,7 @@ class Survivor:
     def __init__(self, folder: Path, certificates: Path) -> None:
         self._folder = folder
         self._certificates = certificates
-        self._control, self._fleet, self.operations, *metrics = _free_ports(5)
+        self._control, self._fleet, self.operations, *metrics = free_ports(5)
         self._metrics = dict(zip(SAMPLES, metrics, strict=True))
         self.runs = folder / "runs"
         self.clients: dict[str, Forked] = {}
@@ -52,29 +44,21 @@ class Survivor:
         self._docker = self.spawn("server", *argv, str(self._certificates / "server"), *ports)
         for name in SAMPLES:
             self._start_client(name)
-        until(lambda: all((self._folder / name / "ready").exists() for name in SAMPLES))
+        until(lambda: all((self._folder / name / "ready").exists() for name in SAMPLES), LONG)
 
     def _start_client(self, name: str) -> None:
         folder = self._folder / name
-        _partition(folder / "data" / "k", SAMPLES[name])
+        write_partition(folder / "data" / "k", SAMPLES[name], 8, SAMPLES[name])
         (folder / "ca.pem").write_bytes((self._certificates / "ca.pem").read_bytes())
         settings = {"CLIENT": name, "DEVICE": "laptop", "SERVER": f"localhost:{self._fleet}"}
         settings["METRICS_PORT"] = str(self._metrics[name])
-        environment = {f"FEDBENCH_{key}": value for key, value in settings.items()}
+        variables = {f"FEDBENCH_{key}": value for key, value in settings.items()}
         program = str(ROOT / "tests/client/native_client.py")
-        self.clients[name] = self.spawn(name, program, str(folder), **environment)
+        self.clients[name] = self.spawn(name, program, str(folder), **variables)
 
-    def spawn(self, name: str, *argv: str, **environment: str) -> Forked:
-        environment |= {
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "HOME": str(self._folder),
-            "FLWR_HOME": str(self._folder),
-            "FLWR_TELEMETRY_ENABLED": "0",
-            "FLWR_DISABLE_UPDATE_CHECK": "1",
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(ROOT),
-        }
-        process = Forked(list(argv), environment, self._folder / f"{name}.log", self._folder)
+    def spawn(self, name: str, *argv: str, **settings: str) -> Forked:
+        around = environment(self._folder, OMP_NUM_THREADS="1", **settings)
+        process = Forked(list(argv), around, self._folder / f"{name}.log", self._folder)
         self._processes.append(process)
         return process
 
@@ -87,7 +71,7 @@ class Survivor:
     def finish(self, run: Run) -> None:
         """Wait for a run's end, and for that of whoever asked for it."""
         until(run.has_ended, 300)
-        until(lambda: not (run.path / "executing.json").exists())
+        until(lambda: not (run.path / "executing.json").exists(), LONG)
         self._processes[-1].wait(30)
 
     def launch(self, **experiment: Any) -> Run:
@@ -122,31 +106,6 @@ class Survivor:
         for process in alive:
             process.terminate()
         assert [process.wait(30) for process in alive] == [0] * len(alive)
-
-
-def until(condition: Callable[[], object], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-
-
-def _partition(folder: Path, samples: int) -> None:
-    random = np.random.default_rng(samples)
-    folder.mkdir(parents=True)
-    for name, count in (("train", samples), ("test", 8)):
-        images = random.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
-        labels = random.integers(0, len(CLASSES), count)
-        tensors = {"images": images, "labels": labels}
-        save_file(tensors, folder / f"{name}.safetensors", {"classes": json.dumps(CLASSES)})
 
 
 @pytest.fixture(scope="module")
@@ -207,9 +166,9 @@ def test_an_executor_and_a_server_app_that_are_killed_are_started_again(
     before = federation.server()
     run = federation.launch(rounds=5, local_epochs=2)
     for number, name in ((1, "ServerApp"), (2, "executor")):
-        until(lambda number=number: len(run.rounds()) >= number)
+        until(lambda number=number: len(run.rounds()) >= number, LONG)
         _inside(federation)[name].kill()
-        until(lambda number=number: len(restarts(run)) == number)
+        until(lambda number=number: len(restarts(run)) == number, LONG)
     federation.finish(run)
 
     assert run.summary().status == "finished", federation.log()
@@ -223,7 +182,7 @@ def test_an_executor_and_a_server_app_that_are_killed_are_started_again(
 
 def test_a_second_order_to_run_is_refused(federation: Survivor) -> None:
     run = federation.launch(rounds=50)
-    until(run.rounds)
+    until(run.rounds, LONG)
 
     url = f"http://127.0.0.1:{federation.operations}/runs"
     answer = httpx.post(url, json={"folder": str(federation.runs / "other")})

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 from forks import Forked
-from safetensors.numpy import load_file, save_file
+from native import until, write_partition
+from safetensors.numpy import load_file
 
 from fedbench.config import Experiment
 from fedbench.engines.in_process.workers import worker_count
@@ -22,20 +23,9 @@ from fedbench.server.checkpoint import RunFolder
 
 pytestmark = pytest.mark.processes
 
-CLASSES = [str(number) for number in range(10)]
 KEY = "random-1"
 IN_TURN = Path(__file__).with_name("in_turn.py")
 Prepare = Callable[..., Path]
-
-
-def write_data(folder: Path, train: int, test: int, seed: int) -> None:
-    random = np.random.default_rng(seed)
-    (folder / KEY).mkdir(parents=True)
-    for name, count in (("train", train), ("test", test)):
-        images = random.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
-        tensors = {"images": images, "labels": random.integers(0, 10, count)}
-        metadata = {"classes": json.dumps(CLASSES)}
-        save_file(tensors, folder / KEY / f"{name}.safetensors", metadata)
 
 
 def preparing(tmp_path: Path) -> Prepare:
@@ -46,7 +36,7 @@ def preparing(tmp_path: Path) -> Prepare:
         for seed, client in enumerate(("a", "b")):
             folder = tmp_path / "data" / client
             if not folder.exists():
-                write_data(folder, 32 + 16 * seed, 16, seed)
+                write_partition(folder / KEY, 32 + 16 * seed, 16, seed)
             clients.append({"name": client, "device": "laptop", "data": str(folder)})
         folder = tmp_path / name
         folder.mkdir()
@@ -186,13 +176,6 @@ def test_a_client_that_fails_is_in_the_record(prepare: Prepare, tmp_path: Path) 
 
 def events(folder: Path, name: str) -> list[dict[str, Any]]:
     return [event for event in read_lines(folder / "events.jsonl") if event["event"] == name]
-
-
-def until(condition: Callable[[], Any], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def alive(pid: int) -> bool:
