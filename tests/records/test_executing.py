@@ -1,24 +1,19 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
+from golden_run import unfinished_run
 
 from fedbench.records import executing
 from fedbench.records.runs import Run, RunStore
-
-GOLDEN = Path(__file__).parents[1] / "golden" / "runs" / "20260102-030405-digits"
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     """A run of two rounds so far."""
-    path = Path(shutil.copytree(GOLDEN, tmp_path / "runs" / GOLDEN.name))
-    events = path / "events.jsonl"
-    events.write_text("".join(events.read_text().splitlines(keepends=True)[:-1]))
-    return Run(path)
+    return unfinished_run(tmp_path / "runs")
 
 
 def complete(run: Run, number: int) -> None:

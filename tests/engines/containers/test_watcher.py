@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -9,6 +8,7 @@ from subprocess import Popen
 import pytest
 from clock import Clock
 from fake_containers import FakeContainers
+from golden_run import unfinished_run
 
 from fedbench.engines.containers import watcher
 from fedbench.engines.containers.watcher import AWAY_SECONDS, Guard, Watcher
@@ -18,17 +18,13 @@ from fedbench.host.watch.vigil import is_watched, watching
 from fedbench.records import executing
 from fedbench.records.runs import Run
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "runs" / "20260102-030405-digits"
-
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     """A run that a server executes."""
-    path = Path(shutil.copytree(GOLDEN, tmp_path / "runs" / GOLDEN.name))
-    events = path / "events.jsonl"
-    events.write_text("".join(events.read_text().splitlines(keepends=True)[:-1]))
-    executing.begin(path, PROJECT)
-    return Run(path)
+    unfinished = unfinished_run(tmp_path / "runs")
+    executing.begin(unfinished.path, PROJECT)
+    return unfinished
 
 
 @pytest.fixture
